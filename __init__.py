@@ -1,0 +1,19 @@
+"""LoRA Foundry: fuse the base LoRA, stack the weighted LoRAs, quantize last.
+
+ComfyUI reads ``NODE_CLASS_MAPPINGS`` here; they are resolved on first use, so the command line and the tests
+import this package without ComfyUI.
+"""
+
+from typing import Any
+
+__version__ = "0.1.0"
+WEB_DIRECTORY = "./web"
+__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS", "WEB_DIRECTORY"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"):
+        from . import nodes
+
+        return getattr(nodes, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

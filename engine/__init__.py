@@ -1,0 +1,1 @@
+"""The maths on tensors: plan, adapters, fuse, quantize, bake, rules. No files, no ComfyUI."""

@@ -1,0 +1,125 @@
+"""The bake: read each weight once, add all deltas in fp32, finish it (keep, cast or quantize), hand it to a sink."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from .errors import FoundryError
+from .finish import Finish, output_dtype, quantized_names, scale_name
+from .fuse import fused_weight, make_term
+from .gain import GainMeter
+from .memory import peak_rss_bytes
+from .plan import MATCH_TRAINING, Plan
+from .quantize import dequantize, finite_amax, quantize_fp8
+from .rules import already_quantized, raise_first
+from .tensors import TensorInfo, TensorSink
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class BakeReport:
+    """What a bake did. ``gains`` has one entry per layer of the plan (None: that layer touched nothing)."""
+
+    tensors: int = 0
+    touched: int = 0
+    quantized: int = 0
+    gains: list[float | None] = field(default_factory=list)
+    bytes_read: int = 0
+    bytes_written: int = 0
+    seconds: float = 0.0
+    peak_rss_bytes: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts, bytes, seconds and peak RSS as plain numbers (gains go with their LoRAs)."""
+        return {key: value for key, value in vars(self).items() if key != "gains"}
+
+
+def bake(
+    plan: Plan,
+    finish: Finish,
+    sink: TensorSink,
+    on_step: Progress | None = None,
+    device: torch.device | None = None,
+) -> BakeReport:
+    """Compute every tensor of ``finish.outputs(plan)`` in order and give it to ``sink``.
+
+    ``on_step(done, total)`` is called before each tensor; it may raise to cancel. ``device`` is where the maths runs.
+    Raises FoundryError for a quantized base (LF201), NaN or Inf in a result (LF304), an effect that got lost (LF203).
+    """
+    raise_first(already_quantized(plan))
+    started = time.perf_counter()
+    job = _Job(plan, finish, sink, device)
+    infos = list(plan.base.source.tensors.values())
+    for done, info in enumerate(infos):
+        if on_step is not None:
+            on_step(done, len(infos))
+        job.run(info)
+    if on_step is not None:
+        on_step(len(infos), len(infos))
+    job.check()
+    report = job.report
+    report.gains = [job.meter.gain(index) for index in range(len(plan.layers))]
+    report.seconds = time.perf_counter() - started
+    report.peak_rss_bytes = peak_rss_bytes()
+    return report
+
+
+class _Job:
+    """One run of ``bake``: what every tensor needs, and the sums that are checked at the end."""
+
+    def __init__(self, plan: Plan, finish: Finish, sink: TensorSink, device: torch.device | None) -> None:
+        self.plan, self.finish, self.sink, self.device = plan, finish, sink, device
+        self.work = plan.by_weight()
+        self.slots = {id(layer): index for index, layer in enumerate(plan.layers)}
+        self.quantized = set(quantized_names(plan, finish))
+        self.meter = GainMeter()
+        self.report = BakeReport()
+
+    def run(self, info: TensorInfo) -> None:
+        weight = self.plan.base.source.read(info.name)
+        pairs = self.work.get(info.name, ())
+        self.report.tensors += 1
+        self.report.bytes_read += info.nbytes
+        if not pairs and info.name not in self.quantized:
+            self._write(info.name, weight.to(output_dtype(info, self.finish)))
+            return
+        terms = [make_term(layer, patch, self.device) for layer, patch in pairs]
+        stored = self._finish(info, fused_weight(weight, pairs, terms, self.device))
+        if pairs:
+            self.report.touched += 1
+            slots = [self.slots[id(layer)] for layer, _ in pairs]
+            self.meter.measure(weight.to(stored.device), stored, list(zip(slots, terms, strict=True)))
+
+    def _finish(self, info: TensorInfo, total: torch.Tensor) -> torch.Tensor:
+        """Write the finished tensor; returns it as fp32, the way a loader will see it."""
+        dtype = self.finish.fp8
+        if dtype is not None and info.name in self.quantized:
+            codes, scale = quantize_fp8(total, dtype, info.name)
+            self._write(info.name, codes)
+            self._write(scale_name(info.name), scale)
+            self.report.quantized += 1
+            return dequantize(codes, scale)
+        cast = total.to(output_dtype(info, self.finish))
+        finite_amax(cast.to(torch.float32), info.name)
+        self._write(info.name, cast)
+        return cast.to(torch.float32)
+
+    def _write(self, name: str, tensor: torch.Tensor) -> None:
+        self.report.bytes_written += tensor.numel() * tensor.dtype.itemsize
+        self.sink.write(name, tensor)
+
+    def check(self) -> None:
+        """A bake that changed nothing, or lost a LoRA beyond what rounding explains, is an error."""
+        if self.work and self.report.touched == 0:
+            raise FoundryError("LF203", "No tensor of the base was changed.", fix="Check the LoRAs with inspect.")
+        if self.finish.fp8 is None:  # rounding to bf16 can swallow a weak LoRA; that is reported, not refused
+            return
+        for index, layer in enumerate(self.plan.layers):
+            if layer.rounding != MATCH_TRAINING:
+                self.meter.require(index, layer.lora.name)

@@ -1,0 +1,44 @@
+"""A finding is one verdict: code, severity, what was seen, why it matters, what to do, how sure we are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+
+SEVERITIES = ("error", "warning", "question", "note")  # worst first
+EVIDENCE = ("declared", "derived", "guessed", "unknown")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One verdict of the validator (DESIGN codes ``LF1xx`` order and base, ``LF2xx`` quantization, ``LF3xx`` files)."""
+
+    code: str
+    severity: str
+    seen: str
+    why: str = ""
+    fix: str = ""
+    evidence: str = "derived"
+    subject: str = ""
+
+    def __post_init__(self) -> None:
+        if self.severity not in SEVERITIES or self.evidence not in EVIDENCE:
+            raise ValueError(f"unknown severity or evidence in {self!r}")
+
+    def to_json(self) -> dict[str, str]:
+        """The finding as plain strings, the same for node, command line, HTTP and browser."""
+        return asdict(self)
+
+    def sentence(self) -> str:
+        """One line a person reads: ``LF302 warning: seen. why fix``."""
+        return " ".join(part for part in (f"{self.code} {self.severity}: {self.seen}", self.why, self.fix) if part)
+
+
+def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Findings without repeats, errors first, otherwise in the order they were found."""
+    return tuple(sorted(dict.fromkeys(findings), key=lambda finding: SEVERITIES.index(finding.severity)))
+
+
+def stops(findings: Iterable[Finding], strict: bool = False) -> bool:
+    """Whether these findings stop a run: any error, and in strict mode any warning too."""
+    return any(f.severity == "error" or (strict and f.severity == "warning") for f in findings)

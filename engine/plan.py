@@ -1,0 +1,174 @@
+"""The plan: where the base is, which LoRAs go into it in which order. Frozen data; making one computes nothing.
+
+A plan holds names, shapes and numbers. The live objects that can read tensors ride along (``source``, ``factors``)
+but take no part in comparing, hashing or printing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .findings import Finding
+from .tensors import TensorSource
+
+FUSE, STACK = "fuse", "stack"
+ONCE, MATCH_TRAINING = "once", "match training"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One LoRA's parts for one module: ``parts`` maps a part (``up``, ``down``, ``alpha``) to its tensor name in the file.
+
+    ``rank`` is ``down.shape[0]``; ``alpha`` is None when the file states none (the scale is then 1.0).
+    ``delta_shape`` is the shape of the weight it was made for: ``(out, in)`` or ``(out, in, kh, kw)``.
+    """
+
+    module: str
+    kind: str
+    parts: tuple[tuple[str, str], ...]
+    rank: int
+    delta_shape: tuple[int, ...]
+    alpha: float | None = None
+
+    @property
+    def scale(self) -> float:
+        """alpha / rank, or 1.0 when the file states no alpha."""
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
+
+@dataclass(frozen=True)
+class Target:
+    """The base tensor an adapter goes to, or a slice ``(dim, start, length)`` of it, through a named transform."""
+
+    weight: str
+    slice: tuple[int, int, int] | None = None
+    transform: str | None = None
+
+
+@dataclass(frozen=True)
+class Patch:
+    """One adapter on one target."""
+
+    adapter: Adapter
+    target: Target
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How many of a file's modules found a weight of the right shape, and why the others did not."""
+
+    modules: int
+    matched: int
+    unmatched: tuple[tuple[str, str], ...] = ()
+    text_encoder: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """Counts and every unmatched module with its reason."""
+        return {
+            "modules": self.modules,
+            "matched": self.matched,
+            "unmatched": [{"module": module, "reason": reason} for module, reason in self.unmatched],
+            "text_encoder": self.text_encoder,
+        }
+
+
+@dataclass(frozen=True)
+class LoRAInfo:
+    """What is known of a LoRA file without computing anything: ``sha256`` is the whole file's, lower-case hex."""
+
+    name: str
+    sha256: str
+    dialect: str
+    family: str | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One LoRA at one strength in one stage. ``factors`` reads the LoRA's tensors by their names in the file."""
+
+    stage: str
+    lora: LoRAInfo
+    strength: float
+    patches: tuple[Patch, ...]
+    coverage: Coverage
+    rounding: str = ONCE
+    clip_strength: float = 0.0
+    findings: tuple[Finding, ...] = ()
+    factors: TensorSource | None = field(default=None, compare=False, repr=False)
+
+    def order_key(self) -> tuple[str, float]:
+        """What the fp32 sum is sorted by, so that listing order changes no bit."""
+        return (self.lora.sha256, self.strength)
+
+
+@dataclass(frozen=True)
+class Base:
+    """The untouched weights: ``tensors`` of ``source`` carry bare names (no ``model.diffusion_model.``)."""
+
+    name: str
+    family: str | None
+    source: TensorSource = field(compare=False, repr=False)
+    quantized: str | None = None  # how it is stored when it is not plain floating point: "float8_e4m3fn", "scaled fp8"
+    applied: tuple[str, ...] = ()  # LoRAs already inside, as far as the model itself tells
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Base and layers. ``vanilla`` records the explicit choice to fuse no base LoRA."""
+
+    base: Base
+    layers: tuple[Layer, ...] = ()
+    vanilla: bool = False
+    findings: tuple[Finding, ...] = ()
+
+    def add(self, layer: Layer) -> Plan:
+        """The plan with one more layer on top."""
+        return replace(self, layers=(*self.layers, layer))
+
+    def stage(self, name: str) -> tuple[Layer, ...]:
+        """The layers of one stage, in listed order."""
+        return tuple(layer for layer in self.layers if layer.stage == name)
+
+    def patches(self) -> Iterator[tuple[Layer, Patch]]:
+        """Every patch with the layer it belongs to."""
+        return ((layer, patch) for layer in self.layers for patch in layer.patches)
+
+    def by_weight(self) -> dict[str, tuple[tuple[Layer, Patch], ...]]:
+        """Base tensor name -> its patches: the unit of work of a bake."""
+        grouped: dict[str, list[tuple[Layer, Patch]]] = {}
+        for layer, patch in self.patches():
+            if layer.strength != 0.0:
+                grouped.setdefault(patch.target.weight, []).append((layer, patch))
+        return {weight: tuple(pairs) for weight, pairs in grouped.items()}
+
+    def recipe(self, finish: dict[str, Any], base_fingerprint: str) -> dict[str, Any]:
+        """Everything the result depends on, as plain data: contents by hash and the settings."""
+        return {
+            "base": {"name": self.base.name, "fingerprint": base_fingerprint, "family": self.base.family},
+            "vanilla": self.vanilla,
+            "layers": [
+                {
+                    "stage": layer.stage,
+                    "lora": layer.lora.name,
+                    "sha256": layer.lora.sha256,
+                    "strength": layer.strength,
+                    "rounding": layer.rounding,
+                    "matched": layer.coverage.matched,
+                }
+                for layer in self.layers
+            ],
+            "finish": finish,
+        }
+
+
+def recipe_sha256(recipe: dict[str, Any]) -> str:
+    """Hash of a recipe's contents; names are left out and additive layers are sorted, for they change no bit."""
+    layers = [{key: value for key, value in layer.items() if key != "lora"} for layer in recipe["layers"]]
+    ordered = [layer for layer in layers if layer["rounding"] == MATCH_TRAINING]
+    additive = sorted((layer for layer in layers if layer["rounding"] != MATCH_TRAINING), key=json.dumps)
+    essence = {"base": recipe["base"]["fingerprint"], "ordered": ordered, "additive": additive, "finish": recipe["finish"]}
+    return hashlib.sha256(json.dumps(essence, sort_keys=True).encode()).hexdigest()

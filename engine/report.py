@@ -1,0 +1,85 @@
+"""A plan and its bake told twice: as JSON for programs, as sentences for people. Node and command line show the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .bake import BakeReport
+from .findings import Finding
+from .plan import MATCH_TRAINING, Layer, Plan
+
+
+def layer_json(layer: Layer, gain: float | None = None) -> dict[str, Any]:
+    """One LoRA of a plan: what it is, how strong, how much of it matched, how much of it survived."""
+    scales = [layer.strength * patch.adapter.scale for patch in layer.patches]
+    coverage = layer.coverage.to_json()
+    return {
+        "path": layer.lora.name,
+        "sha256": layer.lora.sha256,
+        "stage": layer.stage,
+        "weight": layer.strength,
+        "rounding": layer.rounding,
+        "dialect": layer.lora.dialect,
+        "family": layer.lora.family,
+        **coverage,
+        "scale": [min(scales), max(scales)] if scales else None,
+        "gain": gain,
+    }
+
+
+def layers_json(plan: Plan, gains: Sequence[float | None] = ()) -> list[dict[str, Any]]:
+    """Every LoRA of a plan, in order, with its gain where a bake measured one."""
+    padded = [*gains, *[None] * (len(plan.layers) - len(gains))]
+    return [layer_json(layer, gain) for layer, gain in zip(plan.layers, padded, strict=True)]
+
+
+def plan_json(plan: Plan, findings: Iterable[Finding]) -> dict[str, Any]:
+    """What a validator shows: base, LoRAs, findings."""
+    return {
+        "base": {"name": plan.base.name, "family": plan.base.family, "vanilla": plan.vanilla},
+        "loras": layers_json(plan),
+        "findings": [finding.to_json() for finding in findings],
+    }
+
+
+def bake_json(plan: Plan, findings: Iterable[Finding], report: BakeReport, sha256: str) -> dict[str, Any]:
+    """What a bake shows: the plan, the counts, the gains and the recipe hash."""
+    return {
+        **plan_json(plan, findings),
+        "loras": layers_json(plan, report.gains),
+        **report.to_json(),
+        "recipe_sha256": sha256,
+    }
+
+
+def layer_sentence(layer: Layer, gain: float | None = None) -> str:
+    """``1 fuse: lightning.safetensors x 1.0, 720 of 720 modules, scale 0.125, 100.0% kept``."""
+    verb = "fused" if layer.stage == "fuse" else "stacked"
+    parts = [f"{verb} {layer.lora.name} x {layer.strength:g}: {layer.coverage.matched} of {layer.coverage.modules} modules"]
+    scales = sorted({layer.strength * patch.adapter.scale for patch in layer.patches})
+    if scales:
+        span = f"{scales[0]:g}" if scales[0] == scales[-1] else f"{scales[0]:g} to {scales[-1]:g}"
+        parts.append(f"effective scale {span}")
+    if layer.rounding == MATCH_TRAINING:
+        parts.append("rounded as in training")
+    if gain is not None:
+        parts.append(f"{gain:.1%} of the effect kept")
+    return ", ".join(parts)
+
+
+def plan_sentences(plan: Plan, findings: Iterable[Finding], gains: Sequence[float | None] = ()) -> list[str]:
+    """The plan as lines of text, findings first."""
+    lines = [finding.sentence() for finding in findings] or ["No findings."]
+    family = plan.base.family or "unknown family"
+    lines.append(f"base {plan.base.name} ({family})" + (", no base LoRA by choice" if plan.vanilla else ""))
+    padded = [*gains, *[None] * (len(plan.layers) - len(gains))]
+    return lines + [layer_sentence(layer, gain) for layer, gain in zip(plan.layers, padded, strict=True)]
+
+
+def bake_sentence(report: BakeReport) -> str:
+    """``12 of 40 tensors changed, 10 quantized, 3.2 MB read, 1.6 MB written, 0.1 s``."""
+    return (
+        f"{report.touched} of {report.tensors} tensors changed, {report.quantized} quantized, "
+        f"{report.bytes_read / 1e6:.1f} MB read, {report.bytes_written / 1e6:.1f} MB written, {report.seconds:.1f} s"
+    )

@@ -1,0 +1,57 @@
+"""Findings as pure rules over a plan. Each rule is one function; ``check`` runs them all, worst first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from .errors import FoundryError
+from .findings import Finding, stops, worst_first
+from .plan import FUSE, Plan
+
+POLICIES = ("match training", "allow accelerators")  # decides LF102 and LF103, once lineage is known
+
+def wrong_order(plan: Plan) -> Iterator[Finding]:
+    """LF101: LoRAs were inside the model before the base fusion."""
+    if plan.base.applied and plan.stage(FUSE):
+        yield Finding(
+            "LF101",
+            "error",
+            f"{', '.join(plan.base.applied)} was applied before the base fusion.",
+            "A base LoRA belongs into the untouched weights; what was trained on top of it expects that state.",
+            "Fuse the base LoRA first and move the other LoRAs into the stack.",
+        )
+
+
+def already_quantized(plan: Plan) -> Iterator[Finding]:
+    """LF201: the base is quantized, LoRAs would come after quantization."""
+    if plan.base.quantized is not None:
+        yield Finding(
+            "LF201",
+            "error",
+            f"{plan.base.name} is already quantized ({plan.base.quantized}).",
+            "A LoRA added to 8-bit weights loses up to all of its effect or adds up to 40% weight error.",
+            "Start from the bf16 or fp16 file and quantize last.",
+        )
+
+
+def file_findings(plan: Plan) -> Iterator[Finding]:
+    """LF301 to LF305, found while the files were read and matched."""
+    yield from plan.findings
+    for layer in plan.layers:
+        yield from layer.findings
+
+
+RULES: tuple[Callable[[Plan], Iterator[Finding]], ...] = (wrong_order, already_quantized, file_findings)
+
+
+def check(plan: Plan) -> tuple[Finding, ...]:
+    """Every finding about a plan, worst first."""
+    return worst_first(finding for rule in RULES for finding in rule(plan))
+
+
+def raise_first(findings: Iterable[Finding], strict: bool = False) -> None:
+    """Raise the worst finding as a FoundryError when it stops a run (in strict mode warnings do too)."""
+    ordered = worst_first(findings)
+    if stops(ordered, strict):
+        worst = ordered[0]
+        raise FoundryError(worst.code, worst.seen, worst.why, worst.fix)

@@ -1,0 +1,1 @@
+"""Bytes in, bytes out: checkpoints, shards, LoRA dialects, key names, documents, the writer. No ComfyUI."""

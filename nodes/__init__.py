@@ -1,0 +1,38 @@
+"""What appears in ComfyUI's graph: one file per stage. ``sockets`` holds the order law, ``host`` alone imports ComfyUI."""
+
+from __future__ import annotations
+
+from .apply import FoundryApply
+from .fuse import FoundryFuseBaseLoRA
+from .load import FoundryLoadBase, FoundryLoadCheckpoint
+from .quantize import FoundryQuantizeFP8
+from .rows import FoundryLoRA, FoundryLoRAStack
+from .save import FoundrySaveModel
+from .stack import FoundryStackLoRAs
+from .validate import FoundryStackValidator
+
+NODE_CLASS_MAPPINGS = {
+    "FoundryLoadBase": FoundryLoadBase,
+    "FoundryLoadCheckpoint": FoundryLoadCheckpoint,
+    "FoundryFuseBaseLoRA": FoundryFuseBaseLoRA,
+    "FoundryLoRA": FoundryLoRA,
+    "FoundryLoRAStack": FoundryLoRAStack,
+    "FoundryStackLoRAs": FoundryStackLoRAs,
+    "FoundryStackValidator": FoundryStackValidator,
+    "FoundryQuantizeFP8": FoundryQuantizeFP8,
+    "FoundryApply": FoundryApply,
+    "FoundrySaveModel": FoundrySaveModel,
+}
+
+NODE_DISPLAY_NAME_MAPPINGS = {
+    "FoundryLoadBase": "Load Base Model",
+    "FoundryLoadCheckpoint": "Load Base Checkpoint",
+    "FoundryFuseBaseLoRA": "1 Fuse Base LoRA",
+    "FoundryLoRA": "LoRA",
+    "FoundryLoRAStack": "LoRA Stack",
+    "FoundryStackLoRAs": "2 Stack LoRAs",
+    "FoundryStackValidator": "Stack Validator",
+    "FoundryQuantizeFP8": "3 Quantize FP8",
+    "FoundryApply": "3 Apply, no quantization",
+    "FoundrySaveModel": "Save Baked Model",
+}

@@ -1,0 +1,84 @@
+"""What all nodes share: the checks before a run, and the one shape of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from ..engine.errors import FoundryError
+from ..engine.findings import Finding
+from ..engine.plan import Plan
+from ..engine.report import plan_json, plan_sentences
+from ..engine.rules import raise_first
+from ..loaders.graphs import check_order
+from . import host
+from .sockets import check_links
+
+CATEGORY = "LoRA Foundry"
+HIDDEN = {"prompt": "PROMPT", "unique_id": "UNIQUE_ID"}
+
+
+class FoundryNode:
+    """Base of every node: wires are checked when a prompt is queued."""
+
+    CATEGORY = CATEGORY
+    FUNCTION = "run"
+    INPUTS: ClassVar[dict[str, Any]] = {}
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """ComfyUI's V1 declaration of inputs."""
+        return cls.INPUTS
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any]) -> bool | str:
+        """True, or why a wire is refused (becomes HTTP 400)."""
+        return check_links(cls.INPUT_TYPES(), input_types)
+
+
+def check_file(name: Any, *kinds: str) -> str | None:
+    """Why a typed-in file name cannot be used, or None. Either slash is understood, so workflows travel between systems."""
+    if not isinstance(name, str):
+        return None
+    try:
+        host.find_file(name, *kinds)
+    except FoundryError as error:
+        return str(error)
+    return None
+
+
+def file_state(name: str, *kinds: str) -> str:
+    """What changes when a file is replaced, for IS_CHANGED: path, size and modification time."""
+    try:
+        path = host.find_file(name, *kinds)
+    except FoundryError:
+        return "missing"
+    state = path.stat()
+    return f"{path}:{state.st_size}:{state.st_mtime_ns}"
+
+
+class StageNode(FoundryNode):
+    """A node on the ordered path: its lazy ``model`` input lets a wrong order stop before the base is loaded."""
+
+    def check_lazy_status(
+        self, model: Any = None, prompt: Any = None, unique_id: str | None = None, **_: Any
+    ) -> list[str]:
+        """Called by ComfyUI before anything above ``model`` runs; raises FoundryError for a wrong order."""
+        if prompt is not None and unique_id is not None:
+            raise_first(check_order(prompt, str(unique_id)))
+        return [] if model is not None else ["model"]
+
+
+def stage_input(socket: str, tooltip: str) -> tuple[str, dict[str, Any]]:
+    """The declaration of a ``model`` input."""
+    return socket, {"lazy": True, "tooltip": tooltip}
+
+
+def reply(result: tuple[Any, ...], sentences: Sequence[str], data: dict[str, Any]) -> dict[str, Any]:
+    """What a reporting node returns: the outputs, and the same findings for /history, API clients and the browser."""
+    return {"ui": {"text": list(sentences), "foundry": [data]}, "result": result}
+
+
+def report_plan(plan: Plan, findings: Sequence[Finding], result: tuple[Any, ...]) -> dict[str, Any]:
+    """What a node returns that changed or checked a plan."""
+    return reply(result, plan_sentences(plan, findings), plan_json(plan, findings))

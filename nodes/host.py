@@ -1,0 +1,333 @@
+"""Everything this pack asks of ComfyUI, and the only file that imports it.
+
+Written against ComfyUI 0.3.75 to 0.38: differences are found by feature, never by version number.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.lora
+import comfy.model_detection
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import comfy.utils
+import comfy.weight_adapter
+import folder_paths
+import torch
+
+from ..engine.errors import FoundryError
+from ..engine.plan import Target
+from ..engine.tensors import FP8_DTYPES, TensorInfo, TensorSource
+
+NET = "diffusion_model."
+LEDGER = "lora_foundry"  # attachment on every MODEL this pack makes
+READ_TO_DETECT = 8192  # detection may look at the values of small tensors (v-prediction markers, norm biases)
+BASE_KINDS = ("diffusion_models", "checkpoints")
+KeyMap = Mapping[str, Any]
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def model_files(*kinds: str) -> list[str]:
+    """Names a user may choose in these model folders, each once."""
+    return list(dict.fromkeys(name for kind in kinds for name in folder_paths.get_filename_list(kind)))
+
+
+def find_file(name: str, *kinds: str) -> Path:
+    """The file of that name inside ComfyUI's folders of these kinds; either slash is understood."""
+    for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
+        for kind in kinds:
+            path = folder_paths.get_full_path(kind, spelling)
+            if path is not None:
+                return Path(path)
+    raise FoundryError(
+        "file",
+        f"{name!r} is not in the folder{'s' * (len(kinds) > 1)} {', '.join(kinds)}.",
+        "Nothing was computed.",
+        "Put the file there, or choose one that is there.",
+    )
+
+
+def sharded_folders() -> list[str]:
+    """Folders below diffusion_models that hold a sharded model, as names relative to it."""
+    found: list[str] = []
+    for root in map(Path, folder_paths.get_folder_paths("diffusion_models")):
+        found += [index.parent.relative_to(root).as_posix() for index in sorted(root.glob("*/*.safetensors.index.json"))]
+    return list(dict.fromkeys(found))
+
+
+def find_base(name: str, *kinds: str) -> tuple[Path, str]:
+    """(path, kind) of a base: a file of diffusion_models or checkpoints, or a sharded folder of diffusion_models."""
+    if not kinds and name in sharded_folders():
+        for root in map(Path, folder_paths.get_folder_paths("diffusion_models")):
+            if (root / name).is_dir():
+                return root / name, "diffusion_models"
+    kinds = kinds or BASE_KINDS
+    path = find_file(name, *kinds)
+    kind = next(kind for kind in kinds if folder_paths.get_full_path(kind, name.replace("\\", "/")) == str(path))
+    return path, kind
+
+
+def output_file(prefix: str) -> Path:
+    """A new numbered .safetensors path below ComfyUI's output folder."""
+    folder, stem, counter, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    return Path(folder) / f"{stem}_{counter:05}_.safetensors"
+
+
+# --- progress ---------------------------------------------------------------------------------------------------------
+
+
+def progress() -> Callable[[int, int], None]:
+    """A callback that moves the node's progress bar and raises when the user pressed Cancel."""
+    bar = comfy.utils.ProgressBar(1)
+
+    def step(done: int, total: int) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(done, total)
+
+    return step
+
+
+def compute_device() -> torch.device:
+    """Where ComfyUI computes."""
+    device: torch.device = comfy.model_management.get_torch_device()
+    return device
+
+
+# --- what the host knows of a model ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the host makes of a model: LoRA key map, names (model name -> file name), Linear weights, dtype it computes in."""
+
+    key_map: KeyMap
+    names: Mapping[str, str]
+    linears: frozenset[str]
+    dtype: torch.dtype
+
+
+def linear_weights(net: torch.nn.Module) -> frozenset[str]:
+    """Bare names of the weights of nn.Linear modules (the host's own Linear classes included)."""
+    modules = net.named_modules()
+    return frozenset(f"{name}.weight" for name, module in modules if type(module).__name__ == "Linear")
+
+
+def detection_tensors(source: TensorSource) -> dict[str, torch.Tensor]:
+    """A state dict for the host's detection: meta tensors, and the real values of the small ones."""
+    return {
+        info.name: source.read(info.name)
+        if len(info.shape) < 2 and info.nbytes <= READ_TO_DETECT
+        else torch.empty(info.shape, dtype=info.dtype, device="meta")
+        for info in source.tensors.values()
+    }
+
+
+def file_facts(source: TensorSource) -> ModelFacts:
+    """What the host makes of a file, from a model without weights (meta device) built by its own detection."""
+    tensors = detection_tensors(source)
+    config = comfy.model_detection.model_config_from_unet(dict(tensors), "")
+    if config is None:
+        raise FoundryError(
+            "host",
+            f"ComfyUI does not recognise {source.label} as a diffusion model.",
+            "Its tensor names belong to no model this ComfyUI knows, or it is in the diffusers layout.",
+            "Update ComfyUI, or load it with Load Diffusion Model and connect that MODEL instead.",
+        )
+    dtype = comfy.model_management.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(tensors),
+        supported_dtypes=list(config.supported_inference_dtypes),
+        weight_dtype=comfy.utils.weight_dtype(tensors),
+    )
+    config.set_inference_dtype(dtype, None)
+    model = config.get_model(dict(tensors), "", device="meta")
+    return ModelFacts(
+        comfy.lora.model_lora_keys_unet(model, {}), renames(config, tensors), linear_weights(model.diffusion_model), dtype
+    )
+
+
+def renames(config: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    """Model name -> file name, by following each tensor through the host's own renaming."""
+    file_names = {id(tensor): name for name, tensor in tensors.items()}
+    processed = config.process_unet_state_dict(dict(tensors))
+    return {name: file_names[id(tensor)] for name, tensor in processed.items() if id(tensor) in file_names}
+
+
+def model_facts(model: Any) -> ModelFacts:
+    """What the host makes of a loaded MODEL."""
+    names = {key.removeprefix(NET): key.removeprefix(NET) for key in model.model_state_dict() if key.startswith(NET)}
+    net = model.model.diffusion_model
+    return ModelFacts(comfy.lora.model_lora_keys_unet(model.model, {}), names, linear_weights(net), model.model.get_dtype())
+
+
+def target_of(entry: Any) -> Target | None:
+    """A value of the host's key map as a Target with a bare name; None for what is not part of the diffusion model."""
+    key, piece, function = (*entry, None, None)[:3] if isinstance(entry, tuple) else (entry, None, None)
+    if not key.startswith(NET):
+        return None
+    return Target(key.removeprefix(NET), tuple(piece) if piece else None, getattr(function, "__name__", None))
+
+
+# --- loaded models ------------------------------------------------------------------------------------------------------
+
+
+class ModelWeights:
+    """The weights of a MODEL as a TensorSource with bare names: originals plus the patches it already carries.
+
+    Reads only through ``get_key_patches``: the module itself may hold another clone's patched weights.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.label = f"MODEL ({type(model.model).__name__})"
+        self.facts = model_facts(model)
+        self._keys = {key.removeprefix(NET): value for key, value in model.get_key_patches(NET).items()}
+        weights = ((name, entry[0][0]) for name, entry in self._keys.items())
+        self.tensors = {name: TensorInfo(name, weight.dtype, tuple(weight.shape)) for name, weight in weights}
+
+    def read(self, name: str) -> torch.Tensor:
+        """The original weight; in fp32 with the MODEL's own patches added where it has some."""
+        (weight, convert), *patches = self._keys[name]
+        if not patches:
+            return convert(weight, inplace=False).detach()  # type: ignore[no-any-return]
+        fresh = convert(weight, inplace=False).detach().to(torch.float32, copy=True)
+        return comfy.lora.calculate_weight(patches, fresh, NET + name)  # type: ignore[no-any-return]
+
+    @property
+    def patched(self) -> int:
+        """How many weights carry patches that another node added."""
+        return sum(len(entry) > 1 for entry in self._keys.values())
+
+
+def require_native(model: Any) -> None:
+    """FoundryError for a MODEL of another pack's own kind (GGUF, Nunchaku ...), whose weights cannot be read as tensors."""
+    native = {"ModelPatcher", "ModelPatcherDynamic"}
+    if type(model).__name__ not in native or not hasattr(model.model, "diffusion_model"):
+        raise FoundryError(
+            "LF201",
+            f"This MODEL is a {type(model).__name__}, not one of ComfyUI's own.",
+            "Its weights are quantized or kept in a form that LoRAs cannot be fused into.",
+            "Load the bf16 or fp16 file with Load Base Model.",
+        )
+
+
+def quantized_as(model: Any) -> str | None:
+    """How a MODEL's weights are quantized, or None."""
+    for name, tensor in model.model.diffusion_model.state_dict().items():
+        if name.endswith(("scale_weight", "scaled_fp8", "comfy_quant")):
+            return "scaled fp8"
+        if hasattr(tensor, "_qdata") or hasattr(tensor, "_layout_type") or hasattr(tensor, "layout_type"):
+            return f"{type(tensor).__name__}, {name}"
+        if tensor.dtype in FP8_DTYPES:
+            return f"{str(tensor.dtype).removeprefix('torch.')}, {name}"
+    return None
+
+
+def refuse_compiled(model: Any) -> None:
+    """FoundryError when torch.compile already captured the unbaked modules: the bake would silently not be used."""
+    compiled = any("torch.compile" in str(key) for keys in model.wrappers.values() for key in keys)
+    compiled = compiled or any("torch.compile" in str(key) for key in _model_wrapper_keys(model.model_options))
+    if compiled:
+        raise FoundryError(
+            "host",
+            "TorchCompileModel stands before this stage.",
+            "It holds on to the unfused weights, so the result would not be used.",
+            "Put TorchCompileModel after the last LoRA Foundry node.",
+        )
+
+
+def _model_wrapper_keys(options: Mapping[str, Any]) -> list[Any]:
+    wrappers = options.get("transformer_options", {}).get("wrappers", {})
+    return [key for keys in wrappers.values() for key in keys]
+
+
+def ledger(model: Any) -> dict[str, Any]:
+    """What this pack wrote on a MODEL it made: layers by stage, format, recipe."""
+    record = model.get_attachment(LEDGER) if hasattr(model, "get_attachment") else None
+    return record if isinstance(record, dict) else {}
+
+
+# --- making models ------------------------------------------------------------------------------------------------------
+
+
+def load_file(path: Path, kind: str) -> Any:
+    """The MODEL ComfyUI's own loader makes of a file."""
+    if kind == "checkpoints":
+        return comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_clip=False)[0]
+    return comfy.sd.load_diffusion_model(str(path))
+
+
+def load_clip_and_vae(path: Path) -> tuple[Any, Any]:
+    """CLIP and VAE of an all-in-one checkpoint; its diffusion model is not loaded."""
+    embeddings = folder_paths.get_folder_paths("embeddings")
+    parts = comfy.sd.load_checkpoint_guess_config(
+        str(path), output_vae=True, output_clip=True, embedding_directory=embeddings, output_model=False
+    )
+    return parts[1], parts[2]
+
+
+def build_model(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], dtype: torch.dtype, **options: Any) -> Any:
+    """A MODEL from a finished state dict with bare names. ``dtype`` keeps norms out of fp8 on 0.3.75."""
+    model = comfy.sd.load_diffusion_model_state_dict(
+        dict(tensors), model_options={"dtype": dtype}, metadata=dict(metadata), **options
+    )
+    if model is None:
+        raise FoundryError("host", "ComfyUI did not recognise the finished model.", fix="Please report the recipe.")
+    return model
+
+
+def take_weights(source: Any, fresh: Any) -> Any:
+    """A clone of ``source`` (wrappers, options, attachments, object patches) whose weights are those of ``fresh``."""
+    if hasattr(source, "get_clone_model_override"):
+        result = source.clone(model_override=fresh.get_clone_model_override())
+    else:
+        result = source.clone()
+        result.model = fresh.model
+        result.backup, result.object_patches_backup, result.pinned = {}, {}, set()
+    result.patches, result.hook_backup = {}, {}
+    result.patches_uuid = uuid.uuid4()
+    result.size, result.parent = 0, None
+    return result
+
+
+def sign(model: Any, record: dict[str, Any], rebuild: Callable[..., Any]) -> Any:
+    """Write the ledger, and give the host a way to make these weights again (compile, hooks, several GPUs)."""
+    model.set_attachments(LEDGER, record)
+    if hasattr(model, "cached_patcher_init"):
+        model.cached_patcher_init = (rebuild, ())
+    if hasattr(model, "clone_base_uuid"):
+        model.clone_base_uuid = uuid.uuid4()
+    return model
+
+
+# --- patches ------------------------------------------------------------------------------------------------------------
+
+
+def lora_patch(up: torch.Tensor, down: torch.Tensor) -> Any:
+    """Factors (strength folded in) as the host's own adapter."""
+    return comfy.weight_adapter.LoRAAdapter(set(), (up, down, None, None, None, None))
+
+
+def add_patches(model: Any, patches: Mapping[Any, Any]) -> None:
+    """Add patches keyed by bare name, or (bare name, slice), to a MODEL; every one must find its weight."""
+    keyed = {
+        NET + key if isinstance(key, str) else (NET + key[0], *key[1:]): value for key, value in patches.items()
+    }
+    taken = len(model.add_patches(keyed, 1.0))
+    if taken != len(keyed):
+        raise FoundryError("host", f"ComfyUI took {taken} of {len(keyed)} patches.", fix="Please report this.")
+
+
+def patch_clip(clip: Any, tensors: Mapping[str, torch.Tensor], strength: float) -> tuple[Any, int]:
+    """(a clone of CLIP with a LoRA's text-encoder parts at this strength, how many weights it reached)."""
+    key_map = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
+    loaded = comfy.lora.load_lora(dict(tensors), key_map, log_missing=False)
+    patched = clip.clone()
+    return patched, len(patched.add_patches(loaded, strength))

@@ -1,0 +1,56 @@
+"""Putting LoRAs on a plan: shared by the fuse and the stack node."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ..engine.findings import Finding
+from ..engine.plan import ONCE, Plan
+from ..loaders.lora import LoRAFile, open_lora
+from ..loaders.planner import make_layer
+from . import host
+from .rows import StackRow
+from .sources import HostMatcher
+
+
+def open_row(row: StackRow) -> LoRAFile:
+    """The LoRA file of a stack row."""
+    return open_lora(host.find_file(row[0], "loras"), row[0])
+
+
+def add_row(plan: Plan, lora: LoRAFile, row: StackRow, stage: str, rounding: str = ONCE) -> Plan:
+    """The plan with one LoRA more; FoundryError when nothing of it fits."""
+    matcher = HostMatcher(plan.base.source.facts)  # type: ignore[attr-defined]
+    return plan.add(make_layer(plan.base, lora, stage, row[1], matcher, rounding))
+
+
+def apply_to_clip(clip: Any, lora: LoRAFile, strength: float) -> tuple[Any, Finding | None]:
+    """(CLIP with the LoRA's text-encoder parts, a finding when they were left out or did not fit)."""
+    if not lora.text_encoder or strength == 0:
+        return clip, None
+    count = len(lora.text_encoder)
+    if clip is None:
+        return None, clip_finding(lora, "note", f"{count} text-encoder modules of {lora.info.name} are left out: no CLIP is wired.")
+    tensors = {name: lora.read(name) for name in lora.text_encoder_tensors()}
+    patched, reached = host.patch_clip(clip, tensors, strength)
+    if reached:
+        return patched, None
+    return clip, clip_finding(lora, "warning", f"None of the {count} text-encoder modules of {lora.info.name} fits this CLIP.")
+
+
+def clip_finding(lora: LoRAFile, severity: str, seen: str) -> Finding:
+    """LF302 for text-encoder parts."""
+    return Finding(
+        "LF302",
+        severity,
+        seen,
+        "The prompt will be read as without this LoRA.",
+        "Wire the CLIP that belongs to the base into Stack LoRAs and on to the prompts.",
+        subject=lora.info.name,
+    )
+
+
+def with_finding(plan: Plan, finding: Finding | None) -> Plan:
+    """The plan with one finding more."""
+    return plan if finding is None else replace(plan, findings=(*plan.findings, finding))

@@ -1,0 +1,71 @@
+"""Where a graph begins: a base model as a plan. Headers are read, no weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..engine.plan import Plan
+from . import host
+from .common import FoundryNode, check_file, file_state
+from .sockets import BASE, check_links
+from .sources import open_base
+
+
+class FoundryLoadBase(FoundryNode):
+    """A diffusion model file, or a sharded folder, as the untouched base."""
+
+    DESCRIPTION = "The untouched base model. Only its header is read here; weights are read once, when the plan is finished."
+    RETURN_TYPES = (BASE,)
+    OUTPUT_TOOLTIPS = ("The base: connect it to 1 Fuse Base LoRA or 2 Stack LoRAs.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """ComfyUI's V1 declaration of inputs."""
+        names = [*host.model_files("diffusion_models", "checkpoints"), *host.sharded_folders()]
+        return {"required": {"base_name": (names, {"tooltip": "bf16, fp16 or fp32; a quantized file is refused."})}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any], base_name: Any = None) -> bool | str:
+        """Wires, and that the file exists."""
+        folders = host.sharded_folders()
+        problem = None if base_name in folders else check_file(base_name, "diffusion_models", "checkpoints")
+        return problem or check_links(cls.INPUT_TYPES(), input_types)
+
+    @classmethod
+    def IS_CHANGED(cls, base_name: str) -> str:
+        """Runs again when the file was replaced."""
+        return file_state(base_name, "diffusion_models", "checkpoints")
+
+    def run(self, base_name: str) -> tuple[Plan]:
+        """The plan with nothing on it."""
+        return (open_base(base_name),)
+
+
+class FoundryLoadCheckpoint(FoundryNode):
+    """An all-in-one checkpoint: its diffusion model as the untouched base, and its CLIP and VAE."""
+
+    DESCRIPTION = "The untouched base of an all-in-one checkpoint, with its CLIP and VAE loaded the usual way."
+    RETURN_TYPES = (BASE, "CLIP", "VAE")
+    OUTPUT_TOOLTIPS = ("The base: connect it to 1 Fuse Base LoRA or 2 Stack LoRAs.", "Text encoder.", "Image decoder.")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """ComfyUI's V1 declaration of inputs."""
+        return {"required": {"ckpt_name": (host.model_files("checkpoints"), {"tooltip": "A file with UNet, CLIP and VAE."})}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any], ckpt_name: Any = None) -> bool | str:
+        """Wires, and that the file exists."""
+        return check_file(ckpt_name, "checkpoints") or check_links(cls.INPUT_TYPES(), input_types)
+
+    @classmethod
+    def IS_CHANGED(cls, ckpt_name: str) -> str:
+        """Runs again when the file was replaced."""
+        return file_state(ckpt_name, "checkpoints")
+
+    def run(self, ckpt_name: str) -> tuple[Plan, Any, Any]:
+        """(plan with nothing on it, CLIP, VAE)."""
+        plan = open_base(ckpt_name, "checkpoints")
+        clip, vae = host.load_clip_and_vae(host.find_file(ckpt_name, "checkpoints"))
+        return plan, clip, vae

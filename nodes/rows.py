@@ -1,0 +1,135 @@
+"""The weighted list of LoRAs: typed rows, and a text of rows. Its value is the LORA_STACK other packs use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..engine.errors import FoundryError
+from ..loaders.documents import parse_rows
+from . import host
+from .common import FoundryNode, check_file, file_state
+from .sockets import LORA_STACK, check_links
+
+STRENGTH = {"default": 1.0, "min": -10.0, "max": 10.0, "step": 0.01}
+NO_LORA = ("", "none")
+
+
+class StackRow(tuple[str, float, float]):
+    """``(name, model_strength, clip_strength)``, the row of a LORA_STACK."""
+
+    def __new__(cls, name: str, model_strength: float, clip_strength: float) -> StackRow:
+        return super().__new__(cls, (name, model_strength, clip_strength))
+
+
+def read_stack(stack: Iterable[Any] | None) -> list[StackRow]:
+    """The rows of a LORA_STACK from any pack; rows without a LoRA or without strength are left out."""
+    rows: list[StackRow] = []
+    for number, row in enumerate(stack or (), 1):
+        if not isinstance(row, (tuple, list)) or len(row) < 2 or not isinstance(row[0], str):
+            raise FoundryError(
+                "stack", f"Row {number} of the LoRA stack is {row!r}.", fix="It must be (name, strength, clip strength)."
+            )
+        name, model_strength = row[0], float(row[1])
+        clip_strength = float(row[2]) if len(row) > 2 else model_strength
+        if name.strip().lower() not in NO_LORA and (model_strength or clip_strength):
+            rows.append(StackRow(name, model_strength, clip_strength))
+    return rows
+
+
+def lora_choices() -> list[str]:
+    """The LoRA files ComfyUI knows."""
+    return host.model_files("loras")
+
+
+class FoundryLoRA(FoundryNode):
+    """One LoRA at one strength; chain several into a stack."""
+
+    DESCRIPTION = "One row of a LoRA stack. Chain rows, then connect the last one to Stack LoRAs."
+    RETURN_TYPES = (LORA_STACK,)
+    OUTPUT_TOOLTIPS = ("The rows so far, this one last.",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """ComfyUI's V1 declaration of inputs."""
+        return {
+            "required": {
+                "lora_name": (lora_choices(), {"tooltip": "A file of the loras folder, in any dialect."}),
+                "strength_model": ("FLOAT", {**STRENGTH, "tooltip": "Times alpha / rank: what the weights get."}),
+                "strength_clip": ("FLOAT", {**STRENGTH, "tooltip": "For the LoRA's text-encoder parts, if any."}),
+                "enabled": ("BOOLEAN", {"default": True, "tooltip": "Off leaves the row out."}),
+            },
+            "optional": {"lora_stack": (LORA_STACK, {"tooltip": "Rows that come before this one."})},
+        }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any], lora_name: Any = None) -> bool | str:
+        """Wires, and that the LoRA exists."""
+        return check_file(lora_name, "loras") or check_links(cls.INPUT_TYPES(), input_types)
+
+    @classmethod
+    def IS_CHANGED(cls, lora_name: str = "", **_: Any) -> str:
+        """Runs again when the file was replaced."""
+        return file_state(lora_name, "loras")
+
+    def run(
+        self,
+        lora_name: str,
+        strength_model: float,
+        strength_clip: float,
+        enabled: bool,
+        lora_stack: Iterable[Any] | None = None,
+    ) -> tuple[list[StackRow]]:
+        """The stack with this row added."""
+        row = [StackRow(lora_name, strength_model, strength_clip)] if enabled else []
+        return ([*read_stack(lora_stack), *row],)
+
+
+class FoundryLoRAStack(FoundryNode):
+    """Many LoRAs as a text of rows, for scripts and for people who keep stacks in files."""
+
+    DESCRIPTION = 'A weighted list of LoRAs as JSON rows, or a stack document with "stack" or "lora_paths".'
+    RETURN_TYPES = (LORA_STACK,)
+    OUTPUT_TOOLTIPS = ("The rows of the text, after those of the input.",)
+    INPUTS = {
+        "required": {
+            "loras": (
+                "STRING",
+                {
+                    "multiline": True,
+                    "default": "[]",
+                    "placeholder": '[{"path": "style.safetensors", "weight": 0.7}]',
+                    "tooltip": 'JSON rows: {"path", "weight", "clip_weight", "on"}; or a YAML/JSON stack document.',
+                },
+            )
+        },
+        "optional": {"lora_stack": (LORA_STACK, {"tooltip": "Rows that come before these."})},
+    }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any], loras: Any = None) -> bool | str:
+        """Wires, and with a typed-in text also its rows: a bad row or a missing file is refused when queued."""
+        if isinstance(loras, str):
+            try:
+                problems = [check_file(name, "loras") for name, _, _ in rows_of_text(loras)]
+            except FoundryError as error:
+                return str(error)
+            if any(problems):
+                return " ".join(filter(None, problems))
+        return check_links(cls.INPUT_TYPES(), input_types)
+
+    @classmethod
+    def IS_CHANGED(cls, loras: Any = None, **_: Any) -> str:
+        """Runs again when one of the files was replaced."""
+        rows = rows_of_text(loras) if isinstance(loras, str) else []
+        return " ".join(file_state(name, "loras") for name, _, _ in rows)
+
+    def run(self, loras: str, lora_stack: Iterable[Any] | None = None) -> tuple[list[StackRow]]:
+        """The stack with the rows of the text added."""
+        return ([*read_stack(lora_stack), *rows_of_text(loras)],)
+
+
+def rows_of_text(text: str) -> list[StackRow]:
+    """The enabled rows of a JSON list or stack document."""
+    rows = (row for row in parse_rows(text, "loras") if row.on)
+    return [StackRow(row.path, row.weight, row.weight if row.clip_weight is None else row.clip_weight) for row in rows]

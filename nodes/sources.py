@@ -1,0 +1,103 @@
+"""Where a plan's base comes from: a file named in the graph, or a MODEL that another node loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..engine.plan import Base, Plan, Target
+from ..engine.rules import already_quantized, raise_first
+from ..engine.tensors import TensorInfo
+from ..loaders.checkpoints import Checkpoint, open_checkpoint
+from ..loaders.families import detect_base
+from ..loaders.names import host_spellings
+from . import host
+
+
+class BaseFile:
+    """A checkpoint under the names the host's model has; read on demand, nothing held."""
+
+    model: Any = None  # a file carries no wrappers or options over
+
+    def __init__(self, checkpoint: Checkpoint, path: Path, kind: str) -> None:
+        self.checkpoint, self.path, self.kind = checkpoint, path, kind
+        self.label = checkpoint.label
+        self.facts = host.file_facts(checkpoint)
+        to_model = {file_name: model_name for model_name, file_name in self.facts.names.items()}
+        self._files = {to_model.get(name, name): name for name in checkpoint.tensors}
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Every tensor by the host's name, in file order."""
+        infos = self.checkpoint.tensors
+        return {name: replace(infos[file_name], name=name) for name, file_name in self._files.items()}
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor in its stored dtype."""
+        return self.checkpoint.read(self._files[name])
+
+    def load_model(self) -> Any:
+        """The MODEL as ComfyUI's own loader makes it."""
+        if self.path.is_dir():
+            tensors = {name: self.read(name) for name in self._files}
+            return host.build_model(tensors, {}, self.facts.dtype)
+        return host.load_file(self.path, self.kind)
+
+
+class HostMatcher:
+    """Module names of a LoRA file -> targets, by the host's own key map."""
+
+    def __init__(self, facts: host.ModelFacts) -> None:
+        self._key_map = facts.key_map
+
+    def find(self, module: str) -> Target | None:
+        """The target of a module, trying every spelling the host might know."""
+        for spelling in host_spellings(module):
+            if spelling in self._key_map:
+                return host.target_of(self._key_map[spelling])
+        return None
+
+
+def open_base(name: str, *kinds: str) -> Plan:
+    """A plan on a file of ComfyUI's model folders (of these kinds only); just its headers are read."""
+    path, kind = host.find_base(name, *kinds)
+    checkpoint = open_checkpoint(path)
+    quantized = checkpoint.quantized
+    raise_first(already_quantized(Plan(Base(name, None, checkpoint, quantized))))
+    source = BaseFile(checkpoint, path, kind)
+    return Plan(Base(name, detect_base(source.tensors), source, quantized))
+
+
+def plan_of(value: Any) -> Plan:
+    """The plan on a stage socket, or a fresh one on a MODEL; a quantized or foreign MODEL is refused."""
+    if isinstance(value, Plan):
+        return value
+    host.require_native(value)
+    host.refuse_compiled(value)
+    name = f"MODEL ({type(value.model).__name__})"
+    quantized = host.quantized_as(value)
+    raise_first(already_quantized(Plan(Base(name, None, _Nothing(), quantized))))
+    source = host.ModelWeights(value)
+    return Plan(Base(name, detect_base(source.tensors), source, None, applied_to(value, source)))
+
+
+class _Nothing:
+    """The source of a plan that is refused before anything is read."""
+
+    label = ""
+    tensors: Mapping[str, TensorInfo] = {}
+
+    def read(self, name: str) -> torch.Tensor:
+        raise KeyError(name)
+
+
+def applied_to(model: Any, weights: host.ModelWeights) -> tuple[str, ...]:
+    """LoRAs a MODEL already carries: by our own record, and by the patches any node left on it."""
+    stacked = tuple(host.ledger(model).get("stack", ()))
+    if weights.patched and not stacked:
+        return (f"A LoRA or merge (patches on {weights.patched} weights)",)
+    return stacked

@@ -1,0 +1,40 @@
+"""The stack validator: says what is wrong with a stack before it costs anything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..engine.findings import stops
+from ..engine.report import plan_sentences
+from ..engine.rules import POLICIES, check, raise_first
+from ..loaders.verify import verify
+from .common import HIDDEN, StageNode, report_plan, stage_input
+from .sockets import ANY, STACKED
+from .sources import plan_of
+
+
+class FoundryStackValidator(StageNode):
+    """Reads every LoRA of the plan, and reports order, quantization, coverage, family and damaged tensors."""
+
+    DESCRIPTION = "Checks the plan so far and shows the findings here, in the report output and in /history."
+    RETURN_TYPES = (STACKED, "STRING", "BOOLEAN")
+    RETURN_NAMES = (STACKED, "report", "ok")
+    OUTPUT_TOOLTIPS = ("The same plan.", "The findings as text.", "True when there is no error and no warning.")
+    OUTPUT_NODE = True
+    INPUTS = {
+        "required": {
+            "model": stage_input(ANY, "The plan to check."),
+            "policy": (list(POLICIES), {"tooltip": "allow accelerators: a Lightning LoRA on vanilla-trained LoRAs is fine."}),
+            "strict": ("BOOLEAN", {"default": False, "tooltip": "Stop the run at the first error or warning."}),
+        },
+        "hidden": HIDDEN,
+    }
+
+    def run(self, model: Any, policy: str, strict: bool, **_: Any) -> dict[str, Any]:
+        """(the same plan, report, ok)."""
+        plan = plan_of(model)
+        findings = (*check(plan), *verify(plan))
+        if strict:
+            raise_first(findings, strict=True)
+        text = "\n".join(plan_sentences(plan, findings))
+        return report_plan(plan, findings, (plan, text, not stops(findings, strict=True)))
