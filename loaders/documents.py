@@ -84,11 +84,11 @@ def parse_document(data: object, where: str) -> Document:
 
 def parse_rows(text_or_list: object, where: str) -> tuple[Row, ...]:
     """The rows of a LoRA list: a list, or text holding JSON rows or a stack document, whose ``stack`` is meant."""
-    data = parse_text(text_or_list, where) if isinstance(text_or_list, str) and text_or_list.strip() else text_or_list
-    if not data or data == "":
-        return ()
+    data = text_or_list
+    if isinstance(data, str):
+        data = parse_text(data, where) if data.strip() else None
     if not isinstance(data, Mapping):
-        return _rows(data, where, "")
+        return () if data is None else _rows(data, where, "")
     document = parse_document(data, where)
     if document.fuse:
         raise document_error(where, "this list goes on top of the model, but it has 'fuse' rows", "Fuse them before.")
@@ -108,7 +108,7 @@ def resolve_path(name: str, folder: Path | None, exists: Callable[[Path], bool] 
     path = Path(name)
     if not path.is_absolute():
         windows = PureWindowsPath(name)
-        if windows.drive:
+        if windows.drive or windows.root:
             raise FoundryError("file", f"'{shown(name)}' is a path of a Windows machine.", fix="Name the file here.")
         path = (folder or Path()).joinpath(*windows.parts)
     with disk_errors(path):

@@ -74,7 +74,7 @@ def read_header(path: Path) -> Header:
 
 
 def shown(text: str, limit: int = 160) -> str:
-    """Text from a file made safe to print: control, ANSI and direction characters escaped, long text cut in the middle."""
+    """Text from a file made safe to print: control, ANSI and direction characters escaped, long text cut."""
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
     return safe if len(safe) <= limit else f"{safe[: limit // 2]}...{safe[-limit // 3 :]}"
 
@@ -142,7 +142,7 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
             json.dumps(entries, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:  # includes bad UTF-8 and bad JSON
         _refuse(path, f"has a damaged header: {shown(str(error))}", _AGAIN)
-    if len(entries) > MAX_TENSORS + 1:
+    if len(entries) - ("__metadata__" in entries) > MAX_TENSORS:
         _refuse_crowd(path)
     return entries
 
@@ -201,7 +201,7 @@ def _info(path: Path, name: str, entry: dict[str, Any]) -> TensorInfo:
 
 def _counts(values: Any) -> TypeGuard[list[int]]:
     """Whether this is a list of whole numbers from 0 on (``True`` is not one)."""
-    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+    return isinstance(values, list) and {*map(type, values)} <= {int} and min(values, default=0) >= 0
 
 
 def _refuse(path: Path, what: str, fix: str = "", why: str = "") -> NoReturn:

@@ -66,12 +66,8 @@ class LoRAFile:
             tensor = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # fp8 knows no arithmetic
             # The sum is one fast pass; only when it overflows or is poisoned are the elements looked at.
             if not torch.isfinite(tensor.sum(dtype=torch.float32)) and (bad := int((~torch.isfinite(tensor)).sum())):
-                raise FoundryError(
-                    "LF304",
-                    f"{self.label}: '{shown(name)}' holds {bad} NaN or Inf of {tensor.numel()} numbers.",
-                    "Added to a model they would turn every picture black.",
-                    AGAIN,
-                )
+                seen = f"'{shown(name)}' holds {bad} NaN or Inf of {tensor.numel()} numbers."
+                raise _broken(self.label, seen, "Added to a model they would turn every picture black.")
 
 
 def open_lora(path: Path, name: str | None = None) -> LoRAFile:
@@ -151,21 +147,16 @@ def _lora(
     names = {part.part: part.name for part in group}
     for missing, there in (("up", "down"), ("down", "up")):
         if missing not in names:
-            raise _broken(
-                name,
-                f"'{shown(names[there])}' has no '{shown(missing)}' factor beside it.",
-                "Half a LoRA has no meaning.",
-            )
+            seen = f"'{shown(names[there])}' has no '{missing}' factor beside it."
+            raise _broken(name, seen, "Half a LoRA has no meaning.")
     up, down = tensors[names["up"]], tensors[names["down"]]
     for factor in (up, down):
         if not factor.dtype.is_floating_point:
-            raise _broken(
-                name, f"'{shown(factor.name)}' is stored as {_plain(factor.dtype)}.", "Its scale is not known."
-            )
+            seen = f"'{shown(factor.name)}' is stored as {_plain(factor.dtype)}."
+            raise _broken(name, seen, "Its scale is not known.")
         if len(factor.shape) < 2 or 0 in factor.shape:
-            raise _broken(
-                name, f"'{shown(factor.name)}' has the shape {list(factor.shape)}.", "That is no factor of a LoRA."
-            )
+            seen = f"'{shown(factor.name)}' has the shape {list(factor.shape)}."
+            raise _broken(name, seen, "That is no factor of a LoRA.")
     rank = down.shape[0]
     if up.shape[1] != rank or math.prod(up.shape[2:]) != 1:
         seen = f"'{shown(up.name)}' {list(up.shape)} and '{shown(down.name)}' {list(down.shape)} do not fit together."

@@ -19,6 +19,8 @@ HOST_SPELLINGS = (
     "diffusion_model.{name}", "transformer.{name}", "lora_unet_{flat}", "lycoris_{flat}", "{name}", "unet.{processor}",
 )  # fmt: skip
 
+MAX_SPELLINGS = 32  # more than any real name has; a name of a thousand prefixes must not cost a thousand copies
+
 # Two ways the same network is named. Families whose names are the same in both (Qwen-Image) differ in neither.
 NAMINGS = {
     "diffusers": re.compile(
@@ -48,7 +50,7 @@ def candidates(module: str) -> Iterator[str]:
     """The name itself, then every name left when known prefixes are taken off, each once."""
     queue, seen = [module], set[str]()
     for name in queue:  # grows while it is read
-        if name and name not in seen:
+        if name and name not in seen and len(seen) < MAX_SPELLINGS:
             seen.add(name)
             yield name
             queue += [name[len(prefix) :] for prefix in MODEL_PREFIXES if name.startswith(prefix)]
@@ -57,8 +59,8 @@ def candidates(module: str) -> Iterator[str]:
 
 def bare(module: str) -> str:
     """The module name without any prefix: ``base_model.model.transformer.blocks.0.q`` is ``blocks.0.q``."""
-    while prefix := next((prefix for prefix in MODEL_PREFIXES if module.startswith(prefix)), ""):
-        module = module[len(prefix) :]
+    for _ in range(MAX_SPELLINGS):
+        module = module[len(next((prefix for prefix in MODEL_PREFIXES if module.startswith(prefix)), "")) :]
     return _without_processor(module)
 
 

@@ -148,9 +148,10 @@ def _refuse_misfit(base: Base, lora: LoRAFile, fit: Fit, coverage: Coverage, mat
     if fit.misfits and (coverage.matched or len(fit.misfits) >= len(fit.nameless)):
         module, reason = next(iter(fit.misfits.items()))
         why = "It is made for another size or variant of the model, or it was split or merged wrongly."
-        raise FoundryError(
-            "LF304", f"{counts}: '{shown(module)}' has {reason}.", why, "Use one made for this very model."
-        )
+        if base.quantized is not None:
+            why = f"The base is quantized ({base.quantized}), which may pack several numbers into one."
+        seen = f"{counts}: '{shown(module)}' has {reason}."
+        raise FoundryError("LF304", seen, why, "Use a LoRA and a base made for each other.")
     if not coverage.matched:
         cause, fix = _naming_cause(base, lora, matcher) or _no_common_names(base, lora)
         raise FoundryError("LF301", f"{counts}.", cause, fix)

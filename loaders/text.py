@@ -16,6 +16,7 @@ except ImportError:  # JSON still works
 
 MAX_TEXT = 1_000_000  # bytes
 MAX_NODES = 50_000  # with every alias written out
+_TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 # What PyYAML raises on strange scalars (`!!int ""`, `!!timestamp x`, 2024-99-99) beside its own YAMLError.
 _SCALAR_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
@@ -82,19 +83,22 @@ def _check_nodes(root: yaml.Node | None, where: str) -> None:
         if count > MAX_NODES:
             raise document_error(where, f"it holds more than {MAX_NODES} values with its aliases written out")
         if isinstance(node, yaml.MappingNode):
-            _check_keys(node, where)
+            _settle_keys(node, where)
             waiting.extend(part for pair in values for part in pair)
         else:
             waiting.extend(values)
 
 
-def _check_keys(mapping: yaml.MappingNode, where: str) -> None:
+def _settle_keys(mapping: yaml.MappingNode, where: str) -> None:
+    """Every key is a text, also ``on``, which YAML takes for true; and it stands there once."""
     seen = set[str]()
     for key, _ in mapping.value:
         if isinstance(key, yaml.ScalarNode):
             if key.value in seen:
                 raise document_error(where, f"line {key.start_mark.line + 1}: '{shown(key.value)}' is listed twice")
             seen.add(key.value)
+            if key.tag != _MERGE:
+                key.tag = _TEXT
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:

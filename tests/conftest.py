@@ -1,0 +1,127 @@
+"""What every test shares: the pack under its import name, the terminal command, and the rule that CI skips nothing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+REQUIRE = os.environ.get("LORA_FOUNDRY_REQUIRE_HOST", "") not in ("", "0")
+
+
+def load_pack(root: Path = ROOT, name: str = "lora_foundry") -> ModuleType:
+    """Import the pack the way ComfyUI does: by file location, whatever its folder is called."""
+    spec = importlib.util.spec_from_file_location(name, root / "__init__.py", submodule_search_locations=[str(root)])
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+load_pack()
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session", autouse=True)
+def two_threads():
+    """Two torch threads: what the smallest supported machine has, and the same sums on every machine."""
+    import torch
+
+    torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def run_cli():
+    """Call ``run_cli("inspect", path)``: the real command in its own process; returns a CompletedProcess (text)."""
+    boot = f"import runpy; runpy.run_path({str(ROOT / 'tests' / 'conftest.py')!r}); from lora_foundry.cli import main; "
+
+    def call(*args: object, timeout: float = 120, **kwargs: object) -> subprocess.CompletedProcess[str]:
+        code = boot + "import sys; sys.exit(main(sys.argv[1:]))"
+        command = [sys.executable, "-c", code, *map(str, args)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, **kwargs)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory):
+    """The one running ComfyUI of this session (host.rig.Host); every host and browser test shares it."""
+    from host import rig
+
+    tree = _need("host", rig.find_tree)
+    with rig.Host(tree, tmp_path_factory.mktemp("comfyui"), ROOT) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def inprocess(tmp_path_factory: pytest.TempPathFactory):
+    """Call ``inprocess(function, *args)``: runs it in a process where ``comfy`` imports (host.rig.InProcess)."""
+    from host import rig
+
+    tree = _need("host", rig.find_tree)
+    with rig.InProcess(tree, tmp_path_factory.mktemp("inprocess"), ROOT) as worker:
+        yield worker
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Path:
+    """The path of a real Chromium that playwright can drive (``executable_path=str(chromium)``)."""
+    import install
+
+    return Path(_need("browser", install.find_browser))
+
+
+def _need(what: str, find):
+    """What ``find()`` finds; when it finds nothing, install it (CI) or skip with the line to run (everyone else)."""
+    import install
+
+    found = find()
+    if not found and REQUIRE:
+        install.install(what)
+        found = find()
+        assert found, f"python tests/install.py {what} ran, but {what} is still missing"
+    if not found:
+        pytest.skip(f"needs a {what}; run: python tests/install.py {what}")
+    return found
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that use the host or the browser carry the marker, so that ``-m host`` finds them all."""
+    for item in items:
+        names = getattr(item, "fixturenames", ())
+        for marker, fixtures in (("host", {"host", "inprocess"}), ("browser", {"chromium"})):
+            if fixtures.intersection(names):
+                item.add_marker(marker)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
+    """With LORA_FOUNDRY_REQUIRE_HOST a skipped test is a failed test: a green CI hides nothing."""
+    report = yield
+    return _refuse_skip(report)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):
+    """The same for a whole file that skips itself."""
+    report = yield
+    return _refuse_skip(report)
+
+
+def _refuse_skip(report):
+    if REQUIRE and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although LORA_FOUNDRY_REQUIRE_HOST is set: {report.longrepr}"
+    return report

@@ -1,0 +1,76 @@
+"""Shortcuts for prompts made of this pack's nodes, and the files they need."""
+
+from __future__ import annotations
+
+import torch
+from host import rig
+from host.graphs import Graph, Link
+from lora_foundry import tiny
+
+# How a base LoRA of the family usually names its modules.
+PREFIX = {"wan": "diffusion_model.", "qwen-image": "", "flux": "diffusion_model.", "sd15": "lora_unet_", "sdxl": "lora_unet_"}
+FP8 = {"format": "float8_e4m3fn", "matmul": "full precision", "keep_high_precision": "auto"}
+
+
+def loras(host: rig.Host, family: str) -> tuple[str, str]:
+    """(Lightning-like base LoRA with alpha 8 / rank 64, style LoRA) of a family, as file names."""
+    shapes = tiny.shapes(family)
+    base = tiny.lora(shapes, rank=64, alpha=8, dialect="down/up", prefix=PREFIX[family], seed=1)
+    style = tiny.lora(shapes, rank=16, dialect="A/B", prefix="diffusion_model.", seed=2)
+    return (
+        host.add_model("loras", f"{family}_lightning.safetensors", base),
+        host.add_model("loras", f"{family}_style.safetensors", style),
+    )
+
+
+def row(graph: Graph, name: str, strength: float = 0.7, clip: float = 0.0, **inputs: object) -> Link:
+    """FoundryLoRA."""
+    settings = {"lora_name": name, "strength_model": strength, "strength_clip": clip, "enabled": True}
+    return graph.add("FoundryLoRA", **settings, **inputs)
+
+
+def fuse(graph: Graph, base: Link, name: str, strength: float = 1.0, rounding: str = "once") -> Link:
+    """FoundryFuseBaseLoRA."""
+    return graph.add("FoundryFuseBaseLoRA", model=base, lora_name=name, strength=strength, rounding=rounding)
+
+
+def stack(graph: Graph, plan: Link, name: str, strength: float = 0.7) -> Link:
+    """FoundryStackLoRAs with one row."""
+    return graph.add("FoundryStackLoRAs", model=plan, lora_stack=row(graph, name, strength))
+
+
+def quantize(graph: Graph, plan: Link, **inputs: object) -> Link:
+    """FoundryQuantizeFP8."""
+    return graph.add("FoundryQuantizeFP8", model=plan, **{**FP8, **inputs})
+
+
+def load(graph: Graph, name: str) -> Link:
+    """FoundryLoadBase."""
+    return graph.add("FoundryLoadBase", base_name=name)
+
+
+def native(graph: Graph, model: Link, *rows: tuple[str, float]) -> Link:
+    """A chain of LoraLoaderModelOnly."""
+    for name, strength in rows:
+        model = graph.add("LoraLoaderModelOnly", model=model, lora_name=name, strength_model=strength)
+    return model
+
+
+def report(entry: rig.Entry, link: Link) -> dict:
+    """The JSON a reporting node left in /history."""
+    return entry["outputs"][link[0]]["foundry"][0]
+
+
+def codes(entry: rig.Entry, link: Link) -> list[str]:
+    """Finding codes of a reporting node, worst first."""
+    return [finding["code"] for finding in report(entry, link)["findings"]]
+
+
+def message(entry: rig.Entry) -> str:
+    """What a failed run told the user."""
+    return rig.failure(entry)["exception_message"]
+
+
+def relative(got: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Relative distance of two latents."""
+    return ((got - wanted).norm() / wanted.norm()).item()

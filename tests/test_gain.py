@@ -1,0 +1,201 @@
+"""How much of a LoRA survived: one within rounding, an error when it did not, and no false alarm on tiny models."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fakes import Collected, a_layer, a_plan, noise, random_delta
+from lora_foundry.engine import bake as bake_module
+from lora_foundry.engine.bake import bake
+from lora_foundry.engine.errors import FoundryError
+from lora_foundry.engine.finish import Finish
+from lora_foundry.engine.fuse import make_term
+from lora_foundry.engine.gain import GainMeter
+from lora_foundry.engine.plan import FUSE, MATCH_TRAINING
+
+W = "blocks.0.self_attn.q.weight"
+FP8 = Finish("float8_e4m3fn")
+BF16 = Finish("none", torch.bfloat16)
+
+
+def gains(plan, finish=FP8):
+    return bake(plan, finish, Collected()).gains
+
+
+def lora(rms=0.0002, shape=(256, 256), seed=1, name="style.safetensors", rank=16, weight=W, **more):
+    return a_layer([random_delta(weight, shape, rank, rms, seed)], name=name, **more)
+
+
+def lossy(monkeypatch, effect, only=None):
+    """A quantizer that sees base + effect * (sum - base): what a wrong order or a lost scale does."""
+    real = bake_module.quantize_fp8
+
+    def install(plan):
+        def broken(total, dtype, name):
+            base = plan.base.source.values[name].to(torch.float32)
+            total, full = base + effect * (total - base), total
+            if only is not None:
+                total = torch.cat([full[: only.start], total[only], full[only.stop :]])
+            return real(total, dtype, name)
+
+        monkeypatch.setattr(bake_module, "quantize_fp8", broken)
+        return plan
+
+    return install
+
+
+def test_fp8_keeps_one_percent_loras_whole():
+    plan = a_plan({W: noise((1024, 1024), 0.02, 1)}, lora(shape=(1024, 1024)), lora(seed=2, shape=(1024, 1024), name="b"))
+    assert gains(plan) == [pytest.approx(1.0, abs=0.01)] * 2
+
+
+def test_gain_is_the_projection_on_the_delta():
+    """With 64 rows all are sampled: the number is <stored - rest, delta> / <delta, delta> of the whole weight."""
+    weight = noise((64, 48), 0.02, 1)
+    one, two = lora(0.0004, (64, 48)), lora(0.0008, (64, 48), 2, "b")
+    sink = Collected()
+    result = bake(a_plan({W: weight}, one, two), BF16, sink)
+    deltas = [
+        (layer.factors.values[up].double() @ layer.factors.values[down].double())
+        for layer in (one, two)
+        for (_, up), (_, down) in [layer.patches[0].adapter.parts]
+    ]
+    error = sink.values[W].double() - weight.double() - deltas[0] - deltas[1]
+    for gain, delta in zip(result.gains, deltas, strict=True):
+        assert gain == pytest.approx(1 + float((error * delta).sum() / (delta * delta).sum()), abs=1e-6)
+        assert gain != 1.0
+
+
+@pytest.mark.parametrize("effect", [0.0, 0.43, 0.9, 1.1, 8.0, -1.0])
+def test_a_lost_or_doubled_effect_is_an_error(monkeypatch, effect):
+    plan = lossy(monkeypatch, effect)(a_plan({W: noise((512, 256), 0.02, 1)}, lora(0.002, (512, 256))))
+    with pytest.raises(FoundryError, match=r"style\.safetensors kept") as error:
+        gains(plan)
+    assert error.value.code == "LF203" and error.value.fix
+    assert f"{effect:.0%}"[:-1].rstrip("0")[:2] in str(error.value) or effect == 0.0
+
+
+def test_the_full_effect_passes_the_same_quantizer(monkeypatch):
+    plan = lossy(monkeypatch, 1.0)(a_plan({W: noise((512, 256), 0.02, 1)}, lora(0.002, (512, 256))))
+    assert gains(plan) == [pytest.approx(1.0, abs=0.01)]
+
+
+def test_quantized_first_is_caught(monkeypatch):
+    """The real wrong order: an fp8 base, the LoRA added, rounded to the nearest code of the old grid."""
+    base = noise((512, 512), 0.02, 1)
+
+    def wrong_order(total, dtype, name):
+        scale = base.float().abs().max() / 448
+        grid = (base.float() / scale).to(dtype).float() * scale
+        return ((grid + (total - base.float())) / scale).to(dtype), scale
+
+    monkeypatch.setattr(bake_module, "quantize_fp8", wrong_order)
+    with pytest.raises(FoundryError, match="LF203"):
+        gains(a_plan({W: base}, lora(0.0002, (512, 512))))
+
+
+def test_the_lora_that_got_lost_is_the_one_named(monkeypatch):
+    """Two LoRAs on two weights; only what goes to the second is lost."""
+    other = "blocks.1.self_attn.q.weight"
+    values = {W: noise((256, 256), 0.02, 1), other: noise((256, 256), 0.02, 2)}
+    plan = a_plan(values, lora(0.001), lora(0.001, seed=2, name="lost.safetensors", weight=other))
+    real = bake_module.quantize_fp8
+    monkeypatch.setattr(
+        bake_module, "quantize_fp8", lambda total, dtype, name: real(values[name].float() if name == other else total, dtype, name)
+    )
+    with pytest.raises(FoundryError, match=r"lost\.safetensors kept -?0\."):
+        gains(plan)
+
+
+@pytest.mark.parametrize("size", [16, 32, 64, 128])
+def test_tiny_models_raise_no_false_alarm(size):
+    for seed in range(30):
+        weight = noise((size, size), 0.02, seed)
+        plan = a_plan({W: weight}, lora(0.00002, (size, size), seed, rank=4), lora(0.0002, (size, size), seed + 99, "b", 4))
+        assert None not in gains(plan)
+
+
+def test_heavy_tails_and_single_rows_raise_no_false_alarm():
+    for seed in range(20):
+        weight = noise((64, 64), 0.02, seed, torch.float32) ** 3
+        delta = random_delta(W, (64, 64), 4, 0.0001, seed)
+        delta.up[1:] = 0
+        gains(a_plan({W: weight}, a_layer([delta])))
+
+
+def test_bf16_reports_a_weak_lora_and_does_not_refuse_it():
+    plan = a_plan({W: noise((256, 256), 0.02, 1)}, lora(0.000004))
+    (gain,) = gains(plan, BF16)
+    assert gain < 0.9
+    (kept,) = gains(plan, Finish("none", torch.float32))
+    assert kept == pytest.approx(1.0, abs=1e-3)
+
+
+def test_match_training_reports_its_rounding_and_does_not_refuse_it():
+    layer = lora(0.000004, stage=FUSE, rounding=MATCH_TRAINING)
+    (gain,) = gains(a_plan({W: noise((256, 256), 0.02, 1)}, layer))
+    assert gain is not None and abs(gain - 1) > 0.02
+
+
+@pytest.mark.parametrize("target", [(0, 0, 128), (0, 128, 128), (0, 256, 128), (1, 32, 96)])
+def test_slices_are_measured_where_they_land(monkeypatch, target):
+    weight = noise((384, 128), 0.02, 1)
+    shape = (128, 128) if target[0] == 0 else (384, 96)
+    delta = random_delta(W, shape, 8, 0.002, 3, slice=target)
+    assert gains(a_plan({W: weight}, a_layer([delta]))) == [pytest.approx(1.0, abs=0.02)]
+    if target[0] == 0:
+        rows = slice(target[1], target[1] + target[2])
+        plan = lossy(monkeypatch, 0.0, rows)(a_plan({W: weight}, a_layer([delta], name="v only")))
+        with pytest.raises(FoundryError, match="v only kept -?0"):
+            gains(plan)
+
+
+def test_loss_outside_a_slice_is_not_blamed_on_it(monkeypatch):
+    weight = noise((384, 128), 0.02, 1)
+    delta = random_delta(W, (128, 128), 8, 0.002, 3, slice=(0, 0, 128))
+    plan = lossy(monkeypatch, 0.0, slice(128, 384))(a_plan({W: weight}, a_layer([delta])))
+    assert gains(plan) == [pytest.approx(1.0, abs=0.02)]
+
+
+def test_convolutions_are_measured():
+    name = "conv.weight"
+    plan = a_plan({name: noise((64, 32, 3, 3), 0.02, 1)}, a_layer([random_delta(name, (64, 32, 3, 3), 8, 0.0004, 2)]))
+    assert gains(plan, BF16) == [pytest.approx(1.0, abs=0.02)]
+
+
+def test_gain_of_one_lora_over_many_weights_is_weighted_by_energy(monkeypatch):
+    names = [f"blocks.{i}.self_attn.q.weight" for i in range(3)]
+    values = {name: noise((128, 128), 0.02, i) for i, name in enumerate(names)}
+    deltas = [random_delta(name, (128, 128), 8, 0.002, 10 + i) for i, name in enumerate(names)]
+    real = bake_module.quantize_fp8
+    monkeypatch.setattr(
+        bake_module, "quantize_fp8", lambda total, dtype, name: real(values[name].float() if name == names[0] else total, dtype, name)
+    )
+    with pytest.raises(FoundryError, match=r"kept 6\d\.\d%"):  # two thirds of three equal parts
+        gains(a_plan(values, a_layer(deltas)))
+
+
+def test_nothing_sampled_is_no_gain():
+    meter = GainMeter()
+    assert meter.gain(0) is None
+    meter.require(0, "never seen")
+    zero = a_layer([random_delta(W, (64, 64), 4, 0.1, 1, alpha=8.0)], 0.0)
+    assert gains(a_plan({W: noise((64, 64), 0.02, 1)}, zero)) == [None]
+
+
+def test_the_same_layer_object_twice_is_measured_twice():
+    layer = lora(0.001)
+    first, second = gains(a_plan({W: noise((256, 256), 0.02, 1)}, layer, layer))
+    assert first == pytest.approx(1.0, abs=0.02) and second == pytest.approx(1.0, abs=0.02)
+
+
+def test_sampling_takes_about_64_rows_of_large_weights():
+    layer = lora(0.001, (1024, 16))
+    term = make_term(layer, layer.patches[0])
+    weight = noise((1024, 16), 0.02, 1, torch.float32)
+    stored = (weight.double() + term.up.double() @ term.down.double()).float()
+    spoilt = stored.clone()
+    spoilt[1::16] = 0  # rows between the sampled ones
+    meter = GainMeter()
+    meter.measure(weight, spoilt, [(0, term)])
+    assert meter.gain(0) == pytest.approx(1.0, abs=1e-4)

@@ -1,0 +1,269 @@
+"""The rules of the house, read from the source: who imports whom, how long things are, what is never written."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import lora_foundry
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("engine", "loaders", "nodes")
+PACK = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))])
+HOST_FILE = "nodes/host.py"
+HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "nodes", "server"}
+TERMINAL = ("cli.py", "demo.py")
+ROOT_FILES = {path.name for path in ROOT.glob("*.py")}
+MAY_IMPORT = {
+    **{name: {*ROOT_FILES, "loaders", "engine"} for name in ROOT_FILES},
+    "engine": {"engine"},
+    "loaders": {"loaders", "engine"},
+    "nodes": {"nodes", "loaders", "engine"},
+    "tiny.py": set(),
+    "__init__.py": {"nodes"},
+}
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def layer_of(path: Path) -> str:
+    return name_of(path).split("/")[0]
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def nodes_of(path: Path, *kinds: type[ast.AST]):
+    return [node for node in ast.walk(tree_of(path)) if isinstance(node, kinds)]
+
+
+def absolute_imports(path: Path) -> set[str]:
+    """Top-level packages a file imports, statically or by name through importlib."""
+    plain = {alias.name for node in nodes_of(path, ast.Import) for alias in node.names}
+    plain |= {node.module for node in nodes_of(path, ast.ImportFrom) if node.level == 0}
+    for call in nodes_of(path, ast.Call):
+        if ast.unparse(call.func).endswith(("import_module", "__import__")) and isinstance(call.args[0], ast.Constant):
+            plain.add(call.args[0].value)
+    return {name.split(".")[0] for name in plain if not name.startswith(".")}
+
+
+def relative_imports(path: Path) -> set[str]:
+    """Layers (folders, or files of the root) a file imports through dots."""
+    depth = len(path.relative_to(ROOT).parts) - 1
+    found = set()
+    for node in nodes_of(path, ast.ImportFrom):
+        if node.level and node.level <= depth:
+            found.add(layer_of(path))
+        elif node.level:
+            names = [node.module.split(".")[0]] if node.module else [alias.name for alias in node.names]
+            found |= {name if name in FOLDERS else f"{name}.py" for name in names}
+    return {layer if layer in FOLDERS or (ROOT / layer).exists() else "__init__.py" for layer in found}
+
+
+every_file = pytest.mark.parametrize("path", PACK, ids=name_of)
+
+
+@every_file
+def test_imports_run_one_way(path):
+    assert relative_imports(path) <= MAY_IMPORT[layer_of(path)]
+    assert "lora_foundry" not in absolute_imports(path), "inside a ComfyUI the pack has another name: import with dots"
+
+
+@every_file
+def test_only_the_host_file_knows_comfyui(path):
+    assert name_of(path) == HOST_FILE or not absolute_imports(path) & HOST_MODULES
+
+
+@every_file
+def test_files_and_functions_fit(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+    long = [node.name for node in functions(path) if length(node) > 60]
+    assert not long
+
+
+def test_the_typical_function_is_short():
+    assert statistics.median(length(node) for path in PACK for node in functions(path)) <= 10
+
+
+def functions(path: Path):
+    return nodes_of(path, ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def length(node) -> int:
+    return node.end_lineno - node.lineno + 1
+
+
+@every_file
+def test_nothing_is_swallowed(path):
+    """A bare or broad except hides faults; only the border to the host may have one."""
+    broad = [
+        handler.lineno
+        for handler in nodes_of(path, ast.ExceptHandler)
+        if handler.type is None or {"Exception", "BaseException"} & set(names_in(handler.type))
+    ]
+    assert name_of(path) == HOST_FILE or not broad
+
+
+def names_in(node: ast.AST) -> list[str]:
+    return [part.id for part in ast.walk(node) if isinstance(part, ast.Name)]
+
+
+@every_file
+def test_nothing_is_printed_or_unpickled(path):
+    calls = {ast.unparse(call.func) for call in nodes_of(path, ast.Call)}
+    assert layer_of(path) in TERMINAL or "print" not in calls
+    assert not calls & {"torch.load", "eval", "exec", "os.system", "logging.basicConfig"}
+    assert not absolute_imports(path) & {"pickle", "dill", "joblib", "shelve", "marshal", "torchvision", "torchaudio"}
+
+
+@pytest.mark.parametrize("path", [p for p in PACK if layer_of(p) in ("engine", "loaders")], ids=name_of)
+def test_everything_public_says_what_it_is(path):
+    module = tree_of(path)
+    assert ast.get_docstring(module)
+    assert not list(undocumented(module))
+
+
+def undocumented(scope: ast.Module | ast.ClassDef):
+    for node in scope.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            if not ast.get_docstring(node):
+                yield node.name
+            if isinstance(node, ast.ClassDef):
+                yield from undocumented(node)
+
+
+def test_terminal_and_engine_import_without_comfyui():
+    modules = [
+        name_of(p).removesuffix(".py").replace("/", ".") for p in PACK if layer_of(p) not in ("nodes", "__init__.py")
+    ]
+    blocked = sorted(HOST_MODULES | {"torchvision", "torchaudio"})
+    code = f"""
+import importlib, runpy, sys
+class Wall:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {blocked!r}:
+            raise ModuleNotFoundError("blocked: " + name)
+sys.meta_path.insert(0, Wall())
+runpy.run_path({str(ROOT / "tests" / "conftest.py")!r})
+for module in {[m.removesuffix(".__init__") for m in modules]!r}:
+    importlib.import_module("lora_foundry." + module)
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def odd_clone(tmp_path_factory) -> Path:
+    """The repository in a folder whose name is no Python name."""
+    clone = tmp_path_factory.mktemp("clone") / "we ird.pack-1.0"
+    junk = shutil.ignore_patterns(
+        ".*", "__pycache__", "*.egg-info", "artefacts", "venv", "build", "dist", "node_modules"
+    )
+    return Path(shutil.copytree(ROOT, clone, ignore=junk))
+
+
+def test_loads_from_a_folder_of_any_name(odd_clone):
+    """As ComfyUI does it: the module's name is the path with dots replaced."""
+    code = f"""
+import importlib, importlib.util, sys
+from pathlib import Path
+root = Path({str(odd_clone)!r})
+name = str(root).replace(".", "_x_")
+spec = importlib.util.spec_from_file_location(name, root / "__init__.py")
+module = importlib.util.module_from_spec(spec)
+sys.modules[name] = module
+spec.loader.exec_module(module)
+assert importlib.import_module(name + ".engine.plan").Plan.__module__ == name + ".engine.plan"
+assert module.WEB_DIRECTORY == "./web" and "lora_foundry" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_tests_run_from_a_folder_of_any_name(odd_clone):
+    command = [
+        sys.executable,
+        "-I",
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "tests/test_tiny.py",
+        "-k",
+        "kohya",
+    ]
+    done = subprocess.run(command, cwd=odd_clone, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_where_the_host_is_required_a_skip_is_a_failure(odd_clone):
+    sources = {
+        "test_skips_one.py": "import pytest\n\ndef test_one():\n    pytest.skip('a reason')\n",
+        "test_skips_whole.py": "import pytest\n\npytest.importorskip('a_reason')\n",
+    }
+    for name, source in sources.items():
+        (odd_clone / "tests" / name).write_text(source)
+        command = [sys.executable, "-I", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{name}"]
+        for required in ("", "1"):
+            environment = {**os.environ, "LORA_FOUNDRY_REQUIRE_HOST": required}
+            done = subprocess.run(command, cwd=odd_clone, env=environment, capture_output=True, text=True, check=False)
+            assert ("1 skipped" in done.stdout) is not bool(required), done.stdout
+            assert ("skipped although" in done.stdout) is bool(required), done.stdout
+            assert "reason" in done.stdout and (done.returncode not in (0, 5)) is bool(required), done.stdout
+
+
+def test_the_package_is_complete():
+    project = tomllib().loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert project["project"]["version"] == lora_foundry.__version__
+    folders = {path.parent for path in PACK if path.name == "__init__.py"} - {ROOT}
+    inside = {f"lora_foundry.{path.relative_to(ROOT).as_posix().replace('/', '.')}" for path in folders}
+    assert set(project["tool"]["setuptools"]["packages"]) == inside | {"lora_foundry"}
+    assert project["project"]["scripts"] == {"lora-foundry": "lora_foundry.cli:main"}
+
+
+def tomllib():
+    """The standard library's reader, or the one pytest brings on Python 3.10."""
+    import importlib
+
+    return importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+
+
+def test_constraints_are_plain_versions():
+    lines = (ROOT / "tests" / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    assert all(line.partition(";")[0].count("==") == 1 and "/" not in line for line in lines)
+
+
+def test_json_files_are_json():
+    for folder in ("locales", "example_workflows", "web"):
+        for path in (ROOT / folder).rglob("*.json"):
+            json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_no_file_knows_the_machine_it_was_written_on():
+    """No paths of a workshop, no address of a package index: the repository stands alone."""
+    said = [
+        piece.replace("|", "")
+        for piece in ("/wo|rk/", "/tmp/|lf", "/ro|ot/", "/opt/|wheels", "../sha|red", "pypi.|org")
+    ]
+    kinds = ("*.py", "*.md", "*.toml", "*.txt", "*.json", "*.js", "*.mjs", "*.yaml", "*.yml", ".ci/run", ".gitignore")
+    files = {path for kind in kinds for path in ROOT.rglob(kind) if not skipped(path)}
+    assert files
+    assert not [(name_of(path), word) for path in files for word in said if word in path.read_text(encoding="utf-8")]
+
+
+def skipped(path: Path) -> bool:
+    parts = path.relative_to(ROOT).parts
+    return any(
+        part.startswith(".") and part not in (".ci", ".gitignore") or part in ("venv", "artefacts") for part in parts
+    )
