@@ -64,7 +64,7 @@ def bake(
         on_step(len(infos), len(infos))
     job.check()
     report = job.report
-    report.gains = [job.meter.gain(index) for index in range(len(plan.layers))]
+    report.gains = [job.meter.gain(job.slots[id(layer)]) for layer in plan.layers]
     report.seconds = time.perf_counter() - started
     report.peak_rss_bytes = peak_rss_bytes()
     return report
@@ -87,7 +87,7 @@ class _Job:
         self.report.tensors += 1
         self.report.bytes_read += info.nbytes
         if not pairs and info.name not in self.quantized:
-            self._write(info.name, weight.to(output_dtype(info, self.finish)))
+            self._pass_through(info, weight)
             return
         terms = [make_term(layer, patch, self.device) for layer, patch in pairs]
         stored = self._finish(info, fused_weight(weight, pairs, terms, self.device))
@@ -95,6 +95,13 @@ class _Job:
             self.report.touched += 1
             slots = [self.slots[id(layer)] for layer, _ in pairs]
             self.meter.measure(weight.to(stored.device), stored, list(zip(slots, terms, strict=True)))
+
+    def _pass_through(self, info: TensorInfo, weight: torch.Tensor) -> None:
+        """Write a tensor nothing touches; a cast that turns its numbers into Inf is refused."""
+        cast = weight.to(output_dtype(info, self.finish))
+        if cast.dtype != weight.dtype and torch.isfinite(weight).all():
+            finite_amax(cast, info.name)
+        self._write(info.name, cast)
 
     def _finish(self, info: TensorInfo, total: torch.Tensor) -> torch.Tensor:
         """Write the finished tensor; returns it as fp32, the way a loader will see it."""

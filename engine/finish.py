@@ -16,7 +16,6 @@ from .tensors import TensorInfo
 
 FP8_FORMATS = {"float8_e4m3fn": torch.float8_e4m3fn}
 FULL_PRECISION, FP8_MATMUL = "full precision", "fp8"
-HOST_PREFIX = "model.diffusion_model."
 SCALE_SUFFIX = "weight_scale"
 
 
@@ -90,15 +89,17 @@ def outputs(plan: Plan, finish: Finish) -> tuple[TensorInfo, ...]:
 
 
 def quantization_metadata(plan: Plan, finish: Finish) -> dict[str, str]:
-    """The header entry ComfyUI 0.3.75 to 0.38 reads; layer names stand bare and prefixed, for every loader looks differently."""
+    """The header entry ComfyUI 0.3.75 to 0.38 reads: one dict per quantized layer, named as its tensors are.
+
+    Prefixed spellings beside bare tensors would make 0.28 look for the whole model under that prefix and find none.
+    """
     names = quantized_names(plan, finish)
     if not names:
         return {}
     entry: dict[str, Any] = {"format": finish.format}
     if finish.matmul == FULL_PRECISION:
         entry["full_precision_matrix_mult"] = True
-    bare = [name.removesuffix(".weight") for name in names]
-    layers = {prefix + layer: entry for prefix in ("", HOST_PREFIX) for layer in bare}
+    layers = {name.removesuffix(".weight"): entry for name in names}
     return {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
 
 

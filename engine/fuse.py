@@ -64,7 +64,7 @@ def placement(patch: Patch) -> tuple[slice, slice]:
 
 def effective_scale(layer: Layer, patch: Patch) -> float:
     """strength * alpha / rank; the general (lora_A / lora_B) trainer of ``match training`` ignores alpha."""
-    trained_without_alpha = layer.rounding == MATCH_TRAINING and ".lora_B" in dict(patch.adapter.parts)["up"]
+    trained_without_alpha = is_as_trained(layer) and ".lora_B" in dict(patch.adapter.parts)["up"]
     return layer.strength * (1.0 if trained_without_alpha else patch.adapter.scale)
 
 

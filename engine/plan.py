@@ -155,7 +155,7 @@ class Plan:
                     "stage": layer.stage,
                     "lora": layer.lora.name,
                     "sha256": layer.lora.sha256,
-                    "strength": layer.strength,
+                    "strength": float(layer.strength),
                     "rounding": layer.rounding,
                     "matched": layer.coverage.matched,
                 }

@@ -80,9 +80,9 @@ def is_quantizable(
 
 
 def fp8_scale(amax: torch.Tensor, dtype: torch.dtype = torch.float8_e4m3fn) -> torch.Tensor:
-    """fp32 scalar amax / fp8_max, or 1 for an all-zero weight."""
+    """fp32 scalar amax / fp8_max, or 1 for an all-zero weight (or one too small for a scale of full precision)."""
     scale = amax.to(torch.float32) / FP8_MAX[dtype]
-    return torch.where(scale > 0, scale, torch.ones_like(scale))
+    return torch.where(scale >= torch.finfo(torch.float32).tiny, scale, torch.ones_like(scale))
 
 
 def quantize_fp8(
@@ -110,7 +110,7 @@ def finite_amax(weight: torch.Tensor, name: str) -> torch.Tensor:
         raise FoundryError(
             "LF304",
             f"{name} would hold {bad} NaN or Inf of {weight.numel()} values.",
-            "Casting them to fp8 would hide the fault in a broken image.",
+            "Storing them would hide the fault in a broken image.",
             "Check the base and the LoRAs; lower the strength if the factors are very large.",
         )
     return amax.to(torch.float32)

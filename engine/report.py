@@ -7,12 +7,13 @@ from typing import Any
 
 from .bake import BakeReport
 from .findings import Finding
+from .fuse import effective_scale
 from .plan import MATCH_TRAINING, Layer, Plan
 
 
 def layer_json(layer: Layer, gain: float | None = None) -> dict[str, Any]:
     """One LoRA of a plan: what it is, how strong, how much of it matched, how much of it survived."""
-    scales = [layer.strength * patch.adapter.scale for patch in layer.patches]
+    scales = [effective_scale(layer, patch) for patch in layer.patches]
     coverage = layer.coverage.to_json()
     return {
         "path": layer.lora.name,
@@ -57,7 +58,7 @@ def layer_sentence(layer: Layer, gain: float | None = None) -> str:
     """``1 fuse: lightning.safetensors x 1.0, 720 of 720 modules, scale 0.125, 100.0% kept``."""
     verb = "fused" if layer.stage == "fuse" else "stacked"
     parts = [f"{verb} {layer.lora.name} x {layer.strength:g}: {layer.coverage.matched} of {layer.coverage.modules} modules"]
-    scales = sorted({layer.strength * patch.adapter.scale for patch in layer.patches})
+    scales = sorted({effective_scale(layer, patch) for patch in layer.patches})
     if scales:
         span = f"{scales[0]:g}" if scales[0] == scales[-1] else f"{scales[0]:g} to {scales[-1]:g}"
         parts.append(f"effective scale {span}")

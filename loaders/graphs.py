@@ -15,40 +15,51 @@ FUSE_NODE, STACK_NODE, VALIDATOR_NODE = "FoundryFuseBaseLoRA", "FoundryStackLoRA
 QUANTIZE_NODE = "FoundryQuantizeFP8"
 
 
-def links(node: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def inputs_of(node: object) -> Mapping[str, Any]:
+    """The inputs of a node; nothing for what is no node at all."""
+    inputs = node.get("inputs") if isinstance(node, Mapping) else None
+    return inputs if isinstance(inputs, Mapping) else {}
+
+
+def kind_of(node: object) -> str:
+    """The class of a node, or an empty string."""
+    return str(node.get("class_type", "")) if isinstance(node, Mapping) else ""
+
+
+def links(node: object) -> Iterator[tuple[str, str]]:
     """(input name, upstream node id) of every linked input."""
-    for name, value in node.get("inputs", {}).items():
+    for name, value in inputs_of(node).items():
         if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str):
             yield name, value[0]
 
 
-def upstream_models(prompt: Prompt, node_id: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def upstream_models(prompt: Prompt, node_id: str) -> Iterator[tuple[str, object]]:
     """Every node above this one on a model path, nearest first, each once."""
     seen: set[str] = {node_id}
     queue = [node_id]
     while queue:
-        for name, source in links(prompt.get(queue.pop(0), {})):
+        for name, source in links(prompt.get(queue.pop(0))):
             if name.startswith("model") and source in prompt and source not in seen:
                 seen.add(source)
                 queue.append(source)
                 yield source, prompt[source]
 
 
-def lora_of(node: Mapping[str, Any]) -> str | None:
+def lora_of(node: object) -> str | None:
     """The LoRA a native loader applies to its MODEL, or None."""
-    inputs = node.get("inputs", {})
-    is_loader = "lora" in str(node.get("class_type", "")).lower() and "model" in inputs
+    inputs = inputs_of(node)
+    is_loader = "lora" in kind_of(node).lower() and "model" in inputs
     name = inputs.get("lora_name")
     return name if is_loader and isinstance(name, str) and inputs.get("strength_model", 1.0) != 0 else None
 
 
 def check_order(prompt: Prompt, node_id: str) -> tuple[Finding, ...]:
     """Findings about what stands above one of our stages: LF101 before Fuse, LF201 before any stage."""
-    stage = str(prompt.get(node_id, {}).get("class_type", ""))
+    stage = kind_of(prompt.get(node_id))
     found: list[Finding] = []
     for source, node in upstream_models(prompt, node_id):
-        kind = str(node.get("class_type", ""))
-        if kind == QUANTIZE_NODE or str(node.get("inputs", {}).get("weight_dtype", "")).startswith("fp8"):
+        kind = kind_of(node)
+        if kind == QUANTIZE_NODE or str(inputs_of(node).get("weight_dtype", "")).startswith("fp8"):
             found.append(quantized_before(source, node))
         if stage == FUSE_NODE and kind in (STACK_NODE, VALIDATOR_NODE):
             found.append(applied_before(source, "the LoRA stack"))
@@ -57,9 +68,9 @@ def check_order(prompt: Prompt, node_id: str) -> tuple[Finding, ...]:
     return worst_first(found)
 
 
-def quantized_before(source: str, node: Mapping[str, Any]) -> Finding:
+def quantized_before(source: str, node: object) -> Finding:
     """LF201 for a loader or node that quantizes above a stage."""
-    how = node.get("inputs", {}).get("weight_dtype") or "Quantize FP8"
+    how = inputs_of(node).get("weight_dtype") or "Quantize FP8"
     return Finding(
         "LF201",
         "error",

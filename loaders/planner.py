@@ -25,6 +25,7 @@ SCALES = (0.02, 4.0)  # effective scales outside are almost always a lost or dou
 SLACK = 0.005  # an alpha stored in bf16 is off by up to 0.4%
 SHOWN = 3  # names shown where many could be
 MatcherFor = Callable[[Mapping[str, TensorInfo], str | None], Matcher]  # base tensors, family
+OnError = Callable[[Row, FoundryError], None]
 
 
 @dataclass
@@ -65,10 +66,11 @@ def make_layer(
     )
 
 
-def plan_document(doc: Document, matcher_for: MatcherFor = BaseNames) -> Plan:
+def plan_document(doc: Document, matcher_for: MatcherFor = BaseNames, on_error: OnError | None = None) -> Plan:
     """The plan of a stack document: its base, the fuse rows, the stack rows, in order; ``on: false`` is skipped.
 
-    A document has no CLIP: text-encoder parts are counted in the coverage and not used.
+    A document has no CLIP: text-encoder parts are counted in the coverage and not used. A row that cannot be planned
+    raises; with ``on_error`` it is handed over and left out instead, so that all of them can be told at once.
     """
     if doc.base is None:
         raise FoundryError("document", "The document names no base.", fix="Add `base: FILE`, the model to start from.")
@@ -79,11 +81,16 @@ def plan_document(doc: Document, matcher_for: MatcherFor = BaseNames) -> Plan:
     plan = Plan(base, vanilla=doc.vanilla)
     files: dict[Path, LoRAFile] = {}
     for stage, row in _rows(doc):
-        file = resolve_path(row.path, doc.folder, Path.exists)
-        if file not in files:
-            files[file] = open_lora(file)
         rounding = doc.rounding if stage == FUSE else ONCE
-        plan = plan.add(make_layer(base, files[file], stage, row.weight, matcher, rounding))
+        try:
+            file = resolve_path(row.path, doc.folder, Path.exists)
+            if file not in files:
+                files[file] = open_lora(file)
+            plan = plan.add(make_layer(base, files[file], stage, row.weight, matcher, rounding))
+        except FoundryError as error:
+            if on_error is None:
+                raise
+            on_error(row, error)
     return plan
 
 

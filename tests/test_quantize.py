@@ -6,8 +6,16 @@ import pytest
 import torch
 from fakes import FP8_VALUES, bits, noise, reference_fp8
 from lora_foundry.engine.errors import FoundryError
-from lora_foundry.engine.quantize import FP8_MAX, dequantize, finite_amax, fp8_scale, is_quantizable, keeps
-from lora_foundry.engine.quantize import parse_keep, quantize_fp8
+from lora_foundry.engine.quantize import (
+    FP8_MAX,
+    dequantize,
+    finite_amax,
+    fp8_scale,
+    is_quantizable,
+    keeps,
+    parse_keep,
+    quantize_fp8,
+)
 from lora_foundry.engine.tensors import TensorInfo
 
 FORMATS = [torch.float8_e4m3fn, torch.float8_e5m2]
@@ -23,7 +31,9 @@ def test_the_table_of_the_tests_is_the_format(dtype):
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
-@pytest.mark.parametrize(("shape", "rms", "heavy"), [((512, 512), 0.02, False), ((256, 512), 30.0, True), ((64, 64), 1e-9, True)])
+@pytest.mark.parametrize(
+    ("shape", "rms", "heavy"), [((512, 512), 0.02, False), ((256, 512), 30.0, True), ((64, 64), 1e-9, True)]
+)
 def test_codes_and_scale_are_the_float64_ones(dtype, shape, rms, heavy):
     weight = noise(shape, rms, 4, torch.float32)
     if heavy:
@@ -86,14 +96,16 @@ def chosen(name, family, patterns=("auto",), shape=(64, 64), dtype=torch.bfloat1
 
 FAMILY_NAMES = {
     "flux": (
-        ["double_blocks.0.img_attn.qkv", "double_blocks.18.txt_mlp.2", "single_blocks.37.linear1", "single_blocks.0.linear2"],
+        ["double_blocks.0.img_attn.qkv", "double_blocks.18.txt_mlp.2", "single_blocks.37.linear1",
+         "single_blocks.0.linear2"],
         ["img_in", "txt_in", "time_in.in_layer", "vector_in.out_layer", "guidance_in.in_layer", "final_layer.linear",
          "final_layer.adaLN_modulation.1", "double_blocks.0.img_mod.lin", "single_blocks.0.modulation.lin",
          "double_blocks.0.img_attn.norm.query_norm"],
     ),
     "flux2": (
         ["double_blocks.0.img_attn.qkv", "single_blocks.3.linear1"],
-        ["double_stream_modulation_img.lin", "single_stream_modulation.lin", "time_in.in_layer", "img_in", "final_layer.linear"],
+        ["double_stream_modulation_img.lin", "single_stream_modulation.lin", "time_in.in_layer", "img_in",
+         "final_layer.linear"],
     ),
     "chroma": (
         ["double_blocks.0.txt_attn.proj", "single_blocks.0.linear2"],
@@ -101,34 +113,41 @@ FAMILY_NAMES = {
     ),
     "hunyuan-video": (
         ["double_blocks.0.img_attn.qkv", "double_blocks.3.txt_mlp.fc1", "single_blocks.0.linear1"],
-        ["double_blocks.0.img_mod.linear", "single_blocks.0.modulation.linear", "txt_in.individual_token_refiner.blocks.0.mlp.0",
+        ["double_blocks.0.img_mod.linear", "single_blocks.0.modulation.linear",
+         "txt_in.individual_token_refiner.blocks.0.mlp.0",
          "vector_in.in_layer", "final_layer.linear"],
     ),
     "qwen-image": (
-        ["transformer_blocks.0.attn.to_q", "transformer_blocks.0.attn.add_k_proj", "transformer_blocks.59.img_mlp.net.0.proj",
+        ["transformer_blocks.0.attn.to_q", "transformer_blocks.0.attn.add_k_proj",
+         "transformer_blocks.59.img_mlp.net.0.proj",
          "transformer_blocks.1.img_mod.1", "transformer_blocks.0.txt_mod.1", "transformer_blocks.10.img_mod.1"],
         ["img_in", "txt_in", "txt_norm", "norm_out.linear", "proj_out", "time_text_embed.timestep_embedder.linear_1",
          "transformer_blocks.0.img_mod.1", "transformer_blocks.0.attn.norm_added_k"],
     ),
     "wan": (
-        ["blocks.0.self_attn.q", "blocks.39.cross_attn.o", "blocks.0.cross_attn.k_img", "blocks.5.ffn.0", "blocks.5.ffn.2"],
-        ["head.head", "time_embedding.0", "time_projection.1", "text_embedding.0", "img_emb.proj.1", "blocks.0.self_attn.norm_q",
+        ["blocks.0.self_attn.q", "blocks.39.cross_attn.o", "blocks.0.cross_attn.k_img", "blocks.5.ffn.0",
+         "blocks.5.ffn.2"],
+        ["head.head", "time_embedding.0", "time_projection.1", "text_embedding.0", "img_emb.proj.1",
+         "blocks.0.self_attn.norm_q",
          "patch_embedding"],
     ),
     "z-image": (
-        ["layers.0.attention.qkv", "layers.29.feed_forward.w1", "noise_refiner.0.attention.out", "context_refiner.1.feed_forward.w2"],
+        ["layers.0.attention.qkv", "layers.29.feed_forward.w1", "noise_refiner.0.attention.out",
+         "context_refiner.1.feed_forward.w2"],
         ["layers.0.adaLN_modulation.0", "x_embedder", "cap_embedder.1", "t_embedder.mlp.0", "final_layer.linear",
          "layers.0.attention_norm1"],
     ),
     "lumina2": (["layers.0.attention.qkv"], ["cap_embedder.1", "layers.0.adaLN_modulation.1"]),
     "sd3": (
         ["joint_blocks.0.x_block.attn.qkv", "joint_blocks.23.context_block.mlp.fc1"],
-        ["joint_blocks.0.x_block.adaLN_modulation.1", "x_embedder.proj", "context_embedder", "y_embedder.mlp.0", "final_layer.linear"],
+        ["joint_blocks.0.x_block.adaLN_modulation.1", "x_embedder.proj", "context_embedder", "y_embedder.mlp.0",
+         "final_layer.linear"],
     ),
     "sdxl": (
         ["input_blocks.4.1.transformer_blocks.0.attn1.to_q", "middle_block.1.transformer_blocks.9.attn2.to_out.0",
          "output_blocks.0.1.transformer_blocks.0.ff.net.0.proj", "output_blocks.0.1.transformer_blocks.0.ff.net.2"],
-        ["time_embed.0", "label_emb.0.0", "input_blocks.4.0.emb_layers.1", "input_blocks.4.1.proj_in", "input_blocks.4.1.proj_out"],
+        ["time_embed.0", "label_emb.0.0", "input_blocks.4.0.emb_layers.1", "input_blocks.4.1.proj_in",
+         "input_blocks.4.1.proj_out"],
     ),
     "sd15": (["input_blocks.1.1.transformer_blocks.0.attn2.to_k"], ["time_embed.2", "input_blocks.1.1.proj_in"]),
     None: (
@@ -146,7 +165,8 @@ def test_auto_keeps_what_the_family_keeps(family):
 
 
 @pytest.mark.parametrize(("shape", "ok"), [
-    ((16, 16), True), ((3072, 12288), True), ((24, 16), False), ((16, 40), False), ((64,), False), ((16, 16, 1, 1), False),
+    ((16, 16), True), ((3072, 12288), True), ((24, 16), False), ((16, 40), False), ((64,), False),
+    ((16, 16, 1, 1), False),
     ((16, 16, 16), False), ((0, 16), False), ((), False),
 ])  # fmt: skip
 def test_only_2d_weights_divisible_by_16(shape, ok):
@@ -170,6 +190,8 @@ def test_keep_patterns():
     assert parse_keep(" auto, *.ffn.2 ,,") == ("auto", "*.ffn.2") and parse_keep("") == ()
     assert keeps("blocks.0.ffn.2.weight", "wan", ("auto", "*.ffn.2"))
     assert not keeps("blocks.0.ffn.0.weight", "wan", ("auto", "*.ffn.2"))
-    assert keeps("blocks.1.ffn.0.weight", "wan", ("blocks.1.*ffn",)) and not keeps("blocks.2.ffn.0.weight", "wan", ("blocks.1.*ffn",))
+    assert keeps("blocks.1.ffn.0.weight", "wan", ("blocks.1.*ffn",)) and not keeps(
+        "blocks.2.ffn.0.weight", "wan", ("blocks.1.*ffn",)
+    )
     assert not keeps("head.head.weight", "wan", ())  # without auto the family's list is off
     assert not keeps("blocksX0.q.weight", "wan", ("blocks.0",))  # a dot is a dot

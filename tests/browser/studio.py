@@ -1,0 +1,182 @@
+"""One page of the real frontend, driven: build a graph, run it, read what the nodes show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from host import rig
+from playwright.sync_api import Browser, ConsoleMessage, Page
+
+EXTENSION = f"/extensions/{rig.PACK_FOLDER}"
+SETTINGS = {
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Minimap.Visible": False,
+    "Comfy.Workflow.WarnBlueprintOverwrite": False,
+}
+READY = "() => !!(window.app?.graph && window.app.extensionManager && window.LiteGraph?.registered_node_types?.KSampler)"
+EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": [], "version": 0.4}
+
+# Nodes by name, so that a test can say which one it means; ids only grow, so that no two graphs share one.
+HELPERS = """
+window.foundry = {
+  nodes: {}, nextId: 100,
+  add(name, type, pos, values) {
+    const node = LiteGraph.createNode(type)
+    if (!node) throw Error(`no node type ${type}`)
+    node.id = this.nextId++
+    node.pos = pos
+    app.graph.add(node)
+    for (const [key, value] of Object.entries(values)) node.widgets.find((widget) => widget.name === key).value = value
+    this.nodes[name] = node
+  },
+  connect(from, output, to, input) {
+    const [source, target] = [this.nodes[from], this.nodes[to]]
+    return !!source.connect(output, target, target.inputs.findIndex((slot) => slot.name === input))
+  },
+  panel(name) { return this.nodes[name].widgets.find((widget) => widget.name === "foundry_findings")?.element },
+  run() {
+    return new Promise((resolve) => {
+      const api = app.api ?? window.comfyAPI.api.api
+      const seen = []
+      const note = (event) => seen.push([event.type, event.detail])
+      const ends = ["execution_success", "execution_error", "execution_interrupted"]
+      const end = (event) => {
+        ends.forEach((name) => api.removeEventListener(name, end))
+        api.removeEventListener("execution_cached", note)
+        resolve({ outcome: event.type, detail: event.detail, seen })
+      }
+      ends.forEach((name) => api.addEventListener(name, end))
+      api.addEventListener("execution_cached", note)
+      app.queuePrompt(0)
+    })
+  },
+}
+"""
+
+
+class Studio:
+    """The frontend in one renderer: ``canvas`` or ``nodes2`` (Vue). A context manager."""
+
+    def __init__(self, browser: Browser, host: rig.Host, mode: str, artefacts: Path) -> None:
+        self.host, self.mode, self.artefacts = host, mode, artefacts
+        self.problems: list[str] = []
+        settings = {**SETTINGS, "Comfy.VueNodes.Enabled": mode == "nodes2"}
+        for name, value in settings.items():
+            host.request(f"/settings/{name}", value)
+        self.context = browser.new_context(viewport={"width": 1600, "height": 900}, reduced_motion="reduce")
+        self.context.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
+
+    def __enter__(self) -> Studio:
+        self.page = self.context.new_page()
+        self._listen(self.page)
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.context.close()
+
+    def open(self) -> None:
+        """Load the page, or load it again."""
+        self.page.goto(self.host.url)
+        self.page.wait_for_function(READY, timeout=120_000)
+        self.page.wait_for_function("mode => LiteGraph.vueNodesMode === mode", arg=self.mode == "nodes2")
+        self.page.evaluate(HELPERS)
+
+    def _listen(self, page: Page) -> None:
+        """Keep what went wrong in our own files. The host has problems of its own, which are not ours to judge."""
+
+        def console(message: ConsoleMessage) -> None:
+            where = f"{message.text} {message.location.get('url', '')}"
+            if message.type in ("error", "warning") and (EXTENSION in where or "LoRAFoundry" in where):
+                self.problems.append(f"{message.type}: {where}")
+
+        page.on("console", console)
+        page.on("pageerror", lambda error: EXTENSION in f"{error.stack}" and self.problems.append(f"uncaught: {error.stack}"))
+        page.on("requestfailed", lambda request: EXTENSION in request.url and self.problems.append(f"failed: {request.url}"))
+        page.on(
+            "response",
+            lambda answer: (
+                EXTENSION in answer.url and answer.status >= 400 and self.problems.append(f"{answer.status}: {answer.url}")
+            ),
+        )
+
+    # --- graph
+    def clear(self) -> None:
+        """An empty graph and no dialog in front of it."""
+        self.page.keyboard.press("Escape")
+        self.page.evaluate("graph => app.loadGraphData(graph)", EMPTY)
+        self.page.evaluate("() => { foundry.nodes = {} }")
+
+    def build(self, nodes: dict[str, tuple[str, tuple[int, int], dict[str, Any]]], links: list[tuple[str, int, str, str]]) -> None:
+        """Nodes as name -> (type, position, widget values); links as (from, output number, to, input name)."""
+        self.clear()
+        for name, (kind, position, values) in nodes.items():
+            self.page.evaluate("args => foundry.add(...args)", [name, kind, list(position), values])
+        for link in links:
+            assert self.connect(*link), f"{link} was refused"
+
+    def connect(self, source: str, output: int, target: str, name: str) -> bool:
+        """Draw a wire; whether the frontend made it."""
+        return self.page.evaluate("args => foundry.connect(...args)", [source, output, target, name])
+
+    def links(self) -> int:
+        """How many wires the graph has."""
+        return self.page.evaluate("() => app.graph.links.size ?? Object.keys(app.graph.links).length")
+
+    def set(self, name: str, widget: str, value: Any) -> None:
+        """Change a widget the way a user does."""
+        script = "([name, key, value]) => { foundry.nodes[name].widgets.find((w) => w.name === key).value = value }"
+        self.page.evaluate(script, [name, widget, value])
+
+    def run(self) -> dict[str, Any]:
+        """Queue the graph from the page and wait for its end: {outcome, detail, seen}."""
+        self.page.keyboard.press("Escape")
+        return self.page.evaluate("() => foundry.run()")
+
+    def saved(self) -> dict[str, dict[str, Any]]:
+        """Each node as the workflow file has it."""
+        script = "() => Object.entries(foundry.nodes).map(([name, node]) => [name, node.serialize()])"
+        return dict(self.page.evaluate(script))
+
+    def prompt(self) -> dict[str, Any]:
+        """What would be posted."""
+        return self.page.evaluate("async () => (await app.graphToPrompt()).output")
+
+    # --- what is shown
+    def panel(self, name: str) -> dict[str, Any]:
+        """A node's panel: text, severity, whether it is marked old, whether it is on the page, and its height."""
+        script = """(name) => {
+          const panel = foundry.panel(name)
+          const box = panel.getBoundingClientRect()
+          return {text: panel.innerText, severity: panel.dataset.severity, stale: panel.classList.contains("lf-stale"),
+                  role: panel.getAttribute("role"), on_page: panel.isConnected, height: box.height, width: box.width,
+                  images: panel.querySelectorAll("img, script").length}
+        }"""
+        return self.page.evaluate(script, name)
+
+    def wait_for_panel(self, name: str, severity: str) -> dict[str, Any]:
+        """The panel once it shows this severity and has been laid out."""
+        script = "([name, severity]) => foundry.panel(name).dataset.severity === severity"
+        self.page.wait_for_function(script, arg=[name, severity], timeout=20_000)
+        self.settle()
+        return self.panel(name)
+
+    def settle(self) -> None:
+        """Two frames: layout, observers and canvas have caught up."""
+        self.page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def screenshot(self, name: str) -> Path:
+        """The whole graph in view, as a picture among the test artefacts."""
+        path = self.artefacts / f"{name}-{self.mode}.png"
+        self.page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
+        self.page.wait_for_timeout(700)  # the view glides there
+        self.page.screenshot(path=path)
+        return path
+
+
+def setting(studio: Studio, name: str, value: Any) -> None:
+    """Change a setting in the running page."""
+    studio.page.evaluate(f"value => app.extensionManager.setting.set({json.dumps(name)}, value)", value)
+    studio.settle()

@@ -1,0 +1,130 @@
+"""What a run says appears on its node: findings, errors, and honesty about what is old. In both renderers."""
+
+from __future__ import annotations
+
+import pytest
+from browser.graphs import finishers, pipeline
+
+
+@pytest.fixture
+def fresh(studio, host, names):
+    """The pipeline, not run yet, in a host that has cached nothing."""
+    host.free()
+    studio.build(*pipeline(names))
+    return studio
+
+
+def test_findings_appear_on_the_node_after_a_run(fresh):
+    assert "after a run" in fresh.panel("check")["text"]
+    assert fresh.run()["outcome"] == "execution_success"
+    panel = fresh.wait_for_panel("check", "warning")
+    assert "1 warning" in panel["text"] and "Warning" in panel["text"] and "LF302" in panel["text"]
+    assert "wan_partial.safetensors" in panel["text"] and "modules found their weight" in panel["text"]
+    assert panel["role"] == "status" and panel["on_page"]
+    assert panel["height"] > 40 and panel["width"] > 150
+    assert fresh.wait_for_panel("fuse", "ok")["text"].startswith("✓")
+    assert "quantized" in fresh.panel("quantize")["text"]
+    fresh.screenshot("findings")
+
+
+def test_the_panel_fits_its_node(fresh):
+    fresh.run()
+    fresh.wait_for_panel("check", "warning")
+    fresh.screenshot("fit")  # brings every node into view, so that each panel is laid out
+    overflow = """() => ['fuse', 'stack', 'check', 'quantize'].filter((name) => {
+      const panel = foundry.panel(name)
+      return panel.scrollWidth > panel.clientWidth + 1 || (panel.clientHeight < 290 && panel.scrollHeight > panel.clientHeight + 1)
+    })"""
+    assert fresh.page.evaluate(overflow) == []
+
+
+def test_nothing_of_it_is_saved_or_posted(fresh):
+    before = fresh.saved()
+    fresh.run()
+    fresh.wait_for_panel("check", "warning")
+    after = fresh.saved()
+    assert fresh.page.evaluate("() => foundry.nodes.check.color") is not None
+    for name, node in after.items():
+        assert node.get("color") == before[name].get("color"), name
+        assert node.get("widgets_values") == before[name].get("widgets_values"), name
+    assert after["quantize"]["widgets_values"] == ["float8_e4m3fn", "full precision", "auto"]
+    assert not any("foundry_findings" in node["inputs"] for node in fresh.prompt().values())
+
+
+def test_a_colour_the_user_chose_survives(fresh):
+    fresh.page.evaluate("() => { foundry.nodes.check.color = '#123456' }")
+    fresh.run()
+    fresh.wait_for_panel("check", "warning")
+    assert fresh.saved()["check"]["color"] == "#123456"
+
+
+def test_a_cached_rerun_keeps_the_findings(fresh):
+    fresh.run()
+    shown = fresh.wait_for_panel("check", "warning")["text"]
+    fresh.set("sample", "seed", 8)
+    assert fresh.run()["outcome"] == "execution_success"
+    fresh.settle()
+    again = fresh.panel("check")
+    assert again["text"] == shown and not again["stale"]
+
+
+def test_findings_come_back_for_a_node_that_a_run_reused(fresh, names):
+    """After a reload of the page nothing is sent for cached nodes; the host's history still has their report."""
+    fresh.run()
+    shown = fresh.wait_for_panel("quantize", "warning")["text"]
+    graph = fresh.page.evaluate("() => app.graph.serialize()")
+    fresh.page.evaluate("graph => app.loadGraphData(graph)", graph)
+    fresh.page.evaluate("() => { for (const n of Object.keys(foundry.nodes)) foundry.nodes[n] = app.graph.getNodeById(foundry.nodes[n].id) }")
+    assert fresh.panel("quantize")["severity"] == "none"
+    fresh.set("sample", "seed", 9)
+    fresh.run()
+    assert fresh.wait_for_panel("quantize", "warning")["text"] == shown
+
+
+def test_an_error_is_shown_where_it_happened_and_the_rest_is_marked_old(fresh, names):
+    fresh.run()
+    fresh.wait_for_panel("quantize", "warning")
+    fresh.set("row", "lora_name", names["unrelated"])
+    outcome = fresh.run()
+    assert outcome["outcome"] == "execution_error"
+    panel = fresh.wait_for_panel("stack", "error")
+    assert "Error" in panel["text"] and "LF301" in panel["text"] and "unrelated.safetensors" in panel["text"]
+    assert not panel["stale"]
+    assert fresh.panel("quantize")["stale"] and "earlier run" in fresh.panel("quantize")["text"]
+    assert not fresh.panel("fuse")["stale"]  # reused, so still true
+    fresh.page.keyboard.press("Escape")
+    fresh.screenshot("error")
+    fresh.set("row", "lora_name", names["partial"])
+    fresh.run()
+    assert "LF301" not in fresh.wait_for_panel("stack", "warning")["text"]
+
+
+def test_strict_stops_the_run_on_the_validator(fresh):
+    fresh.set("check", "strict", True)
+    assert fresh.run()["outcome"] == "execution_error"
+    assert "LF302" in fresh.wait_for_panel("check", "error")["text"]
+
+
+def test_apply_and_save_report_too(studio, names):
+    nodes, links = finishers(names)
+    nodes["stats"] = ("PreviewAny", (1140, 0), {})
+    studio.build(nodes, [*links, ("apply", 1, "stats", "source")])
+    assert studio.run()["outcome"] == "execution_success"
+    assert names["style"] in studio.wait_for_panel("apply", "ok")["text"]
+    assert "written" in studio.wait_for_panel("save", "ok")["text"]
+    studio.screenshot("finishers")
+
+
+def test_text_is_never_html(fresh):
+    fresh.page.evaluate("""() => foundry.nodes.check.onExecuted({text: ["<img src=x onerror=window.bad=1> fact"], foundry: [{findings: [
+      {code: "<b>LF999</b>", severity: "<i>", seen: "<img src=x onerror=window.bad=1>", why: "<script>window.bad=1</script>"}]}]})""")
+    panel = fresh.wait_for_panel("check", "note")
+    assert "<img src=x" in panel["text"] and "<b>LF999</b>" in panel["text"]
+    assert panel["images"] == 0 and fresh.page.evaluate("() => window.bad === undefined")
+
+
+def test_output_of_another_shape_is_left_alone(fresh):
+    for output in ("{}", "undefined", "{foundry: []}", "{foundry: ['x']}", "{images: []}"):
+        fresh.page.evaluate(f"() => foundry.nodes.check.onExecuted({output})")
+    assert fresh.panel("check")["severity"] == "none"
+    assert fresh.problems == []

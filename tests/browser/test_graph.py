@@ -1,0 +1,95 @@
+"""The pack in the browser: it loads clean, the stages fit together in one order only, and every node has its help page."""
+
+from __future__ import annotations
+
+import pytest
+from browser.graphs import finishers, pipeline
+from browser.studio import EXTENSION, setting
+
+STAGES = ["FOUNDRY_BASE", "FOUNDRY_FUSED", "FOUNDRY_STACKED", "LORA_STACK"]
+NODES = [
+    "FoundryLoadBase", "FoundryLoadCheckpoint", "FoundryFuseBaseLoRA", "FoundryLoRA", "FoundryLoRAStack",
+    "FoundryStackLoRAs", "FoundryStackValidator", "FoundryQuantizeFP8", "FoundryApply", "FoundrySaveModel",
+]  # fmt: skip
+
+
+def test_the_pack_loads_without_an_error(studio, names):
+    studio.build(*pipeline(names))
+    studio.settle()
+    registered = studio.page.evaluate("() => Object.keys(LiteGraph.registered_node_types)")
+    assert set(NODES) <= set(registered)
+    assert studio.page.evaluate("() => app.extensions.some((extension) => extension.name === 'LoRAFoundry')")
+    assert studio.problems == []
+
+
+def test_the_stages_connect(studio, names):
+    nodes, links = pipeline(names)
+    studio.build(nodes, links)
+    assert studio.links() == len(links)
+    studio.screenshot("stages")
+
+
+@pytest.mark.parametrize(
+    ("source", "output", "target"),
+    [
+        ("stack", 0, "fuse"),
+        ("check", 0, "fuse"),
+        ("quantize", 0, "fuse"),
+        ("quantize", 0, "stack"),
+        ("quantize", 0, "check"),
+        ("load", 0, "sample"),
+        ("fuse", 0, "sample"),
+        ("row", 0, "fuse"),
+    ],
+)
+def test_a_wrong_wire_is_refused(studio, names, source, output, target):
+    nodes, links = pipeline(names)
+    studio.build(nodes, [])
+    assert not studio.connect(source, output, target, "model")
+    assert studio.links() == 0
+
+
+def test_native_models_enter_and_finished_models_leave(studio, names):
+    nodes, links = finishers(names)
+    studio.build(nodes, links)
+    assert studio.links() == len(links)
+
+
+def slot_colours(studio) -> list[str]:
+    """The colours a user sees on the outputs that carry a stage."""
+    if studio.mode == "canvas":
+        table = "app.canvas.default_connection_color_byType"
+        return studio.page.evaluate(f"types => types.map((type) => {table}[type])", STAGES)
+    script = "types => types.map((type) => getComputedStyle(document.body).getPropertyValue(`--color-datatype-${type}`).trim())"
+    return studio.page.evaluate(script, STAGES)
+
+
+def test_each_stage_has_a_colour_of_its_own_in_every_theme(studio, names):
+    studio.build(*pipeline(names))
+    native = studio.page.evaluate("() => app.canvas.default_connection_color_byType.MODEL")
+    seen = slot_colours(studio)
+    assert all(seen) and len({*seen, native}) == len(STAGES) + 1
+    setting(studio, "Comfy.ColorPalette", "light")
+    try:
+        assert slot_colours(studio) == seen
+        studio.screenshot("light")
+    finally:
+        setting(studio, "Comfy.ColorPalette", "dark")
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_every_node_has_a_help_page_that_names_its_sockets(host, node):
+    status, page = host.request(f"{EXTENSION}/docs/{node}.md")
+    assert status == 200 and page.startswith("# ")
+    info = host.object_info(node)[node]
+    inputs = {**info["input"]["required"], **info["input"].get("optional", {})}
+    missing = [name for name in (*inputs, *info["output_name"]) if f"`{name}`" not in page]
+    assert not missing, f"docs/{node}.md does not explain {missing}"
+
+
+def test_help_opens_in_the_frontend(studio, names):
+    studio.build(*pipeline(names))
+    studio.page.evaluate("() => app.canvas.selectNode(foundry.nodes.check)")
+    with studio.page.expect_response(lambda answer: answer.url.endswith("/docs/FoundryStackValidator.md")) as answer:
+        studio.page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.ShowNodeHelp')")
+    assert answer.value.status == 200
