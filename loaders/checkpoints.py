@@ -24,6 +24,8 @@ EDGE = 4096  # bytes of a tensor's start and of its end that the fingerprint loo
 # What a network is put under: beside other models in one file, or as the whole of a file.
 SHARED_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 WHOLE_PREFIXES = ("model.", "net.")
+# Small tensors beside the network of an all-in-one checkpoint that tell ComfyUI how to sample it.
+MARKERS = ("v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 _hashes: dict[tuple[Path, int, int, int], str] = {}
 
 
@@ -96,8 +98,11 @@ class Checkpoint:
         found = source.tensors
         _refuse_other_kinds(source.files[0], found)
         self.prefix = _prefix(found)
-        bare = ((name.removeprefix(self.prefix), info) for name, info in found.items() if name.startswith(self.prefix))
-        self.tensors: Mapping[str, TensorInfo] = {name: replace(info, name=name) for name, info in bare}
+        kept = (name for name in found if name.startswith(self.prefix) or name in MARKERS)
+        self._names = {name.removeprefix(self.prefix): name for name in kept}
+        self.tensors: Mapping[str, TensorInfo] = {
+            bare: replace(found[name], name=bare) for bare, name in self._names.items()
+        }
         self.quantized = _quantized(self.tensors, source.metadata)
 
     @property
@@ -112,11 +117,11 @@ class Checkpoint:
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor by its bare name, contiguous, in its stored dtype."""
-        return self.source.read(self.prefix + name)
+        return self.source.read(self._names[name])
 
     def edges(self, name: str) -> bytes:
         """The first and the last 4 KiB of a tensor, by its bare name."""
-        return self.source.edges(self.prefix + name)
+        return self.source.edges(self._names[name])
 
     def close(self) -> None:
         """Let go of the files."""

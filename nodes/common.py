@@ -50,11 +50,11 @@ def check_file(name: Any, *kinds: str) -> str | None:
 def file_state(name: str, *kinds: str) -> str:
     """What changes when a file is replaced, for IS_CHANGED: path, size and modification time."""
     try:
-        path = host.find_file(name, *kinds)
+        paths = host.files_of(name, *kinds)
     except FoundryError:
         return "missing"
-    state = path.stat()
-    return f"{path}:{state.st_size}:{state.st_mtime_ns}"
+    states = [(path, path.stat()) for path in paths]
+    return " ".join(f"{path}:{state.st_size}:{state.st_mtime_ns}" for path, state in states)
 
 
 class StageNode(FoundryNode):

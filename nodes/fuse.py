@@ -69,9 +69,9 @@ class FoundryFuseBaseLoRA(StageNode):
         first = [] if lora_name == VANILLA else [StackRow(lora_name, strength, strength)]
         rows = [*first, *read_stack(lora_stack)]
         plan = replace(plan, vanilla=not rows and not plan.layers)
+        raise_first(wrong_order(replace(plan, vanilla=True)))
         for row in rows:
             lora = open_row(row)
             plan = add_row(plan, lora, row, FUSE, rounding)
             plan = with_finding(plan, apply_to_clip(None, lora, row[2])[1])
-        raise_first(wrong_order(plan))
         return report_plan(plan, check(plan), (plan,))

@@ -29,6 +29,7 @@ NET = "diffusion_model."
 LEDGER = "lora_foundry"  # attachment on every MODEL this pack makes
 READ_TO_DETECT = 8192  # detection may look at the values of small tensors (v-prediction markers, norm biases)
 BASE_KINDS = ("diffusion_models", "checkpoints")
+EDGE = 4096
 KeyMap = Mapping[str, Any]
 
 
@@ -73,6 +74,12 @@ def find_base(name: str, *kinds: str) -> tuple[Path, str]:
     path = find_file(name, *kinds)
     kind = next(kind for kind in kinds if folder_paths.get_full_path(kind, name.replace("\\", "/")) == str(path))
     return path, kind
+
+
+def files_of(name: str, *kinds: str) -> list[Path]:
+    """The file of that name, or every shard of a sharded folder."""
+    path = find_base(name)[0] if kinds == BASE_KINDS else find_file(name, *kinds)
+    return sorted(path.glob("*.safetensors*")) if path.is_dir() else [path]
 
 
 def output_file(prefix: str) -> Path:
@@ -199,6 +206,12 @@ class ModelWeights:
             return convert(weight, inplace=False).detach()  # type: ignore[no-any-return]
         fresh = convert(weight, inplace=False).detach().to(torch.float32, copy=True)
         return comfy.lora.calculate_weight(patches, fresh, NET + name)  # type: ignore[no-any-return]
+
+    def edges(self, name: str) -> bytes:
+        """The first and the last 4 KiB of a weight, for the fingerprint; a patched one is computed for it."""
+        flat = self.read(name).reshape(-1)
+        ends = (flat[: EDGE // flat.itemsize], flat[-EDGE // flat.itemsize :])
+        return b"".join(end.cpu().contiguous().view(torch.uint8).numpy().tobytes() for end in ends if end.numel())
 
     @property
     def patched(self) -> int:

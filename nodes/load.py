@@ -22,20 +22,20 @@ class FoundryLoadBase(FoundryNode):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """ComfyUI's V1 declaration of inputs."""
-        names = [*host.model_files("diffusion_models", "checkpoints"), *host.sharded_folders()]
+        names = [*host.model_files(*host.BASE_KINDS), *host.sharded_folders()]
         return {"required": {"base_name": (names, {"tooltip": "bf16, fp16 or fp32; a quantized file is refused."})}}
 
     @classmethod
     def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any], base_name: Any = None) -> bool | str:
         """Wires, and that the file exists."""
         folders = host.sharded_folders()
-        problem = None if base_name in folders else check_file(base_name, "diffusion_models", "checkpoints")
+        problem = None if base_name in folders else check_file(base_name, *host.BASE_KINDS)
         return problem or check_links(cls.INPUT_TYPES(), input_types)
 
     @classmethod
     def IS_CHANGED(cls, base_name: str) -> str:
-        """Runs again when the file was replaced."""
-        return file_state(base_name, "diffusion_models", "checkpoints")
+        """Runs again when the file, or the index of a sharded folder, was replaced."""
+        return file_state(base_name, *host.BASE_KINDS)
 
     def run(self, base_name: str) -> tuple[Plan]:
         """The plan with nothing on it."""

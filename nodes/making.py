@@ -40,8 +40,7 @@ def ready(plan: Plan) -> tuple[Finding, ...]:
 
 def recipe_of(plan: Plan, finish: Finish) -> tuple[dict[str, Any], str]:
     """(recipe, its hash)."""
-    source = plan.base.source
-    recipe = plan.recipe(finish.settings(), fingerprint(getattr(source, "checkpoint", source)))
+    recipe = plan.recipe(finish.settings(), fingerprint(plan.base.source))
     return recipe, recipe_sha256(recipe)
 
 
@@ -72,8 +71,14 @@ def baked_model(plan: Plan, finish: Finish, sha256: str) -> tuple[Any, BakeRepor
 
 def ledger_of(plan: Plan, finish: Finish, sha256: str) -> dict[str, Any]:
     """What a MODEL made here remembers of itself; plain data."""
-    names = {stage: [layer.lora.name for layer in plan.stage(stage)] for stage in (FUSE, STACK)}
-    return {"base": plan.base.name, **names, "format": finish.format, "recipe_sha256": sha256}
+    fused, stacked = ([layer.lora.name for layer in plan.stage(stage)] for stage in (FUSE, STACK))
+    return {
+        "base": plan.base.name,
+        FUSE: fused,
+        STACK: [*plan.base.applied, *stacked],
+        "format": finish.format,
+        "recipe_sha256": sha256,
+    }
 
 
 def finished(

@@ -40,6 +40,10 @@ class BaseFile:
         """One tensor in its stored dtype."""
         return self.checkpoint.read(self._files[name])
 
+    def edges(self, name: str) -> bytes:
+        """The first and the last bytes of a tensor, for the fingerprint."""
+        return self.checkpoint.edges(self._files[name])
+
     def load_model(self) -> Any:
         """The MODEL as ComfyUI's own loader makes it."""
         if self.path.is_dir():

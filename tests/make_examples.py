@@ -25,19 +25,19 @@ from install import find_browser  # noqa: E402
 from playwright.sync_api import Page, sync_playwright  # noqa: E402
 
 # A lane is a row of columns from left to right, a column (group title or "", node ids from top to bottom).
-# Columns side by side with one title share a group. "note" is the note.
+# Columns side by side with one title share a group. The note stands left of all lanes.
 Lane = list[tuple[str, list[str]]]
 LANES: dict[str, list[Lane]] = {
     "1_qwen_image_lightning_and_style": [
-        [("", ["note"]), ("1 Fuse", ["1", "2"]), ("2 Stack", ["3", "4"]), ("2 Stack", ["5"]), ("3 Quantize", ["6", "7"])],
+        [("1 Fuse", ["1", "2"]), ("2 Stack", ["3", "4"]), ("2 Stack", ["5"]), ("3 Quantize", ["6", "7"])],
         [("Prompt", ["8", "13"]), ("Prompt", ["9", "10"]), ("Sample", ["11"]), ("Sample", ["12"]), ("Sample", ["14", "15"])],
     ],
     "2_sdxl_multi_lora": [
-        [("", ["note"]), ("1 Fuse", ["1", "2"]), ("2 Stack", ["3", "4"]), ("2 Stack", ["5", "6"]), ("3 Quantize", ["7"])],
+        [("1 Fuse", ["1", "2"]), ("2 Stack", ["3", "4"]), ("2 Stack", ["5", "6"]), ("3 Quantize", ["7"])],
         [("Prompt", ["8"]), ("Prompt", ["9"]), ("Sample", ["10"]), ("Sample", ["11"]), ("Sample", ["12", "13"])],
     ],
     "3_wan_lightning": [
-        [("", ["note"]), ("1 Fuse", ["2", "3", "7", "8"]), ("2 Stack", ["1", "4", "9"]), ("3 Quantize", ["5", "6", "10", "11"])],
+        [("1 Fuse", ["2", "3", "7", "8"]), ("2 Stack", ["1", "4", "9"]), ("3 Quantize", ["5", "6", "10", "11"])],
         [("Prompt", ["12", "18"]), ("Prompt", ["13", "14"]), ("Sample", ["15", "16"]), ("Sample", ["17"]),
          ("Sample", ["19", "20", "21"])],
     ],
@@ -54,9 +54,12 @@ Files to download (into ComfyUI's `models/`):
 - `loras/Qwen-Image-Lightning-8steps-V1.0.safetensors`: Hugging Face, lightx2v/Qwen-Image-Lightning.
 - `loras/flymy_realism.safetensors`: Hugging Face, flymy-ai/qwen-image-realism-lora. Any other Qwen-Image LoRA will do.
 
-**1 Fuse** takes the LoRA your base should have been born with; `once` means exact sums, rounded at the very end.
-**2 Stack** takes the LoRAs with weights. The validator says what does not fit before it costs anything.
-**3 Quantize** reads each weight once, adds everything in fp32 and rounds to fp8. Lightning wants 8 steps and cfg 1.
+What happens:
+
+- **1 Fuse** puts Lightning into the untouched weights. `once`: exact sums, rounded at the very end.
+- **2 Stack** takes your LoRAs with their weights. The validator says what does not fit before it costs anything.
+- **3 Quantize** reads each weight once, adds everything in fp32 and rounds to fp8, last.
+- **Sample**: this Lightning wants 8 steps and cfg 1.
 """,
     "2_sdxl_multi_lora": """## Several LoRAs on SDXL, text encoders included
 
@@ -69,10 +72,12 @@ Files to download (into ComfyUI's `models/`):
 
 Any other SDXL LoRAs will do.
 
-**1 Fuse** is set to `none: vanilla base`: no Lightning here, and the recipe says so.
-**2 Stack**: a **LoRA** node is one row, **LoRA Stack** holds rows as text, and they chain. All rows are summed at once, so
-their order does not matter. CLIP goes through **2 Stack LoRAs** and receives the LoRAs' text-encoder parts.
-**3 Quantize** comes last; replace it with **3 Apply, no quantization** to keep the checkpoint's own precision.
+What happens:
+
+- **1 Fuse** is set to `none: vanilla base`: no Lightning here, and the recipe says so.
+- **2 Stack**: a **LoRA** node is one row, **LoRA Stack** holds rows as text, and they chain. All rows are summed at once,
+  so their order does not matter. CLIP goes through **2 Stack LoRAs** and receives the LoRAs' text-encoder parts.
+- **3 Quantize** comes last; replace it with **3 Apply, no quantization** to keep the checkpoint's own precision.
 """,
     "3_wan_lightning": """## Wan 2.2 text-to-video in four steps
 
@@ -82,36 +87,42 @@ Files to download (into ComfyUI's `models/`), all from Hugging Face, Comfy-Org/W
 - `loras/wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors` and `..._low_noise.safetensors`
 - `vae/wan_2.1_vae.safetensors`, `text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors`
 
-Wan 2.2 has two models, and each gets the step-distill LoRA of its own half: high with high, low with low.
+What happens:
 
-**2 Stack**: put your LoRAs into the shared **LoRA Stack** and set `"on": true`; or give each half a stack of its own, when
-your LoRA comes as two files. Rows that are off are left out and need no file.
-**3 Quantize**: two fp8 models are held in memory, about half the size of the two files. On a small machine, bake each
-once with **Save Baked Model** and load the results with the ordinary loader.
+- **1 Fuse**: Wan 2.2 has two models, and each gets the step-distill LoRA of its own half: high with high, low with low.
+- **2 Stack**: put your LoRAs into the shared **LoRA Stack** and set `"on": true`; or give each half a stack of its own,
+  when your LoRA comes as two files. Rows that are off are left out and need no file.
+- **3 Quantize**: two fp8 models are held in memory, about half the size of the two files. On a small machine, bake each
+  once with **Save Baked Model** and load the results with the ordinary loader.
 
 Step-distill LoRAs with `.diff` parts (the ones extracted from Wan 2.1 have them) are refused by this version: LF304.
 """,
 }
 
-GAP, COLUMN_GAP, LANE_GAP, TITLE = 40, 70, 110, 46
+GAP, COLUMN_GAP, LANE_GAP, TITLE = 80, 70, 60, 46
+NOTE = [430, 560]
 MAX_BYTES = 150_000
-OPEN = """async ([prompt, name, note]) => {
+PLAIN = {"Comfy.VueNodes.Enabled": False, "Comfy.Graph.CanvasInfo": False, "Comfy.Graph.CanvasMenu": False}
+OPEN = """async ([prompt, name, note, size]) => {
   await app.loadApiJson(prompt, name)
   const made = LiteGraph.createNode("MarkdownNote")
   made.title = "Read me"
   app.graph.add(made)
   made.widgets[0].value = note
-  made.size = [430, 620]
+  made.size = size
   window.noteId = made.id
   for (const node of app.graph.nodes) {
-    const wanted = node.id === made.id ? made.size : node.computeSize()
-    const text = node.widgets?.some((widget) => widget.name === "text" || widget.name === "loras")
-    node.setSize([Math.max(wanted[0], 320), Math.max(wanted[1], text ? 150 : 0)])
-    const box = node.widgets?.find((widget) => widget.name === "control_after_generate")
-    if (box) box.value = "fixed"
+    const seed = node.widgets?.find((widget) => widget.name === "control_after_generate")
+    if (seed) seed.value = "fixed"
   }
-  return Object.fromEntries(app.graph.nodes.map((node) => [node.id === made.id ? "note" : String(node.id), [...node.size]]))
 }"""
+MEASURE = """() => Object.fromEntries(app.graph.nodes.map((node) => {
+  if (node.id === window.noteId) return ["note", [...node.size]]
+  const text = node.widgets?.some((widget) => widget.name === "text" || widget.name === "loras")
+  const [width, height] = node.computeSize()
+  node.setSize([Math.max(width, 320), Math.max(height, text ? 150 : 0)])
+  return [String(node.id), [...node.size]]
+}))"""
 PLACE = """([places, groups]) => {
   for (const [id, [x, y]] of Object.entries(places)) {
     app.graph.getNodeById(id === "note" ? window.noteId : Number(id)).pos = [x, y]
@@ -127,8 +138,6 @@ PLACE = """([places, groups]) => {
 SAVE = "async () => JSON.stringify({ workflow: app.graph.serialize(), prompt: (await app.graphToPrompt()).output })"
 SHOW = """async ([x, y, width, height]) => {
   await app.extensionManager.command.execute("Workspace.ToggleFocusMode")
-  const style = document.createElement("style")
-  style.textContent = ".graph-canvas-container > *:not(canvas), .p-toast, .p-dialog-mask, .splitter-overlay-root { opacity: 0 }"
   const { ds } = app.canvas
   ds.scale = Math.min(innerWidth / width, innerHeight / height)
   ds.offset = [-x, -y]
@@ -141,11 +150,11 @@ Box = tuple[float, float, float, float]
 
 def layout(lanes: list[Lane], sizes: dict[str, list[float]]) -> tuple[dict[str, list[float]], list[tuple[str, Box]]]:
     """(node -> position, groups) for lanes stacked from top to bottom."""
-    places: dict[str, list[float]] = {}
+    places: dict[str, list[float]] = {"note": [0.0, 0.0]}
     groups: list[tuple[str, Box]] = []
     top = 0.0
     for lane in lanes:
-        left, bottom = 0.0, top
+        left, bottom = sizes["note"][0] + COLUMN_GAP, top
         columns: list[tuple[str, Box]] = []
         for title, ids in lane:
             y = top
@@ -187,7 +196,9 @@ def stand_ins(host: rig.Host) -> None:
 def make(page: Page, name: str) -> None:
     """One example: the workflow, the prompt as the frontend exports it, and the picture."""
     prompt: dict[str, Any] = json.loads((EXAMPLES / "api" / f"{name}.json").read_text(encoding="utf-8"))
-    sizes = page.evaluate(OPEN, [prompt, name, NOTES[name]])
+    page.evaluate(OPEN, [prompt, name, NOTES[name], NOTE])
+    page.wait_for_timeout(1000)  # the report panels take their room
+    sizes = page.evaluate(MEASURE)
     places, groups = layout(LANES[name], sizes)
     assert places.keys() == sizes.keys(), f"{name}: not placed: {sizes.keys() ^ places.keys()}"
     page.evaluate(PLACE, [places, groups])
@@ -226,7 +237,7 @@ def main(names: list[str]) -> None:
     assert tree and browser, "run: python tests/install.py host browser"
     with tempfile.TemporaryDirectory() as work, rig.Host(tree, Path(work), ROOT) as host, sync_playwright() as playwright:
         stand_ins(host)
-        for setting, value in {**SETTINGS, "Comfy.VueNodes.Enabled": False}.items():
+        for setting, value in {**SETTINGS, **PLAIN}.items():
             host.request(f"/settings/{setting}", value)
         chromium = playwright.chromium.launch(executable_path=str(browser), args=FLAGS)
         for name in names:

@@ -13,16 +13,16 @@ def pipeline(names: dict[str, str], style: str = "partial") -> tuple[Nodes, Link
     cond = {"tokens": 8, "dim": 4096, "control_after_generate": "fixed"}
     nodes: Nodes = {
         "load": ("FoundryLoadBase", (0, 0), {"base_name": names["wan"]}),
-        "fuse": ("FoundryFuseBaseLoRA", (350, 0), {"lora_name": names["lightning"]}),
-        "row": ("FoundryLoRA", (350, 400), {"lora_name": names[style], "strength_model": 0.7}),
-        "stack": ("FoundryStackLoRAs", (730, 0), {}),
-        "check": ("FoundryStackValidator", (1110, 0), {}),
-        "quantize": ("FoundryQuantizeFP8", (1490, 0), {}),
-        "positive": ("TinyCond", (1110, 500), {**cond, "seed": 1}),
-        "negative": ("TinyCond", (1490, 500), {**cond, "seed": 2}),
-        "latent": ("TinyLatent", (1490, 720), {"channels": 16, "frames": 1, "height": 8, "width": 8}),
-        "sample": ("KSampler", (1870, 0), {"steps": 1, "cfg": 1.0, "seed": 7, "control_after_generate": "fixed"}),
-        "stats": ("TinyStats", (2200, 0), {}),
+        "fuse": ("FoundryFuseBaseLoRA", (0, 160), {"lora_name": names["lightning"]}),
+        "row": ("FoundryLoRA", (0, 500), {"lora_name": names[style], "strength_model": 0.7}),
+        "stack": ("FoundryStackLoRAs", (380, 0), {}),
+        "check": ("FoundryStackValidator", (760, 0), {}),
+        "quantize": ("FoundryQuantizeFP8", (1140, 0), {}),
+        "positive": ("TinyCond", (380, 500), {**cond, "seed": 1}),
+        "negative": ("TinyCond", (760, 500), {**cond, "seed": 2}),
+        "latent": ("TinyLatent", (1140, 560), {"channels": 16, "frames": 1, "height": 8, "width": 8}),
+        "sample": ("KSampler", (1520, 0), {"steps": 1, "cfg": 1.0, "seed": 7, "control_after_generate": "fixed"}),
+        "stats": ("TinyStats", (1520, 420), {}),
     }
     links: Links = [
         ("load", 0, "fuse", "model"),

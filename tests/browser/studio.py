@@ -65,7 +65,7 @@ class Studio:
         settings = {**SETTINGS, "Comfy.VueNodes.Enabled": mode == "nodes2"}
         for name, value in settings.items():
             host.request(f"/settings/{name}", value)
-        self.context = browser.new_context(viewport={"width": 1600, "height": 900}, reduced_motion="reduce")
+        self.context = browser.new_context(viewport={"width": 1920, "height": 1080}, reduced_motion="reduce")
         self.context.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
 
     def __enter__(self) -> Studio:

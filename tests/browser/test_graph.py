@@ -89,7 +89,11 @@ def test_every_node_has_a_help_page_that_names_its_sockets(host, node):
 
 def test_help_opens_in_the_frontend(studio, names):
     studio.build(*pipeline(names))
+    studio.screenshot("stages")  # brings the node into view: its toolbox opens above it
     studio.page.evaluate("() => app.canvas.selectNode(foundry.nodes.check)")
     with studio.page.expect_response(lambda answer: answer.url.endswith("/docs/FoundryStackValidator.md")) as answer:
-        studio.page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.ShowNodeHelp')")
+        studio.page.get_by_test_id("info-button").click()
     assert answer.value.status == 200
+    studio.page.locator(".node-help-content").get_by_text("Stack Validator").first.wait_for()
+    studio.screenshot("help")
+    studio.page.evaluate("() => app.extensionManager.command.execute('Workspace.ToggleSidebarTab.node-library')")
