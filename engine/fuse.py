@@ -19,7 +19,7 @@ WHOLE = slice(None)
 
 @dataclass(frozen=True)
 class Term:
-    """One delta as factors: ``up`` [rows, r] already carries strength and scale, ``down`` is [r, columns]; both fp32."""
+    """One delta as fp32 factors: ``up`` [rows, r] carries strength and scale already, ``down`` is [r, columns]."""
 
     up: torch.Tensor
     down: torch.Tensor
@@ -80,7 +80,9 @@ def merge_terms(terms: Sequence[Term]) -> list[Term]:
     for term in terms:
         places.setdefault(term.place, []).append(term)
     return [
-        Term(torch.cat([t.up for t in group], 1), torch.cat([t.down for t in group], 0), group[0].rows, group[0].columns)
+        Term(
+            torch.cat([t.up for t in group], 1), torch.cat([t.down for t in group], 0), group[0].rows, group[0].columns
+        )
         for group in places.values()
     ]
 

@@ -21,7 +21,7 @@ ONCE, MATCH_TRAINING = "once", "match training"
 
 @dataclass(frozen=True)
 class Adapter:
-    """One LoRA's parts for one module: ``parts`` maps a part (``up``, ``down``, ``alpha``) to its tensor name in the file.
+    """One LoRA's parts for one module: ``parts`` maps ``up``, ``down`` and ``alpha`` to their tensor names in the file.
 
     ``rank`` is ``down.shape[0]``; ``alpha`` is None when the file states none (the scale is then 1.0).
     ``delta_shape`` is the shape of the weight it was made for: ``(out, in)`` or ``(out, in, kh, kw)``.
@@ -170,5 +170,10 @@ def recipe_sha256(recipe: dict[str, Any]) -> str:
     layers = [{key: value for key, value in layer.items() if key != "lora"} for layer in recipe["layers"]]
     ordered = [layer for layer in layers if layer["rounding"] == MATCH_TRAINING]
     additive = sorted((layer for layer in layers if layer["rounding"] != MATCH_TRAINING), key=json.dumps)
-    essence = {"base": recipe["base"]["fingerprint"], "ordered": ordered, "additive": additive, "finish": recipe["finish"]}
+    essence = {
+        "base": recipe["base"]["fingerprint"],
+        "ordered": ordered,
+        "additive": additive,
+        "finish": recipe["finish"],
+    }
     return hashlib.sha256(json.dumps(essence, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A plan and its bake told twice: as JSON for programs, as sentences for people. Node and command line show the same."""
+"""A plan and its bake told twice: as JSON for programs, as sentences for people; the same in node and terminal."""
 
 from __future__ import annotations
 
@@ -57,7 +57,9 @@ def bake_json(plan: Plan, findings: Iterable[Finding], report: BakeReport, sha25
 def layer_sentence(layer: Layer, gain: float | None = None) -> str:
     """``1 fuse: lightning.safetensors x 1.0, 720 of 720 modules, scale 0.125, 100.0% kept``."""
     verb = "fused" if layer.stage == "fuse" else "stacked"
-    parts = [f"{verb} {layer.lora.name} x {layer.strength:g}: {layer.coverage.matched} of {layer.coverage.modules} modules"]
+    parts = [
+        f"{verb} {layer.lora.name} x {layer.strength:g}: {layer.coverage.matched} of {layer.coverage.modules} modules"
+    ]
     scales = sorted({effective_scale(layer, patch) for patch in layer.patches})
     if scales:
         span = f"{scales[0]:g}" if scales[0] == scales[-1] else f"{scales[0]:g} to {scales[-1]:g}"

@@ -10,6 +10,7 @@ from .plan import FUSE, Plan
 
 POLICIES = ("match training", "allow accelerators")  # decides LF102 and LF103, once lineage is known
 
+
 def wrong_order(plan: Plan) -> Iterator[Finding]:
     """LF101: LoRAs were inside the model before the base fusion (or the choice to fuse nothing)."""
     if plan.base.applied and (plan.stage(FUSE) or plan.vanilla):

@@ -35,7 +35,7 @@ def bake_to_file(plan: Plan, finish: Finish, out: Path, on_step: Progress | None
 
 
 def refuse_input(out: Path, doc: Document) -> None:
-    """FoundryError when ``out`` is a file the document reads, whether its row is on or off. Nothing is read for this."""
+    """FoundryError when ``out`` is a file the document reads, whether its row is on or off. Nothing is read."""
     if not out.exists():
         return
     for path in input_files(doc):

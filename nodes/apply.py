@@ -34,7 +34,9 @@ class FoundryApply(StageNode):
             "model": stage_input(ANY, "The plan to finish."),
             "how": (
                 [PATCHES, BAKE],
-                {"tooltip": "patches: ComfyUI adds them when it loads the model. bake: fused once, faster when offloading."},
+                {
+                    "tooltip": "patches: added whenever ComfyUI loads the model. bake: fused once, faster when offloading."
+                },
             ),
         },
         "hidden": HIDDEN,
@@ -68,7 +70,7 @@ def patched_model(plan: Plan, finish: Finish, sha256: str, step: Callable[[int, 
 
 
 def host_patches(read: Callable[[str], torch.Tensor], name: str, pairs: Pairs) -> Iterator[dict[Any, Any]]:
-    """Patches of one weight in the order to add them: first the weight ``match training`` rounded, then one adapter a place."""
+    """Patches of one weight, in order: the weight ``match training`` rounded, then one adapter per place."""
     trained = [pair for pair in pairs if is_as_trained(pair[0])]
     if trained:
         yield {name: ("set", (fused_weight(read(name), trained, [make_term(*pair) for pair in trained]),))}

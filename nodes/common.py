@@ -37,7 +37,7 @@ class FoundryNode:
 
 
 def check_file(name: Any, *kinds: str) -> str | None:
-    """Why a typed-in file name cannot be used, or None. Either slash is understood, so workflows travel between systems."""
+    """Why a typed-in file name cannot be used, or None; either slash will do, for workflows travel."""
     if not isinstance(name, str):
         return None
     try:

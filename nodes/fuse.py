@@ -37,7 +37,7 @@ class FoundryFuseBaseLoRA(StageNode):
                 "strength": ("FLOAT", {**STRENGTH, "tooltip": "Times alpha / rank of each module."}),
                 "rounding": (
                     [ONCE, MATCH_TRAINING],
-                    {"tooltip": "once: exact, rounded at the end. match training: bf16 as the trainer did, bit for bit."},
+                    {"tooltip": "once: exact, rounded at the end. match training: bf16 as the trainer did."},
                 ),
             },
             "optional": {"lora_stack": (LORA_STACK, {"tooltip": "More base LoRAs, fused after this one."})},

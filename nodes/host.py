@@ -33,7 +33,7 @@ EDGE = 4096
 KeyMap = Mapping[str, Any]
 
 
-# --- files ------------------------------------------------------------------------------------------------------------
+# --- files
 
 
 def model_files(*kinds: str) -> list[str]:
@@ -60,7 +60,9 @@ def sharded_folders() -> list[str]:
     """Folders below diffusion_models that hold a sharded model, as names relative to it."""
     found: list[str] = []
     for root in map(Path, folder_paths.get_folder_paths("diffusion_models")):
-        found += [index.parent.relative_to(root).as_posix() for index in sorted(root.glob("*/*.safetensors.index.json"))]
+        found += [
+            index.parent.relative_to(root).as_posix() for index in sorted(root.glob("*/*.safetensors.index.json"))
+        ]
     return list(dict.fromkeys(found))
 
 
@@ -88,7 +90,7 @@ def output_file(prefix: str) -> Path:
     return Path(folder) / f"{stem}_{counter:05}_.safetensors"
 
 
-# --- progress ---------------------------------------------------------------------------------------------------------
+# --- progress
 
 
 def progress() -> Callable[[int, int], None]:
@@ -108,12 +110,12 @@ def compute_device() -> torch.device:
     return device
 
 
-# --- what the host knows of a model ---------------------------------------------------------------------------------------
+# --- what the host knows of a model
 
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the host makes of a model: LoRA key map, names (model name -> file name), Linear weights, dtype it computes in."""
+    """What the host makes of a model: LoRA key map, names (model -> file), Linear weights, the dtype it computes in."""
 
     key_map: KeyMap
     names: Mapping[str, str]
@@ -156,7 +158,10 @@ def file_facts(source: TensorSource) -> ModelFacts:
     config.set_inference_dtype(dtype, None)
     model = config.get_model(dict(tensors), "", device="meta")
     return ModelFacts(
-        comfy.lora.model_lora_keys_unet(model, {}), renames(config, tensors), linear_weights(model.diffusion_model), dtype
+        comfy.lora.model_lora_keys_unet(model, {}),
+        renames(config, tensors),
+        linear_weights(model.diffusion_model),
+        dtype,
     )
 
 
@@ -171,7 +176,9 @@ def model_facts(model: Any) -> ModelFacts:
     """What the host makes of a loaded MODEL."""
     names = {key.removeprefix(NET): key.removeprefix(NET) for key in model.model_state_dict() if key.startswith(NET)}
     net = model.model.diffusion_model
-    return ModelFacts(comfy.lora.model_lora_keys_unet(model.model, {}), names, linear_weights(net), model.model.get_dtype())
+    return ModelFacts(
+        comfy.lora.model_lora_keys_unet(model.model, {}), names, linear_weights(net), model.model.get_dtype()
+    )
 
 
 def target_of(entry: Any) -> Target | None:
@@ -182,7 +189,7 @@ def target_of(entry: Any) -> Target | None:
     return Target(key.removeprefix(NET), tuple(piece) if piece else None, getattr(function, "__name__", None))
 
 
-# --- loaded models ------------------------------------------------------------------------------------------------------
+# --- loaded models
 
 
 class ModelWeights:
@@ -220,7 +227,7 @@ class ModelWeights:
 
 
 def require_native(model: Any) -> None:
-    """FoundryError for a MODEL of another pack's own kind (GGUF, Nunchaku ...), whose weights cannot be read as tensors."""
+    """FoundryError for a MODEL of another pack's own kind (GGUF, Nunchaku ...): its weights are no plain tensors."""
     native = {"ModelPatcher", "ModelPatcherDynamic"}
     if type(model).__name__ not in native or not hasattr(model.model, "diffusion_model"):
         raise FoundryError(
@@ -267,7 +274,7 @@ def ledger(model: Any) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-# --- making models ------------------------------------------------------------------------------------------------------
+# --- making models
 
 
 def load_file(path: Path, kind: str) -> Any:
@@ -286,7 +293,9 @@ def load_clip_and_vae(path: Path) -> tuple[Any, Any]:
     return parts[1], parts[2]
 
 
-def build_model(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], dtype: torch.dtype, **options: Any) -> Any:
+def build_model(
+    tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str], dtype: torch.dtype, **options: Any
+) -> Any:
     """A MODEL from a finished state dict with bare names. ``dtype`` keeps norms out of fp8 on 0.3.75."""
     model = comfy.sd.load_diffusion_model_state_dict(
         dict(tensors), model_options={"dtype": dtype}, metadata=dict(metadata), **options
@@ -320,7 +329,7 @@ def sign(model: Any, record: dict[str, Any], rebuild: Callable[..., Any]) -> Any
     return model
 
 
-# --- patches ------------------------------------------------------------------------------------------------------------
+# --- patches
 
 
 def lora_patch(up: torch.Tensor, down: torch.Tensor) -> Any:
@@ -330,9 +339,7 @@ def lora_patch(up: torch.Tensor, down: torch.Tensor) -> Any:
 
 def add_patches(model: Any, patches: Mapping[Any, Any]) -> None:
     """Add patches keyed by bare name, or (bare name, slice), to a MODEL; every one must find its weight."""
-    keyed = {
-        NET + key if isinstance(key, str) else (NET + key[0], *key[1:]): value for key, value in patches.items()
-    }
+    keyed = {NET + key if isinstance(key, str) else (NET + key[0], *key[1:]): value for key, value in patches.items()}
     taken = len(model.add_patches(keyed, 1.0))
     if taken != len(keyed):
         raise FoundryError("host", f"ComfyUI took {taken} of {len(keyed)} patches.", fix="Please report this.")

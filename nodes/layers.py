@@ -31,12 +31,16 @@ def apply_to_clip(clip: Any, lora: LoRAFile, strength: float) -> tuple[Any, Find
         return clip, None
     count = len(lora.text_encoder)
     if clip is None:
-        return None, clip_finding(lora, "note", f"{count} text-encoder modules of {lora.info.name} are left out: no CLIP is wired.")
+        return None, clip_finding(
+            lora, "note", f"{count} text-encoder modules of {lora.info.name} are left out: no CLIP is wired."
+        )
     tensors = {name: lora.read(name) for name in lora.text_encoder_tensors()}
     patched, reached = host.patch_clip(clip, tensors, strength)
     if reached:
         return patched, None
-    return clip, clip_finding(lora, "warning", f"None of the {count} text-encoder modules of {lora.info.name} fits this CLIP.")
+    return clip, clip_finding(
+        lora, "warning", f"None of the {count} text-encoder modules of {lora.info.name} fits this CLIP."
+    )
 
 
 def clip_finding(lora: LoRAFile, severity: str, seen: str) -> Finding:

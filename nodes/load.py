@@ -15,7 +15,9 @@ from .sources import open_base
 class FoundryLoadBase(FoundryNode):
     """A diffusion model file, or a sharded folder, as the untouched base."""
 
-    DESCRIPTION = "The untouched base model. Only its header is read here; weights are read once, when the plan is finished."
+    DESCRIPTION = (
+        "The untouched base model. Only its header is read here; weights are read once, when the plan is finished."
+    )
     RETURN_TYPES = (BASE,)
     OUTPUT_TOOLTIPS = ("The base: connect it to 1 Fuse Base LoRA or 2 Stack LoRAs.",)
 
@@ -52,7 +54,9 @@ class FoundryLoadCheckpoint(FoundryNode):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """ComfyUI's V1 declaration of inputs."""
-        return {"required": {"ckpt_name": (host.model_files("checkpoints"), {"tooltip": "A file with UNet, CLIP and VAE."})}}
+        return {
+            "required": {"ckpt_name": (host.model_files("checkpoints"), {"tooltip": "A file with UNet, CLIP and VAE."})}
+        }
 
     @classmethod
     def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any], ckpt_name: Any = None) -> bool | str:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from ..engine.bake import BakeReport, bake
-from ..engine.finish import Finish, quantization_metadata
 from ..engine.findings import Finding
+from ..engine.finish import Finish, quantization_metadata
 from ..engine.plan import FUSE, STACK, Plan, recipe_sha256
 from ..engine.report import bake_json, bake_sentence, plan_sentences
 from ..engine.rules import check, raise_first
@@ -88,5 +88,3 @@ def finished(
     lines = [*plan_sentences(plan, findings, report.gains), bake_sentence(report)]
     data = {**bake_json(plan, findings, report, sha256), **extra}
     return reply((*result, "\n".join(lines)), lines, data)
-
-

@@ -28,7 +28,9 @@ def read_stack(stack: Iterable[Any] | None) -> list[StackRow]:
     for number, row in enumerate(stack or (), 1):
         if not isinstance(row, (tuple, list)) or len(row) < 2 or not isinstance(row[0], str):
             raise FoundryError(
-                "stack", f"Row {number} of the LoRA stack is {row!r}.", fix="It must be (name, strength, clip strength)."
+                "stack",
+                f"Row {number} of the LoRA stack is {row!r}.",
+                fix="It must be (name, strength, clip strength).",
             )
         name, model_strength = row[0], float(row[1])
         clip_strength = float(row[2]) if len(row) > 2 else model_strength

@@ -30,7 +30,10 @@ class FoundrySaveModel(StageNode):
             "model": stage_input(ANY, "The plan to finish."),
             "filename_prefix": (
                 "STRING",
-                {"default": "diffusion_models/foundry", "tooltip": "Below output/; Load Diffusion Model lists that folder."},
+                {
+                    "default": "diffusion_models/foundry",
+                    "tooltip": "Below output/; Load Diffusion Model lists that folder.",
+                },
             ),
             "format": ([*FP8_FORMATS, *DTYPES], {"tooltip": "float8 is quantized last; the others are rounded once."}),
         },

@@ -36,9 +36,7 @@ def check_links(inputs: Mapping[str, Mapping[str, Any]], received: Mapping[str, 
 def refuse_link(name: str, arriving: set[str], accepted: set[str]) -> str | None:
     """Why this link is refused, or None."""
     if QUANTIZED in arriving and MODEL in accepted and QUANTIZED not in accepted:
-        return (
-            f"{name}: this model is already quantized. Quantize comes last: connect the stage before Quantize FP8 instead."
-        )
+        return f"{name}: this model is already quantized. Quantize comes last: connect the stage before it."
     if STACKED in arriving and STACKED not in accepted and FUSED in accepted:
         return f"{name}: LoRAs are already stacked here. Fuse the base LoRA first, then stack, then quantize."
     if arriving & accepted or "*" in arriving | accepted:

@@ -17,7 +17,9 @@ from .sources import plan_of
 class FoundryStackLoRAs(StageNode):
     """The stack goes on the plan; text-encoder parts go into the CLIP that is wired in."""
 
-    DESCRIPTION = "Adds the weighted LoRAs on top of the fused base. Their order does not matter: all are summed at once."
+    DESCRIPTION = (
+        "Adds the weighted LoRAs on top of the fused base. Their order does not matter: all are summed at once."
+    )
     RETURN_TYPES = (STACKED, "CLIP")
     OUTPUT_TOOLTIPS = ("The stack: validate it, quantize it, apply it or save it.", "CLIP with the text-encoder parts.")
     INPUTS = {

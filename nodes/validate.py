@@ -24,7 +24,10 @@ class FoundryStackValidator(StageNode):
     INPUTS = {
         "required": {
             "model": stage_input(ANY, "The plan to check."),
-            "policy": (list(POLICIES), {"tooltip": "allow accelerators: a Lightning LoRA on vanilla-trained LoRAs is fine."}),
+            "policy": (
+                list(POLICIES),
+                {"tooltip": "allow accelerators: a Lightning LoRA on vanilla-trained LoRAs is fine."},
+            ),
             "strict": ("BOOLEAN", {"default": False, "tooltip": "Stop the run at the first error or warning."}),
         },
         "hidden": HIDDEN,

@@ -8,7 +8,13 @@ from host.graphs import Graph, Link
 from lora_foundry import tiny
 
 # How a base LoRA of the family usually names its modules.
-PREFIX = {"wan": "diffusion_model.", "qwen-image": "", "flux": "diffusion_model.", "sd15": "lora_unet_", "sdxl": "lora_unet_"}
+PREFIX = {
+    "wan": "diffusion_model.",
+    "qwen-image": "",
+    "flux": "diffusion_model.",
+    "sd15": "lora_unet_",
+    "sdxl": "lora_unet_",
+}
 FP8 = {"format": "float8_e4m3fn", "matmul": "full precision", "keep_high_precision": "auto"}
 
 

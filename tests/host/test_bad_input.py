@@ -74,10 +74,15 @@ def test_a_replaced_file_is_read_again(host):
     graph = Graph()
     name = host.add_model("loras", "replaced.safetensors", good())
     validator = graph.add(
-        "FoundryStackValidator", model=stack(graph, load(graph, host.tiny("wan")), name), policy="match training", strict=False
+        "FoundryStackValidator",
+        model=stack(graph, load(graph, host.tiny("wan")), name),
+        policy="match training",
+        strict=False,
     )
     first = report(host.run(graph), validator)["loras"][0]
-    host.add_model("loras", "replaced.safetensors", tiny.lora(tiny.shapes("wan"), rank=8, alpha=4, prefix="diffusion_model."))
+    host.add_model(
+        "loras", "replaced.safetensors", tiny.lora(tiny.shapes("wan"), rank=8, alpha=4, prefix="diffusion_model.")
+    )
     second = report(host.run(graph), validator)["loras"][0]
     assert first["sha256"] != second["sha256"]
 

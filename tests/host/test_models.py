@@ -18,13 +18,14 @@ def files(tmp_path) -> tuple[str, str]:
 
 def twins(base, lora):
     """Bake to fp8 from a loaded MODEL, then clone and (where the host can) rebuild: is the fusion in all of them?"""
+    from pathlib import Path
+
     import comfy.sd
     import torch
     from lora_foundry.engine.finish import Finish
     from lora_foundry.engine.plan import STACK
     from lora_foundry.loaders.lora import open_lora
     from lora_foundry.nodes import host, layers, making, rows, sources
-    from pathlib import Path
 
     model = comfy.sd.load_diffusion_model(base)
     model.model_options["transformer_options"]["mark"] = 1
@@ -69,7 +70,9 @@ def compiled_first(base, lora):
     from lora_foundry.nodes import sources
 
     model = comfy.sd.load_diffusion_model(base)
-    model.add_wrapper_with_key("apply_model", "torch.compile", lambda executor, *args, **kwargs: executor(*args, **kwargs))
+    model.add_wrapper_with_key(
+        "apply_model", "torch.compile", lambda executor, *args, **kwargs: executor(*args, **kwargs)
+    )
     try:
         sources.plan_of(model)
     except FoundryError as error:
@@ -106,14 +109,14 @@ def test_a_patcher_of_another_pack_is_refused(inprocess, files):
 
 def deltas(base, lora):
     """fp32 sum of our engine against the host's own calculate_weight, per weight, relative to the delta."""
+    from pathlib import Path
+
     import comfy.lora
     import comfy.sd
-    import torch
     from lora_foundry.engine.fuse import fused_weight, make_term
     from lora_foundry.engine.plan import STACK
     from lora_foundry.loaders.lora import open_lora
     from lora_foundry.nodes import layers, rows, sources
-    from pathlib import Path
     from safetensors.torch import load_file
 
     model = comfy.sd.load_diffusion_model(base)

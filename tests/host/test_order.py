@@ -1,4 +1,4 @@
-"""The order cannot be wired wrong: by the sockets (HTTP 400), by the lint before anything runs, by the model's own state."""
+"""The order cannot be wired wrong: by the sockets (HTTP 400), by the early lint, by the model's own state."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ def test_a_missing_lora_is_http_400(host, names):
 
 
 def test_a_backslash_in_a_shared_workflow_still_finds_the_file(host, names):
-    name = host.add_model("loras", "sub/style.safetensors", tiny.lora(tiny.shapes("wan"), rank=4, prefix="diffusion_model."))
+    name = host.add_model(
+        "loras", "sub/style.safetensors", tiny.lora(tiny.shapes("wan"), rank=4, prefix="diffusion_model.")
+    )
     graph = Graph()
     plan = stack(graph, load(graph, names[0]), name.replace("/", "\\"))
     graph.add("FoundryStackValidator", model=plan, policy="match training", strict=True)
@@ -177,7 +179,9 @@ def test_an_already_patched_model_may_be_stacked_on(host, names):
 def test_a_stack_of_another_pack_plugs_in(host, names):
     graph = Graph()
     theirs = graph.add("ForeignStack", name=names[2])
-    plan = graph.add("FoundryStackLoRAs", model=load(graph, names[0]), lora_stack=row(graph, names[1], 0.5, lora_stack=theirs))
+    plan = graph.add(
+        "FoundryStackLoRAs", model=load(graph, names[0]), lora_stack=row(graph, names[1], 0.5, lora_stack=theirs)
+    )
     validator = graph.add("FoundryStackValidator", model=plan, policy="match training", strict=True)
     seen = host.run(graph)
     assert [lora["path"] for lora in seen["outputs"][validator[0]]["foundry"][0]["loras"]] == [names[2], names[1]]

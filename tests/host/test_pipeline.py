@@ -161,7 +161,9 @@ def test_an_all_in_one_checkpoint_with_text_encoder_loras(host):
             **{"seed": 1, "steps": 1, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0},
         )
         graph.add("TinyStats", samples=latent)
-        graph.add("SaveImage", images=graph.add("VAEDecode", samples=latent, vae=output(base, 2)), filename_prefix="fox")
+        graph.add(
+            "SaveImage", images=graph.add("VAEDecode", samples=latent, vae=output(base, 2)), filename_prefix="fox"
+        )
         return host.run(graph), plan
 
     (with_text, plan), (without, _), (unwired, plan_unwired) = image(1.0, True), image(0.0, True), image(1.0, False)
