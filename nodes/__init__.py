@@ -1,4 +1,4 @@
-"""What appears in ComfyUI's graph, a file per stage. ``sockets`` holds the order law, ``host`` alone imports ComfyUI."""
+"""What appears in the graph, one file per stage. ``sockets`` holds the order law, ``host`` alone imports ComfyUI."""
 
 from __future__ import annotations
 

@@ -34,9 +34,7 @@ class FoundryApply(StageNode):
             "model": stage_input(ANY, "The plan to finish."),
             "how": (
                 [PATCHES, BAKE],
-                {
-                    "tooltip": "patches: added whenever ComfyUI loads the model. bake: fused once, faster when offloading."
-                },
+                {"tooltip": "patches: added at every model load. bake: fused once, faster when offloading."},
             ),
         },
         "hidden": HIDDEN,

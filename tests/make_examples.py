@@ -7,7 +7,6 @@ stands where, and what the frontend then saves is the workflow. Needs ``python t
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -30,7 +29,8 @@ Lane = list[tuple[str, list[str]]]
 LANES: dict[str, list[Lane]] = {
     "1_qwen_image_lightning_and_style": [
         [("1 Fuse", ["1", "2"]), ("2 Stack", ["3", "4"]), ("2 Stack", ["5"]), ("3 Quantize", ["6", "7"])],
-        [("Prompt", ["8", "13"]), ("Prompt", ["9", "10"]), ("Sample", ["11"]), ("Sample", ["12"]), ("Sample", ["14", "15"])],
+        [("Prompt", ["8", "13"]), ("Prompt", ["9", "10"]), ("Sample", ["11"]), ("Sample", ["12"]),
+         ("Sample", ["14", "15"])],
     ],
     "2_sdxl_multi_lora": [
         [("1 Fuse", ["1", "2"]), ("2 Stack", ["3", "4"]), ("2 Stack", ["5", "6"]), ("3 Quantize", ["7"])],
@@ -75,8 +75,8 @@ Any other SDXL LoRAs will do.
 What happens:
 
 - **1 Fuse** is set to `none: vanilla base`: no Lightning here, and the recipe says so.
-- **2 Stack**: a **LoRA** node is one row, **LoRA Stack** holds rows as text, and they chain. All rows are summed at once,
-  so their order does not matter. CLIP goes through **2 Stack LoRAs** and receives the LoRAs' text-encoder parts.
+- **2 Stack**: a **LoRA** node is one row, **LoRA Stack** holds rows as text, and they chain. All rows are summed at
+  once, so their order does not matter. CLIP goes through **2 Stack LoRAs** and receives the LoRAs' text-encoder parts.
 - **3 Quantize** comes last; replace it with **3 Apply, no quantization** to keep the checkpoint's own precision.
 """,
     "3_wan_lightning": """## Wan 2.2 text-to-video in four steps
@@ -100,9 +100,14 @@ Step-distill LoRAs with `.diff` parts (the ones extracted from Wan 2.1 have them
 }
 
 GAP, COLUMN_GAP, LANE_GAP, TITLE = 80, 70, 60, 46
-NOTE = [430, 560]
+NOTE = [430, 480]
 MAX_BYTES = 150_000
-PLAIN = {"Comfy.VueNodes.Enabled": False, "Comfy.Graph.CanvasInfo": False, "Comfy.Graph.CanvasMenu": False}
+PLAIN = {
+    "Comfy.VueNodes.Enabled": False,
+    "Comfy.Graph.CanvasInfo": False,
+    "Comfy.Graph.CanvasMenu": False,
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # text at every zoom
+}
 OPEN = """async ([prompt, name, note, size]) => {
   await app.loadApiJson(prompt, name)
   const made = LiteGraph.createNode("MarkdownNote")
@@ -116,6 +121,7 @@ OPEN = """async ([prompt, name, note, size]) => {
     if (seed) seed.value = "fixed"
   }
 }"""
+FAR = "() => { Object.assign(app.canvas.ds, { scale: 0.2, offset: [900, 900] }); app.canvas.setDirty(true, true) }"
 MEASURE = """() => Object.fromEntries(app.graph.nodes.map((node) => {
   if (node.id === window.noteId) return ["note", [...node.size]]
   const text = node.widgets?.some((widget) => widget.name === "text" || widget.name === "loras")
@@ -138,6 +144,7 @@ PLACE = """([places, groups]) => {
 SAVE = "async () => JSON.stringify({ workflow: app.graph.serialize(), prompt: (await app.graphToPrompt()).output })"
 SHOW = """async ([x, y, width, height]) => {
   await app.extensionManager.command.execute("Workspace.ToggleFocusMode")
+  document.querySelectorAll(".comfy-menu-hamburger").forEach((menu) => menu.remove())
   const { ds } = app.canvas
   ds.scale = Math.min(innerWidth / width, innerHeight / height)
   ds.offset = [-x, -y]
@@ -197,7 +204,8 @@ def make(page: Page, name: str) -> None:
     """One example: the workflow, the prompt as the frontend exports it, and the picture."""
     prompt: dict[str, Any] = json.loads((EXAMPLES / "api" / f"{name}.json").read_text(encoding="utf-8"))
     page.evaluate(OPEN, [prompt, name, NOTES[name], NOTE])
-    page.wait_for_timeout(1000)  # the report panels take their room
+    page.evaluate(FAR)
+    page.wait_for_timeout(2000)  # report panels take their room once they are in view
     sizes = page.evaluate(MEASURE)
     places, groups = layout(LANES[name], sizes)
     assert places.keys() == sizes.keys(), f"{name}: not placed: {sizes.keys() ^ places.keys()}"
@@ -235,18 +243,19 @@ def picture(page: Page, path: Path, places: dict[str, list[float]], sizes: dict[
 def main(names: list[str]) -> None:
     tree, browser = rig.find_tree(), find_browser()
     assert tree and browser, "run: python tests/install.py host browser"
-    with tempfile.TemporaryDirectory() as work, rig.Host(tree, Path(work), ROOT) as host, sync_playwright() as playwright:
+    work = tempfile.TemporaryDirectory()
+    with work, rig.Host(tree, Path(work.name), ROOT) as host, sync_playwright() as playwright:
         stand_ins(host)
         for setting, value in {**SETTINGS, **PLAIN}.items():
             host.request(f"/settings/{setting}", value)
         chromium = playwright.chromium.launch(executable_path=str(browser), args=FLAGS)
         for name in names:
-            page = chromium.new_page(viewport={"width": 1600, "height": 900}, reduced_motion="reduce")
+            page = chromium.new_page(viewport={"width": 1800, "height": 1000}, reduced_motion="reduce")
             page.goto(host.url)
             page.wait_for_function(READY, timeout=120_000)
             make(page, name)
             page.close()
-            print(name, os.path.getsize(EXAMPLES / f"{name}.jpg"))
+            print(name)
         chromium.close()
 
 

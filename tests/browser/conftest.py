@@ -54,7 +54,8 @@ def names(host) -> dict[str, str]:
 
     shapes = tiny.shapes("wan")
     whole = tiny.lora(shapes, rank=16, alpha=16, prefix="diffusion_model.", seed=3)
-    stray = {name.replace("blocks.0.", "blocks.9."): tensor.clone() for name, tensor in whole.items() if "cross_attn.q" in name}
+    queries = {name: tensor.clone() for name, tensor in whole.items() if "cross_attn.q." in name}
+    stray = {name.replace("blocks.0.", "blocks.9."): tensor for name, tensor in queries.items()}
     other = {name.replace(".blocks.", ".towers."): tensor for name, tensor in whole.items() if ".blocks." in name}
     base, style = foundry.loras(host, "wan")
     return {

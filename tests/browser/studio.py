@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from browser.graphs import Links, Nodes
 from host import rig
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
@@ -15,7 +16,7 @@ SETTINGS = {
     "Comfy.Minimap.Visible": False,
     "Comfy.Workflow.WarnBlueprintOverwrite": False,
 }
-READY = "() => !!(window.app?.graph && window.app.extensionManager && window.LiteGraph?.registered_node_types?.KSampler)"
+READY = "() => !!(window.app?.graph && app.extensionManager && window.LiteGraph?.registered_node_types?.KSampler)"
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": [], "version": 0.4}
 
 # Nodes by name, so that a test can say which one it means; ids only grow, so that no two graphs share one.
@@ -27,9 +28,17 @@ window.foundry = {
     if (!node) throw Error(`no node type ${type}`)
     node.id = this.nextId++
     node.pos = pos
-    app.graph.add(node)
-    for (const [key, value] of Object.entries(values)) node.widgets.find((widget) => widget.name === key).value = value
     this.nodes[name] = node
+    for (const [key, value] of Object.entries(values)) this.set(name, key, value)
+    app.graph.add(node)
+  },
+  set(name, key, value) {
+    const widget = this.nodes[name].widgets.find((widget) => widget.name === key)
+    widget.value = value
+    widget.callback?.(value) // as after a user's input
+  },
+  load(graph) { // into the tab that is open, instead of a new one each time
+    return app.loadGraphData(graph, true, true, app.extensionManager.workflow?.activeWorkflow ?? null)
   },
   connect(from, output, to, input) {
     const [source, target] = [this.nodes[from], this.nodes[to]]
@@ -92,24 +101,38 @@ class Studio:
             if message.type in ("error", "warning") and (EXTENSION in where or "LoRAFoundry" in where):
                 self.problems.append(f"{message.type}: {where}")
 
+        def failed(url: str, how: object) -> None:
+            if EXTENSION in url:
+                self.problems.append(f"{how}: {url}")
+
         page.on("console", console)
-        page.on("pageerror", lambda error: EXTENSION in f"{error.stack}" and self.problems.append(f"uncaught: {error.stack}"))
-        page.on("requestfailed", lambda request: EXTENSION in request.url and self.problems.append(f"failed: {request.url}"))
-        page.on(
-            "response",
-            lambda answer: (
-                EXTENSION in answer.url and answer.status >= 400 and self.problems.append(f"{answer.status}: {answer.url}")
-            ),
-        )
+        page.on("pageerror", lambda error: failed(str(error.stack), "uncaught"))
+        page.on("requestfailed", lambda request: failed(request.url, request.failure))
+        page.on("response", lambda answer: answer.status >= 400 and failed(answer.url, answer.status))
 
     # --- graph
     def clear(self) -> None:
         """An empty graph and no dialog in front of it."""
         self.page.keyboard.press("Escape")
-        self.page.evaluate("graph => app.loadGraphData(graph)", EMPTY)
+        self.page.evaluate("graph => foundry.load(graph)", EMPTY)
         self.page.evaluate("() => { foundry.nodes = {} }")
 
-    def build(self, nodes: dict[str, tuple[str, tuple[int, int], dict[str, Any]]], links: list[tuple[str, int, str, str]]) -> None:
+    def load_again(self, new_page: bool = False) -> None:
+        """Save the graph and load it again, in this page or a new one: every node is another object."""
+        ids = "Object.entries(foundry.nodes).map(([name, node]) => [name, node.id])"
+        saved = self.page.evaluate(f"() => JSON.stringify([app.graph.serialize(), {ids}])")
+        if new_page:
+            self.open()
+        self.page.evaluate(
+            """async (saved) => {
+              const [graph, ids] = JSON.parse(saved)
+              await foundry.load(graph)
+              foundry.nodes = Object.fromEntries(ids.map(([name, id]) => [name, app.graph.getNodeById(id)]))
+            }""",
+            saved,
+        )
+
+    def build(self, nodes: Nodes, links: Links) -> None:
         """Nodes as name -> (type, position, widget values); links as (from, output number, to, input name)."""
         self.clear()
         for name, (kind, position, values) in nodes.items():
@@ -127,8 +150,7 @@ class Studio:
 
     def set(self, name: str, widget: str, value: Any) -> None:
         """Change a widget the way a user does."""
-        script = "([name, key, value]) => { foundry.nodes[name].widgets.find((w) => w.name === key).value = value }"
-        self.page.evaluate(script, [name, widget, value])
+        self.page.evaluate("args => foundry.set(...args)", [name, widget, value])
 
     def run(self) -> dict[str, Any]:
         """Queue the graph from the page and wait for its end: {outcome, detail, seen}."""
