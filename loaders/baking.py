@@ -1,10 +1,12 @@
-"""A plan baked into a file: what the command line and the demo share."""
+"""A plan baked into a file: what the save node, the command line and the demo share."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+
+import torch
 
 from ..engine.bake import BakeReport, Progress, bake
 from ..engine.errors import FoundryError
@@ -17,7 +19,9 @@ from .shards import find_files
 from .writer import write_safetensors
 
 
-def bake_to_file(plan: Plan, finish: Finish, out: Path, on_step: Progress | None = None) -> tuple[BakeReport, str]:
+def bake_to_file(
+    plan: Plan, finish: Finish, out: Path, on_step: Progress | None = None, device: torch.device | None = None
+) -> tuple[BakeReport, str]:
     """Stream the finished plan into ``out``; returns (report, recipe hash). The model is never held in memory.
 
     An ``out`` that exists is replaced once the new file is complete. Raises FoundryError, LF203 for a plan that would
@@ -30,7 +34,7 @@ def bake_to_file(plan: Plan, finish: Finish, out: Path, on_step: Progress | None
     recipe = plan.recipe(finish.settings(), fingerprint(plan.base.source))
     sha256 = recipe_sha256(recipe)
     with write_safetensors(out, outputs(plan, finish), file_metadata(plan, finish, recipe, sha256)) as sink:
-        report = bake(plan, finish, sink, on_step)
+        report = bake(plan, finish, sink, on_step, device)
     return report, sha256
 
 

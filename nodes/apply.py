@@ -14,7 +14,7 @@ from ..engine.fuse import Term, canonical_key, fused_weight, is_as_trained, make
 from ..engine.plan import Layer, Patch, Plan
 from . import host
 from .common import HIDDEN, StageNode, stage_input
-from .making import baked_model, finished, ledger_of, ready, recipe_of
+from .making import baked_model, finished, ledger_of, ready, recipe_hash
 from .sockets import ANY
 from .sources import plan_of
 
@@ -45,7 +45,7 @@ class FoundryApply(StageNode):
         plan = plan_of(model)
         findings = ready(plan)
         finish = Finish()
-        _, sha256 = recipe_of(plan, finish)
+        sha256 = recipe_hash(plan, finish)
         if how == BAKE:
             result, report = baked_model(plan, finish, sha256)
         else:

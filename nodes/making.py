@@ -13,7 +13,6 @@ from ..engine.finish import Finish, quantization_metadata
 from ..engine.plan import FUSE, STACK, Plan, recipe_sha256
 from ..engine.report import bake_json, bake_sentence, plan_sentences
 from ..engine.rules import check, raise_first
-from ..engine.tensors import TensorSink
 from ..loaders.checkpoints import fingerprint
 from ..loaders.verify import verify
 from . import host
@@ -38,21 +37,15 @@ def ready(plan: Plan) -> tuple[Finding, ...]:
     return findings
 
 
-def recipe_of(plan: Plan, finish: Finish) -> tuple[dict[str, Any], str]:
-    """(recipe, its hash)."""
-    recipe = plan.recipe(finish.settings(), fingerprint(plan.base.source))
-    return recipe, recipe_sha256(recipe)
-
-
-def bake_into(plan: Plan, finish: Finish, sink: TensorSink) -> BakeReport:
-    """Bake with ComfyUI's progress bar, cancel button and device."""
-    return bake(plan, finish, sink, host.progress(), host.compute_device())
+def recipe_hash(plan: Plan, finish: Finish) -> str:
+    """Hash of everything the result depends on."""
+    return recipe_sha256(plan.recipe(finish.settings(), fingerprint(plan.base.source)))
 
 
 def model_from(plan: Plan, finish: Finish, **options: Any) -> tuple[Any, BakeReport]:
     """(a fresh MODEL of the finished plan, report)."""
     sink = StateDict()
-    report = bake_into(plan, finish, sink)
+    report = bake(plan, finish, sink, host.progress(), host.compute_device())
     facts: host.ModelFacts = plan.base.source.facts  # type: ignore[attr-defined]
     return host.build_model(sink.tensors, quantization_metadata(plan, finish), facts.dtype, **options), report
 

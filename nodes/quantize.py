@@ -7,7 +7,7 @@ from typing import Any
 from ..engine.finish import FP8_FORMATS, FP8_MATMUL, FULL_PRECISION, Finish
 from ..engine.quantize import AUTO, parse_keep
 from .common import HIDDEN, StageNode, stage_input
-from .making import baked_model, finished, ready, recipe_of
+from .making import baked_model, finished, ready, recipe_hash
 from .sockets import ANY, QUANTIZED_MODEL
 from .sources import plan_of
 
@@ -41,6 +41,6 @@ class FoundryQuantizeFP8(StageNode):
         findings = ready(plan)
         facts = plan.base.source.facts  # type: ignore[attr-defined]
         finish = Finish(format, None, matmul, parse_keep(keep_high_precision), facts.linears)
-        _, sha256 = recipe_of(plan, finish)
+        sha256 = recipe_hash(plan, finish)
         baked, report = baked_model(plan, finish, sha256)
         return finished(plan, findings, report, sha256, (baked,))

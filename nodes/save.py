@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 
-from ..engine.finish import FP8_FORMATS, Finish, file_metadata, outputs
-from ..loaders.writer import write_safetensors
+from ..engine.finish import FP8_FORMATS, Finish
+from ..loaders.baking import bake_to_file
 from . import host
 from .common import HIDDEN, StageNode, stage_input
-from .making import bake_into, finished, ready, recipe_of
+from .making import finished, ready
 from .sockets import ANY
 from .sources import plan_of
 
@@ -47,8 +47,6 @@ class FoundrySaveModel(StageNode):
         facts = plan.base.source.facts  # type: ignore[attr-defined]
         quantized = format in FP8_FORMATS
         finish = Finish(format if quantized else "none", DTYPES.get(format), linears=facts.linears)
-        recipe, sha256 = recipe_of(plan, finish)
         path = host.output_file(filename_prefix)
-        with write_safetensors(path, outputs(plan, finish), file_metadata(plan, finish, recipe, sha256)) as sink:
-            report = bake_into(plan, finish, sink)
+        report, sha256 = bake_to_file(plan, finish, path, host.progress(), host.compute_device())
         return finished(plan, findings, report, sha256, (str(path),), out=str(path))

@@ -139,7 +139,7 @@ PLACE = """([places, groups]) => {
     group.size = [width, height]
     app.graph.add(group)
   }
-  Object.assign(app.graph.extra, { ds: { scale: 0.6, offset: [60, 120] } })
+  Object.assign(app.canvas.ds, { scale: 0.6, offset: [150, 280] }) // what is seen first when it is opened
 }"""
 SAVE = "async () => JSON.stringify({ workflow: app.graph.serialize(), prompt: (await app.graphToPrompt()).output })"
 SHOW = """async ([x, y, width, height]) => {

@@ -153,12 +153,15 @@ def test_bf16_reports_a_weak_lora_and_does_not_refuse_it():
 
 
 def test_match_training_reports_its_rounding_and_does_not_refuse_it():
-    layer = lora(0.000004, stage=FUSE, rounding=MATCH_TRAINING)
-    (gain,) = gains(a_plan({W: noise((256, 256), 0.02, 1)}, layer))
-    assert gain is not None and abs(gain - 1) > 0.02
+    shape = (64, 16384)  # enough weights that fp8 alone would explain far less than bf16 swallows
+    layer = lora(0.00002, shape, stage=FUSE, rounding=MATCH_TRAINING)
+    (gain,) = gains(a_plan({W: noise(shape, 0.02, 1)}, layer))
+    assert 0.3 < gain < 0.75
+    (once,) = gains(a_plan({W: noise(shape, 0.02, 1)}, lora(0.00002, shape)))
+    assert once == pytest.approx(1.0, abs=0.1)
 
 
-@pytest.mark.parametrize("target", [(0, 0, 128), (0, 128, 128), (0, 256, 128), (1, 32, 96)])
+@pytest.mark.parametrize("target", [(0, 0, 128), (0, 128, 128), (0, 100, 128), (1, 32, 96)])
 def test_slices_are_measured_where_they_land(monkeypatch, target):
     weight = noise((384, 128), 0.02, 1)
     shape = (128, 128) if target[0] == 0 else (384, 96)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -41,6 +42,12 @@ def test_loras_inside_before_the_fusion(stages, expected):
     for finding in check(plan):
         assert finding.severity == "error" and finding.fix and finding.why
         assert "style.safetensors, detail.safetensors was applied" in finding.seen
+
+
+def test_choosing_no_base_lora_is_a_fusion_too():
+    plan = a_case(STACK, applied=("style.safetensors",))
+    assert codes(plan) == [] and codes(replace(plan, vanilla=True)) == ["LF101"]
+    assert codes(replace(a_case(STACK), vanilla=True)) == []
 
 
 @pytest.mark.parametrize("stages", [(), (FUSE,), (STACK,)])

@@ -101,6 +101,12 @@ def overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
 
 
 @every_example
+def test_it_opens_at_its_beginning(name):
+    view = workflow(name)["extra"]["ds"]
+    assert 0.5 <= view["scale"] <= 1 and all(0 < offset < 500 for offset in view["offset"])
+
+
+@every_example
 def test_the_note_names_every_file(name):
     (note,) = [node for node in workflow(name)["nodes"] if node["type"] == NOTE]
     text = note["widgets_values"][0]

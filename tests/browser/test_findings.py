@@ -38,6 +38,25 @@ def test_the_panel_fits_its_node(fresh):
     assert fresh.page.evaluate(overflow) == []
 
 
+def test_the_wheel_over_a_panel_zooms_as_over_the_canvas(fresh):
+    fresh.screenshot("stages")
+    scale = "() => app.canvas.ds.scale"
+    zooms = []
+    left, top = fresh.page.evaluate(
+        "() => { const box = foundry.panel('check').getBoundingClientRect(); return [box.x + 9, box.y + 9] }"
+    )
+    for where in ((300, 900), (left, top)):
+        fresh.page.mouse.move(*where)
+        before = fresh.page.evaluate(scale)
+        fresh.page.mouse.wheel(0, -100)
+        fresh.page.wait_for_function(f"before => ({scale})() !== before", arg=before)
+        fresh.settle()
+        zooms.append(fresh.page.evaluate(scale) / before)
+        fresh.page.mouse.wheel(0, 100)
+        fresh.page.wait_for_function(f"before => Math.abs(({scale})() - before) < 1e-3", arg=before)
+    assert abs(zooms[0] - zooms[1]) < 1e-3
+
+
 def test_nothing_of_it_is_saved_or_posted(fresh):
     """The saved workflow keeps the user's colours and widget values; the prompt has no input of ours."""
     fresh.page.evaluate("() => { foundry.nodes.stack.color = '#123456' }")
