@@ -190,7 +190,7 @@ def _transformer(name: str, width: int, context: int, depth: int, convolution: b
 
 def clip_l(width: int = CLIP_WIDTH, layers: int = CLIP_LAYERS) -> Shapes:
     """The CLIP-L text encoder of SD1.5, names from ``text_model.``; a host takes no other size (246 MB in bf16)."""
-    shapes = {
+    shapes: Shapes = {
         "text_model.embeddings.token_embedding.weight": (CLIP_VOCABULARY, width),
         "text_model.embeddings.position_embedding.weight": (CLIP_POSITIONS, width),
     }

@@ -15,7 +15,8 @@ import torch
 from .errors import FoundryError
 from .fuse import Term
 
-SAMPLE_ROWS = 64
+SAMPLE_ROWS = 64  # of a large weight
+WHOLE_WEIGHT = 1 << 20  # weights up to this size are compared whole
 SIGMAS = 6.0
 SLACK = 0.01
 
@@ -35,7 +36,8 @@ class GainMeter:
         terms: Sequence[tuple[int, Term]],
     ) -> None:
         """Compare ``stored`` with weight + the numbered terms on about 64 rows; both are [out, in, ...]."""
-        rows = torch.arange(0, weight.shape[0], max(1, weight.shape[0] // SAMPLE_ROWS), device=weight.device)
+        step = 1 if weight.numel() <= WHOLE_WEIGHT else max(1, weight.shape[0] // SAMPLE_ROWS)
+        rows = torch.arange(0, weight.shape[0], step, device=weight.device)
         base = weight.flatten(start_dim=1)[rows].to(torch.float64)
         deltas = [(index, delta_rows(term, rows, base)) for index, term in terms]
         error = stored.flatten(start_dim=1)[rows].to(torch.float64) - base - sum(delta for _, delta in deltas)

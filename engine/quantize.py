@@ -41,7 +41,7 @@ FAMILY_RULES = {
     "sd15": LayerRule(r"\.attn[12]\.to_|\.ff\.net\."),
     "sdxl": LayerRule(r"\.attn[12]\.to_|\.ff\.net\."),
 }
-UNKNOWN_FAMILY = LayerRule(r"blocks?\.|layers\.", r"norm|embed|mod|time|final|head|_in\.|_out\.$")
+UNKNOWN_FAMILY = LayerRule(r"blocks?\.|layers\.", r"norm|embed|modulation|_mod\.|adaLN|time|final|head|_in\.|_out\.")
 
 
 def parse_keep(text: str) -> tuple[str, ...]:

@@ -46,11 +46,15 @@ def upstream_models(prompt: Prompt, node_id: str) -> Iterator[tuple[str, object]
 
 
 def lora_of(node: object) -> str | None:
-    """The LoRA a native loader applies to its MODEL, or None."""
+    """The LoRA a loader applies to its MODEL, or None: ``lora_name``, or the first row that is on (rgthree's loader)."""
     inputs = inputs_of(node)
-    is_loader = "lora" in kind_of(node).lower() and "model" in inputs
-    name = inputs.get("lora_name")
-    return name if is_loader and isinstance(name, str) and inputs.get("strength_model", 1.0) != 0 else None
+    if "lora" not in kind_of(node).lower() or "model" not in inputs:
+        return None
+    rows = (row for row in inputs.values() if isinstance(row, Mapping))
+    names = [row.get("lora") for row in rows if row.get("on") and row.get("strength", 1.0) != 0]
+    if inputs.get("strength_model", 1.0) != 0:
+        names.append(inputs.get("lora_name"))
+    return next((name for name in names if isinstance(name, str)), None)
 
 
 def check_order(prompt: Prompt, node_id: str) -> tuple[Finding, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding
-from ..engine.plan import FUSE, ONCE, STACK, Adapter, Base, Coverage, Layer, Patch, Plan, Target
+from ..engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK, Adapter, Base, Coverage, Layer, Patch, Plan, Target
 from ..engine.tensors import TensorInfo
 from .checkpoints import open_checkpoint
 from .documents import Document, Row, resolve_path
@@ -58,7 +58,7 @@ def make_layer(
     if lora.adapters:
         _refuse_misfit(base, lora, fit, coverage, matcher)
         findings += _partial(lora, coverage, _naming_cause(base, lora, matcher))
-        findings += _scales(lora, fit, strength)
+        findings += _scales(lora, fit, strength, rounding == MATCH_TRAINING and stage == FUSE)
     else:
         findings.append(_text_encoder_only(lora, clip_strength))
     return Layer(
@@ -198,9 +198,9 @@ def _partial(lora: LoRAFile, coverage: Coverage, cause: tuple[str, str] | None) 
         yield Finding("LF302", "warning", seen, why, fix, subject=lora.label)
 
 
-def _scales(lora: LoRAFile, fit: Fit, strength: float) -> Iterator[Finding]:
+def _scales(lora: LoRAFile, fit: Fit, strength: float, as_trained: bool) -> Iterator[Finding]:
     """LF305: strength * alpha / rank so small or large that alpha was most likely lost or applied twice."""
-    if strength == 0.0:
+    if strength == 0.0 or (as_trained and "A/B" in lora.info.dialect):  # that trainer knows no alpha
         return
     low, high = SCALES[0] * (1 - SLACK), SCALES[1] * (1 + SLACK)
     scales = {p.adapter.module: abs(strength * p.adapter.scale) for p in fit.patches if p.adapter.scale != 0.0}

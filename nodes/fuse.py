@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..engine.plan import FUSE, MATCH_TRAINING, ONCE
+from ..engine.errors import FoundryError
+from ..engine.plan import FUSE, MATCH_TRAINING, ONCE, Plan
 from ..engine.rules import check, raise_first, wrong_order
 from .common import HIDDEN, StageNode, check_file, file_state, report_plan, stage_input
 from .layers import add_row, apply_to_clip, open_row, with_finding
@@ -70,8 +71,21 @@ class FoundryFuseBaseLoRA(StageNode):
         rows = [*first, *read_stack(lora_stack)]
         plan = replace(plan, vanilla=not rows and not plan.layers)
         raise_first(wrong_order(replace(plan, vanilla=True)))
+        refuse_mixed_rounding(plan, rounding)
         for row in rows:
             lora = open_row(row)
             plan = add_row(plan, lora, row, FUSE, rounding)
             plan = with_finding(plan, apply_to_clip(None, lora, row[2])[1])
         return report_plan(plan, check(plan), (plan,))
+
+
+def refuse_mixed_rounding(plan: Plan, rounding: str) -> None:
+    """FoundryError when base LoRAs already on the plan are rounded otherwise: training knew one rounding for all."""
+    others = [layer.lora.name for layer in plan.stage(FUSE) if layer.rounding != rounding]
+    if others:
+        raise FoundryError(
+            "rounding",
+            f"{', '.join(others)} is fused with another rounding than {rounding!r}.",
+            "A fused base is either rounded as in training or once at the end.",
+            "Set the same rounding on every Fuse Base LoRA.",
+        )

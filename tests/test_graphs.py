@@ -214,3 +214,19 @@ def test_links_and_loras():
     assert lora_of(native("1")) == "style.safetensors" and lora_of(native("1", strength=0)) is None
     assert lora_of({"class_type": "FoundryLoRA", "inputs": {"lora_name": "x"}}) is None  # a row, not a loader
     assert lora_of(node("CheckpointLoader", "1", lora_name="x")) is None
+
+
+def test_rows_of_a_power_lora_loader_count_as_loras():
+    rows = {
+        "lora_1": {"on": False, "lora": "off.safetensors", "strength": 1.0},
+        "lora_2": {"on": True, "lora": "b.safetensors"},
+    }
+    prompt = {
+        "1": {"class_type": "UNETLoader", "inputs": {"unet_name": "x"}},
+        "2": {"class_type": "Power Lora Loader (rgthree)", "inputs": {"model": ["1", 0], **rows}},
+        "3": {"class_type": "FoundryFuseBaseLoRA", "inputs": {"model": ["2", 0]}},
+    }
+    (finding,) = check_order(prompt, "3")
+    assert finding.code == "LF101" and "b.safetensors" in finding.seen
+    rows["lora_2"]["on"] = False
+    assert check_order(prompt, "3") == ()
