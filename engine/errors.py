@@ -12,6 +12,8 @@ class FoundryError(Exception):
     The text alone is enough to act on; no other exception type leaves the pack for bad input.
     """
 
+    __module__ = "lora_foundry"  # ComfyUI names modules by path; a user's folders do not belong into bug reports
+
     def __init__(self, code: str, what: str, why: str = "", fix: str = "") -> None:
         self.code, self.what, self.why, self.fix = code, what, why, fix
         super().__init__(" ".join(part for part in (f"[{code}] {what}", why, fix) if part))

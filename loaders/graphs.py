@@ -46,7 +46,7 @@ def upstream_models(prompt: Prompt, node_id: str) -> Iterator[tuple[str, object]
 
 
 def lora_of(node: object) -> str | None:
-    """The LoRA a loader applies to its MODEL, or None: ``lora_name``, or the first row that is on (rgthree's loader)."""
+    """The LoRA a loader applies to its MODEL, or None: ``lora_name``, or the first row that is on (rgthree)."""
     inputs = inputs_of(node)
     if "lora" not in kind_of(node).lower() or "model" not in inputs:
         return None

@@ -12,6 +12,7 @@ from ..engine.bake import BakeReport
 from ..engine.finish import Finish
 from ..engine.fuse import Term, canonical_key, fused_weight, is_as_trained, make_term, merge_terms
 from ..engine.plan import Layer, Patch, Plan
+from ..engine.report import bake_sentence
 from . import host
 from .common import HIDDEN, StageNode, stage_input
 from .making import baked_model, finished, ledger_of, ready, recipe_hash
@@ -50,7 +51,8 @@ class FoundryApply(StageNode):
             result, report = baked_model(plan, finish, sha256)
         else:
             result, report = patched_model(plan, finish, sha256, host.progress())
-        return finished(plan, findings, report, sha256, (result,), how=how)
+        done = bake_sentence(report) if how == BAKE else f"{report.touched} of {report.tensors} tensors get a patch"
+        return finished(plan, findings, report, sha256, (result,), done, how=how)
 
 
 def patched_model(plan: Plan, finish: Finish, sha256: str, step: Callable[[int, int], None]) -> tuple[Any, BakeReport]:

@@ -75,9 +75,15 @@ def ledger_of(plan: Plan, finish: Finish, sha256: str) -> dict[str, Any]:
 
 
 def finished(
-    plan: Plan, findings: Sequence[Finding], report: BakeReport, sha256: str, result: tuple[Any, ...], **extra: Any
+    plan: Plan,
+    findings: Sequence[Finding],
+    report: BakeReport,
+    sha256: str,
+    result: tuple[Any, ...],
+    done: str = "",
+    **extra: Any,
 ) -> dict[str, Any]:
-    """What a finishing node returns; the report text becomes the last output."""
-    lines = [*plan_sentences(plan, findings, report.gains), bake_sentence(report)]
+    """What a finishing node returns; the report text, which ends with ``done``, becomes the last output."""
+    lines = [*plan_sentences(plan, findings, report.gains), done or bake_sentence(report)]
     data = {**bake_json(plan, findings, report, sha256), **extra}
     return reply((*result, "\n".join(lines)), lines, data)

@@ -56,7 +56,7 @@ export class View {
       (content) => {
         const before = height
         height = Math.min(content + 2, MAX_HEIGHT) + 2 * MARGIN
-        this.fit(height - before)
+        this.fit(before ? height - before : 0) // a loaded node's saved size has room for its panel already
       },
     )
     // serialize twice: the option keeps the widget out of the prompt, its own property out of the workflow

@@ -38,6 +38,20 @@ def test_the_panel_fits_its_node(fresh):
     assert fresh.page.evaluate(overflow) == []
 
 
+def test_saving_and_loading_again_keeps_every_size(fresh):
+    """A node's saved size has room for its panel: loading must not add it a second time."""
+    sizes = "() => Object.fromEntries(Object.entries(foundry.nodes).map(([name, node]) => [name, [...node.size]]))"
+    seen = []
+    for _ in range(3):
+        fresh.load_again()
+        fresh.screenshot("stages")  # brings every node into view, so that each panel is laid out
+        fresh.settle()
+        seen.append(fresh.page.evaluate(sizes))
+    grown = {name: size[1] - seen[0][name][1] for name, size in seen[-1].items()}
+    own_habit = grown["latent"] if fresh.mode == "nodes2" else 0  # 1.32 moves every node there, native ones too
+    assert {name: more for name, more in grown.items() if more > own_habit + 1} == {}
+
+
 def test_the_wheel_over_a_panel_zooms_as_over_the_canvas(fresh):
     fresh.screenshot("stages")
     scale = "() => app.canvas.ds.scale"
