@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from pathlib import Path
@@ -205,3 +206,35 @@ def test_wrappers_and_options_of_the_incoming_model_survive(host):
         seen.append(rig.latent(host.run(graph))["sha256"])
     assert seen[0] == seen[1] != seen[2]
     host.free()
+
+
+def test_a_sharded_folder_gives_the_same_bits_as_one_file(host):
+    lightning, style = loras(host, "wan")
+    weights = tiny.state_dict("wan")
+    names = list(weights)
+    shards = {"wan-00001-of-00002.safetensors": names[::2], "wan-00002-of-00002.safetensors": names[1::2]}
+    for file, held in shards.items():
+        host.add_model("diffusion_models", f"sharded_wan/{file}", {name: weights[name] for name in held})
+    index = {"metadata": {}, "weight_map": {name: file for file, held in shards.items() for name in held}}
+    folder = host.base / "models" / "diffusion_models" / "sharded_wan"
+    (folder / "wan.safetensors.index.json").write_text(json.dumps(index))
+    seen = []
+    for base in (host.tiny("wan"), "sharded_wan"):
+        graph = Graph()
+        plan = stack(graph, fuse(graph, load(graph, base), lightning), style)
+        graph.sample(quantize(graph, plan), "wan")
+        graph.sample(graph.add("FoundryApply", model=plan, how="patches"), "wan", seed=8)
+        entry = host.run(graph)
+        seen.append([out["latent"][0]["sha256"] for out in entry["outputs"].values() if "latent" in out])
+    assert seen[0] == seen[1] and len(seen[0]) == 2
+
+
+def test_an_all_in_one_file_works_as_plain_base_too(host):
+    checkpoint = host.tiny_checkpoint()
+    lora = host.add_model(
+        "loras", "sd15_kohya.safetensors", tiny.lora(tiny.shapes("sd15"), rank=4, prefix="lora_unet_")
+    )
+    graph = Graph()
+    plan = stack(graph, load(graph, checkpoint), lora)
+    graph.sample(quantize(graph, plan), "sd15")
+    assert rig.latent(host.run(graph))["finite"]
