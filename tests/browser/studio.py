@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from browser.graphs import Links, Nodes
 from host import rig
-from playwright.sync_api import Browser, ConsoleMessage, Page
+
+if TYPE_CHECKING:  # installed on first use by tests/install.py
+    from playwright.sync_api import Browser, ConsoleMessage, Page
 
 EXTENSION = f"/extensions/{rig.PACK_FOLDER}"
 SETTINGS = {
