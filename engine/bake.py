@@ -11,15 +11,16 @@ import torch
 
 from .errors import FoundryError
 from .finish import Finish, output_dtype, quantized_names, scale_name
-from .fuse import fused_weight, make_term
+from .fuse import Term, Workspace, fused_blocks, fused_weight, make_term, start_and_terms
 from .gain import GainMeter
 from .memory import peak_rss_bytes
-from .plan import MATCH_TRAINING, Plan
-from .quantize import dequantize, finite_amax, quantize_fp8
+from .plan import MATCH_TRAINING, Layer, Patch, Plan
+from .quantize import finite_amax, quantize_fp8
 from .rules import already_quantized, raise_first
 from .tensors import TensorInfo, TensorSink
 
 Progress = Callable[[int, int], None]
+Pairs = tuple[tuple[Layer, Patch], ...]
 
 
 @dataclass
@@ -79,6 +80,7 @@ class _Job:
         self.slots = {id(layer): index for index, layer in enumerate(plan.layers)}
         self.quantized = set(quantized_names(plan, finish))
         self.meter = GainMeter()
+        self.workspace = Workspace()
         self.report = BakeReport()
 
     def run(self, info: TensorInfo) -> None:
@@ -90,11 +92,12 @@ class _Job:
             self._pass_through(info, weight)
             return
         terms = [make_term(layer, patch, self.device) for layer, patch in pairs]
-        stored = self._finish(info, fused_weight(weight, pairs, terms, self.device))
+        finish = self._quantize if info.name in self.quantized else self._cast
+        stored, scale = finish(info, weight, pairs, terms)
         if pairs:
             self.report.touched += 1
             slots = [self.slots[id(layer)] for layer, _ in pairs]
-            self.meter.measure(weight.to(stored.device), stored, list(zip(slots, terms, strict=True)))
+            self.meter.measure(weight.to(stored.device), stored, list(zip(slots, terms, strict=True)), scale)
 
     def _pass_through(self, info: TensorInfo, weight: torch.Tensor) -> None:
         """Write a tensor nothing touches; a cast that turns its numbers into Inf is refused."""
@@ -103,19 +106,29 @@ class _Job:
             finite_amax(cast, info.name)
         self._write(info.name, cast)
 
-    def _finish(self, info: TensorInfo, total: torch.Tensor) -> torch.Tensor:
-        """Write the finished tensor; returns it as fp32, the way a loader will see it."""
-        dtype = self.finish.fp8
-        if dtype is not None and info.name in self.quantized:
-            codes, scale = quantize_fp8(total, dtype, info.name)
-            self._write(info.name, codes)
-            self._write(scale_name(info.name), scale)
-            self.report.quantized += 1
-            return dequantize(codes, scale)
-        cast = total.to(output_dtype(info, self.finish))
-        finite_amax(cast.to(torch.float32), info.name)
+    def _quantize(
+        self, info: TensorInfo, weight: torch.Tensor, pairs: Pairs, terms: list[Term]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Write codes and scale, taken from the fp32 sum; returns both."""
+        total = fused_weight(weight, pairs, terms, self.device, self.workspace)
+        codes, scale = quantize_fp8(total, self.finish.fp8 or torch.float8_e4m3fn, info.name)
+        self._write(info.name, codes)
+        self._write(scale_name(info.name), scale)
+        self.report.quantized += 1
+        return codes, scale
+
+    def _cast(
+        self, info: TensorInfo, weight: torch.Tensor, pairs: Pairs, terms: list[Term]
+    ) -> tuple[torch.Tensor, None]:
+        """Write the sum, rounded once to its dtype while the block is in cache; returns it."""
+        start, merged = start_and_terms(weight, pairs, terms, self.device)
+        cast = torch.empty(start.shape, dtype=output_dtype(info, self.finish), device=start.device)
+        for rows, block in fused_blocks(start, merged, self.workspace):
+            cast[rows] = block
+        finite_amax(cast, info.name)
+        cast = cast.reshape(weight.shape)
         self._write(info.name, cast)
-        return cast.to(torch.float32)
+        return cast, None
 
     def _write(self, name: str, tensor: torch.Tensor) -> None:
         self.report.bytes_written += tensor.numel() * tensor.dtype.itemsize

@@ -5,7 +5,8 @@ delta = strength * (alpha / rank) * up @ down, with up [out, rank] and down [ran
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,6 +16,21 @@ from .plan import FUSE, MATCH_TRAINING, Layer, Patch
 
 TRAINING_DTYPE = torch.bfloat16
 WHOLE = slice(None)
+BLOCK = 3 << 18  # elements of a row block: 3 MB of fp32
+
+
+class Workspace:
+    """One fp32 buffer per device that grows to the largest tensor asked for and is used again for the next."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[torch.device, torch.Tensor] = {}
+
+    def take(self, shape: Sequence[int], device: torch.device) -> torch.Tensor:
+        """An fp32 tensor of this shape with any content; it shares its memory with all others taken on the device."""
+        size = math.prod(shape)
+        if device not in self._buffers or self._buffers[device].numel() < size:
+            self._buffers[device] = torch.empty(size, dtype=torch.float32, device=device)
+        return self._buffers[device][:size].view(*shape)
 
 
 @dataclass(frozen=True)
@@ -108,15 +124,15 @@ def canonical_key(pair: tuple[tuple[Layer, Patch], Term]) -> tuple[str, float, s
     return (*layer.order_key(), patch.adapter.module)
 
 
-def fused_weight(
+def start_and_terms(
     weight: torch.Tensor,
     pairs: Sequence[tuple[Layer, Patch]],
     terms: Sequence[Term],
     device: torch.device | None = None,
-) -> torch.Tensor:
-    """weight + all deltas as a fresh fp32 tensor of the weight's shape; ``weight`` itself is never changed.
+) -> tuple[torch.Tensor, list[Term]]:
+    """(what the fp32 sum starts from as [out, in * kh * kw], the terms that join it, one per place).
 
-    ``terms[i]`` is ``make_term(*pairs[i])``. ``match training`` layers come first, in listed order.
+    ``match training`` layers are already in the start, in listed order; ``terms[i]`` is ``make_term(*pairs[i])``.
     """
     start = weight.to(device).flatten(start_dim=1) if weight.ndim > 1 else weight.to(device)
     trained = [pair for pair in pairs if is_as_trained(pair[0])]
@@ -124,8 +140,50 @@ def fused_weight(
         start = start.to(TRAINING_DTYPE, copy=True)
         for layer, patch in trained:
             add_as_trained(start, layer, patch)
-    total = start.to(torch.float32, copy=True)
     additive = [(pair, term) for pair, term in zip(pairs, terms, strict=True) if not is_as_trained(pair[0])]
-    for term in merge_terms([term for _, term in sorted(additive, key=canonical_key)]):
-        total[term.rows, term.columns].addmm_(term.up, term.down)
+    return start, merge_terms([term for _, term in sorted(additive, key=canonical_key)])
+
+
+def row_blocks(tensor: torch.Tensor) -> Iterator[slice]:
+    """Rows that are worked on together: few enough that their fp32 sum stays in the core's cache; all on a GPU."""
+    rows, columns = tensor.shape[0], max(1, tensor[:1].numel())
+    step = max(1, BLOCK // columns) if tensor.device.type == "cpu" else max(1, rows)
+    return (slice(first, min(first + step, rows)) for first in range(0, rows, step))
+
+
+def fused_blocks(
+    start: torch.Tensor, terms: Sequence[Term], workspace: Workspace
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """(rows, start + all terms there in fp32), block by block; the block is overwritten by the next one."""
+    for rows in row_blocks(start):
+        block = workspace.take(start[rows].shape, start.device)
+        yield rows, add_rows(block.copy_(start[rows]), rows, terms)
+
+
+def add_rows(block: torch.Tensor, rows: slice, terms: Sequence[Term]) -> torch.Tensor:
+    """Add to ``block``, the rows ``rows`` of a weight, what each term has there."""
+    for term in terms:
+        offset = term.rows.start or 0
+        first, stop = max(rows.start, offset), min(rows.stop, offset + term.up.shape[0])
+        if first < stop:
+            part = block[first - rows.start : stop - rows.start, term.columns]
+            part.addmm_(term.up[first - offset : stop - offset], term.down)
+    return block
+
+
+def fused_weight(
+    weight: torch.Tensor,
+    pairs: Sequence[tuple[Layer, Patch]],
+    terms: Sequence[Term],
+    device: torch.device | None = None,
+    workspace: Workspace | None = None,
+) -> torch.Tensor:
+    """weight + all deltas in fp32, of the weight's shape; ``weight`` itself is never changed.
+
+    The result is fresh memory, or with a ``workspace`` a buffer that its next user overwrites.
+    """
+    start, merged = start_and_terms(weight, pairs, terms, device)
+    total = (workspace or Workspace()).take(start.shape, start.device)
+    for rows in row_blocks(start):
+        add_rows(total[rows].copy_(start[rows]), rows, merged)
     return total.reshape(weight.shape)

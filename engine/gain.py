@@ -34,13 +34,14 @@ class GainMeter:
         weight: torch.Tensor,
         stored: torch.Tensor,
         terms: Sequence[tuple[int, Term]],
+        scale: torch.Tensor | None = None,
     ) -> None:
         """Compare ``stored`` with weight + the numbered terms on about 64 rows; both are [out, in, ...]."""
         step = 1 if weight.numel() <= WHOLE_WEIGHT else max(1, weight.shape[0] // SAMPLE_ROWS)
         rows = torch.arange(0, weight.shape[0], step, device=weight.device)
         base = weight.flatten(start_dim=1)[rows].to(torch.float64)
         deltas = [(index, delta_rows(term, rows, base)) for index, term in terms]
-        error = stored.flatten(start_dim=1)[rows].to(torch.float64) - base - sum(delta for _, delta in deltas)
+        error = read_rows(stored, rows, scale) - base - sum(delta for _, delta in deltas)
         for index, delta in deltas:
             self._add(self.aligned, index, (error * delta).sum())
             self._add(self.energy, index, (delta * delta).sum())
@@ -70,6 +71,13 @@ class GainMeter:
                 "The result would not be the model you asked for, so it was not kept.",
                 "Please report this with the recipe; finishing without quantization should work.",
             )
+
+
+def read_rows(stored: torch.Tensor, rows: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+    """Rows of a stored weight in fp64, as a loader reads them: codes times scale where there is one."""
+    flat = stored.flatten(start_dim=1)
+    flat = flat.view(torch.uint8)[rows].view(stored.dtype) if stored.dtype.itemsize == 1 else flat[rows]
+    return flat.to(torch.float32).mul(1.0 if scale is None else scale).to(torch.float64)
 
 
 def delta_rows(term: Term, rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

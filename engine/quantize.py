@@ -5,6 +5,7 @@ scale = amax / fp8_max, codes = round_to_nearest(weight / scale). An all-zero we
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from .errors import FoundryError
+from .fuse import row_blocks
 from .tensors import TensorInfo
 
 FP8_MAX = {torch.float8_e4m3fn: 448.0, torch.float8_e5m2: 57344.0}
@@ -41,7 +43,7 @@ FAMILY_RULES = {
     "sd15": LayerRule(r"\.attn[12]\.to_|\.ff\.net\."),
     "sdxl": LayerRule(r"\.attn[12]\.to_|\.ff\.net\."),
 }
-UNKNOWN_FAMILY = LayerRule(r"blocks?\.|layers\.", r"norm|embed|modulation|_mod\.|adaLN|time|final|head|_in\.|_out\.")
+UNKNOWN_FAMILY = LayerRule(r"blocks?\.|layers\.", r"norm|embed|modulation|_mod\.|adaLN|time|final|head")
 
 
 def parse_keep(text: str) -> tuple[str, ...]:
@@ -89,9 +91,11 @@ def quantize_fp8(
     weight: torch.Tensor, dtype: torch.dtype = torch.float8_e4m3fn, name: str = "weight"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(codes of the weight's shape, fp32 scalar scale) from an fp32 weight; refuses NaN and Inf by name."""
-    amax = finite_amax(weight, name)
-    scale = fp8_scale(amax, dtype)
-    return (weight / scale).to(dtype), scale
+    scale = fp8_scale(finite_amax(weight, name), dtype)
+    codes = torch.empty(weight.shape, dtype=dtype, device=weight.device)
+    for rows in row_blocks(weight) if weight.ndim else ():
+        codes[rows] = (weight[rows] / scale).to(dtype)
+    return codes, scale
 
 
 def dequantize(codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -105,7 +109,7 @@ def finite_amax(weight: torch.Tensor, name: str) -> torch.Tensor:
         return torch.zeros((), dtype=torch.float32, device=weight.device)
     low, high = torch.aminmax(weight)
     amax = torch.maximum(low.abs(), high.abs())
-    if not torch.isfinite(amax):
+    if not math.isfinite(amax.item()):
         bad = int((~torch.isfinite(weight)).sum())
         raise FoundryError(
             "LF304",
