@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from .finish import Finish, output_dtype, quantized_names, scale_name
 from .fuse import Term, Workspace, fused_blocks, fused_weight, make_term, start_and_terms
 from .gain import GainMeter
 from .memory import peak_rss_bytes
+from .pipeline import WriteBehind, read_in_order
 from .plan import MATCH_TRAINING, Layer, Patch, Plan
 from .quantize import finite_amax, quantize_fp8
 from .rules import already_quantized, raise_first
@@ -55,12 +57,16 @@ def bake(
     """
     raise_first(already_quantized(plan))
     started = time.perf_counter()
-    job = _Job(plan, finish, sink, device)
     infos = list(plan.base.source.tensors.values())
-    for done, info in enumerate(infos):
-        if on_step is not None:
-            on_step(done, len(infos))
-        job.run(info)
+    with ExitStack() as opened:
+        weights = opened.enter_context(closing(read_in_order(plan.base.source, [info.name for info in infos])))
+        if getattr(sink, "on_disk", False):
+            sink = opened.enter_context(WriteBehind(sink))
+        job = _Job(plan, finish, sink, device)
+        for done, info in enumerate(infos):
+            if on_step is not None:
+                on_step(done, len(infos))
+            job.run(info, next(weights))
     if on_step is not None:
         on_step(len(infos), len(infos))
     job.check()
@@ -83,8 +89,7 @@ class _Job:
         self.workspace = Workspace()
         self.report = BakeReport()
 
-    def run(self, info: TensorInfo) -> None:
-        weight = self.plan.base.source.read(info.name)
+    def run(self, info: TensorInfo, weight: torch.Tensor) -> None:
         pairs = self.work.get(info.name, ())
         self.report.tensors += 1
         self.report.bytes_read += info.nbytes

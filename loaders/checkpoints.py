@@ -43,6 +43,8 @@ class FileSource:
     A file that is replaced or cut after its header was read is a FoundryError at the next read, never other weights.
     """
 
+    on_disk = True
+
     def __init__(self, *paths: Path, label: str | None = None) -> None:
         self.label = label or paths[0].name
         self.headers = tuple(read_header(path) for path in paths)
@@ -92,6 +94,8 @@ class Checkpoint:
     ``prefix`` is what was taken off the names; ``quantized`` says in words how the weights are stored when that is not
     plain floating point, as far as the header tells, else None.
     """
+
+    on_disk = True
 
     def __init__(self, source: FileSource) -> None:
         self.source, self.label = source, source.label

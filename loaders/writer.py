@@ -79,6 +79,8 @@ def layout(entries: Sequence[TensorInfo], metadata: Mapping[str, str]) -> tuple[
 class _Sink:
     """Takes tensors in any order and puts each where the layout says."""
 
+    on_disk = True
+
     def __init__(self, file: io.FileIO, path: Path, size: int, missing: dict[str, tuple[TensorInfo, int]]) -> None:
         self._file, self._path, self._size, self._missing = file, path, size, missing
 

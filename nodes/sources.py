@@ -21,6 +21,7 @@ from . import host
 class BaseFile:
     """A checkpoint under the names the host's model has; read on demand, nothing held."""
 
+    on_disk = True
     model: Any = None  # a file carries no wrappers or options over
 
     def __init__(self, checkpoint: Checkpoint, path: Path, kind: str) -> None:
