@@ -118,7 +118,7 @@ class Host:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    def _wait_until_ready(self, timeout: float = 300) -> None:
+    def _wait_until_ready(self, timeout: float = 600) -> None:
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
             assert self.process.poll() is None, f"ComfyUI ended while starting:\n{self.tail()}"
