@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, closing
@@ -27,7 +28,10 @@ Pairs = tuple[tuple[Layer, Patch], ...]
 
 @dataclass
 class BakeReport:
-    """What a bake did. ``gains`` has one entry per layer of the plan (None: that layer touched nothing)."""
+    """What a bake did and how good it is; errors are rms of rounding error over rms of the exact weights.
+
+    ``gains`` has one entry per layer of the plan (None: that layer touched nothing).
+    """
 
     tensors: int = 0
     touched: int = 0
@@ -37,10 +41,17 @@ class BakeReport:
     bytes_written: int = 0
     seconds: float = 0.0
     peak_rss_bytes: int = 0
+    relative_error: float | None = None
+    worst_layers: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Counts, bytes, seconds and peak RSS as plain numbers (gains go with their LoRAs)."""
-        return {key: value for key, value in vars(self).items() if key != "gains"}
+        """Counts, errors, bytes, seconds and peak RSS as plain numbers (gains go with their LoRAs)."""
+        return {**{key: value for key, value in vars(self).items() if key != "gains"}, "sqnr_db": self.sqnr_db}
+
+    @property
+    def sqnr_db(self) -> float | None:
+        """Signal to rounding noise of all changed and quantized weights, in dB."""
+        return -20 * math.log10(self.relative_error) if self.relative_error else None
 
 
 def bake(
@@ -72,6 +83,7 @@ def bake(
     job.check()
     report = job.report
     report.gains = [job.meter.gain(job.slots[id(layer)]) for layer in plan.layers]
+    report.relative_error, report.worst_layers = job.meter.relative_error(), job.meter.worst()
     report.seconds = time.perf_counter() - started
     report.peak_rss_bytes = peak_rss_bytes()
     return report
@@ -99,10 +111,9 @@ class _Job:
         terms = [make_term(layer, patch, self.device) for layer, patch in pairs]
         finish = self._quantize if info.name in self.quantized else self._cast
         stored, scale = finish(info, weight, pairs, terms)
-        if pairs:
-            self.report.touched += 1
-            slots = [self.slots[id(layer)] for layer, _ in pairs]
-            self.meter.measure(weight.to(stored.device), stored, list(zip(slots, terms, strict=True)), scale)
+        self.report.touched += bool(pairs)
+        numbered = [(self.slots[id(layer)], term) for (layer, _), term in zip(pairs, terms, strict=True)]
+        self.meter.measure(weight.to(stored.device), stored, numbered, scale, info.name)
 
     def _pass_through(self, info: TensorInfo, weight: torch.Tensor) -> None:
         """Write a tensor nothing touches; a cast that turns its numbers into Inf is refused."""

@@ -1,4 +1,6 @@
-"""How much of each LoRA survived a bake: gain = <stored - base, delta> / <delta, delta>, on a sample of rows.
+"""How good a bake is, on a sample of rows: its relative error, and how much of each LoRA survived.
+
+gain = <stored - base, delta> / <delta, delta>.
 
 With e = stored - exact, the gain of one LoRA is 1 + <e, d> / <d, d>. Rounding alone moves it by about
 sqrt(sum e^2 d^2) / sum d^2, which shrinks with the number of weights: that is the tolerance a bake is held to.
@@ -23,8 +25,10 @@ SLACK = 0.01
 
 @dataclass
 class GainMeter:
-    """Sums over the sampled rows, one slot per layer."""
+    """Sums over the sampled rows: of each weight, and for each layer in its slot."""
 
+    noise: dict[str, float] = field(default_factory=dict)  # by weight: sum of squared errors, and of exact values
+    signal: dict[str, float] = field(default_factory=dict)
     aligned: dict[int, float] = field(default_factory=dict)
     energy: dict[int, float] = field(default_factory=dict)
     spread: dict[int, float] = field(default_factory=dict)
@@ -35,13 +39,17 @@ class GainMeter:
         stored: torch.Tensor,
         terms: Sequence[tuple[int, Term]],
         scale: torch.Tensor | None = None,
+        name: str = "weight",
     ) -> None:
         """Compare ``stored`` with weight + the numbered terms on about 64 rows; both are [out, in, ...]."""
         step = 1 if weight.numel() <= WHOLE_WEIGHT else max(1, weight.shape[0] // SAMPLE_ROWS)
         rows = torch.arange(0, weight.shape[0], step, device=weight.device)
         base = weight.flatten(start_dim=1)[rows].to(torch.float64)
         deltas = [(index, delta_rows(term, rows, base)) for index, term in terms]
-        error = read_rows(stored, rows, scale) - base - sum(delta for _, delta in deltas)
+        exact = base + sum(delta for _, delta in deltas)
+        error = read_rows(stored, rows, scale) - exact
+        share = weight.shape[0] / max(1, len(rows))
+        self.noise[name], self.signal[name] = (float(x.square().sum()) * share for x in (error, exact))
         for index, delta in deltas:
             self._add(self.aligned, index, (error * delta).sum())
             self._add(self.energy, index, (delta * delta).sum())
@@ -55,6 +63,16 @@ class GainMeter:
         """Gain of one layer, or None when nothing of it was sampled."""
         energy = self.energy.get(index, 0.0)
         return 1.0 + self.aligned[index] / energy if energy > 0 else None
+
+    def relative_error(self) -> float | None:
+        """rms of the rounding error over rms of the exact weights, of all weights together."""
+        signal = sum(self.signal.values())
+        return math.sqrt(sum(self.noise.values()) / signal) if signal > 0 else None
+
+    def worst(self, count: int = 5) -> dict[str, float]:
+        """The weights with the largest relative error, worst first."""
+        errors = {name: math.sqrt(self.noise[name] / signal) for name, signal in self.signal.items() if signal > 0}
+        return dict(sorted(errors.items(), key=lambda item: -item[1])[:count])
 
     def tolerance(self, index: int) -> float:
         """How far from 1 rounding alone may move this gain."""

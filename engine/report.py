@@ -81,8 +81,9 @@ def plan_sentences(plan: Plan, findings: Iterable[Finding], gains: Sequence[floa
 
 
 def bake_sentence(report: BakeReport) -> str:
-    """``12 of 40 tensors changed, 10 quantized, 3.2 MB read, 1.6 MB written, 0.1 s``."""
+    """``12 of 40 tensors changed, 10 quantized, weights off by 2.65% (31.5 dB), 3.2 MB read, ...``."""
+    error = "" if report.sqnr_db is None else f"weights off by {report.relative_error:.2%} ({report.sqnr_db:.1f} dB), "
     return (
-        f"{report.touched} of {report.tensors} tensors changed, {report.quantized} quantized, "
+        f"{report.touched} of {report.tensors} tensors changed, {report.quantized} quantized, {error}"
         f"{report.bytes_read / 1e6:.1f} MB read, {report.bytes_written / 1e6:.1f} MB written, {report.seconds:.1f} s"
     )

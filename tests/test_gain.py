@@ -227,3 +227,23 @@ def test_sampling_takes_about_64_rows_of_large_weights(monkeypatch):
     meter = GainMeter()
     meter.measure(weight, spoilt, [(0, term)])
     assert meter.gain(0) == pytest.approx(1.0, abs=1e-4)
+
+
+def test_relative_error_is_that_of_all_quantized_weights_touched_or_not():
+    values = {W: noise((256, 256), 0.02, 1), "blocks.1.self_attn.q.weight": noise((256, 256), 0.5, 2)}
+    sink = Collected()
+    report = bake(a_plan(values, lora(0.0005)), FP8, sink)
+    layer = lora(0.0005)
+    exact = {name: value.double() for name, value in values.items()}
+    exact[W] = exact[W] + full_delta(layer)
+    stored = {name: sink.values[name].double() * float(sink.values[name + "_scale"]) for name in values}
+    noise_energy = sum(float((stored[name] - exact[name]).square().sum()) for name in values)
+    wanted = (noise_energy / sum(float(value.square().sum()) for value in exact.values())) ** 0.5
+    assert report.relative_error == pytest.approx(wanted, rel=1e-6)
+    assert report.sqnr_db == pytest.approx(31.5, abs=0.3)
+    assert set(report.worst_layers) == set(values)
+
+
+def test_a_lossless_bake_has_no_error():
+    report = bake(a_plan({W: noise((64, 64), 0.02, 1)}), Finish("none", torch.float32), Collected())
+    assert report.relative_error is None and report.sqnr_db is None and report.worst_layers == {}

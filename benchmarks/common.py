@@ -1,0 +1,76 @@
+"""What the benchmarks share: CPU time of interleaved runs, in-memory plans, and a ComfyUI to compare with."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from lora_foundry.comfyui import find_tree
+from lora_foundry.engine.plan import STACK, Adapter, Base, Coverage, Layer, LoRAInfo, Patch, Plan, Target
+from lora_foundry.engine.tensors import TensorInfo
+
+WEIGHT = "blocks.0.linear.weight"
+
+
+class Memory:
+    """A TensorSource over a dict."""
+
+    label = "memory"
+
+    def __init__(self, values: dict[str, torch.Tensor]) -> None:
+        self.values = values
+        self.tensors = {name: TensorInfo(name, value.dtype, tuple(value.shape)) for name, value in values.items()}
+
+    def read(self, name: str) -> torch.Tensor:
+        """The tensor itself."""
+        return self.values[name]
+
+
+class Discard:
+    """A sink that forgets: what is timed is the work, not the keeping."""
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        """Nothing."""
+
+
+def plan_of(weight: torch.Tensor, factors: Sequence[tuple[torch.Tensor, torch.Tensor, float]], copies: int) -> Plan:
+    """A plan of ``copies`` times the same weight and (up, down, strength) LoRAs on each, everything in memory."""
+    names = [f"blocks.{number}.linear.weight" for number in range(copies)]
+    plan = Plan(Base("memory", None, Memory(dict.fromkeys(names, weight))))
+    for number, (up, down, strength) in enumerate(factors):
+        parts = (("up", "up"), ("down", "down"))
+        shape = (up.shape[0], down.shape[1])
+        patches = tuple(Patch(Adapter(name, "lora", parts, down.shape[0], shape), Target(name)) for name in names)
+        source = Memory({"up": up, "down": down})
+        info = LoRAInfo(f"{number}", f"{number:064x}", "down/up")
+        plan = plan.add(Layer(STACK, info, strength, patches, Coverage(copies, copies), factors=source))
+    return plan
+
+
+def cpu_ms(*jobs: Callable[[], object], rounds: int = 5) -> list[float]:
+    """Best CPU time in ms of each job; they take turns, so that a busy machine is busy for all of them."""
+    best = [float("inf")] * len(jobs)
+    for _ in range(rounds):
+        for number, job in enumerate(jobs):
+            start = time.process_time()
+            job()
+            best[number] = min(best[number], 1e3 * (time.process_time() - start))
+    return best
+
+
+def enter_host() -> Path:
+    """Make ``comfy`` importable; returns the ComfyUI tree (COMFYUI_PATH, or the one tests/install.py installs)."""
+    tree = Path(os.environ["COMFYUI_PATH"]) if os.environ.get("COMFYUI_PATH") else find_tree()
+    if tree is None:
+        sys.exit("needs a ComfyUI: set COMFYUI_PATH, or run: python tests/install.py host")
+    os.chdir(tree)
+    sys.path.insert(0, str(tree))
+    sys.argv = ["main.py", "--cpu"]
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    return tree
