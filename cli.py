@@ -37,6 +37,8 @@ class Refused(Exception):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. No FoundryError and no OSError leaves it."""
+    # Threads that spin while they wait take the cores from reading and writing: 6 times the time on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     harden(sys.stdout, sys.stderr)
@@ -236,13 +238,14 @@ def _dtype(name: str | None) -> Any:
 
 def _print_layers(plan: Plan, gains: Sequence[float | None] = ()) -> None:
     from .engine.report import layers_json
+    from .loaders.header import shown
 
     family = plan.base.family or "family not recognised"
     print(f"base   {plan.base.name} ({family})" + (", no base LoRA by choice" if plan.vanilla else ""))
     rows = [
         (
             layer["stage"],
-            layer["path"],
+            shown(layer["path"], 60),
             f"{layer['weight']:g}",
             f"{layer['matched']} of {layer['modules']}",
             span(*layer["scale"]) if layer["scale"] else "-",
@@ -251,7 +254,9 @@ def _print_layers(plan: Plan, gains: Sequence[float | None] = ()) -> None:
         )
         for layer in layers_json(plan, gains)
     ]
-    print(table(rows, ("stage", "LoRA", "weight", "modules", "scale", "dialect", "kept")) if rows else "no LoRA")
+    columns = ("stage", "LoRA", "weight", "modules", "scale", "dialect", "kept")
+    shown_columns = len(columns) if gains else -1  # before a bake nothing can be said about what is kept
+    print(table([row[:shown_columns] for row in rows], columns[:shown_columns]) if rows else "no LoRA")
 
 
 def _print_findings(findings: Iterable[Finding]) -> None:

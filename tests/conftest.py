@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: host, browser and tests share two cores
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRE = os.environ.get("LORA_FOUNDRY_REQUIRE_HOST", "") not in ("", "0")
 

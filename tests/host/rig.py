@@ -85,7 +85,7 @@ def environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     if os.environ.get("COMFYUI_PATH") and python() == sys.executable and not importlib.util.find_spec("torchaudio"):
         kept["PYTHONPATH"] = str(HERE / "shims")
-    return {**kept, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
+    return {**kept, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 class Host:
