@@ -241,7 +241,7 @@ def _print_layers(plan: Plan, gains: Sequence[float | None] = ()) -> None:
     from .loaders.header import shown
 
     family = plan.base.family or "family not recognised"
-    print(f"base   {plan.base.name} ({family})" + (", no base LoRA by choice" if plan.vanilla else ""))
+    print(f"base   {shown(plan.base.name)} ({family})" + (", no base LoRA by choice" if plan.vanilla else ""))
     rows = [
         (
             layer["stage"],
@@ -255,8 +255,8 @@ def _print_layers(plan: Plan, gains: Sequence[float | None] = ()) -> None:
         for layer in layers_json(plan, gains)
     ]
     columns = ("stage", "LoRA", "weight", "modules", "scale", "dialect", "kept")
-    shown_columns = len(columns) if gains else -1  # before a bake nothing can be said about what is kept
-    print(table([row[:shown_columns] for row in rows], columns[:shown_columns]) if rows else "no LoRA")
+    end = len(columns) if gains else -1  # before a bake nothing is known of what is kept
+    print(table([row[:end] for row in rows], columns[:end]) if rows else "no LoRA")
 
 
 def _print_findings(findings: Iterable[Finding]) -> None:
@@ -279,7 +279,7 @@ def _facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
             value = ", ".join(f"{count} x {dtype}" for dtype, count in value.items())
         elif isinstance(value, list):
             value = f"{len(value)} files, first {value[0]}" if len(value) > 1 else value[0]
-        rows.append((name.replace("_", " "), str(value)))
+        rows.append((name.replace("_", " "), shown(str(value), 400)))
     if facts.get("made_by"):
         rows += _recipe(facts["made_by"])
     return rows + [(f"metadata {shown(key, 40)}", shown(text, 100)) for key, text in facts["metadata"].items()]

@@ -100,6 +100,7 @@ class _Job:
         self.meter = GainMeter()
         self.workspace = Workspace()
         self.report = BakeReport()
+        self.changed = False
 
     def run(self, info: TensorInfo, weight: torch.Tensor) -> None:
         pairs = self.work.get(info.name, ())
@@ -112,6 +113,7 @@ class _Job:
         finish = self._quantize if info.name in self.quantized else self._cast
         stored, scale = finish(info, weight, pairs, terms)
         self.report.touched += bool(pairs)
+        self.changed = self.changed or (bool(pairs) and not _same(weight, stored))
         numbered = [(self.slots[id(layer)], term) for (layer, _), term in zip(pairs, terms, strict=True)]
         self.meter.measure(weight.to(stored.device), stored, numbered, scale, info.name)
 
@@ -152,10 +154,18 @@ class _Job:
 
     def check(self) -> None:
         """A bake that changed nothing, or lost a LoRA beyond what rounding explains, is an error."""
-        if self.work and self.report.touched == 0:
-            raise FoundryError("LF203", "No tensor of the base was changed.", fix="Check the LoRAs with inspect.")
+        gains = [self.meter.gain(index) for index in range(len(self.plan.layers))]
+        cancelled = any(gain is not None and gain > 0.5 for gain in gains)  # +1 and -1: each is there in full
+        if self.work and not self.changed and not cancelled:
+            why = "The LoRAs are all zeros, or too weak for the dtype of the result."
+            raise FoundryError("LF203", "No tensor of the base was changed.", why, "Check the LoRAs and their weights.")
         if self.finish.fp8 is None:  # rounding to bf16 can swallow a weak LoRA; that is reported, not refused
             return
         for index, layer in enumerate(self.plan.layers):
             if layer.rounding != MATCH_TRAINING:
                 self.meter.require(index, layer.lora.name)
+
+
+def _same(weight: torch.Tensor, stored: torch.Tensor) -> bool:
+    """Whether a result is the base's own tensor again."""
+    return weight.dtype == stored.dtype and torch.equal(weight.to(stored.device), stored)

@@ -60,9 +60,9 @@ class GainMeter:
         slot[index] = slot.get(index, 0.0) + float(value)
 
     def gain(self, index: int) -> float | None:
-        """Gain of one layer, or None when nothing of it was sampled."""
+        """Gain of one layer, or None when nothing of it was sampled, or so little that rounding drowns the number."""
         energy = self.energy.get(index, 0.0)
-        return 1.0 + self.aligned[index] / energy if energy > 0 else None
+        return 1.0 + self.aligned[index] / energy if energy > 0 and self.tolerance(index) < 1.0 else None
 
     def relative_error(self) -> float | None:
         """rms of the rounding error over rms of the exact weights, of all weights together."""

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 
 def peak_rss_bytes() -> int:
     """Highest resident set size of this process so far, in bytes; 0 where the system does not tell."""
+    if peak := _linux_peak():
+        return peak
     try:
         import resource
     except ImportError:  # Windows
         return _windows_peak()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return int(peak if sys.platform == "darwin" else peak * 1024)
+
+
+def _linux_peak() -> int:
+    """From /proc, because getrusage on Linux also counts the program that started this one."""
+    try:
+        lines = Path("/proc/self/status").read_bytes().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(b"VmHWM:")), 0)
 
 
 def _windows_peak() -> int:

@@ -88,7 +88,10 @@ class LoRAInfo:
 
 @dataclass(frozen=True)
 class Layer:
-    """One LoRA at one strength in one stage. ``factors`` reads the LoRA's tensors by their names in the file."""
+    """One LoRA at one strength in one stage. ``factors`` reads the LoRA's tensors by their names in the file.
+
+    ``path`` is the file as a document names it; it is for reports and no part of the recipe.
+    """
 
     stage: str
     lora: LoRAInfo
@@ -99,6 +102,7 @@ class Layer:
     clip_strength: float = 0.0
     findings: tuple[Finding, ...] = ()
     factors: TensorSource | None = field(default=None, compare=False, repr=False)
+    path: str = ""
 
     def order_key(self) -> tuple[str, float]:
         """What the fp32 sum is sorted by, so that listing order changes no bit."""

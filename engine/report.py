@@ -16,7 +16,7 @@ def layer_json(layer: Layer, gain: float | None = None) -> dict[str, Any]:
     scales = [effective_scale(layer, patch) for patch in layer.patches]
     coverage = layer.coverage.to_json()
     return {
-        "path": layer.lora.name,
+        "path": layer.path or layer.lora.name,
         "sha256": layer.lora.sha256,
         "stage": layer.stage,
         "weight": layer.strength,

@@ -16,7 +16,7 @@ from ..engine.rules import check, raise_first
 from .checkpoints import fingerprint
 from .documents import Document, resolve_path
 from .shards import find_files
-from .writer import write_safetensors
+from .writer import check_target, write_safetensors
 
 
 def bake_to_file(
@@ -39,7 +39,11 @@ def bake_to_file(
 
 
 def refuse_input(out: Path, doc: Document) -> None:
-    """FoundryError when ``out`` is a file the document reads, whether its row is on or off. Nothing is read."""
+    """FoundryError when ``out`` cannot be written, or is a file the document reads, be its row on or off.
+
+    No file is read: a wrong name is told at once, not after gigabytes were hashed.
+    """
+    check_target(out)
     if not out.exists():
         return
     for path in input_files(doc):

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..engine.errors import FoundryError
 from ..engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK
-from .header import disk_errors, regular_file, shown
+from .header import SUFFIXES, disk_errors, regular_file, shown
 from .text import MAX_TEXT, decode, document_error, parse_text
 
 MAX_WEIGHT = 10.0
@@ -54,6 +54,9 @@ class Document:
 def load_document(path: Path) -> Document:
     """Read a stack document from a YAML or JSON file of at most 1 MB. Raises FoundryError ``file`` or ``document``."""
     regular_file(path)
+    if path.suffix.lower() in SUFFIXES:
+        fix = "Write a YAML file that names it: `base: FILE` for a model, `stack: [FILE]` for a LoRA."
+        raise document_error(path.name, "it holds weights and is no stack document", fix)
     with disk_errors(path), path.open("rb") as file:
         data = file.read(MAX_TEXT + 1)
     return replace(parse_document(parse_text(decode(data, path.name), path.name), path.name), folder=path.parent)

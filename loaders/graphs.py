@@ -13,6 +13,7 @@ from ..engine.findings import Finding, worst_first
 Prompt = Mapping[str, Mapping[str, Any]]
 FUSE_NODE, STACK_NODE, VALIDATOR_NODE = "FoundryFuseBaseLoRA", "FoundryStackLoRAs", "FoundryStackValidator"
 QUANTIZE_NODE = "FoundryQuantizeFP8"
+NO_LORA = ("", "none")  # what loaders and stackers of other packs hold where nothing is chosen
 
 
 def inputs_of(node: object) -> Mapping[str, Any]:
@@ -54,7 +55,7 @@ def lora_of(node: object) -> str | None:
     names = [row.get("lora") for row in rows if row.get("on") and row.get("strength", 1.0) != 0]
     if inputs.get("strength_model", 1.0) != 0:
         names.append(inputs.get("lora_name"))
-    return next((name for name in names if isinstance(name, str)), None)
+    return next((name for name in names if isinstance(name, str) and name.strip().lower() not in NO_LORA), None)
 
 
 def check_order(prompt: Prompt, node_id: str) -> tuple[Finding, ...]:

@@ -103,7 +103,7 @@ def regular_file(path: Path) -> os.stat_result:
     except ValueError as error:  # a NUL in the name
         raise file_error(path, "is not a possible file name") from error
     if not stat.S_ISREG(state.st_mode):
-        _refuse(path, "is not a regular file", "Name the .safetensors file itself.")
+        _refuse(path, "is not a regular file", "Name the file itself.")
     return state
 
 

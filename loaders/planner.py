@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..engine.errors import FoundryError
@@ -69,7 +69,7 @@ def make_layer(
 def plan_document(doc: Document, matcher_for: MatcherFor = BaseNames, on_error: OnError | None = None) -> Plan:
     """The plan of a stack document: its base, the fuse rows, the stack rows, in order; ``on: false`` is skipped.
 
-    A document has no CLIP: text-encoder parts are counted in the coverage and not used. A row that cannot be planned
+    A document has no CLIP: text-encoder parts are not used, and a note says so. A row that cannot be planned
     raises; with ``on_error`` it is handed over and left out instead, so that all of them can be told at once.
     """
     if doc.base is None:
@@ -86,7 +86,9 @@ def plan_document(doc: Document, matcher_for: MatcherFor = BaseNames, on_error: 
             file = resolve_path(row.path, doc.folder, Path.exists)
             if file not in files:
                 files[file] = open_lora(file)
-            plan = plan.add(make_layer(base, files[file], stage, row.weight, matcher, rounding))
+            layer = make_layer(base, files[file], stage, row.weight, matcher, rounding)
+            findings = (*layer.findings, *_left_out(files[file]))
+            plan = plan.add(replace(layer, path=row.path, findings=findings))
         except FoundryError as error:
             if on_error is None:
                 raise
@@ -220,6 +222,13 @@ def _text_encoder_only(lora: LoRAFile, clip_strength: float) -> Finding:
     if clip_strength == 0.0:
         raise FoundryError("LF301", seen, "Nothing of it applies here.", "Use it in the stack, with a CLIP wired in.")
     return Finding("LF302", "note", seen, "It changes the CLIP and no weight of the model.", subject=lora.label)
+
+
+def _left_out(lora: LoRAFile) -> Iterator[Finding]:
+    if lora.text_encoder:
+        seen = f"{lora.label}: {len(lora.text_encoder)} text-encoder modules are left out: a document has no CLIP."
+        why, fix = "The prompt will be read as without this LoRA.", "In ComfyUI, Stack LoRAs gives them to a CLIP."
+        yield Finding("LF302", "note", seen, why, fix, subject=lora.label)
 
 
 def _some(names: tuple[str, ...] | list[str]) -> str:

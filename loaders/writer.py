@@ -36,7 +36,7 @@ def write_safetensors(path: Path, entries: Sequence[TensorInfo], metadata: Mappi
     """
     header, offsets = layout(entries, metadata)
     size = len(header) + sum(info.nbytes for info in entries)
-    _check_target(path, size)
+    check_target(path, size)
     temp = path.with_name(f".lora_foundry-{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
     try:
         with _writing(path, size):
@@ -124,7 +124,7 @@ def _writing(path: Path, size: int) -> Iterator[None]:
         raise file_error(path, what, fix) from error
 
 
-def _check_target(path: Path, size: int) -> None:
+def check_target(path: Path, size: int = 0) -> None:
     """Refuse before the first byte what cannot succeed; sweep up after writers that were killed."""
     if path.suffix.lower() not in SUFFIXES:
         raise file_error(path, "would not be read by any loader", f"Let the name end in {SUFFIXES[0]}.")

@@ -234,6 +234,13 @@ def test_file_that_is_no_text_or_too_much_is_refused(content, says, tmp_path):
         load_document(write(tmp_path, content))
 
 
+def test_weights_in_place_of_a_document_are_named_as_such(tmp_path):
+    with pytest.raises(FoundryError, match="style.safetensors: it holds weights.*stack: "):
+        load_document(write(tmp_path, bytes(100), "style.safetensors"))
+    with pytest.raises(FoundryError, match="not a regular file. Name the file itself"):
+        load_document(tmp_path)
+
+
 def test_without_pyyaml_json_works_and_yaml_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(text_module, "yaml", None)
     assert load_document(write(tmp_path, '{"base": "a"}')).base == "a"

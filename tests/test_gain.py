@@ -247,3 +247,7 @@ def test_relative_error_is_that_of_all_quantized_weights_touched_or_not():
 def test_a_lossless_bake_has_no_error():
     report = bake(a_plan({W: noise((64, 64), 0.02, 1)}), Finish("none", torch.float32), Collected())
     assert report.relative_error is None and report.sqnr_db is None and report.worst_layers == {}
+
+
+def test_a_gain_that_is_only_noise_is_not_shown():
+    assert gains(a_plan({W: noise((256, 256), 0.02, 1)}, lora(2e-9))) == [None]

@@ -212,6 +212,7 @@ def test_links_and_loras():
     ) == [("model", "1")]
     assert list(links({})) == []
     assert lora_of(native("1")) == "style.safetensors" and lora_of(native("1", strength=0)) is None
+    assert lora_of(native("1", lora="None")) is None  # nothing is chosen
     assert lora_of({"class_type": "FoundryLoRA", "inputs": {"lora_name": "x"}}) is None  # a row, not a loader
     assert lora_of(node("CheckpointLoader", "1", lora_name="x")) is None
 

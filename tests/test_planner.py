@@ -280,6 +280,18 @@ def test_a_document_becomes_a_plan(folder):
     assert plan_document(a_document(folder, vanilla=True)).vanilla
 
 
+def test_a_document_says_what_it_leaves_out(folder):
+    """There is no CLIP, so text-encoder parts have no place; that is no secret."""
+    both = pair("lora_unet_blocks_0_ffn_2", 8, 8) | pair("lora_te_text_model_encoder_layers_0_mlp_fc1")
+    save_file(both, folder / "both.safetensors")
+    rows = (Row("both.safetensors"), Row("style.safetensors"))
+    first, second = plan_document(a_document(folder, stack=rows)).layers
+    found = [finding for finding in first.findings if finding.code == "LF302"]
+    assert [finding.severity for finding in found] == ["note"]
+    assert "1 text-encoder modules are left out" in found[0].seen
+    assert second.findings == ()
+
+
 def test_documents_that_cannot_be_planned(folder):
     with pytest.raises(FoundryError, match="names no base"):
         plan_document(Document(base=None, fuse=(), stack=(), quantize="none", rounding=ONCE, folder=folder))
