@@ -66,8 +66,9 @@ def quantized_names(plan: Plan, finish: Finish) -> tuple[str, ...]:
 
 
 def output_dtype(info: TensorInfo, finish: Finish) -> torch.dtype:
-    """Dtype of a tensor that is not quantized."""
-    return finish.dtype if finish.dtype is not None and info.dtype.is_floating_point else info.dtype
+    """Dtype of a tensor that is not quantized; a single number is a setting (sigma_min ...) and stays as it is."""
+    is_weight = info.dtype.is_floating_point and info.shape != ()
+    return finish.dtype if finish.dtype is not None and is_weight else info.dtype
 
 
 def scale_name(weight: str) -> str:

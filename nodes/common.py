@@ -37,8 +37,8 @@ class FoundryNode:
 
 
 def check_file(name: Any, *kinds: str) -> str | None:
-    """Why a typed-in file name cannot be used, or None; either slash will do, for workflows travel."""
-    if not isinstance(name, str):
+    """Why a typed-in file name cannot be used, or None (a linked one is not known yet); either slash will do."""
+    if name is None:
         return None
     try:
         host.find_file(name, *kinds)

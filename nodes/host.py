@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import comfy.lora
+import comfy.model_base
 import comfy.model_detection
 import comfy.model_management
 import comfy.model_patcher
@@ -43,11 +44,16 @@ def model_files(*kinds: str) -> list[str]:
 
 def find_file(name: str, *kinds: str) -> Path:
     """The file of that name inside ComfyUI's folders of these kinds; either slash is understood."""
-    for spelling in dict.fromkeys((name, name.replace("\\", "/"))):
+    return locate(name, *kinds)[0]
+
+
+def locate(name: str, *kinds: str) -> tuple[Path, str]:
+    """(path, kind of folder) of the file; FoundryError ``file`` for a missing one, and for a name that is no text."""
+    for spelling in dict.fromkeys((name, name.replace("\\", "/"))) if isinstance(name, str) else ():
         for kind in kinds:
             path = folder_paths.get_full_path(kind, spelling)
             if path is not None:
-                return Path(path)
+                return Path(path), kind
     raise FoundryError(
         "file",
         f"{name!r} is not in the folder{'s' * (len(kinds) > 1)} {', '.join(kinds)}.",
@@ -72,10 +78,7 @@ def find_base(name: str, *kinds: str) -> tuple[Path, str]:
         for root in map(Path, folder_paths.get_folder_paths("diffusion_models")):
             if (root / name).is_dir():
                 return root / name, "diffusion_models"
-    kinds = kinds or BASE_KINDS
-    path = find_file(name, *kinds)
-    kind = next(kind for kind in kinds if folder_paths.get_full_path(kind, name.replace("\\", "/")) == str(path))
-    return path, kind
+    return locate(name, *(kinds or BASE_KINDS))
 
 
 def files_of(name: str, *kinds: str) -> list[Path]:
@@ -181,6 +184,25 @@ def model_facts(model: Any) -> ModelFacts:
     )
 
 
+def sampling_markers(model: Any) -> dict[str, torch.Tensor]:
+    """The tensors beside an SDXL network by which ComfyUI knows how it samples; a loaded MODEL no longer holds them.
+
+    What ``SDXL.model_type`` of comfy/supported_models.py asks for, as its own checkpoint saver writes it.
+    """
+    if not isinstance(model.model, comfy.model_base.SDXL):
+        return {}
+    kind, settings = model.model.model_type.name, model.model.model_config.sampling_settings
+    if kind == "V_PREDICTION":
+        return {name: torch.empty(0) for name in ("v_pred", "ztsnr")[: 2 if settings.get("zsnr") else 1]}
+    if kind == "V_PREDICTION_EDM":
+        ends = ("sigma_max", "sigma_min")
+        return {f"edm_vpred.{end}": torch.tensor(float(settings[end])) for end in ends if end in settings}
+    if kind == "EDM":
+        latents = model.model.latent_format
+        return {"edm_mean": latents.latents_mean, "edm_std": latents.latents_std}
+    return {}
+
+
 def target_of(entry: Any) -> Target | None:
     """A value of the host's key map as a Target with a bare name; None for what is not part of the diffusion model."""
     key, piece, function = (*entry, None, None)[:3] if isinstance(entry, tuple) else (entry, None, None)
@@ -203,11 +225,14 @@ class ModelWeights:
         self.label = f"MODEL ({type(model.model).__name__})"
         self.facts = model_facts(model)
         self._keys = {key.removeprefix(NET): value for key, value in model.get_key_patches(NET).items()}
-        weights = ((name, entry[0][0]) for name, entry in self._keys.items())
-        self.tensors = {name: TensorInfo(name, weight.dtype, tuple(weight.shape)) for name, weight in weights}
+        self._markers = sampling_markers(model)
+        weights = {**{name: entry[0][0] for name, entry in self._keys.items()}, **self._markers}
+        self.tensors = {name: TensorInfo(name, weight.dtype, tuple(weight.shape)) for name, weight in weights.items()}
 
     def read(self, name: str) -> torch.Tensor:
         """The original weight; in fp32 with the MODEL's own patches added where it has some."""
+        if name in self._markers:
+            return self._markers[name]
         (weight, convert), *patches = self._keys[name]
         if not patches:
             return convert(weight, inplace=False).detach()  # type: ignore[no-any-return]
@@ -260,6 +285,17 @@ def refuse_compiled(model: Any) -> None:
             "TorchCompileModel stands before this stage.",
             "It holds on to the unfused weights, so the result would not be used.",
             "Put TorchCompileModel after the last LoRA Foundry node.",
+        )
+
+
+def refuse_bypassed(model: Any) -> None:
+    """FoundryError for LoRAs that a bypass loader (0.28 on) computes beside the weights: a bake would lose them."""
+    if any("bypass" in str(key) for key in getattr(model, "injections", {})):
+        raise FoundryError(
+            "host",
+            "A bypass LoRA loader stands before this stage.",
+            "Its LoRA is no part of the weights, so the result would be without it.",
+            "Put that LoRA into the LoRA stack, or its loader after the last LoRA Foundry node.",
         )
 
 

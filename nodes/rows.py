@@ -7,12 +7,12 @@ from typing import Any
 
 from ..engine.errors import FoundryError
 from ..loaders.documents import parse_rows
+from ..loaders.graphs import NO_LORA
 from . import host
 from .common import FoundryNode, check_file, file_state
 from .sockets import LORA_STACK, check_links
 
 STRENGTH = {"default": 1.0, "min": -10.0, "max": 10.0, "step": 0.01}
-NO_LORA = ("", "none")
 
 
 class StackRow(tuple[str, float, float]):
@@ -21,22 +21,29 @@ class StackRow(tuple[str, float, float]):
     def __new__(cls, name: str, model_strength: float, clip_strength: float) -> StackRow:
         return super().__new__(cls, (name, model_strength, clip_strength))
 
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        """Lets other packs copy and pickle a stack."""
+        return tuple(self)
+
 
 def read_stack(stack: Iterable[Any] | None) -> list[StackRow]:
     """The rows of a LORA_STACK from any pack; rows without a LoRA or without strength are left out."""
-    rows: list[StackRow] = []
-    for number, row in enumerate(stack or (), 1):
-        if not isinstance(row, (tuple, list)) or len(row) < 2 or not isinstance(row[0], str):
-            raise FoundryError(
-                "stack",
-                f"Row {number} of the LoRA stack is {row!r}.",
-                fix="It must be (name, strength, clip strength).",
-            )
-        name, model_strength = row[0], float(row[1])
-        clip_strength = float(row[2]) if len(row) > 2 else model_strength
-        if name.strip().lower() not in NO_LORA and (model_strength or clip_strength):
-            rows.append(StackRow(name, model_strength, clip_strength))
-    return rows
+    if not isinstance(stack, list | tuple | None):
+        raise FoundryError("stack", f"The LoRA stack is {stack!r}.", fix="It must be a list of rows.")
+    rows = (read_row(row, number) for number, row in enumerate(stack or (), 1))
+    return [row for row in rows if row is not None and (row[1] or row[2])]
+
+
+def read_row(row: Any, number: int) -> StackRow | None:
+    """A row of 2 or 3 (and more) fields, or None when it names no LoRA; FoundryError ``stack`` for anything else."""
+    try:
+        name, model_strength, clip_strength = (None, 0, 0) if row is None else (*row, row[1])[:3]
+        if name is None or name.strip().lower() in NO_LORA:
+            return None
+        return StackRow(name, float(model_strength), float(clip_strength))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        fix = "It must be (name, strength, clip strength)."
+        raise FoundryError("stack", f"Row {number} of the LoRA stack is {row!r}.", fix=fix) from error
 
 
 def lora_choices() -> list[str]:

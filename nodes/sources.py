@@ -30,12 +30,8 @@ class BaseFile:
         self.facts = host.file_facts(checkpoint)
         to_model = {file_name: model_name for model_name, file_name in self.facts.names.items()}
         self._files = {to_model.get(name, name): name for name in checkpoint.tensors}
-
-    @property
-    def tensors(self) -> Mapping[str, TensorInfo]:
-        """Every tensor by the host's name, in file order."""
-        infos = self.checkpoint.tensors
-        return {name: replace(infos[file_name], name=name) for name, file_name in self._files.items()}
+        infos = checkpoint.tensors
+        self.tensors = {name: replace(infos[file_name], name=name) for name, file_name in self._files.items()}
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor in its stored dtype."""
@@ -83,6 +79,7 @@ def plan_of(value: Any) -> Plan:
         return value
     host.require_native(value)
     host.refuse_compiled(value)
+    host.refuse_bypassed(value)
     name = f"MODEL ({type(value.model).__name__})"
     quantized = host.quantized_as(value)
     raise_first(already_quantized(Plan(Base(name, None, _Nothing(), quantized))))

@@ -138,3 +138,9 @@ def test_settings_are_plain_data():
     settings = Finish("float8_e4m3fn", torch.bfloat16, FP8_MATMUL, ("auto", "x")).settings()
     assert settings == {"format": "float8_e4m3fn", "dtype": "bfloat16", "matmul": "fp8", "keep": ["auto", "x"]}
     assert json.loads(json.dumps(Finish().settings()))["dtype"] is None
+
+
+def test_a_single_number_is_a_setting_and_keeps_its_dtype():
+    values = {"blocks.0.self_attn.q.weight": torch.zeros(16, 16), "edm_vpred.sigma_min": torch.tensor(0.002)}
+    entries = {entry.name: entry.dtype for entry in outputs(a_plan(values), Finish("none", torch.bfloat16))}
+    assert entries == {"blocks.0.self_attn.q.weight": torch.bfloat16, "edm_vpred.sigma_min": torch.float32}

@@ -139,3 +139,57 @@ def test_deltas_equal_the_hosts_own(inprocess, files):
     seen = inprocess(deltas, *files)
     assert seen["ours"] == seen["host"] > 5
     assert seen["worst"] < 1e-5
+
+
+def bypassed(base):
+    import comfy.sd
+    from lora_foundry.engine.errors import FoundryError
+    from lora_foundry.nodes import sources
+
+    model = comfy.sd.load_diffusion_model(base)
+    model.set_injections("bypass_lora", [])  # the key of LoraLoaderBypassModelOnly
+    try:
+        sources.plan_of(model)
+    except FoundryError as error:
+        return str(error)
+
+
+def test_a_bypass_lora_before_a_stage_is_refused(inprocess, files):
+    assert "bypass" in inprocess(bypassed, files[0])
+
+
+def markers(kinds):
+    """The tensors a MODEL's source adds for how it samples, by kind, and whether a fresh detection understands them."""
+    import comfy.supported_models
+    import torch
+    from lora_foundry.nodes import host
+
+    config = {"disable_unet_model_creation": True, "in_channels": 4, "adm_in_channels": 2816}
+
+    class Patcher:
+        def __init__(self, tensors):
+            self.model = comfy.supported_models.SDXL(config).get_model(tensors)
+
+    def about(patcher):
+        sampling = patcher.model.model_sampling
+        return patcher.model.model_type.name, float(sampling.sigma_max), type(patcher.model.latent_format).__name__
+
+    seen = {}
+    for kind, names in kinds.items():
+        first = Patcher({name: torch.tensor(value) for name, value in names.items()})
+        again = Patcher(host.sampling_markers(first))
+        seen[kind] = [about(first)[0], sorted(host.sampling_markers(first)), about(first) == about(again)]
+    return seen
+
+
+def test_a_model_remembers_how_it_samples(inprocess):
+    """v-prediction and EDM are marked by tensors beside the network, which a loaded MODEL no longer holds."""
+    edm = {"edm_vpred.sigma_max": 120.0, "edm_vpred.sigma_min": 0.002}
+    kinds = {
+        "EPS": {},
+        "V_PREDICTION": {"v_pred": [], "ztsnr": []},
+        "V_PREDICTION_EDM": edm,
+        "EDM": {"edm_mean": [0.0], "edm_std": [1.0]},
+    }
+    seen = inprocess(markers, kinds)
+    assert seen == {kind: [kind, sorted(names), True] for kind, names in kinds.items()}

@@ -80,6 +80,14 @@ def test_a_missing_lora_is_http_400(host, names):
     assert "missing.safetensors" in refused(host, graph)
 
 
+@pytest.mark.parametrize("name", [5, {"content": "x"}])
+def test_a_name_that_is_no_text_is_http_400(host, names, name):
+    for base, lora in ((names[0], name), (name, names[1])):
+        graph = Graph()
+        graph.sample(quantize(graph, fuse(graph, load(graph, base), lora)), "wan")
+        assert "is not in the folder" in refused(host, graph)
+
+
 def test_a_backslash_in_a_shared_workflow_still_finds_the_file(host, names):
     name = host.add_model(
         "loras", "sub/style.safetensors", tiny.lora(tiny.shapes("wan"), rank=4, prefix="diffusion_model.")
@@ -174,6 +182,45 @@ def test_an_already_patched_model_may_be_stacked_on(host, names):
     from host.foundry import relative
 
     assert relative(rig.latent_tensor(seen), rig.latent_tensor(host.run(exact))) < 1e-5
+
+
+def test_our_stack_can_be_copied_by_other_packs(inprocess):
+    def copied() -> list:
+        import copy
+        import pickle
+
+        from lora_foundry.nodes.rows import StackRow
+
+        row = StackRow("a", 0.5, 0.25)
+        return [copy.deepcopy(row), copy.copy(row), pickle.loads(pickle.dumps(row))]
+
+    assert inprocess(copied) == [["a", 0.5, 0.25]] * 3
+
+
+def test_rows_of_any_pack_are_read_or_refused_in_one_sentence(inprocess):
+    def read(stacks: dict) -> dict:
+        from lora_foundry.engine.errors import FoundryError
+        from lora_foundry.nodes.rows import read_stack
+
+        seen = {}
+        for name, rows in stacks.items():
+            try:
+                seen[name] = read_stack(rows)
+            except FoundryError as error:
+                seen[name] = error.code
+        return seen
+
+    empty = [None, [None, 1.0, 1.0], ["None", 1.0, 1.0], ["a", 0.0, 0.0]]
+    bad = {
+        "text": "a",
+        "number": 5,
+        "short": [["a"]],
+        "clip": [["a", 0.5, None]],
+        "words": [["a", "much"]],
+        "name": [[5, 1]],
+    }
+    seen = inprocess(read, {"good": [*empty, ["a", 0.5], ["b", 1, 0.25, "more"]], "nothing": None, **bad})
+    assert seen == {"good": [["a", 0.5, 0.5], ["b", 1.0, 0.25]], "nothing": [], **dict.fromkeys(bad, "stack")}
 
 
 def test_a_stack_of_another_pack_plugs_in(host, names):
