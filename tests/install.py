@@ -47,7 +47,7 @@ def install_browser() -> None:
         _pip("playwright")
     if find_executable() is None:
         _run("apt-get", "update", "-qq")
-        _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium")
+        _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium", "fonts-liberation")
 
 
 def find_browser() -> Path | None:
