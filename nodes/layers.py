@@ -34,13 +34,13 @@ def apply_to_clip(clip: Any, lora: LoRAFile, strength: float) -> tuple[Any, Find
         return None, clip_finding(
             lora, "note", f"{count} text-encoder modules of {lora.info.name} are left out: no CLIP is wired."
         )
+    lora.verify()
     tensors = {name: lora.read(name) for name in lora.text_encoder_tensors()}
     patched, reached = host.patch_clip(clip, tensors, strength)
-    if reached:
+    if reached >= count:
         return patched, None
-    return clip, clip_finding(
-        lora, "warning", f"None of the {count} text-encoder modules of {lora.info.name} fits this CLIP."
-    )
+    seen = f"{reached} of {count} text-encoder modules of {lora.info.name} fit this CLIP."
+    return patched, clip_finding(lora, "warning", seen)
 
 
 def clip_finding(lora: LoRAFile, severity: str, seen: str) -> Finding:
@@ -49,7 +49,7 @@ def clip_finding(lora: LoRAFile, severity: str, seen: str) -> Finding:
         "LF302",
         severity,
         seen,
-        "The prompt will be read as without this LoRA.",
+        "The prompt will be read without them.",
         "Wire the CLIP that belongs to the base into Stack LoRAs and on to the prompts.",
         subject=lora.info.name,
     )

@@ -169,6 +169,11 @@ def test_an_all_in_one_checkpoint_with_text_encoder_loras(host):
 
     (with_text, plan), (without, _), (unwired, plan_unwired) = image(1.0, True), image(0.0, True), image(1.0, False)
     assert report(with_text, plan)["findings"] == []
+    odd = tiny.lora({"text_model.encoder.layers.99.mlp.fc1.weight": (3072, 768)}, rank=8, alpha=4, prefix="lora_te_")
+    host.add_model("loras", name, {**unet, **text, **odd})
+    partly, plan_partly = image(1.0, True)
+    assert "12 of 13 text-encoder modules" in report(partly, plan_partly)["findings"][0]["seen"]
+    assert rig.latent(partly)["sha256"] == rig.latent(with_text)["sha256"]
     assert rig.latent(with_text)["sha256"] != rig.latent(without)["sha256"] == rig.latent(unwired)["sha256"]
     assert "no CLIP is wired" in report(unwired, plan_unwired)["findings"][0]["seen"]
     assert any("images" in seen for seen in with_text["outputs"].values())
