@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from lora_foundry.loaders.graphs import check_order, links, lora_of, upstream_models
 
@@ -189,21 +187,16 @@ def test_a_diamond_is_walked_once():
     assert len(list(upstream_models({"1": UNET, **merges}, "59"))) == 58
 
 
-def test_a_large_workflow_takes_no_time():
+def test_every_node_of_a_large_workflow_is_visited_once():
     """400 nodes in a row above the stage, each with a dozen other inputs, and as many beside them."""
     prompt = {"0": UNET}
     for number in range(1, 401):
         prompt[str(number)] = node("PatchModel", str(number - 1), **{f"x{i}": ["0", i] for i in range(12)})
         prompt[f"b{number}"] = node("KSampler", "0", seed=number)
     prompt |= {"1": native("0"), "end": fuse("400")}
-    best = min(_timed(prompt) for _ in range(3))
-    assert best < 0.1
-
-
-def _timed(prompt):
-    started = time.perf_counter()
     assert codes(prompt, "end") == ["LF101"]
-    return time.perf_counter() - started
+    visited = [source for source, _ in upstream_models(prompt, "end")]
+    assert len(visited) == len(set(visited)) == 401
 
 
 def test_links_and_loras():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 import pytest
@@ -48,16 +47,11 @@ def test_names_may_be_sft_or_upper_case(tmp_path):
         assert read_header(write(tmp_path, GOOD, name)).tensors
 
 
-def test_two_thousand_tensors_take_a_few_milliseconds(tmp_path):
-    names = (f"transformer_blocks.{i // 30}.attn.add_{i % 30}_proj.weight" for i in range(2000))
+def test_two_thousand_tensors_are_read_in_file_order(tmp_path):
+    names = [f"transformer_blocks.{i // 30}.attn.add_{i % 30}_proj.weight" for i in range(2000)]
     header = {name: tensor(4 * i, 4 * i + 4, shape=[1, 1]) for i, name in enumerate(names)}
     path = write(tmp_path, pack(header, bytes(8000)))
-    times = []
-    for _ in range(5):
-        start = time.process_time()
-        read_header(path)
-        times.append(time.process_time() - start)
-    assert min(times) < 0.1
+    assert list(read_header(path).tensors) == names
 
 
 def test_permission_denied_is_a_foundry_error(tmp_path, monkeypatch):
