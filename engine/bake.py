@@ -1,57 +1,86 @@
-"""The bake: read each weight once, add all deltas in fp32, finish it (keep, cast or quantize), hand it to a sink."""
+"""The bake: read each weight once, add all deltas in fp32, finish it (keep, cast or quantize), hand it to a sink.
+
+Several results on one base share the reading. What an earlier result already holds is copied from it.
+"""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
-from .errors import FoundryError
-from .finish import Finish, output_dtype, quantized_names, scale_name
-from .fuse import Term, Workspace, fused_blocks, fused_weight, make_term, start_and_terms
-from .gain import GainMeter
-from .memory import peak_rss_bytes
-from .pipeline import WriteBehind, read_in_order
-from .plan import MATCH_TRAINING, Layer, Patch, Plan
-from .quantize import finite_amax, quantize_fp8
+from .finish import Finish
+from .gain import Measure
+from .job import Job
+from .memory import AUTO, LOW, LOWEST, choose_memory, peak_rss_bytes
+from .pipeline import Outlet, Read, Reused, WriteBehind, read_in_order, reader_of
+from .plan import Plan
+from .reuse import Previous
 from .rules import already_quantized, raise_first
-from .tensors import TensorInfo, TensorSink
+from .streams import Download, Upload
+from .tensors import Reader, TensorInfo, TensorSink
 
 Progress = Callable[[int, int], None]
-Pairs = tuple[tuple[Layer, Patch], ...]
+WORST = 5
 
 
 @dataclass
 class BakeReport:
     """What a bake did and how good it is; errors are rms of rounding error over rms of the exact weights.
 
-    ``gains`` has one entry per layer of the plan (None: that layer touched nothing).
+    ``gains`` has one entry per layer of the plan (None: that layer touched nothing); ``layers`` is the relative error
+    of every weight that was changed or quantized, worst first; ``measures`` is what it all was worked out from.
     """
 
     tensors: int = 0
     touched: int = 0
     quantized: int = 0
+    reused: int = 0
     gains: list[float | None] = field(default_factory=list)
     bytes_read: int = 0
     bytes_written: int = 0
     seconds: float = 0.0
     peak_rss_bytes: int = 0
     relative_error: float | None = None
-    worst_layers: dict[str, float] = field(default_factory=dict)
+    layers: dict[str, float] = field(default_factory=dict)
+    measures: dict[str, Measure] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Counts, errors, bytes, seconds and peak RSS as plain numbers (gains go with their LoRAs)."""
-        return {**{key: value for key, value in vars(self).items() if key != "gains"}, "sqnr_db": self.sqnr_db}
+        numbers = {key: value for key, value in vars(self).items() if key not in ("gains", "layers", "measures")}
+        layers = {name: {"relative_error": error, "sqnr_db": decibel(error)} for name, error in self.layers.items()}
+        return {**numbers, "sqnr_db": self.sqnr_db, "worst_layers": self.worst_layers, "layers": layers}
 
     @property
     def sqnr_db(self) -> float | None:
         """Signal to rounding noise of all changed and quantized weights, in dB."""
-        return -20 * math.log10(self.relative_error) if self.relative_error else None
+        return decibel(self.relative_error)
+
+    @property
+    def worst_layers(self) -> dict[str, float]:
+        """The weights with the largest relative error, worst first."""
+        return dict(list(self.layers.items())[:WORST])
+
+
+def decibel(error: float | None) -> float | None:
+    """Signal to noise of a relative error, in dB; None for no error at all."""
+    return -20 * math.log10(error) if error else None
+
+
+@dataclass(frozen=True)
+class Order:
+    """One result that is wanted; tensors whose ``keys`` are those of ``previous`` are copied from there."""
+
+    plan: Plan
+    finish: Finish
+    sink: TensorSink
+    previous: Previous | None = None
+    keys: dict[str, str] = field(default_factory=dict)
 
 
 def bake(
@@ -60,112 +89,108 @@ def bake(
     sink: TensorSink,
     on_step: Progress | None = None,
     device: torch.device | None = None,
+    memory: str = AUTO,
 ) -> BakeReport:
-    """Compute every tensor of ``finish.outputs(plan)`` in order and give it to ``sink``.
+    """Compute every tensor of ``finish.outputs(plan)`` in order and give it to ``sink``; see ``bake_all``."""
+    return bake_all([Order(plan, finish, sink)], on_step, device, memory)[0]
+
+
+def bake_all(
+    orders: Sequence[Order],
+    on_step: Progress | None = None,
+    device: torch.device | None = None,
+    memory: str = AUTO,
+    mmap: bool | None = None,
+) -> list[BakeReport]:
+    """Bake several results on one and the same base, reading it once; one report each.
 
     ``on_step(done, total)`` is called before each tensor; it may raise to cancel. ``device`` is where the maths runs.
+    ``memory`` bounds what is held: ``auto`` a few tensors, ``low`` one tensor, ``lowest`` one block of rows. ``mmap``:
+    None maps files where that is safe, False never.
     Raises FoundryError for a quantized base (LF201), NaN or Inf in a result (LF304), an effect that got lost (LF203).
     """
-    raise_first(already_quantized(plan))
+    for order in orders:
+        raise_first(already_quantized(order.plan))
+    source = orders[0].plan.base.source
+    infos = list(source.tensors.values())
+    memory = choose_memory(memory, infos)
     started = time.perf_counter()
-    infos = list(plan.base.source.tensors.values())
     with ExitStack() as opened:
-        weights = opened.enter_context(closing(read_in_order(plan.base.source, [info.name for info in infos])))
-        if getattr(sink, "on_disk", False):
-            sink = opened.enter_context(WriteBehind(sink))
-        job = _Job(plan, finish, sink, device)
+        base = opened.enter_context(reader_of(source, mmap))
+        jobs = [_open(order, opened, device, memory, mmap) for order in orders]
+        reads = _reads(infos, jobs, base, whole=memory != LOWEST)
+        cuda = device is not None and device.type == "cuda"
+        ahead = memory == AUTO and (cuda or bool(getattr(source, "on_disk", False)))
+        place = Upload(device) if device is not None and cuda else None
+        stream = opened.enter_context(closing(read_in_order(reads, ahead, place)))
         for done, info in enumerate(infos):
             if on_step is not None:
                 on_step(done, len(infos))
-            job.run(info, next(weights))
+            _one(info, jobs, base, stream, memory)
     if on_step is not None:
         on_step(len(infos), len(infos))
+    return [_told(job, time.perf_counter() - started) for job in jobs]
+
+
+def recall(order: Order) -> BakeReport:
+    """The report of a result that is there already: all of it is taken over from ``order.previous``, nothing read."""
+    job = Job(order, Outlet(order.sink), None, None, keep_sum=True)
+    for info in order.plan.base.source.tensors.values():
+        job.take_over(info)
+    return _told(job, 0.0)
+
+
+def _open(order: Order, opened: ExitStack, device: torch.device | None, memory: str, mmap: bool | None) -> Job:
+    """A job with its outlet, and with the reader of the earlier result it may copy from."""
+    sink: TensorSink = order.sink
+    outlet: type[Outlet] = Outlet
+    cuda = device is not None and device.type == "cuda"
+    if device is not None and cuda:
+        sink, outlet = Download(sink, device), WriteBehind
+    elif getattr(sink, "on_disk", False):
+        outlet = WriteBehind if memory == AUTO else Reused
+    previous = None
+    if order.previous is not None:
+        previous = opened.enter_context(reader_of(order.previous.source, mmap))
+    return Job(order, opened.enter_context(outlet(sink)), previous, device, keep_sum=memory == AUTO)
+
+
+def _reads(infos: Sequence[TensorInfo], jobs: Sequence[Job], base: Reader, whole: bool) -> Iterator[Read]:
+    """What is read, in the order ``_one`` asks for it: a weight once, then its copies from earlier results."""
+    for info in infos:
+        if whole and not all(job.reuses(info.name) for job in jobs):
+            yield base, info.name
+        for job in jobs:
+            yield from job.copies(info.name)
+
+
+def _one(info: TensorInfo, jobs: Sequence[Job], base: Reader, stream: Iterator[torch.Tensor], memory: str) -> None:
+    fresh = [job for job in jobs if not job.reuses(info.name)]
+    if memory == LOWEST:
+        for job in fresh:
+            job.make_by_rows(info, base)
+    elif fresh:
+        weight = next(stream)
+        for job in fresh:
+            job.make(info, weight, transient=base.transient)
+    for job in jobs:
+        if job.reuses(info.name):
+            job.copy(info, stream)
+
+
+def _told(job: Job, seconds: float) -> BakeReport:
+    """The checks at the end, and the report."""
     job.check()
-    report = job.report
-    report.gains = [job.meter.gain(job.slots[id(layer)]) for layer in plan.layers]
-    report.relative_error, report.worst_layers = job.meter.relative_error(), job.meter.worst()
-    report.seconds = time.perf_counter() - started
-    report.peak_rss_bytes = peak_rss_bytes()
-    return report
+    meter = job.meter
+    return BakeReport(
+        **job.counts,
+        gains=job.gains(),
+        seconds=seconds,
+        peak_rss_bytes=peak_rss_bytes(),
+        relative_error=meter.relative_error(),
+        layers=meter.errors(),
+        measures=meter.weights,
+    )
 
 
-class _Job:
-    """One run of ``bake``: what every tensor needs, and the sums that are checked at the end."""
-
-    def __init__(self, plan: Plan, finish: Finish, sink: TensorSink, device: torch.device | None) -> None:
-        self.plan, self.finish, self.sink, self.device = plan, finish, sink, device
-        self.work = plan.by_weight()
-        self.slots = {id(layer): index for index, layer in enumerate(plan.layers)}
-        self.quantized = set(quantized_names(plan, finish))
-        self.meter = GainMeter()
-        self.workspace = Workspace()
-        self.report = BakeReport()
-        self.changed = False
-
-    def run(self, info: TensorInfo, weight: torch.Tensor) -> None:
-        pairs = self.work.get(info.name, ())
-        self.report.tensors += 1
-        self.report.bytes_read += info.nbytes
-        if not pairs and info.name not in self.quantized:
-            self._pass_through(info, weight)
-            return
-        terms = [make_term(layer, patch, self.device) for layer, patch in pairs]
-        finish = self._quantize if info.name in self.quantized else self._cast
-        stored, scale = finish(info, weight, pairs, terms)
-        self.report.touched += bool(pairs)
-        self.changed = self.changed or (bool(pairs) and not _same(weight, stored))
-        numbered = [(self.slots[id(layer)], term) for (layer, _), term in zip(pairs, terms, strict=True)]
-        self.meter.measure(weight.to(stored.device), stored, numbered, scale, info.name)
-
-    def _pass_through(self, info: TensorInfo, weight: torch.Tensor) -> None:
-        """Write a tensor nothing touches; a cast that turns its numbers into Inf is refused."""
-        cast = weight.to(output_dtype(info, self.finish))
-        if cast.dtype != weight.dtype and torch.isfinite(weight).all():
-            finite_amax(cast, info.name)
-        self._write(info.name, cast)
-
-    def _quantize(
-        self, info: TensorInfo, weight: torch.Tensor, pairs: Pairs, terms: list[Term]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write codes and scale, taken from the fp32 sum; returns both."""
-        total = fused_weight(weight, pairs, terms, self.device, self.workspace)
-        codes, scale = quantize_fp8(total, self.finish.fp8 or torch.float8_e4m3fn, info.name)
-        self._write(info.name, codes)
-        self._write(scale_name(info.name), scale)
-        self.report.quantized += 1
-        return codes, scale
-
-    def _cast(
-        self, info: TensorInfo, weight: torch.Tensor, pairs: Pairs, terms: list[Term]
-    ) -> tuple[torch.Tensor, None]:
-        """Write the sum, rounded once to its dtype while the block is in cache; returns it."""
-        start, merged = start_and_terms(weight, pairs, terms, self.device)
-        cast = torch.empty(start.shape, dtype=output_dtype(info, self.finish), device=start.device)
-        for rows, block in fused_blocks(start, merged, self.workspace):
-            cast[rows] = block
-        finite_amax(cast, info.name)
-        cast = cast.reshape(weight.shape)
-        self._write(info.name, cast)
-        return cast, None
-
-    def _write(self, name: str, tensor: torch.Tensor) -> None:
-        self.report.bytes_written += tensor.numel() * tensor.dtype.itemsize
-        self.sink.write(name, tensor)
-
-    def check(self) -> None:
-        """A bake that changed nothing, or lost a LoRA beyond what rounding explains, is an error."""
-        gains = [self.meter.gain(index) for index in range(len(self.plan.layers))]
-        cancelled = any(gain is not None and gain > 0.5 for gain in gains)  # +1 and -1: each is there in full
-        if self.work and not self.changed and not cancelled:
-            why = "The LoRAs are all zeros, or too weak for the dtype of the result."
-            raise FoundryError("LF203", "No tensor of the base was changed.", why, "Check the LoRAs and their weights.")
-        if self.finish.fp8 is None:  # rounding to bf16 can swallow a weak LoRA; that is reported, not refused
-            return
-        for index, layer in enumerate(self.plan.layers):
-            if layer.rounding != MATCH_TRAINING:
-                self.meter.require(index, layer.lora.name)
-
-
-def _same(weight: torch.Tensor, stored: torch.Tensor) -> bool:
-    """Whether a result is the base's own tensor again."""
-    return weight.dtype == stored.dtype and torch.equal(weight.to(stored.device), stored)
+__all__ = ["AUTO", "LOW", "LOWEST", "BakeReport", "Order", "Progress", "bake", "bake_all", "decibel", "recall"]

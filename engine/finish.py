@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .errors import FoundryError
+from .formats import FORMATS, Format
 from .plan import Plan
 from .quantize import AUTO, is_quantizable
 from .tensors import TensorInfo
@@ -17,14 +18,16 @@ from .tensors import TensorInfo
 FP8_FORMATS = {"float8_e4m3fn": torch.float8_e4m3fn}
 FULL_PRECISION, FP8_MATMUL = "full precision", "fp8"
 SCALE_SUFFIX = "weight_scale"
+MARKER_SUFFIX = "comfy_quant"
 
 
 @dataclass(frozen=True)
 class Finish:
-    """``format`` names an fp8 dtype or is ``none``; ``dtype`` is for what is not quantized (None: as stored).
+    """``format`` is a key of FORMATS or ``none``; ``dtype`` is for what is not quantized (None: as stored).
 
-    ``keep`` are patterns of layers that stay in high precision (``auto``: the family's list);
-    ``linears`` are the weights a host knows to be nn.Linear (None: decided by name).
+    ``keep`` are patterns of layers that stay in high precision (``auto``: the family's list); ``linears`` are the
+    weights a host knows to be nn.Linear (None: decided by name); ``keep_names`` are weights the error budget
+    ``max_error`` keeps.
     """
 
     format: str = "none"
@@ -32,29 +35,34 @@ class Finish:
     matmul: str = FULL_PRECISION
     keep: tuple[str, ...] = (AUTO,)
     linears: frozenset[str] | None = None
+    keep_names: frozenset[str] = frozenset()
+    max_error: float | None = None
 
     @property
-    def fp8(self) -> torch.dtype | None:
-        """The fp8 dtype weights are quantized to, or None."""
+    def quantization(self) -> Format | None:
+        """The format weights are quantized to, or None; FoundryError ``format`` for a name that is none."""
         if self.format == "none":
             return None
-        if self.format not in FP8_FORMATS:
-            known = ", ".join(FP8_FORMATS)
+        if self.format not in FORMATS:
+            known = ", ".join(FORMATS)
             raise FoundryError("format", f"Unknown quantization format {self.format!r}.", fix=f"Use none or {known}.")
-        return FP8_FORMATS[self.format]
+        return FORMATS[self.format]
 
     def settings(self) -> dict[str, Any]:
         """What of this finish changes the result, for the recipe."""
         dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
-        return {"format": self.format, "dtype": dtype, "matmul": self.matmul, "keep": list(self.keep)}
+        budget = {} if self.max_error is None else {"max_error": self.max_error}  # which decides keep_names
+        return {"format": self.format, "dtype": dtype, "matmul": self.matmul, "keep": list(self.keep), **budget}
 
 
 def quantized_names(plan: Plan, finish: Finish) -> tuple[str, ...]:
-    """The weights that become fp8, in file order; an fp8 finish that would quantize nothing is an error."""
-    if finish.fp8 is None:
+    """The weights that are quantized, in file order; a format that would quantize nothing is an error."""
+    format = finish.quantization
+    if format is None:
         return ()
-    tensors = plan.base.source.tensors.values()
-    names = tuple(t.name for t in tensors if is_quantizable(t, plan.base.family, finish.keep, finish.linears))
+    family, keep, linears = plan.base.family, finish.keep, finish.linears
+    tensors = (info for info in plan.base.source.tensors.values() if info.name not in finish.keep_names)
+    names = tuple(info.name for info in tensors if is_quantizable(info, family, keep, linears, format))
     if not names:
         raise FoundryError(
             "LF202",
@@ -76,16 +84,44 @@ def scale_name(weight: str) -> str:
     return weight.removesuffix("weight") + SCALE_SUFFIX
 
 
+def marker_name(weight: str) -> str:
+    """``blocks.0.q.weight`` -> ``blocks.0.q.comfy_quant``."""
+    return weight.removesuffix("weight") + MARKER_SUFFIX
+
+
+def layer_settings(finish: Finish) -> dict[str, Any]:
+    """What the host is told of each quantized layer: its name of the format, the rotation, how it multiplies.
+
+    int8 has no full precision matmul: the host always rounds the (rotated) activations to int8, one scale per token.
+    """
+    format = finish.quantization
+    if format is None:
+        return {}
+    full = finish.matmul == FULL_PRECISION and format.dtype.is_floating_point
+    return {"format": format.host_name, **format.options, **({"full_precision_matrix_mult": True} if full else {})}
+
+
+def layer_marker(finish: Finish) -> torch.Tensor | None:
+    """The ``.comfy_quant`` tensor beside each quantized weight (JSON as uint8); None where the header is enough."""
+    if finish.quantization is None or not finish.quantization.marked:
+        return None
+    return torch.tensor(list(json.dumps(layer_settings(finish)).encode()), dtype=torch.uint8)
+
+
 def outputs(plan: Plan, finish: Finish) -> tuple[TensorInfo, ...]:
-    """Every tensor of the result in the order a bake writes it: names, dtypes and shapes are known beforehand."""
+    """Every tensor of the result in the order a bake writes it: names, dtypes and shapes are known beforehand.
+
+    A quantized weight is followed by its scale and, in a format of newer hosts, by its marker.
+    """
     chosen: Collection[str] = set(quantized_names(plan, finish))
-    entries: list[TensorInfo] = []
+    marker, entries = layer_marker(finish), list[TensorInfo]()
     for info in plan.base.source.tensors.values():
-        if finish.fp8 is not None and info.name in chosen:
-            entries.append(TensorInfo(info.name, finish.fp8, info.shape))
-            entries.append(TensorInfo(scale_name(info.name), torch.float32, ()))
-        else:
-            entries.append(TensorInfo(info.name, output_dtype(info, finish), info.shape))
+        format = finish.quantization if info.name in chosen else None
+        entries.append(TensorInfo(info.name, format.dtype if format else output_dtype(info, finish), info.shape))
+        if format is not None:
+            entries.append(TensorInfo(scale_name(info.name), torch.float32, format.scale_shape(info.shape)))
+        if format is not None and marker is not None:
+            entries.append(TensorInfo(marker_name(info.name), marker.dtype, tuple(marker.shape)))
     return tuple(entries)
 
 
@@ -93,14 +129,12 @@ def quantization_metadata(plan: Plan, finish: Finish) -> dict[str, str]:
     """The header entry ComfyUI 0.3.75 to 0.38 reads: one dict per quantized layer, named as its tensors are.
 
     Prefixed spellings beside bare tensors would make 0.28 look for the whole model under that prefix and find none.
+    A host that does not know the format stops at this entry; the markers alone would load there and be wrong.
     """
     names = quantized_names(plan, finish)
     if not names:
         return {}
-    entry: dict[str, Any] = {"format": finish.format}
-    if finish.matmul == FULL_PRECISION:
-        entry["full_precision_matrix_mult"] = True
-    layers = {name.removesuffix(".weight"): entry for name in names}
+    layers = dict.fromkeys((name.removesuffix(".weight") for name in names), layer_settings(finish))
     return {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
 
 

@@ -1,17 +1,22 @@
-"""Base weight + the sum of all LoRA deltas, in fp32, by one GEMM over the concatenated ranks.
+"""Base weight + the sum of all LoRA deltas, added in fp32 by one GEMM over the concatenated ranks.
 
 delta = strength * (alpha / rank) * up @ down, with up [out, rank] and down [rank, in * kh * kw].
+Results in bf16 come from bf16 matrix units where gemm.py says they are as good; all else from fp32 row blocks.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import pairwise
 
 import torch
 
+from . import gemm
 from .errors import FoundryError
+from .gemm import Product
+from .gemm import Workspace as Workspace
 from .plan import FUSE, MATCH_TRAINING, Layer, Patch
 
 TRAINING_DTYPE = torch.bfloat16
@@ -19,26 +24,14 @@ WHOLE = slice(None)
 BLOCK = 3 << 18  # elements of a row block: 3 MB of fp32
 
 
-class Workspace:
-    """One fp32 buffer per device that grows to the largest tensor asked for and is used again for the next."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[torch.device, torch.Tensor] = {}
-
-    def take(self, shape: Sequence[int], device: torch.device) -> torch.Tensor:
-        """An fp32 tensor of this shape with any content; it shares its memory with all others taken on the device."""
-        size = math.prod(shape)
-        if device not in self._buffers or self._buffers[device].numel() < size:
-            self._buffers[device] = torch.empty(size, dtype=torch.float32, device=device)
-        return self._buffers[device][:size].view(*shape)
-
-
 @dataclass(frozen=True)
 class Term:
-    """One delta as fp32 factors: ``up`` [rows, r] carries strength and scale already, ``down`` is [r, columns]."""
+    """One delta and where it lands, or all deltas of one place: their sum.
 
-    up: torch.Tensor
-    down: torch.Tensor
+    ``products`` are as stored; ``up`` [rows, ranks] and ``down`` [ranks, columns] are fp32 and carry the scale in up.
+    """
+
+    products: tuple[Product, ...]
     rows: slice = field(default_factory=lambda: WHOLE)
     columns: slice = field(default_factory=lambda: WHOLE)
 
@@ -46,6 +39,22 @@ class Term:
     def place(self) -> tuple[int | None, int | None, int | None, int | None]:
         """Where in the weight the delta lands; terms with one place share a GEMM."""
         return (self.rows.start, self.rows.stop, self.columns.start, self.columns.stop)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First row touched, and the row after the last."""
+        first = self.rows.start or 0
+        return first, first + self.products[0].up.shape[0]
+
+    @cached_property
+    def up(self) -> torch.Tensor:
+        """All scaled ups side by side, in fp32."""
+        return torch.cat([product.scaled_up() for product in self.products], 1)
+
+    @cached_property
+    def down(self) -> torch.Tensor:
+        """All downs below each other, in fp32."""
+        return torch.cat([product.down.to(torch.float32) for product in self.products], 0)
 
 
 def swap_scale_shift(rows: torch.Tensor) -> torch.Tensor:
@@ -85,9 +94,9 @@ def effective_scale(layer: Layer, patch: Patch) -> float:
 
 
 def make_term(layer: Layer, patch: Patch, device: torch.device | None = None) -> Term:
-    """The patch as fp32 factors on ``device``, its effective scale folded into ``up``."""
-    up, down = (factor.to(device=device, dtype=torch.float32) for factor in read_factors(layer, patch))
-    return Term(up * effective_scale(layer, patch), down, *placement(patch))
+    """The patch as a term, its factors on ``device`` in the file's dtype."""
+    up, down = (factor.to(device) for factor in read_factors(layer, patch))
+    return Term((Product(up, down, effective_scale(layer, patch)),), *placement(patch))
 
 
 def merge_terms(terms: Sequence[Term]) -> list[Term]:
@@ -96,9 +105,7 @@ def merge_terms(terms: Sequence[Term]) -> list[Term]:
     for term in terms:
         places.setdefault(term.place, []).append(term)
     return [
-        Term(
-            torch.cat([t.up for t in group], 1), torch.cat([t.down for t in group], 0), group[0].rows, group[0].columns
-        )
+        Term(tuple(product for term in group for product in term.products), group[0].rows, group[0].columns)
         for group in places.values()
     ]
 
@@ -156,18 +163,25 @@ def fused_blocks(
 ) -> Iterator[tuple[slice, torch.Tensor]]:
     """(rows, start + all terms there in fp32), block by block; the block is overwritten by the next one."""
     for rows in row_blocks(start):
-        block = workspace.take(start[rows].shape, start.device)
-        yield rows, add_rows(block.copy_(start[rows]), rows, terms)
+        block = workspace.take(start[rows].shape, start.device, slot="block")
+        fused_rows(start[rows], rows.start, terms, block)
+        yield rows, block
+
+
+def fused_rows(weight_rows: torch.Tensor, first_row: int, terms: Sequence[Term], out: torch.Tensor) -> None:
+    """fp32 ``out`` = a weight's rows from ``first_row`` on, [rows, in * kh * kw], + what each term has there."""
+    add_rows(out.copy_(weight_rows), slice(first_row, first_row + weight_rows.shape[0]), terms)
 
 
 def add_rows(block: torch.Tensor, rows: slice, terms: Sequence[Term]) -> torch.Tensor:
-    """Add to ``block``, the rows ``rows`` of a weight, what each term has there."""
+    """Add to the fp32 ``block``, the rows ``rows`` of a weight, what each term has there."""
     for term in terms:
-        offset = term.rows.start or 0
-        first, stop = max(rows.start, offset), min(rows.stop, offset + term.up.shape[0])
+        offset, end = term.span
+        first, stop = max(rows.start, offset), min(rows.stop, end)
         if first < stop:
             part = block[first - rows.start : stop - rows.start, term.columns]
-            part.addmm_(term.up[first - offset : stop - offset], term.down)
+            with gemm.full_fp32():
+                part.addmm_(term.up[first - offset : stop - offset], term.down)
     return block
 
 
@@ -183,7 +197,100 @@ def fused_weight(
     The result is fresh memory, or with a ``workspace`` a buffer that its next user overwrites.
     """
     start, merged = start_and_terms(weight, pairs, terms, device)
-    total = (workspace or Workspace()).take(start.shape, start.device)
+    return _total(start, merged, workspace or Workspace()).reshape(weight.shape)
+
+
+def _total(start: torch.Tensor, terms: Sequence[Term], workspace: Workspace) -> torch.Tensor:
+    total = workspace.take(start.shape, start.device)
     for rows in row_blocks(start):
-        add_rows(total[rows].copy_(start[rows]), rows, merged)
-    return total.reshape(weight.shape)
+        fused_rows(start[rows], rows.start, terms, total[rows])
+    return total
+
+
+def fused_cast(
+    weight: torch.Tensor,
+    pairs: Sequence[tuple[Layer, Patch]],
+    terms: Sequence[Term],
+    out: torch.Tensor,
+    workspace: Workspace,
+) -> None:
+    """weight + all deltas, rounded once into ``out``: the weight's shape, any dtype, where the maths runs."""
+    start, merged = start_and_terms(weight, pairs, terms, out.device)
+    flat = out.view(start.shape)
+    if out.dtype != gemm.BF16 or not gemm.suits(start) or not _whole_rows(merged):
+        _cast_blocks(start, merged, flat, workspace)
+        return
+    for rows, products in row_segments(start.shape[0], merged):
+        stack = gemm.exact_stack(start[rows], products, workspace) if products else None
+        if stack is None:
+            _cast_blocks(start[rows], [Term(products)] if products else [], flat[rows], workspace)
+        else:
+            stack.add_to(start[rows], flat[rows])
+
+
+def _cast_blocks(start: torch.Tensor, terms: Sequence[Term], out: torch.Tensor, workspace: Workspace) -> None:
+    if not terms:
+        out.copy_(start)
+        return
+    for rows, block in fused_blocks(start, terms, workspace):
+        out[rows] = block
+
+
+def _whole_rows(terms: Sequence[Term]) -> bool:
+    return all(term.columns == WHOLE for term in terms)
+
+
+def row_segments(rows: int, terms: Sequence[Term]) -> Iterator[tuple[slice, tuple[Product, ...]]]:
+    """A weight of ``rows`` rows cut where terms begin and end: each part with all products there."""
+    cuts = sorted({0, rows, *(edge for term in terms for edge in term.span)})
+    for first, stop in pairwise(cuts):
+        here = [term for term in terms if term.span[0] <= first and stop <= term.span[1]]
+        yield (
+            slice(first, stop),
+            tuple(
+                Product(product.up[first - term.span[0] : stop - term.span[0]], product.down, product.scale)
+                for term in here
+                for product in term.products
+            ),
+        )
+
+
+class FusedSum:
+    """weight + all deltas in fp32 for quantizing, block by block and as often as needed: the GEMM is done once.
+
+    What is held is the delta in bf16 (2 bytes a weight; the sum itself is never rounded), or, where bf16 products are
+    slow or the delta too strong for them, the fp32 sum (4 bytes); with ``passes`` = 1 not even that.
+    """
+
+    def __init__(self, start: torch.Tensor, terms: Sequence[Term], workspace: Workspace, passes: int = 2) -> None:
+        """``start`` and ``terms`` as ``start_and_terms`` gives them."""
+        self._start, self._terms, self._workspace = start, terms, workspace
+        self._delta = _weak_delta(start, terms, workspace) if terms else None
+        again = terms and self._delta is None and passes > 1 and start.device.type == "cpu"
+        self._sum = _total(start, terms, workspace) if again else None
+
+    def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
+        """(rows, the sum there in fp32); the block is the caller's to change until the next one."""
+        if self._sum is None and self._delta is None:
+            yield from fused_blocks(self._start, self._terms, self._workspace)
+            return
+        source = self._start if self._sum is None else self._sum
+        for rows in row_blocks(source):
+            block = self._take(source[rows], "block")
+            yield rows, block if self._delta is None else block.add_(self._take(self._delta[rows], "piece"))
+
+    def _take(self, rows: torch.Tensor, slot: str) -> torch.Tensor:
+        return self._workspace.take(rows.shape, rows.device, slot=slot).copy_(rows)
+
+
+def _weak_delta(start: torch.Tensor, terms: Sequence[Term], workspace: Workspace) -> torch.Tensor | None:
+    """All deltas in bf16, or None where fp32 has to do it."""
+    if not gemm.suits(start) or not _whole_rows(terms):
+        return None
+    delta = workspace.take(start.shape, start.device, gemm.BF16, "delta")
+    for rows, products in row_segments(start.shape[0], terms):
+        if products:
+            gemm.rounded_stack(products, workspace).write_to(delta[rows])
+        else:
+            delta[rows] = 0
+    return delta if gemm.is_weak(delta, start) else None

@@ -9,8 +9,9 @@ sqrt(sum e^2 d^2) / sum d^2, which shrinks with the number of weights: that is t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
 
@@ -23,87 +24,136 @@ SIGMAS = 6.0
 SLACK = 0.01
 
 
+@dataclass(frozen=True)
+class Share:
+    """One LoRA in one weight: <e, d>, <d, d> and <e^2, d^2> over the sampled rows."""
+
+    aligned: float = 0.0
+    energy: float = 0.0
+    spread: float = 0.0
+
+    def __add__(self, other: Share) -> Share:
+        return Share(self.aligned + other.aligned, self.energy + other.energy, self.spread + other.spread)
+
+    @property
+    def gain(self) -> float:
+        """1 for a LoRA that is there in full; NaN where nothing of it was sampled."""
+        return 1.0 + self.aligned / self.energy if self.energy > 0 else math.nan
+
+    @property
+    def tolerance(self) -> float:
+        """How far from 1 rounding alone may move the gain."""
+        return SLACK + SIGMAS * math.sqrt(self.spread) / self.energy if self.energy > 0 else math.inf
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One weight: squared error and squared exact values (of all rows, from a sample), and each LoRA's share in it."""
+
+    noise: float
+    signal: float
+    shares: tuple[Share, ...] = ()
+
+    @property
+    def error(self) -> float | None:
+        """rms of the rounding error over rms of the exact weight."""
+        return math.sqrt(self.noise / self.signal) if self.signal > 0 else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain numbers."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Measure:
+        """The measure ``to_json`` wrote."""
+        return cls(data["noise"], data["signal"], tuple(Share(**share) for share in data["shares"]))
+
+
+def sampled_rows(shape: Sequence[int]) -> range:
+    """The rows of a weight that are compared: all of a small one, else about 64."""
+    step = 1 if math.prod(shape) <= WHOLE_WEIGHT else max(1, shape[0] // SAMPLE_ROWS)
+    return range(0, shape[0], step)
+
+
+def measure(
+    base: torch.Tensor, stored: torch.Tensor, rows: range, shape: Sequence[int], terms: Sequence[Term]
+) -> Measure:
+    """Compare rows of a result with base + terms.
+
+    ``base`` and ``stored`` are [len(rows), in * kh * kw], the rows ``rows`` of a weight of ``shape``; ``stored`` as a
+    loader reads it.
+    """
+    index = torch.arange(rows.start, rows.stop, rows.step, device=base.device)
+    dtype = torch.float64 if rows.step == 1 else torch.float32  # a sample is no better than 1 in 1000 anyway
+    plain = base.to(dtype)
+    deltas = [delta_rows(term, index, plain) for term in terms]
+    exact = plain + sum(deltas)
+    error = stored.to(dtype) - exact
+    whole = shape[0] / max(1, len(rows))
+    noise, signal = (_total(values.square()) * whole for values in (error, exact))
+    return Measure(noise, signal, tuple(_share(error, delta) for delta in deltas))
+
+
+def _share(error: torch.Tensor, delta: torch.Tensor) -> Share:
+    product = error * delta
+    return Share(_total(product), _total(delta * delta), _total(product.square_()))
+
+
+def _total(values: torch.Tensor) -> float:
+    return float(values.sum(dtype=torch.float64))
+
+
 @dataclass
 class GainMeter:
-    """Sums over the sampled rows: of each weight, and for each layer in its slot."""
+    """The measures of all weights of a bake, and for each LoRA, by its number, the sums over its weights.
 
-    noise: dict[str, float] = field(default_factory=dict)  # by weight: sum of squared errors, and of exact values
-    signal: dict[str, float] = field(default_factory=dict)
-    aligned: dict[int, float] = field(default_factory=dict)
-    energy: dict[int, float] = field(default_factory=dict)
-    spread: dict[int, float] = field(default_factory=dict)
+    ``held`` are the sums over quantized weights only: bf16 may swallow a weak LoRA, which is reported and no fault.
+    """
 
-    def measure(
-        self,
-        weight: torch.Tensor,
-        stored: torch.Tensor,
-        terms: Sequence[tuple[int, Term]],
-        scale: torch.Tensor | None = None,
-        name: str = "weight",
-    ) -> None:
-        """Compare ``stored`` with weight + the numbered terms on about 64 rows; both are [out, in, ...]."""
-        step = 1 if weight.numel() <= WHOLE_WEIGHT else max(1, weight.shape[0] // SAMPLE_ROWS)
-        rows = torch.arange(0, weight.shape[0], step, device=weight.device)
-        base = weight.flatten(start_dim=1)[rows].to(torch.float64)
-        deltas = [(index, delta_rows(term, rows, base)) for index, term in terms]
-        exact = base + sum(delta for _, delta in deltas)
-        error = read_rows(stored, rows, scale) - exact
-        share = weight.shape[0] / max(1, len(rows))
-        self.noise[name], self.signal[name] = (float(x.square().sum()) * share for x in (error, exact))
-        for index, delta in deltas:
-            self._add(self.aligned, index, (error * delta).sum())
-            self._add(self.energy, index, (delta * delta).sum())
-            self._add(self.spread, index, (error * delta).square().sum())
+    weights: dict[str, Measure] = field(default_factory=dict)
+    layers: dict[int, Share] = field(default_factory=dict)
+    held: dict[int, Share] = field(default_factory=dict)
 
-    @staticmethod
-    def _add(slot: dict[int, float], index: int, value: torch.Tensor) -> None:
-        slot[index] = slot.get(index, 0.0) + float(value)
+    def add(self, name: str, measured: Measure, numbers: Sequence[int], quantized: bool = True) -> None:
+        """Count a weight; ``numbers`` says which LoRA each of its shares belongs to."""
+        self.weights[name] = measured
+        for number, share in zip(numbers, measured.shares, strict=True):
+            for sums in (self.layers, self.held) if quantized else (self.layers,):
+                sums[number] = sums.get(number, Share()) + share
 
-    def gain(self, index: int) -> float | None:
-        """Gain of one layer, or None when nothing of it was sampled, or so little that rounding drowns the number."""
-        energy = self.energy.get(index, 0.0)
-        return 1.0 + self.aligned[index] / energy if energy > 0 and self.tolerance(index) < 1.0 else None
+    def gain(self, number: int) -> float | None:
+        """Gain of one LoRA, or None when nothing of it was sampled, or so little that rounding drowns the number."""
+        share = self.layers.get(number, Share())
+        return share.gain if share.tolerance < 1.0 else None
 
-    def relative_error(self) -> float | None:
-        """rms of the rounding error over rms of the exact weights, of all weights together."""
-        signal = sum(self.signal.values())
-        return math.sqrt(sum(self.noise.values()) / signal) if signal > 0 else None
-
-    def worst(self, count: int = 5) -> dict[str, float]:
-        """The weights with the largest relative error, worst first."""
-        errors = {name: math.sqrt(self.noise[name] / signal) for name, signal in self.signal.items() if signal > 0}
-        return dict(sorted(errors.items(), key=lambda item: -item[1])[:count])
-
-    def tolerance(self, index: int) -> float:
-        """How far from 1 rounding alone may move this gain."""
-        energy = self.energy.get(index, 0.0)
-        return SLACK + SIGMAS * math.sqrt(self.spread[index]) / energy if energy > 0 else math.inf
-
-    def require(self, index: int, name: str) -> None:
-        """FoundryError LF203 when a layer kept less or more of itself than rounding explains."""
-        gain = self.gain(index)
-        if gain is not None and abs(gain - 1.0) > self.tolerance(index):
+    def require(self, number: int, name: str) -> None:
+        """FoundryError LF203 when quantized weights kept less or more of a LoRA than rounding explains."""
+        share = self.held.get(number, Share())
+        if share.tolerance < 1.0 and abs(share.gain - 1.0) > share.tolerance:
             raise FoundryError(
                 "LF203",
-                f"{name} kept {gain:.1%} of its effect; rounding explains 100% +- {self.tolerance(index):.1%}.",
+                f"{name} kept {share.gain:.1%} of its effect; rounding explains 100% +- {share.tolerance:.1%}.",
                 "The result would not be the model you asked for, so it was not kept.",
                 "Please report this with the recipe; finishing without quantization should work.",
             )
 
+    def relative_error(self) -> float | None:
+        """rms of the rounding error over rms of the exact weights, of all weights together."""
+        signal = sum(measured.signal for measured in self.weights.values())
+        return math.sqrt(sum(measured.noise for measured in self.weights.values()) / signal) if signal > 0 else None
 
-def read_rows(stored: torch.Tensor, rows: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
-    """Rows of a stored weight in fp64, as a loader reads them: codes times scale where there is one."""
-    flat = stored.flatten(start_dim=1)
-    flat = flat.view(torch.uint8)[rows].view(stored.dtype) if stored.dtype.itemsize == 1 else flat[rows]
-    return flat.to(torch.float32).mul(1.0 if scale is None else scale).to(torch.float64)
+    def errors(self) -> dict[str, float]:
+        """Relative error of every weight, worst first."""
+        known = {name: measured.error for name, measured in self.weights.items() if measured.error is not None}
+        return dict(sorted(known.items(), key=lambda item: -item[1]))
 
 
 def delta_rows(term: Term, rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """One delta on the sampled rows of the whole weight, zero outside the slice it lands on (fp64)."""
+    """One delta on the sampled rows of the whole weight, zero outside the slice it lands on; in ``like``'s dtype."""
     start = term.rows.start or 0
     stop = term.rows.stop if term.rows.stop is not None else start + term.up.shape[0]
     inside = (rows >= start) & (rows < stop)
     delta = torch.zeros_like(like)
-    part = term.up[rows[inside] - start].to(torch.float64) @ term.down.to(torch.float64)
+    part = term.up[rows[inside] - start].to(like.dtype) @ term.down.to(like.dtype)
     delta[inside.nonzero()[:, 0], term.columns] = part
     return delta

@@ -1,9 +1,40 @@
-"""Peak memory of this process, measured by the operating system."""
+"""Memory: how much this process used at most, how much is free, and how much a bake may hold."""
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+
+from .errors import FoundryError
+from .tensors import TensorInfo
+
+AUTO, LOW, LOWEST = MODES = ("auto", "low", "lowest")
+HELD = {AUTO: 14, LOW: 5}  # bytes held for each number of the largest weight, at most
+
+
+def choose_memory(wanted: str, infos: Sequence[TensorInfo]) -> str:
+    """``auto`` as it is when a few of the largest tensors fit into half of the free memory, else what does fit."""
+    if wanted not in MODES:
+        raise FoundryError("usage", f"Unknown memory setting {wanted!r}.", fix=f"Use {', '.join(MODES)}.")
+    largest = max((info.nbytes // max(1, info.dtype.itemsize) for info in infos), default=0)
+    free = available_bytes()
+    fits = (mode for mode in (AUTO, LOW) if free is None or largest * HELD[mode] < free / 2)
+    return next(fits, LOWEST) if wanted == AUTO else wanted
+
+
+def available_bytes() -> int | None:
+    """Memory that can be used without swapping, in bytes; None where the system does not tell."""
+    try:
+        lines = Path("/proc/meminfo").read_bytes().splitlines()
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(b"MemAvailable:")), None)
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):  # Windows, macOS
+        return None
 
 
 def peak_rss_bytes() -> int:

@@ -1,60 +1,149 @@
 """Reading ahead and writing behind: the disk works while the sums are computed.
 
-At most one tensor is read ahead and one waits to be written, so memory stays that of a few tensors.
+At most one large tensor is read ahead and one is being written, so memory stays that of a few tensors. All buffers are
+used again: nothing of a weight's size is allocated per tensor.
 """
 
 from __future__ import annotations
 
+import math
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
 
 import torch
 
-from .tensors import TensorSink, TensorSource
+from .tensors import Reader, StreamedSource, TensorSink, TensorSource
+
+Read = tuple[Reader, str]
+Place = Callable[[torch.Tensor], torch.Tensor]
+IN_FLIGHT = 4  # tensors on their way to the disk; two of them large
 
 
-def read_in_order(source: TensorSource, names: Sequence[str]) -> Generator[torch.Tensor, None, None]:
-    """The tensors of these names, in order; from a disk, the next one is read while this one is used.
+class Direct:
+    """A Reader over a source that keeps its tensors in memory: what it gives stays valid."""
 
-    Closing the iterator ends the reading. A source in memory is read on demand, in the caller's own thread.
+    transient = False
+
+    def __init__(self, source: TensorSource) -> None:
+        self.read = source.read
+
+    def read_rows(self, name: str, first: int, stop: int) -> torch.Tensor:
+        """Rows ``first`` to ``stop`` of a tensor, as a view."""
+        return self.read(name)[first:stop]
+
+
+@contextmanager
+def reader_of(source: TensorSource, mmap: bool | None = None) -> Iterator[Reader]:
+    """The source's own reader, for as long as the block lasts, or its plain ``read``."""
+    if isinstance(source, StreamedSource):
+        with source.reader(mmap) as reader:
+            yield reader
+    else:
+        yield Direct(source)
+
+
+def read_in_order(
+    reads: Iterable[Read], ahead: bool = True, place: Place | None = None
+) -> Generator[torch.Tensor, None, None]:
+    """The tensors, in order; ``ahead``: the next one is read, and brought to its place, while this one is used.
+
+    Closing the iterator ends the reading. ``place`` moves a tensor to the device that computes.
     """
-    if not getattr(source, "on_disk", False):
-        yield from map(source.read, names)
+    bring = place or _as_it_is
+    if not ahead:
+        yield from (bring(reader.read(name)) for reader, name in reads)
         return
-    with ThreadPoolExecutor(1, "lora-foundry-read") as reader:
+    with ThreadPoolExecutor(1, "lora-foundry-read") as worker:
         coming: deque[Future[torch.Tensor]] = deque()
         try:
-            for name in names:
-                coming.append(reader.submit(source.read, name))
+            for reader, name in reads:
+                coming.append(worker.submit(_read, reader, name, bring))
                 if len(coming) > 1:
                     yield coming.popleft().result()
             while coming:
                 yield coming.popleft().result()
         finally:
-            reader.shutdown(cancel_futures=True)
+            worker.shutdown(cancel_futures=True)
 
 
-class WriteBehind:
-    """A sink that hands tensors to a slower one in another thread, in order; leaving the block waits for the last.
+def _read(reader: Reader, name: str, bring: Place) -> torch.Tensor:
+    return bring(reader.read(name))
 
-    An error of the slower sink is raised by one of the next two writes, or on leaving.
-    """
+
+def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor
+
+
+class Outlet:
+    """Hands results to a sink that keeps them: every buffer is new memory."""
+
+    transient = False
 
     def __init__(self, sink: TensorSink) -> None:
-        self._write: Callable[[str, torch.Tensor], None] = sink.write
+        self.write: Callable[[str, torch.Tensor], None] = sink.write
+
+    def buffer(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """Memory for one result."""
+        return torch.empty(tuple(shape), dtype=dtype, device=device)
+
+    def __enter__(self) -> Outlet:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing to do."""
+
+
+class Reused(Outlet):
+    """Hands results to a sink that is done with a tensor when ``write`` returns: one buffer for all of them."""
+
+    transient = True
+    slots = 1
+
+    def __init__(self, sink: TensorSink) -> None:
+        super().__init__(sink)
+        self._ring = deque(_Slot() for _ in range(self.slots))
+
+    def buffer(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """Memory for one result, that of the longest unused buffer; it grows to the largest tensor asked for."""
+        self._ring.rotate(-1)
+        return self._ring[0].room(math.prod(shape) * dtype.itemsize, device).view(dtype).view(tuple(shape))
+
+
+class WriteBehind(Reused):
+    """Hands tensors to a slower sink in another thread, in order; leaving the block waits for the last.
+
+    An error of the sink is raised by one of the next writes, or on leaving. The caller must not change a tensor it has
+    handed over; ``buffer`` gives its memory out again when all that was written since it was taken is on the disk.
+    """
+
+    slots = 2
+
+    def __init__(self, sink: TensorSink) -> None:
+        super().__init__(sink)
+        self._sink = sink
         self._writer = ThreadPoolExecutor(1, "lora-foundry-write")
         self._waiting: deque[Future[None]] = deque()
+        self.write = self._queue
 
-    def write(self, name: str, tensor: torch.Tensor) -> None:
-        """Queue one tensor; waits while two are on their way. The caller must not change it any more."""
-        while len(self._waiting) > 1:
+    def buffer(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+        """As that of ``Reused``; waits until what was in the buffer is written."""
+        for future in self._ring[1].busy:
+            future.result()
+        self._ring[1].busy.clear()
+        return super().buffer(shape, dtype, device)
+
+    def _queue(self, name: str, tensor: torch.Tensor) -> None:
+        """Queue one tensor; waits while too many are on their way."""
+        while len(self._waiting) >= IN_FLIGHT:
             self._waiting.popleft().result()
-        self._waiting.append(self._writer.submit(self._write, name, tensor))
-
-    def __enter__(self) -> WriteBehind:
-        return self
+        future = self._writer.submit(self._sink.write, name, tensor)
+        self._waiting.append(future)
+        self._ring[0].busy.append(future)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -62,3 +151,18 @@ class WriteBehind:
         self._writer.shutdown(wait=True, cancel_futures=error is not None)
         while error is None and self._waiting:
             self._waiting.popleft().result()
+
+
+class _Slot:
+    """A buffer on each device that asked for one, and what is still being written from it."""
+
+    def __init__(self) -> None:
+        self._buffers: dict[torch.device, torch.Tensor] = {}
+        self.busy: list[Future[None]] = []
+
+    def room(self, size: int, device: torch.device) -> torch.Tensor:
+        """This many bytes; the buffer grows, and the old one goes before the new one comes."""
+        if device not in self._buffers or self._buffers[device].numel() < size:
+            self._buffers.pop(device, None)
+            self._buffers[device] = torch.empty(size, dtype=torch.uint8, device=device)
+        return self._buffers[device][:size]

@@ -42,19 +42,25 @@ class Adapter:
 
 @dataclass(frozen=True)
 class Target:
-    """The base tensor an adapter goes to, or a slice ``(dim, start, length)`` of it, through a named transform."""
+    """The base tensor an adapter goes to, or a slice ``(dim, start, length)`` of it, through a named transform.
+
+    ``part`` is the ``(dim, start, length)`` of the adapter's delta that goes there: a LoRA on fused q, k and v over a
+    base that has three weights has three targets, each for a third of its rows.
+    """
 
     weight: str
     slice: tuple[int, int, int] | None = None
     transform: str | None = None
+    part: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
 class Patch:
-    """One adapter on one target."""
+    """One adapter on one target; ``factor`` multiplies the layer's strength here (block weights)."""
 
     adapter: Adapter
     target: Target
+    factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,7 @@ class Base:
     source: TensorSource = field(compare=False, repr=False)
     quantized: str | None = None  # how it is stored when it is not plain floating point: "float8_e4m3fn", "scaled fp8"
     applied: tuple[str, ...] = ()  # LoRAs already inside, as far as the model itself tells
+    dequantized: bool = False  # ``source`` gives a quantized base as plain weights, because the user asked for it
 
 
 @dataclass(frozen=True)
@@ -151,8 +158,9 @@ class Plan:
 
     def recipe(self, finish: dict[str, Any], base_fingerprint: str) -> dict[str, Any]:
         """Everything the result depends on, as plain data: contents by hash and the settings."""
+        base = {"name": self.base.name, "fingerprint": base_fingerprint, "family": self.base.family}
         return {
-            "base": {"name": self.base.name, "fingerprint": base_fingerprint, "family": self.base.family},
+            "base": {**base, "dequantized": self.base.quantized} if self.base.dequantized else base,
             "vanilla": self.vanilla,
             "layers": [
                 {

@@ -1,24 +1,19 @@
-"""FP8 with one fp32 scale per tensor, taken from the fp32 sum; and which weights stay in high precision.
-
-scale = amax / fp8_max, codes = round_to_nearest(weight / scale). An all-zero weight has scale 1.
-"""
+"""Which weights are quantized and which stay in high precision."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from .errors import FoundryError
-from .fuse import row_blocks
+from .formats import DEFAULT, FORMATS, Format, quantize
+from .formats import finite_amax as finite_amax
 from .tensors import TensorInfo
 
 FP8_MAX = {torch.float8_e4m3fn: 448.0, torch.float8_e5m2: 57344.0}
 AUTO = "auto"
-DIVISOR = 16  # fp8 matmul kernels want both dims divisible by 16
 
 
 @dataclass(frozen=True)
@@ -66,15 +61,17 @@ def _glob(pattern: str) -> re.Pattern[str]:
 
 
 def is_quantizable(
-    info: TensorInfo, family: str | None, patterns: Sequence[str], linears: Collection[str] | None = None
+    info: TensorInfo,
+    family: str | None,
+    patterns: Sequence[str],
+    linears: Collection[str] | None = None,
+    format: Format = DEFAULT,
 ) -> bool:
-    """Whether a tensor becomes fp8: a 2-D Linear ``.weight`` with dims divisible by 16 that no list keeps.
+    """Whether a tensor is quantized: a 2-D Linear ``.weight`` whose dims fit the format and that no list keeps.
 
     ``linears`` are the weights a host knows to be nn.Linear; without it the family's rule decides by name.
     """
-    if not info.name.endswith(".weight") or len(info.shape) != 2 or not info.dtype.is_floating_point:
-        return False
-    if any(size % DIVISOR for size in info.shape) or 0 in info.shape:
+    if not info.name.endswith(".weight") or not info.dtype.is_floating_point or not format.fits(info.shape):
         return False
     if linears is not None and info.name not in linears:
         return False
@@ -83,38 +80,20 @@ def is_quantizable(
 
 def fp8_scale(amax: torch.Tensor, dtype: torch.dtype = torch.float8_e4m3fn) -> torch.Tensor:
     """fp32 scalar amax / fp8_max, or 1 for an all-zero weight (or one too small for a scale of full precision)."""
-    scale = amax.to(torch.float32) / FP8_MAX[dtype]
-    return torch.where(scale >= torch.finfo(torch.float32).tiny, scale, torch.ones_like(scale))
+    return _of_dtype(dtype).scale_of(amax)
 
 
 def quantize_fp8(
     weight: torch.Tensor, dtype: torch.dtype = torch.float8_e4m3fn, name: str = "weight"
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(codes of the weight's shape, fp32 scalar scale) from an fp32 weight; refuses NaN and Inf by name."""
-    scale = fp8_scale(finite_amax(weight, name), dtype)
-    codes = torch.empty(weight.shape, dtype=dtype, device=weight.device)
-    for rows in row_blocks(weight) if weight.ndim else ():
-        codes[rows] = (weight[rows] / scale).to(dtype)
-    return codes, scale
+    return quantize(weight, _of_dtype(dtype), name)
 
 
 def dequantize(codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """The fp32 weight that codes and scale stand for."""
+    """The fp32 weight that fp8 codes and their scale stand for."""
     return codes.to(torch.float32) * scale
 
 
-def finite_amax(weight: torch.Tensor, name: str) -> torch.Tensor:
-    """max |weight| as an fp32 scalar; FoundryError LF304 when the tensor holds NaN or Inf."""
-    if weight.numel() == 0:
-        return torch.zeros((), dtype=torch.float32, device=weight.device)
-    low, high = torch.aminmax(weight)
-    amax = torch.maximum(low.abs(), high.abs())
-    if not math.isfinite(amax.item()):
-        bad = int((~torch.isfinite(weight)).sum())
-        raise FoundryError(
-            "LF304",
-            f"{name} would hold {bad} NaN or Inf of {weight.numel()} values.",
-            "Storing them would hide the fault in a broken image.",
-            "Check the base and the LoRAs; lower the strength if the factors are very large.",
-        )
-    return amax.to(torch.float32)
+def _of_dtype(dtype: torch.dtype) -> Format:
+    return next(each for each in FORMATS.values() if each.dtype == dtype)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from .bake import BakeReport
+from .budget import Cost
 from .findings import Finding
 from .fuse import effective_scale
 from .plan import MATCH_TRAINING, Layer, Plan
@@ -80,10 +81,22 @@ def plan_sentences(plan: Plan, findings: Iterable[Finding], gains: Sequence[floa
     return lines + [layer_sentence(layer, gain) for layer, gain in zip(plan.layers, padded, strict=True)]
 
 
+def budget_sentence(cost: Cost) -> str:
+    """What an error budget kept in high precision, and what that costs."""
+    if not cost.kept:
+        return f"error budget {cost.max_error:.2%}: held at {cost.error_without:.2%} with every layer quantized"
+    worst = ", ".join(cost.kept[:3]) + (f" and {len(cost.kept) - 3} more" if len(cost.kept) > 3 else "")
+    return (
+        f"error budget {cost.max_error:.2%} (without it {cost.error_without:.2%}): {len(cost.kept)} layers stay in "
+        f"high precision for {cost.extra_bytes / 1e6:.1f} MB more: {worst}"
+    )
+
+
 def bake_sentence(report: BakeReport) -> str:
     """``12 of 40 tensors changed, 10 quantized, weights off by 2.65% (31.5 dB), 3.2 MB read, ...``."""
+    reused = f"{report.reused} taken over, " if report.reused else ""
     error = "" if report.sqnr_db is None else f"weights off by {report.relative_error:.2%} ({report.sqnr_db:.1f} dB), "
     return (
-        f"{report.touched} of {report.tensors} tensors changed, {report.quantized} quantized, {error}"
+        f"{report.touched} of {report.tensors} tensors changed, {report.quantized} quantized, {reused}{error}"
         f"{report.bytes_read / 1e6:.1f} MB read, {report.bytes_written / 1e6:.1f} MB written, {report.seconds:.1f} s"
     )

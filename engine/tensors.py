@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -30,6 +31,7 @@ class TensorSource(Protocol):
     """Tensors that can be listed for free and read one at a time.
 
     ``read`` returns a tensor in its stored dtype that the caller must not modify (it may be a view of a mapped file).
+    Sources on a disk also are ``StreamedSource``: a bake reads through their ``reader()``.
     """
 
     label: str
@@ -42,8 +44,39 @@ class TensorSource(Protocol):
         """One tensor, contiguous, in its stored dtype."""
 
 
+class Reader(Protocol):
+    """Reads for as long as a bake runs; what it returns is not to be modified.
+
+    ``transient``: a tensor is valid only until the second next call of ``read`` or ``read_rows``.
+    """
+
+    transient: bool
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor, contiguous, in its stored dtype."""
+
+    def read_rows(self, name: str, first: int, stop: int) -> torch.Tensor:
+        """Rows ``first`` to ``stop`` (not included) of one tensor: [stop - first, ...]; a scalar has no rows."""
+
+
+@runtime_checkable
+class StreamedSource(Protocol):
+    """A source that can be read without new memory for every tensor, by one thread at a time."""
+
+    def reader(self, mmap: bool | None = None) -> AbstractContextManager[Reader]:
+        """A reader for one ``with`` block. ``mmap``: None maps files where that is safe, False never, True always."""
+
+
 class TensorSink(Protocol):
     """Where a bake puts its result; entries arrive in the order they were announced."""
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Store one finished tensor."""
+
+
+@runtime_checkable
+class RowSink(TensorSink, Protocol):
+    """A sink (a file) that takes a tensor also in pieces."""
+
+    def write_rows(self, name: str, first: int, rows: torch.Tensor) -> None:
+        """Store rows [n, ...] of a tensor from row ``first`` on; every row must come once, in any order."""

@@ -1,23 +1,24 @@
 """Base models on disk: one file, shards, or an all-in-one checkpoint, as one source of bare-named tensors.
 
-Nothing is held open and nothing is mapped between two reads: a plan may live for hours, and its files stay free to be
-moved, and the memory of a tensor goes away with the tensor.
+Nothing is held open and nothing is mapped between two reads, except by a ``reader()`` for as long as a bake runs: a
+plan may live for hours, and its files stay free to be moved, and the memory of a tensor goes away with the tensor.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
 
-from ..engine.tensors import TensorInfo, TensorSource
+from ..engine.tensors import Reader, TensorInfo, TensorSource
 from .dialects import split
-from .header import Header, disk_errors, file_error, read_header, regular_file, shown
+from .header import Header, disk_errors, file_error, read_header, shown
+from .reading import Renamed, open_reader, read_into
 from .shards import find_files
 
 EDGE = 4096  # bytes of a tensor's start and of its end that the fingerprint looks at
@@ -26,7 +27,6 @@ SHARED_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
 WHOLE_PREFIXES = ("model.", "net.")
 # Small tensors beside the network of an all-in-one checkpoint that tell ComfyUI how to sample it.
 MARKERS = ("v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
-_hashes: dict[tuple[Path, int, int, int], str] = {}
 
 
 @runtime_checkable
@@ -77,6 +77,13 @@ class FileSource:
         info, (begin, end) = header.tensors[name], header.offsets[name]
         return _read(header, begin, end).view(info.dtype).reshape(info.shape)
 
+    def reader(self, mmap: bool | None = None) -> AbstractContextManager[Reader]:
+        """A reader of these tensors for one ``with`` block (see ``reading.FileReader`` for how long they live).
+
+        ``mmap``: None maps the files where that is safe, False copies into reused buffers, True maps.
+        """
+        return open_reader(self._homes, mmap)
+
     def edges(self, name: str) -> bytes:
         """The first and the last 4 KiB of a tensor's bytes (together all of it when it is smaller than that)."""
         header = self._homes[name]
@@ -123,6 +130,12 @@ class Checkpoint:
         """One tensor by its bare name, contiguous, in its stored dtype."""
         return self.source.read(self._names[name])
 
+    @contextmanager
+    def reader(self, mmap: bool | None = None) -> Iterator[Reader]:
+        """A reader by bare names, as ``FileSource.reader``."""
+        with self.source.reader(mmap) as reader:
+            yield Renamed(reader, self._names)
+
     def edges(self, name: str) -> bytes:
         """The first and the last 4 KiB of a tensor, by its bare name."""
         return self.source.edges(self._names[name])
@@ -162,38 +175,12 @@ def fingerprint(source: TensorSource) -> str:
     return digest.hexdigest()
 
 
-def file_sha256(path: Path) -> str:
-    """Hash (sha256, hex) of a whole file; kept in this process until the file's size, time or inode changes."""
-    state = regular_file(path)
-    key = (path.absolute(), state.st_size, state.st_mtime_ns, state.st_ino)
-    if key not in _hashes:
-        digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
-        with disk_errors(path), path.open("rb", buffering=0) as file:
-            while count := file.readinto(buffer):
-                digest.update(buffer[:count])
-            after = os.fstat(file.fileno())
-        _check_unchanged(path, (after.st_size, after.st_mtime_ns), key[1:3])
-        _hashes[key] = digest.hexdigest()
-    return _hashes[key]
-
-
 def _read(header: Header, begin: int, end: int) -> torch.Tensor:
-    """Bytes ``begin`` to ``end`` of a file as uint8: the one place where weights come off the disk."""
+    """Bytes ``begin`` to ``end`` of a file as uint8, in memory of their own."""
     data = torch.empty(end - begin, dtype=torch.uint8)
-    rest = data.numpy().data
     with disk_errors(header.path), header.path.open("rb", buffering=0) as file:
-        file.seek(begin)
-        while count := file.readinto(rest):  # one call gives at most 2 GiB
-            rest = rest[count:]
-        state = os.fstat(file.fileno())
-    _check_unchanged(header.path, (state.st_size, state.st_mtime_ns, len(rest)), (header.size, header.mtime_ns, 0))
+        read_into(file, header, begin, data)
     return data
-
-
-def _check_unchanged(path: Path, now: tuple[int, ...], before: tuple[int, ...]) -> None:
-    if now != before:
-        why = "Half of it would come from one file and half from another."
-        raise file_error(path, "changed during read", "Wait until nothing writes to it, then run again.", why)
 
 
 def _edges(source: TensorSource, name: str) -> bytes:

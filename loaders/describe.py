@@ -10,9 +10,10 @@ from typing import Any
 
 from ..engine.errors import FoundryError
 from ..engine.tensors import TensorInfo
-from .checkpoints import Checkpoint, FileSource, file_sha256, fingerprint, open_checkpoint
+from .checkpoints import Checkpoint, FileSource, fingerprint, open_checkpoint
 from .dialects import identify, split
 from .families import detect_base
+from .hashes import file_sha256
 from .lora import LoRAFile
 from .shards import INDEX
 

@@ -10,17 +10,21 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from ..engine.errors import FoundryError
+from ..engine.formats import FORMATS
 from ..engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK
+from .dequantize import DEQUANTIZE, ON_QUANTIZED_BASE, REFUSE
 from .header import SUFFIXES, disk_errors, regular_file, shown
 from .text import MAX_TEXT, decode, document_error, parse_text
 
 MAX_WEIGHT = 10.0
 MAX_PATH = 4096
 FP8, NONE = "fp8", "none"
-_QUANTIZE = {True: FP8, "true": FP8, FP8: FP8, False: NONE, "false": NONE, NONE: NONE}
+_QUANTIZE = {True: FP8, "true": FP8, FP8: FP8, False: NONE, "false": NONE, NONE: NONE} | {
+    name: name for name in FORMATS
+}
 # What AI Toolkit calls the same things.
 _ROWS = ("stack", "lora_paths", "lora_path")
-_KEYS = ("base", "name_or_path", FUSE, *_ROWS, "lora_weight", "quantize", "rounding")
+_KEYS = ("base", "name_or_path", FUSE, *_ROWS, "lora_weight", "quantize", "rounding", "on_quantized_base")
 _ROW_KEYS = ("path", "weight", "clip_weight", "on", "blocks")
 
 
@@ -49,6 +53,7 @@ class Document:
     rounding: str = ONCE
     folder: Path | None = None
     vanilla: bool = False
+    on_quantized_base: str = REFUSE
 
 
 def load_document(path: Path) -> Document:
@@ -74,6 +79,10 @@ def parse_document(data: object, where: str) -> Document:
     rounding = settings.get("rounding", ONCE)
     if rounding not in (ONCE, MATCH_TRAINING):
         raise document_error(where, f"rounding is '{_seen(rounding)}'", f"Use '{ONCE}' or '{MATCH_TRAINING}'.")
+    on_quantized_base = settings.get("on_quantized_base", REFUSE)
+    if on_quantized_base not in ON_QUANTIZED_BASE:
+        what = f"on_quantized_base is '{_seen(on_quantized_base)}'"
+        raise document_error(where, what, f"Use '{REFUSE}' or '{DEQUANTIZE}'.")
     fuse = settings.get(FUSE, ())
     return Document(
         base=None if base is None else _path(base, where, "base"),
@@ -82,6 +91,7 @@ def parse_document(data: object, where: str) -> Document:
         quantize=_quantize(settings.get("quantize", NONE), where),
         rounding=rounding,
         vanilla=FUSE in settings and not (fuse != NONE and fuse),
+        on_quantized_base=on_quantized_base,
     )
 
 
@@ -172,7 +182,7 @@ def _quantize(value: object, where: str) -> str:
     known = value.lower() if isinstance(value, str) else value
     if isinstance(known, bool | str) and known in _QUANTIZE:
         return _QUANTIZE[known]
-    raise document_error(where, f"quantize is '{_seen(value)}'", "Use true, false, fp8 or none.")
+    raise document_error(where, f"quantize is '{_seen(value)}'", f"Use true, false, none, fp8, {', '.join(FORMATS)}.")
 
 
 def _rows(rows: object, where: str, list_name: str) -> tuple[Row, ...]:

@@ -15,9 +15,10 @@ from ..engine.errors import FoundryError
 from ..engine.findings import Finding
 from ..engine.plan import Adapter, LoRAInfo
 from ..engine.tensors import TensorInfo, TensorSource
-from .checkpoints import FileSource, file_sha256
+from .checkpoints import FileSource
 from .dialects import ALPHA, LORA, Part, identify, split
 from .families import detect_base, detect_lora
+from .hashes import file_sha256
 from .header import shown
 from .names import bare, is_text_encoder
 

@@ -15,6 +15,7 @@ from ..engine.findings import Finding
 from ..engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK, Adapter, Base, Coverage, Layer, Patch, Plan, Target
 from ..engine.tensors import TensorInfo
 from .checkpoints import open_checkpoint
+from .dequantize import Dequantized, opened
 from .documents import Document, Row, resolve_path
 from .families import detect_base, differ
 from .header import shown
@@ -75,8 +76,9 @@ def plan_document(doc: Document, matcher_for: MatcherFor = BaseNames, on_error: 
     if doc.base is None:
         raise FoundryError("document", "The document names no base.", fix="Add `base: FILE`, the model to start from.")
     path = resolve_path(doc.base, doc.folder, Path.exists)
-    source = open_checkpoint(path)
-    base = Base(path.name, detect_base(source.tensors), source, source.quantized)
+    source = opened(open_checkpoint(path), doc.on_quantized_base)
+    dequantized = isinstance(source, Dequantized)
+    base = Base(path.name, detect_base(source.tensors), source, source.quantized, dequantized=dequantized)
     matcher = matcher_for(source.tensors, base.family)
     plan = Plan(base, vanilla=doc.vanilla)
     files: dict[Path, LoRAFile] = {}

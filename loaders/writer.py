@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import platform
 import re
@@ -19,7 +20,7 @@ from pathlib import Path
 import torch
 
 from ..engine.errors import FoundryError
-from ..engine.tensors import TensorInfo, TensorSink
+from ..engine.tensors import RowSink, TensorInfo
 from .header import DTYPES, MAX_HEADER, SUFFIXES, disk_errors, file_error, shown
 
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
@@ -28,30 +29,50 @@ _TEMP = re.compile(r"\.lora_foundry-(\w+)-(\d+)-\w+\.tmp")
 
 
 @contextmanager
-def write_safetensors(path: Path, entries: Sequence[TensorInfo], metadata: Mapping[str, str]) -> Iterator[TensorSink]:
+def write_safetensors(path: Path, entries: Sequence[TensorInfo], metadata: Mapping[str, str]) -> Iterator[RowSink]:
     """Write a file as a ``with`` block: the sink takes every announced tensor once, and leaving the block publishes it.
 
     An exception in the block, a missing tensor or a full disk leaves no new file and the old one untouched. The mode
     follows the umask. Raises FoundryError ``file``.
     """
-    header, offsets = layout(entries, metadata)
-    size = len(header) + sum(info.nbytes for info in entries)
-    check_target(path, size)
-    temp = path.with_name(f".lora_foundry-{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        with _writing(path, size):
-            file = temp.open("xb", buffering=0)  # unbuffered: closing it has nothing left to write, so cannot fail
-        with file:
-            sink = _Sink(file, path, size, {info.name: (info, offsets[info.name]) for info in entries})
-            sink.put(header, 0)
-            yield sink
-            sink.finish()
-        with _writing(path, size):
-            temp.replace(path)
-            _sync_folder(path.parent)
-    finally:
-        with suppress(OSError):
-            temp.unlink(missing_ok=True)
+    draft = Draft(path, entries, metadata)
+    check_target(path, draft.size)
+    with draft.open() as sink:
+        yield sink
+        sink.finish()
+        with writing(path, draft.size):
+            draft.temp.replace(path)
+            sync_folder(path.parent)
+
+
+class Draft:
+    """A file to be: what will be in it is settled, and ``size`` is that of the whole file in bytes."""
+
+    def __init__(self, path: Path, entries: Sequence[TensorInfo], metadata: Mapping[str, str]) -> None:
+        self.path, self.temp = path, temp_beside(path)
+        self._header, offsets = layout(entries, metadata)
+        self._places = {info.name: (info, offsets[info.name]) for info in entries}
+        self.size = len(self._header) + sum(info.nbytes for info in entries)
+
+    @contextmanager
+    def open(self) -> Iterator[FileSink]:
+        """The sink of the hidden file ``temp``; what is still under that name when the block ends is removed."""
+        try:
+            with writing(self.path, self.size):
+                # Unbuffered: closing the file has nothing left to write, so cannot fail.
+                file = self.temp.open("xb", buffering=0)
+            with file:
+                sink = FileSink(file, self.path, self.size, self._places)
+                sink.put(self._header, 0)
+                yield sink
+        finally:
+            with suppress(OSError):
+                self.temp.unlink(missing_ok=True)
+
+
+def temp_beside(path: Path) -> Path:
+    """A new hidden name in the same folder, which ``check_target`` sweeps up when this process is killed."""
+    return path.with_name(f".lora_foundry-{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
 
 
 def layout(entries: Sequence[TensorInfo], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
@@ -76,45 +97,83 @@ def layout(entries: Sequence[TensorInfo], metadata: Mapping[str, str]) -> tuple[
     return len(text).to_bytes(8, "little") + text, {name: 8 + len(text) + start for name, start in starts.items()}
 
 
-class _Sink:
-    """Takes tensors in any order and puts each where the layout says."""
+class FileSink:
+    """Takes tensors, or rows of them, in any order and puts each where the layout says."""
 
     on_disk = True
 
-    def __init__(self, file: io.FileIO, path: Path, size: int, missing: dict[str, tuple[TensorInfo, int]]) -> None:
-        self._file, self._path, self._size, self._missing = file, path, size, missing
+    def __init__(self, file: io.FileIO, path: Path, size: int, places: Mapping[str, tuple[TensorInfo, int]]) -> None:
+        self._file, self._path, self._size, self._missing = file, path, size, dict(places)
+        self._rows: dict[str, list[tuple[int, int]]] = {}  # of tensors that came in part: what is there
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Store one tensor, from any device and with any strides; it must be as announced, and come once."""
+        info, offset = self._announced(name, tensor)
+        if name in self._rows:
+            raise file_error(self._path, f"was given the tensor '{shown(name)}' whole after some of its rows")
+        if tuple(tensor.shape) != info.shape:
+            raise self._odd(tensor, info)
+        self.put(_bytes_of(tensor), offset)
+        del self._missing[name]
+
+    def write_rows(self, name: str, first: int, rows: torch.Tensor) -> None:
+        """Store rows [n, ...] of a tensor from row ``first`` on; all rows must come, in any order and each once."""
+        info, offset = self._announced(name, rows)
+        if not info.shape:
+            raise file_error(self._path, f"was given rows of '{shown(name)}', which is a single number")
+        if rows.ndim == 0 or tuple(rows.shape[1:]) != info.shape[1:]:
+            raise self._odd(rows, info)
+        stop, there = first + len(rows), self._rows.setdefault(name, [])
+        known = any(first < end and begin < stop for begin, end in there)
+        if known or first < 0 or stop > info.shape[0]:
+            why = "some of them came before" if known else f"it has {info.shape[0]}"
+            raise file_error(self._path, f"was given rows {first} to {stop} of the tensor '{shown(name)}', but {why}")
+        self.put(_bytes_of(rows), offset + first * math.prod(info.shape[1:]) * info.dtype.itemsize)
+        if there and there[-1][1] == first:
+            first = there.pop()[0]
+        if first < stop:
+            there.append((first, stop))
+        if sum(end - begin for begin, end in there) == info.shape[0]:
+            del self._missing[name], self._rows[name]
+
+    def _announced(self, name: str, tensor: torch.Tensor) -> tuple[TensorInfo, int]:
         if name not in self._missing:
             raise file_error(self._path, f"was given the tensor '{shown(name)}' twice or unannounced")
         info, offset = self._missing[name]
-        if (tensor.dtype, tuple(tensor.shape)) != (info.dtype, info.shape):
-            seen = f"{tensor.dtype} {tuple(tensor.shape)} instead of {info.dtype} {info.shape}"
-            raise file_error(self._path, f"was given the tensor '{shown(name)}' as {seen}")
-        flat = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
-        self.put(flat.numpy().data, offset)
-        del self._missing[name]
+        if tensor.dtype != info.dtype:
+            raise self._odd(tensor, info)
+        return info, offset
+
+    def _odd(self, tensor: torch.Tensor, info: TensorInfo) -> FoundryError:
+        seen = f"{tensor.dtype} {tuple(tensor.shape)} instead of {info.dtype} {info.shape}"
+        return file_error(self._path, f"was given the tensor '{shown(info.name)}' as {seen}")
 
     def put(self, data: bytes | memoryview, offset: int) -> None:
         """Write bytes at a place in the file."""
         rest = memoryview(data)
-        with _writing(self._path, self._size):
+        with writing(self._path, self._size):
             self._file.seek(offset)
             while rest:
                 rest = rest[self._file.write(rest) :]  # one call takes at most 2 GiB
 
     def finish(self) -> None:
-        """Check that nothing is missing and bring every byte to the disk."""
+        """Check that nothing is missing, bring every byte to the disk and close the file."""
         if self._missing:
             name = next(iter(self._missing))
-            raise file_error(self._path, f"lacks {len(self._missing)} announced tensors, the first is '{shown(name)}'")
-        with _writing(self._path, self._size):
+            rows = sum(end - begin for begin, end in self._rows.get(name, ()))
+            part = f" ({rows} of its {self._missing[name][0].shape[0]} rows came)" if rows else ""
+            what = f"lacks {len(self._missing)} announced tensors, the first is '{shown(name)}'{part}"
+            raise file_error(self._path, what)
+        with writing(self._path, self._size), self._file:  # Windows moves only closed files
             os.fsync(self._file.fileno())
 
 
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    return tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
 @contextmanager
-def _writing(path: Path, size: int) -> Iterator[None]:
+def writing(path: Path, size: int) -> Iterator[None]:
     """What the operating system refuses, as one sentence that says what was needed."""
     try:
         yield
@@ -162,7 +221,7 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make the new name itself survive a power cut, where folders can be synced at all."""
     if os.name == "nt":
         return

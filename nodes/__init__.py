@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ..loaders.home import set_home
+from . import host
 from .apply import FoundryApply
 from .fuse import FoundryFuseBaseLoRA
 from .load import FoundryLoadBase, FoundryLoadCheckpoint
@@ -10,6 +12,8 @@ from .rows import FoundryLoRA, FoundryLoRAStack
 from .save import FoundrySaveModel
 from .stack import FoundryStackLoRAs
 from .validate import FoundryStackValidator
+
+set_home(host.user_folder())
 
 NODE_CLASS_MAPPINGS = {
     "FoundryLoadBase": FoundryLoadBase,

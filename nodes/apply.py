@@ -8,14 +8,24 @@ from typing import Any
 
 import torch
 
-from ..engine.bake import BakeReport
+from ..engine.bake import AUTO, BakeReport
 from ..engine.finish import Finish
 from ..engine.fuse import Term, canonical_key, fused_weight, is_as_trained, make_term, merge_terms
 from ..engine.plan import Layer, Patch, Plan
-from ..engine.report import bake_sentence
 from . import host
 from .common import HIDDEN, StageNode, stage_input
-from .making import baked_model, finished, ledger_of, ready, recipe_hash
+from .making import (
+    KEEP,
+    MEMORY,
+    MEMORY_MODE,
+    Settings,
+    baked_model,
+    finished,
+    ledger_of,
+    made_reply,
+    ready,
+    recipe_hash,
+)
 from .sockets import ANY
 from .sources import plan_of
 
@@ -38,20 +48,20 @@ class FoundryApply(StageNode):
                 {"tooltip": "patches: added at every model load. bake: fused once, faster when offloading."},
             ),
         },
+        "optional": {"memory": MEMORY_MODE, "keep": KEEP},
         "hidden": HIDDEN,
     }
 
-    def run(self, model: Any, how: str, **_: Any) -> dict[str, Any]:
+    def run(self, model: Any, how: str, memory: str = AUTO, keep: str = MEMORY, **_: Any) -> dict[str, Any]:
         """(MODEL, report)."""
         plan = plan_of(model)
         findings = ready(plan)
         finish = Finish()
         sha256 = recipe_hash(plan, finish)
         if how == BAKE:
-            result, report = baked_model(plan, finish, sha256)
-        else:
-            result, report = patched_model(plan, finish, sha256, host.progress())
-        done = bake_sentence(report) if how == BAKE else f"{report.touched} of {report.tensors} tensors get a patch"
+            return made_reply(plan, findings, baked_model(plan, finish, Settings(memory, keep)), sha256, how=how)
+        result, report = patched_model(plan, finish, sha256, host.progress())
+        done = f"{report.touched} of {report.tensors} tensors get a patch"
         return finished(plan, findings, report, sha256, (result,), done, how=how)
 
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding
+from ..engine.formats import FORMATS
 from ..engine.plan import Plan
 from ..engine.report import plan_json, plan_sentences
 from ..engine.rules import raise_first
@@ -42,6 +43,16 @@ def check_file(name: Any, *kinds: str) -> str | None:
         return None
     try:
         host.find_file(name, *kinds)
+    except FoundryError as error:
+        return str(error)
+    return None
+
+
+def check_format(name: str | None) -> str | None:
+    """Why this ComfyUI cannot load a quantized format, or None (another dtype; a linked one is not known yet)."""
+    try:
+        if name in FORMATS:
+            host.refuse_format(name)
     except FoundryError as error:
         return str(error)
     return None

@@ -16,6 +16,7 @@ import comfy.model_base
 import comfy.model_detection
 import comfy.model_management
 import comfy.model_patcher
+import comfy.quant_ops
 import comfy.sd
 import comfy.utils
 import comfy.weight_adapter
@@ -23,11 +24,16 @@ import folder_paths
 import torch
 
 from ..engine.errors import FoundryError
+from ..engine.formats import loadable, require_loadable
 from ..engine.plan import Target
 from ..engine.tensors import FP8_DTYPES, TensorInfo, TensorSource
+from .again import identity_of_model
+from .guards import refuse_bypassed as refuse_bypassed
+from .guards import refuse_compiled as refuse_compiled
 
 NET = "diffusion_model."
 LEDGER = "lora_foundry"  # attachment on every MODEL this pack makes
+CACHED = "lora_foundry_file"  # attachment that keeps a MODEL's file from being evicted
 READ_TO_DETECT = 8192  # detection may look at the values of small tensors (v-prediction markers, norm biases)
 BASE_KINDS = ("diffusion_models", "checkpoints")
 EDGE = 4096
@@ -91,6 +97,11 @@ def output_file(prefix: str) -> Path:
     """A new numbered .safetensors path below ComfyUI's output folder."""
     folder, stem, counter, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
     return Path(folder) / f"{stem}_{counter:05}_.safetensors"
+
+
+def user_folder() -> Path:
+    """This pack's folder in ComfyUI's user folder; it need not exist."""
+    return Path(folder_paths.get_user_directory()) / "lora_foundry"
 
 
 # --- progress
@@ -223,6 +234,7 @@ class ModelWeights:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.label = f"MODEL ({type(model.model).__name__})"
+        self.identity = identity_of_model(model)
         self.facts = model_facts(model)
         self._keys = {key.removeprefix(NET): value for key, value in model.get_key_patches(NET).items()}
         self._markers = sampling_markers(model)
@@ -275,39 +287,25 @@ def quantized_as(model: Any) -> str | None:
     return None
 
 
-def refuse_compiled(model: Any) -> None:
-    """FoundryError when torch.compile already captured the unbaked modules: the bake would silently not be used."""
-    compiled = any("torch.compile" in str(key) for keys in model.wrappers.values() for key in keys)
-    compiled = compiled or any("torch.compile" in str(key) for key in _model_wrapper_keys(model.model_options))
-    if compiled:
-        raise FoundryError(
-            "host",
-            "TorchCompileModel stands before this stage.",
-            "It holds on to the unfused weights, so the result would not be used.",
-            "Put TorchCompileModel after the last LoRA Foundry node.",
-        )
-
-
-def refuse_bypassed(model: Any) -> None:
-    """FoundryError for LoRAs that a bypass loader (0.28 on) computes beside the weights: a bake would lose them."""
-    if any("bypass" in str(key) for key in getattr(model, "injections", {})):
-        raise FoundryError(
-            "host",
-            "A bypass LoRA loader stands before this stage.",
-            "Its LoRA is no part of the weights, so the result would be without it.",
-            "Put that LoRA into the LoRA stack, or its loader after the last LoRA Foundry node.",
-        )
-
-
-def _model_wrapper_keys(options: Mapping[str, Any]) -> list[Any]:
-    wrappers = options.get("transformer_options", {}).get("wrappers", {})
-    return [key for keys in wrappers.values() for key in keys]
-
-
 def ledger(model: Any) -> dict[str, Any]:
     """What this pack wrote on a MODEL it made: layers by stage, format, recipe."""
     record = model.get_attachment(LEDGER) if hasattr(model, "get_attachment") else None
     return record if isinstance(record, dict) else {}
+
+
+# --- formats
+
+
+def loadable_formats() -> tuple[str, ...]:
+    """Those of our formats that this ComfyUI loads and runs."""
+    host = comfy.quant_ops
+    layouts = {name: getattr(host, each["comfy_tensor_layout"], None) for name, each in host.QUANT_ALGOS.items()}
+    return loadable(layouts)
+
+
+def refuse_format(name: str) -> None:
+    """FoundryError ``format`` for one of our formats that this ComfyUI could not load."""
+    require_loadable(name, loadable_formats())
 
 
 # --- making models
@@ -318,6 +316,11 @@ def load_file(path: Path, kind: str) -> Any:
     if kind == "checkpoints":
         return comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_clip=False)[0]
     return comfy.sd.load_diffusion_model(str(path))
+
+
+def load_baked(path: Path, dtype: torch.dtype, **options: Any) -> Any:
+    """A MODEL that maps a finished file. ``dtype`` keeps norms out of fp8 on 0.3.75."""
+    return comfy.sd.load_diffusion_model(str(path), model_options={"dtype": dtype}, **options)
 
 
 def load_clip_and_vae(path: Path) -> tuple[Any, Any]:
@@ -355,9 +358,14 @@ def take_weights(source: Any, fresh: Any) -> Any:
     return result
 
 
-def sign(model: Any, record: dict[str, Any], rebuild: Callable[..., Any]) -> Any:
-    """Write the ledger, and give the host a way to make these weights again (compile, hooks, several GPUs)."""
+def sign(model: Any, record: dict[str, Any], rebuild: Callable[..., Any], entry: Any = None) -> Any:
+    """Write the ledger, and give the host a way to make these weights again (compile, hooks, several GPUs).
+
+    ``entry`` is the cached file the MODEL maps: while the MODEL lives it is not evicted.
+    """
     model.set_attachments(LEDGER, record)
+    if entry is not None:
+        model.set_attachments(CACHED, entry)
     if hasattr(model, "cached_patcher_init"):
         model.cached_patcher_init = (rebuild, ())
     if hasattr(model, "clone_base_uuid"):

@@ -6,10 +6,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..engine.plan import Plan
+from ..loaders.dequantize import ON_QUANTIZED_BASE, REFUSE
 from . import host
 from .common import FoundryNode, check_file, file_state
 from .sockets import BASE, check_links
 from .sources import open_base
+
+# Last, and optional: a workflow from before it was there refuses a quantized base, as it did.
+POLICY = {
+    "on_quantized_base": (
+        list(ON_QUANTIZED_BASE),
+        {
+            "default": REFUSE,
+            "tooltip": "dequantize: an fp8 or int8 file becomes plain weights, LoRAs go in, and it is quantized again. "
+            "What its first quantization lost stays lost: take the bf16 file if there is one.",
+        },
+    )
+}
 
 
 class FoundryLoadBase(FoundryNode):
@@ -25,7 +38,8 @@ class FoundryLoadBase(FoundryNode):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """ComfyUI's V1 declaration of inputs."""
         names = [*host.model_files(*host.BASE_KINDS), *host.sharded_folders()]
-        return {"required": {"base_name": (names, {"tooltip": "bf16, fp16 or fp32; a quantized file is refused."})}}
+        tooltip = "bf16, fp16 or fp32; a quantized file is refused, or dequantized if you say so."
+        return {"required": {"base_name": (names, {"tooltip": tooltip})}, "optional": POLICY}
 
     @classmethod
     def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any], base_name: Any = None) -> bool | str:
@@ -35,13 +49,13 @@ class FoundryLoadBase(FoundryNode):
         return problem or check_links(cls.INPUT_TYPES(), input_types)
 
     @classmethod
-    def IS_CHANGED(cls, base_name: str) -> str:
+    def IS_CHANGED(cls, base_name: str, **_: Any) -> str:
         """Runs again when the file, or the index of a sharded folder, was replaced."""
         return file_state(base_name, *host.BASE_KINDS)
 
-    def run(self, base_name: str) -> tuple[Plan]:
+    def run(self, base_name: str, on_quantized_base: str = REFUSE) -> tuple[Plan]:
         """The plan with nothing on it."""
-        return (open_base(base_name),)
+        return (open_base(base_name, on_quantized_base=on_quantized_base),)
 
 
 class FoundryLoadCheckpoint(FoundryNode):
@@ -55,7 +69,10 @@ class FoundryLoadCheckpoint(FoundryNode):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """ComfyUI's V1 declaration of inputs."""
         return {
-            "required": {"ckpt_name": (host.model_files("checkpoints"), {"tooltip": "A file with UNet, CLIP and VAE."})}
+            "required": {
+                "ckpt_name": (host.model_files("checkpoints"), {"tooltip": "A file with UNet, CLIP and VAE."})
+            },
+            "optional": POLICY,
         }
 
     @classmethod
@@ -64,12 +81,12 @@ class FoundryLoadCheckpoint(FoundryNode):
         return check_file(ckpt_name, "checkpoints") or check_links(cls.INPUT_TYPES(), input_types)
 
     @classmethod
-    def IS_CHANGED(cls, ckpt_name: str) -> str:
+    def IS_CHANGED(cls, ckpt_name: str, **_: Any) -> str:
         """Runs again when the file was replaced."""
         return file_state(ckpt_name, "checkpoints")
 
-    def run(self, ckpt_name: str) -> tuple[Plan, Any, Any]:
+    def run(self, ckpt_name: str, on_quantized_base: str = REFUSE) -> tuple[Plan, Any, Any]:
         """(plan with nothing on it, CLIP, VAE)."""
-        plan = open_base(ckpt_name, "checkpoints")
+        plan = open_base(ckpt_name, "checkpoints", on_quantized_base=on_quantized_base)
         clip, vae = host.load_clip_and_vae(host.find_file(ckpt_name, "checkpoints"))
         return plan, clip, vae

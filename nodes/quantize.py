@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from ..engine.finish import FP8_FORMATS, FP8_MATMUL, FULL_PRECISION, Finish
+from ..engine.finish import FP8_MATMUL, FULL_PRECISION, Finish
+from ..engine.formats import FORMATS
+from ..engine.memory import AUTO as AUTO_MEMORY
 from ..engine.quantize import AUTO, parse_keep
-from .common import HIDDEN, StageNode, stage_input
-from .making import baked_model, finished, ready, recipe_hash
+from . import host
+from .common import HIDDEN, StageNode, check_format, stage_input
+from .making import KEEP, MAX_ERROR, MEMORY, MEMORY_MODE, Settings, baked_model, made_reply, ready, recipe_hash
 from .sockets import ANY, QUANTIZED_MODEL
 from .sources import plan_of
 
@@ -22,7 +26,13 @@ class FoundryQuantizeFP8(StageNode):
     INPUTS = {
         "required": {
             "model": stage_input(ANY, "The plan to finish."),
-            "format": (list(FP8_FORMATS), {"tooltip": "Loads in every ComfyUI from 0.3.75 on."}),
+            "format": (
+                list(FORMATS),
+                {
+                    "tooltip": "float8_e4m3fn loads in every ComfyUI from 0.3.75 on. int8_convrot has a third of its "
+                    "error at the same size, from 0.28 on."
+                },
+            ),
             "matmul": (
                 [FULL_PRECISION, FP8_MATMUL],
                 {"tooltip": "full precision: best quality. fp8: faster on Ada, Hopper and Blackwell."},
@@ -32,15 +42,32 @@ class FoundryQuantizeFP8(StageNode):
                 {"default": AUTO, "tooltip": "auto: the family's list. Add patterns after commas: auto, *.ffn.2"},
             ),
         },
+        "optional": {"max_error": MAX_ERROR, "memory": MEMORY_MODE, "keep": KEEP},
         "hidden": HIDDEN,
     }
 
-    def run(self, model: Any, format: str, matmul: str, keep_high_precision: str, **_: Any) -> dict[str, Any]:
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any], format: str | None = None) -> bool | str:
+        """Wires as everywhere; and a format that this ComfyUI cannot load is told when the prompt is queued."""
+        return check_format(format) or super().VALIDATE_INPUTS(input_types)
+
+    def run(
+        self,
+        model: Any,
+        format: str,
+        matmul: str,
+        keep_high_precision: str,
+        max_error: float = 0.0,
+        memory: str = AUTO_MEMORY,
+        keep: str = MEMORY,
+        **_: Any,
+    ) -> dict[str, Any]:
         """(quantized MODEL, report)."""
+        host.refuse_format(format)
         plan = plan_of(model)
         findings = ready(plan)
         facts = plan.base.source.facts  # type: ignore[attr-defined]
-        finish = Finish(format, None, matmul, parse_keep(keep_high_precision), facts.linears)
-        sha256 = recipe_hash(plan, finish)
-        baked, report = baked_model(plan, finish, sha256)
-        return finished(plan, findings, report, sha256, (baked,))
+        patterns = parse_keep(keep_high_precision)
+        finish = Finish(format, None, matmul, patterns, facts.linears, max_error=max_error or None)
+        made = baked_model(plan, finish, Settings(memory, keep))
+        return made_reply(plan, findings, made, recipe_hash(plan, finish))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from ..engine.finish import FP8_FORMATS, Finish
-from ..loaders.baking import bake_to_file
+from ..engine.finish import FP8_MATMUL, FULL_PRECISION, Finish
+from ..engine.formats import FORMATS
+from ..engine.memory import AUTO as AUTO_MEMORY
+from ..engine.quantize import AUTO, parse_keep
+from ..loaders.baking import How, Wanted, bake_files
 from . import host
-from .common import HIDDEN, StageNode, stage_input
-from .making import finished, ready
+from .common import HIDDEN, StageNode, check_format, stage_input
+from .making import MAX_ERROR, MEMORY_MODE, finished, ready
 from .sockets import ANY
 from .sources import plan_of
 
@@ -35,18 +39,68 @@ class FoundrySaveModel(StageNode):
                     "tooltip": "Below output/; Load Diffusion Model lists that folder.",
                 },
             ),
-            "format": ([*FP8_FORMATS, *DTYPES], {"tooltip": "float8 is quantized last; the others are rounded once."}),
+            "format": (
+                [*FORMATS, *DTYPES],
+                {
+                    "tooltip": "float8 and int8 are quantized last; the others are rounded once. This ComfyUI must be "
+                    "able to load what it saves; `lora-foundry bake` writes any format."
+                },
+            ),
+        },
+        "optional": {
+            "matmul": (
+                [FULL_PRECISION, FP8_MATMUL],
+                {"default": FULL_PRECISION, "tooltip": "How a quantized file is multiplied where it is loaded."},
+            ),
+            "keep_high_precision": (
+                "STRING",
+                {"default": AUTO, "tooltip": "auto: the family's list. Add patterns after commas: auto, *.ffn.2"},
+            ),
+            "max_error": MAX_ERROR,
+            "memory": MEMORY_MODE,
+            "max_shard_gb": (
+                "FLOAT",
+                {"default": 0.0, "min": 0.0, "step": 0.5, "tooltip": "Several files and an index; 0: one file."},
+            ),
         },
         "hidden": HIDDEN,
     }
 
-    def run(self, model: Any, filename_prefix: str, format: str, **_: Any) -> dict[str, Any]:
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any], format: str | None = None) -> bool | str:
+        """Wires as everywhere; and a format that this ComfyUI cannot load is told when the prompt is queued."""
+        return check_format(format) or super().VALIDATE_INPUTS(input_types)
+
+    def run(
+        self,
+        model: Any,
+        filename_prefix: str,
+        format: str,
+        matmul: str = FULL_PRECISION,
+        keep_high_precision: str = AUTO,
+        max_error: float = 0.0,
+        memory: str = AUTO_MEMORY,
+        max_shard_gb: float = 0.0,
+        **_: Any,
+    ) -> dict[str, Any]:
         """(path, report)."""
+        if format in FORMATS:
+            host.refuse_format(format)
         plan = plan_of(model)
         findings = ready(plan)
         facts = plan.base.source.facts  # type: ignore[attr-defined]
-        quantized = format in FP8_FORMATS
-        finish = Finish(format if quantized else "none", DTYPES.get(format), linears=facts.linears)
+        quantized, patterns = (format if format in FORMATS else "none"), parse_keep(keep_high_precision)
+        finish = Finish(
+            quantized,
+            DTYPES.get(format),
+            matmul,
+            patterns,
+            facts.linears,
+            max_error=(max_error or None) if format in FORMATS else None,
+        )
+        shard = round(max_shard_gb * 1e9) or None
+        how = How(host.compute_device(), memory, max_shard=shard, records=False)
         path = host.output_file(filename_prefix)
-        report, sha256 = bake_to_file(plan, finish, path, host.progress(), host.compute_device())
-        return finished(plan, findings, report, sha256, (str(path),), out=str(path))
+        (baked,) = bake_files([Wanted(plan, finish, path)], how, host.progress())
+        first, files = str(baked.files[0]), [str(file) for file in baked.files]
+        return finished(plan, findings, baked.report, baked.sha256, (first,), cost=baked.cost, out=first, files=files)

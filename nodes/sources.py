@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import torch
 
 from ..engine.plan import Base, Plan, Target
 from ..engine.rules import already_quantized, raise_first
-from ..engine.tensors import TensorInfo
+from ..engine.tensors import Reader, TensorInfo
 from ..loaders.checkpoints import Checkpoint, open_checkpoint
+from ..loaders.dequantize import REFUSE, Dequantized, opened
 from ..loaders.families import detect_base
 from ..loaders.names import host_spellings
+from ..loaders.reading import Renamed
 from . import host
 
 
@@ -24,7 +27,7 @@ class BaseFile:
     on_disk = True
     model: Any = None  # a file carries no wrappers or options over
 
-    def __init__(self, checkpoint: Checkpoint, path: Path, kind: str) -> None:
+    def __init__(self, checkpoint: Checkpoint | Dequantized, path: Path, kind: str) -> None:
         self.checkpoint, self.path, self.kind = checkpoint, path, kind
         self.label = checkpoint.label
         self.facts = host.file_facts(checkpoint)
@@ -33,18 +36,29 @@ class BaseFile:
         infos = checkpoint.tensors
         self.tensors = {name: replace(infos[file_name], name=name) for name, file_name in self._files.items()}
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files the model is in."""
+        return self.checkpoint.files
+
     def read(self, name: str) -> torch.Tensor:
         """One tensor in its stored dtype."""
         return self.checkpoint.read(self._files[name])
+
+    @contextmanager
+    def reader(self, mmap: bool | None = None) -> Iterator[Reader]:
+        """A reader by the model's names, as ``FileSource.reader``."""
+        with self.checkpoint.reader(mmap) as reader:
+            yield Renamed(reader, self._files)
 
     def edges(self, name: str) -> bytes:
         """The first and the last bytes of a tensor, for the fingerprint."""
         return self.checkpoint.edges(self._files[name])
 
     def load_model(self) -> Any:
-        """The MODEL as ComfyUI's own loader makes it."""
-        if self.path.is_dir():
-            tensors = {name: self.read(name) for name in self._files}
+        """The MODEL as ComfyUI's own loader makes it; of shards, or of a dequantized file, from their tensors."""
+        if self.path.is_dir() or isinstance(self.checkpoint, Dequantized):
+            tensors = {name: self.read(name).to(info.dtype) for name, info in self.tensors.items()}
             return host.build_model(tensors, {}, self.facts.dtype)
         return host.load_file(self.path, self.kind)
 
@@ -63,14 +77,15 @@ class HostMatcher:
         return None
 
 
-def open_base(name: str, *kinds: str) -> Plan:
-    """A plan on a file of ComfyUI's model folders (of these kinds only); just its headers are read."""
+def open_base(name: str, *kinds: str, on_quantized_base: str = REFUSE) -> Plan:
+    """A plan on a file of ComfyUI's model folders (of these kinds only); just its headers, and scales, are read."""
     path, kind = host.find_base(name, *kinds)
-    checkpoint = open_checkpoint(path)
-    quantized = checkpoint.quantized
-    raise_first(already_quantized(Plan(Base(name, None, checkpoint, quantized))))
+    checkpoint = opened(open_checkpoint(path), on_quantized_base)
+    dequantized = isinstance(checkpoint, Dequantized)
+    base = Base(name, None, checkpoint, checkpoint.quantized, dequantized=dequantized)
+    raise_first(already_quantized(Plan(base)))
     source = BaseFile(checkpoint, path, kind)
-    return Plan(Base(name, detect_base(source.tensors), source, quantized))
+    return Plan(replace(base, family=detect_base(source.tensors), source=source))
 
 
 def plan_of(value: Any) -> Plan:

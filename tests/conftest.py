@@ -43,6 +43,22 @@ def two_threads():
     torch.set_num_threads(2)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def session_home(tmp_path_factory: pytest.TempPathFactory):
+    """No test writes to the user's home: not the host of the session, and no fixture of a module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LORA_FOUNDRY_HOME", str(tmp_path_factory.mktemp("home") / "session"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def pack_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """This test's own home for the pack's records; it does not exist until something is written to it."""
+    folder = tmp_path_factory.mktemp("home") / "lora-foundry"
+    monkeypatch.setenv("LORA_FOUNDRY_HOME", str(folder))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def run_cli():
     """Call ``run_cli("inspect", path)``: the real command in its own process; returns a CompletedProcess (text)."""

@@ -18,7 +18,7 @@ from fakes import (
     same_all,
     wrong_share,
 )
-from lora_foundry.engine import bake as bake_module
+from lora_foundry.engine import job as job_module
 from lora_foundry.engine.bake import BakeReport, bake
 from lora_foundry.engine.errors import Cancelled, FoundryError
 from lora_foundry.engine.finish import Finish, outputs
@@ -234,7 +234,7 @@ def test_an_all_zero_weight_takes_its_whole_effect_from_the_lora():
 
 
 def test_a_lost_effect_is_refused_at_the_end(monkeypatch):
-    monkeypatch.setattr(bake_module, "fused_weight", lambda weight, *_: weight.to(torch.float32))
+    monkeypatch.setattr(job_module, "start_and_terms", lambda weight, *_: (weight, []))
     with pytest.raises(FoundryError, match="LF203.*kept"):
         run(a_plan(model(), *layers(), family="wan"), FP8)
 
@@ -248,9 +248,10 @@ def test_device_is_where_the_maths_runs_and_the_bits_are_the_same():
 def test_the_report_is_plain_numbers():
     _, report = run(a_plan(model(), *layers(), family="wan"), FP8)
     data = report.to_json()
-    names = {"tensors", "touched", "quantized", "bytes_read", "bytes_written", "seconds", "peak_rss_bytes"}
+    names = {"tensors", "touched", "quantized", "reused", "bytes_read", "bytes_written", "seconds", "peak_rss_bytes"}
     numbers = names | {"relative_error", "sqnr_db"}
-    assert set(data) == numbers | {"worst_layers"} and all(type(data[name]) in (int, float) for name in numbers)
+    assert set(data) == numbers | {"worst_layers", "layers"}
+    assert all(type(data[name]) in (int, float) for name in numbers)
     assert data["seconds"] > 0 and data["peak_rss_bytes"] > 10_000_000
     assert bake_sentence(report).startswith("3 of 8 tensors changed, 3 quantized, ")
     assert BakeReport().to_json()["tensors"] == 0

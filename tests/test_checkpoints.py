@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.tensors import TensorInfo
 from lora_foundry.loaders import checkpoints
-from lora_foundry.loaders.checkpoints import FileSource, file_sha256, fingerprint, open_checkpoint
+from lora_foundry.loaders.checkpoints import FileSource, fingerprint, open_checkpoint
 from safetensors.torch import load_file, save_file
 
 NET = {
@@ -296,16 +295,3 @@ def test_fingerprint_reads_only_the_edges(tmp_path, monkeypatch):
     )
     fingerprint(source)
     assert max(sizes) == 4096
-
-
-def test_file_sha256_is_of_the_whole_file_and_follows_it(tmp_path, monkeypatch):
-    path = save(tmp_path / "a.safetensors", NET)
-    assert file_sha256(path) == hashlib.sha256(path.read_bytes()).hexdigest()
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", lambda *_, **__: pytest.fail("read twice"))
-        file_sha256(path)
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    os.utime(path, ns=(1, 1))
-    assert file_sha256(path) == hashlib.sha256(content).hexdigest()

@@ -113,8 +113,23 @@ def test_quantize(value, quantize):
     if quantize:
         assert parse(f"quantize: {value}").quantize == quantize
     else:
-        with pytest.raises(FoundryError, match="quantize is .*Use true, false, fp8 or none"):
+        with pytest.raises(FoundryError, match="quantize is .*Use true, false, none, fp8, float8_e4m3fn"):
             parse(f"quantize: {value}")
+
+
+@pytest.mark.parametrize("wanted", ["refuse", "dequantize"])
+def test_what_happens_to_a_quantized_base(wanted):
+    assert parse("base: a").on_quantized_base == "refuse"
+    assert parse(f"base: a\non_quantized_base: {wanted}").on_quantized_base == wanted
+    assert parse(f"model: {{name_or_path: a, on_quantized_base: {wanted}}}").on_quantized_base == wanted
+
+
+@pytest.mark.parametrize("value", ["yes", "true", "[dequantize]", "Dequantize", "{a: b}", "1"])
+def test_anything_else_for_a_quantized_base_is_one_error(value):
+    with pytest.raises(FoundryError, match=r"on_quantized_base is .*Use 'refuse' or 'dequantize'"):
+        parse(f"base: a\non_quantized_base: {value}")
+    with pytest.raises(FoundryError, match="Did you mean 'on_quantized_base'"):
+        parse("base: a\non_quantised_base: dequantize")
 
 
 @pytest.mark.parametrize(

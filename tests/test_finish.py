@@ -14,6 +14,9 @@ from lora_foundry.engine.finish import (
     FULL_PRECISION,
     Finish,
     file_metadata,
+    layer_marker,
+    layer_settings,
+    marker_name,
     output_dtype,
     outputs,
     quantization_metadata,
@@ -102,7 +105,7 @@ def test_quantizing_nothing_is_an_error():
         quantized_names(a_wan(), Finish("float8_e4m3fn", keep=("auto", "blocks")))
 
 
-@pytest.mark.parametrize("name", ["fp8", "float8_e5m2", "FLOAT8_E4M3FN", ""])
+@pytest.mark.parametrize("name", ["fp8", "int8_tensorwise", "FLOAT8_E4M3FN", ""])
 def test_an_unknown_format_is_named(name):
     with pytest.raises(FoundryError, match="Unknown quantization format.*Use none or float8_e4m3fn"):
         outputs(a_wan(), Finish(name))
@@ -119,6 +122,65 @@ def test_header_names_layers_as_the_tensors_are_named(matmul, entry):
     assert list(content["layers"]) == [name.removesuffix(".weight") for name in QUANTIZED]
     assert all(value == entry for value in content["layers"].values())
     assert content["format_version"] == "1.0"
+
+
+ROTATED = {"format": "int8_tensorwise", "convrot": True, "convrot_groupsize": 256}
+WIDE = ["blocks.0.q.weight", "blocks.0.ffn.weight"]
+
+
+def a_wide_wan():
+    """Two Linears of 256 columns and one of 32: too few to be rotated."""
+    shapes = {WIDE[0]: (32, 256), "blocks.0.k.weight": (32, 32), WIDE[1]: (16, 512), "blocks.0.q.bias": (32,)}
+    return a_plan({name: noise(shape, 0.02, 1) for name, shape in shapes.items()}, family="wan")
+
+
+@pytest.mark.parametrize(("name", "matmul", "settings"), [
+    ("float8_e5m2", FULL_PRECISION, {"format": "float8_e5m2", "full_precision_matrix_mult": True}),
+    ("float8_e5m2", FP8_MATMUL, {"format": "float8_e5m2"}),
+    ("int8_convrot", FULL_PRECISION, ROTATED),
+    ("int8_convrot", FP8_MATMUL, ROTATED),
+])  # fmt: skip
+def test_newer_formats_say_the_same_in_the_header_and_beside_each_weight(name, matmul, settings):
+    finish = Finish(name, matmul=matmul)
+    marker = layer_marker(finish)
+    assert layer_settings(finish) == json.loads(marker.numpy().tobytes()) == settings
+    layers = json.loads(quantization_metadata(a_wide_wan(), finish)["_quantization_metadata"])["layers"]
+    assert layers == {layer.removesuffix(".weight"): settings for layer in quantized_names(a_wide_wan(), finish)}
+
+
+def test_the_first_format_has_no_marker():
+    """A marker alone loads on 0.3.75 and is wrong; what it reads is the header."""
+    assert layer_marker(FP8) is None and layer_marker(Finish()) is None and layer_settings(Finish()) == {}
+
+
+def test_int8_outputs_have_row_scales_and_markers_and_leave_out_what_does_not_fit():
+    finish = Finish("int8_convrot")
+    assert list(quantized_names(a_wide_wan(), finish)) == WIDE
+    size = tuple(layer_marker(finish).shape)
+    assert list(outputs(a_wide_wan(), finish)) == [
+        TensorInfo(WIDE[0], torch.int8, (32, 256)),
+        TensorInfo("blocks.0.q.weight_scale", torch.float32, (32, 1)),
+        TensorInfo("blocks.0.q.comfy_quant", torch.uint8, size),
+        TensorInfo("blocks.0.k.weight", torch.bfloat16, (32, 32)),
+        TensorInfo(WIDE[1], torch.int8, (16, 512)),
+        TensorInfo("blocks.0.ffn.weight_scale", torch.float32, (16, 1)),
+        TensorInfo("blocks.0.ffn.comfy_quant", torch.uint8, size),
+        TensorInfo("blocks.0.q.bias", torch.bfloat16, (32,)),
+    ]
+    assert marker_name("weight_in.weight") == "weight_in.comfy_quant"
+
+
+def test_names_kept_by_a_budget_are_kept_and_the_budget_is_recorded():
+    finish = Finish("float8_e4m3fn", keep_names=frozenset(QUANTIZED[1:]), max_error=0.02)
+    assert list(quantized_names(a_wan(), finish)) == QUANTIZED[:1]
+    assert finish.settings() == {**FP8.settings(), "max_error": 0.02}
+    with pytest.raises(FoundryError, match="LF202"):
+        quantized_names(a_wan(), Finish("float8_e4m3fn", keep_names=frozenset(QUANTIZED)))
+
+
+def test_settings_of_the_first_format_are_what_recipes_have_always_held():
+    wanted = {"format": "float8_e4m3fn", "dtype": None, "matmul": "full precision", "keep": ["auto"]}
+    assert FP8.settings() == wanted and list(FP8.settings()) == list(wanted)
 
 
 def test_no_quantization_no_entry():

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from fakes import Collected, a_layer, a_plan, noise, random_delta
-from lora_foundry.engine import bake as bake_module
 from lora_foundry.engine import gain
+from lora_foundry.engine import job as job_module
 from lora_foundry.engine.bake import bake
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.fuse import make_term
-from lora_foundry.engine.gain import GainMeter
+from lora_foundry.engine.gain import GainMeter, measure, sampled_rows
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING
 
 W = "blocks.0.self_attn.q.weight"
@@ -27,19 +27,29 @@ def lora(rms=0.0002, shape=(256, 256), seed=1, name="style.safetensors", rank=16
     return a_layer([random_delta(weight, shape, rank, rms, seed)], name=name, **more)
 
 
+def swapped(monkeypatch, change):
+    """Let the quantizer see ``change(name, rows, sum)`` instead of the sum."""
+    real = job_module.quantize_blocks
+
+    def broken(blocks, format, name, encode):
+        return real(lambda: ((rows, change(name, rows, block)) for rows, block in blocks()), format, name, encode)
+
+    monkeypatch.setattr(job_module, "quantize_blocks", broken)
+
+
 def lossy(monkeypatch, effect, only=None):
     """A quantizer that sees base + effect * (sum - base): what a wrong order or a lost scale does."""
-    real = bake_module.quantize_fp8
 
     def install(plan):
-        def broken(total, dtype, name):
-            base = plan.base.source.values[name].to(torch.float32)
-            total, full = base + effect * (total - base), total
-            if only is not None:
-                total = torch.cat([full[: only.start], total[only], full[only.stop :]])
-            return real(total, dtype, name)
+        def change(name, rows, total):
+            base = plan.base.source.values[name][rows].to(torch.float32)
+            lost = base + effect * (total - base)
+            if only is None:
+                return lost
+            inside = torch.arange(rows.start, rows.stop)
+            return torch.where(((inside >= only.start) & (inside < only.stop))[:, None], lost, total)
 
-        monkeypatch.setattr(bake_module, "quantize_fp8", broken)
+        swapped(monkeypatch, change)
         return plan
 
     return install
@@ -102,12 +112,12 @@ def test_quantized_first_is_caught(monkeypatch):
     """The real wrong order: an fp8 base, the LoRA added, rounded to the nearest code of the old grid."""
     base = noise((512, 512), 0.02, 1)
 
-    def wrong_order(total, dtype, name):
+    def wrong_order(_, rows, total):
         scale = base.float().abs().max() / 448
-        grid = (base.float() / scale).to(dtype).float() * scale
-        return ((grid + (total - base.float())) / scale).to(dtype), scale
+        grid = (base.float() / scale).to(torch.float8_e4m3fn).float()[rows] * scale
+        return ((grid + (total - base[rows].float())) / scale).to(torch.float8_e4m3fn).float() * scale
 
-    monkeypatch.setattr(bake_module, "quantize_fp8", wrong_order)
+    swapped(monkeypatch, wrong_order)
     with pytest.raises(FoundryError, match="LF203"):
         gains(a_plan({W: base}, lora(0.0002, (512, 512))))
 
@@ -117,12 +127,7 @@ def test_the_lora_that_got_lost_is_the_one_named(monkeypatch):
     other = "blocks.1.self_attn.q.weight"
     values = {W: noise((256, 256), 0.02, 1), other: noise((256, 256), 0.02, 2)}
     plan = a_plan(values, lora(0.001), lora(0.001, seed=2, name="lost.safetensors", weight=other))
-    real = bake_module.quantize_fp8
-    monkeypatch.setattr(
-        bake_module,
-        "quantize_fp8",
-        lambda total, dtype, name: real(values[name].float() if name == other else total, dtype, name),
-    )
+    swapped(monkeypatch, lambda name, rows, total: values[name][rows].float() if name == other else total)
     with pytest.raises(FoundryError, match=r"lost\.safetensors kept -?0\."):
         gains(plan)
 
@@ -192,12 +197,7 @@ def test_gain_of_one_lora_over_many_weights_is_weighted_by_energy(monkeypatch):
     names = [f"blocks.{i}.self_attn.q.weight" for i in range(3)]
     values = {name: noise((128, 128), 0.02, i) for i, name in enumerate(names)}
     deltas = [random_delta(name, (128, 128), 8, 0.002, 10 + i) for i, name in enumerate(names)]
-    real = bake_module.quantize_fp8
-    monkeypatch.setattr(
-        bake_module,
-        "quantize_fp8",
-        lambda total, dtype, name: real(values[name].float() if name == names[0] else total, dtype, name),
-    )
+    swapped(monkeypatch, lambda name, rows, total: values[name][rows].float() if name == names[0] else total)
     with pytest.raises(FoundryError, match=r"kept 6\d\.\d%"):  # two thirds of three equal parts
         gains(a_plan(values, a_layer(deltas)))
 
@@ -224,8 +224,9 @@ def test_sampling_takes_about_64_rows_of_large_weights(monkeypatch):
     stored = (weight.double() + term.up.double() @ term.down.double()).float()
     spoilt = stored.clone()
     spoilt[1::16] = 0  # rows between the sampled ones
-    meter = GainMeter()
-    meter.measure(weight, spoilt, [(0, term)])
+    rows, meter = sampled_rows(weight.shape), GainMeter()
+    assert len(rows) == 64
+    meter.add(W, measure(weight[:: rows.step], spoilt[:: rows.step], rows, weight.shape, [term]), [0])
     assert meter.gain(0) == pytest.approx(1.0, abs=1e-4)
 
 
@@ -251,3 +252,11 @@ def test_a_lossless_bake_has_no_error():
 
 def test_a_gain_that_is_only_noise_is_not_shown():
     assert gains(a_plan({W: noise((256, 256), 0.02, 1)}, lora(2e-9))) == [None]
+
+
+def test_a_weak_lora_in_a_layer_kept_in_bf16_is_reported_and_no_fault():
+    kept = "blocks.0.norm.weight"
+    values = {W: noise((256, 256), 0.02, 1), kept: noise((256, 256), 0.02, 2)}
+    plan = a_plan(values, lora(0.00006), lora(0.00006, seed=2, name="kept", weight=kept))
+    strong, weak = gains(plan)
+    assert strong == pytest.approx(1.0, abs=0.05) and weak < 0.95

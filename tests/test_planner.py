@@ -8,11 +8,13 @@ import pytest
 import torch
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK, Base, Target
+from lora_foundry.engine.rules import check
 from lora_foundry.loaders.documents import Document, Row
 from lora_foundry.loaders.families import detect_base
 from lora_foundry.loaders.lora import LoRAFile
 from lora_foundry.loaders.names import BaseNames
 from lora_foundry.loaders.planner import make_layer, plan_document
+from safetensors import safe_open
 from safetensors.torch import save_file
 from samples import BASES, DIALECTS, DIFFUSERS_BASES, WAN, ShapeSource, weights
 
@@ -292,3 +294,33 @@ def test_documents_that_cannot_be_planned(folder):
         plan_document(Document(base=None, fuse=(), stack=(), quantize="none", rounding=ONCE, folder=folder))
     with pytest.raises(FoundryError, match="missing"):
         plan_document(a_document(folder, stack=(Row("missing.safetensors"),)))
+
+
+@pytest.fixture
+def quantized(folder):
+    """The base of ``folder`` as fp8 with scales."""
+    with safe_open(folder / "wan.safetensors", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name in [name for name, tensor in tensors.items() if tensor.ndim == 2]:
+        tensors[name] = tensors[name].to(torch.float8_e4m3fn)
+        tensors[name.removesuffix("weight") + "scale_weight"] = torch.tensor(0.5)
+    save_file(tensors, folder / "wan.safetensors")
+    return folder
+
+
+def test_a_quantized_base_is_refused_or_dequantized(quantized):
+    rows = {"stack": (Row("style.safetensors"),)}
+    refused = plan_document(a_document(quantized, **rows))
+    assert refused.base.quantized == "scaled fp8 (scale_weight)" and not refused.base.dequantized
+    (error,) = (finding for finding in check(refused) if finding.severity == "error")
+    assert error.code == "LF201" and "on_quantized_base: dequantize" in error.fix
+    plan = plan_document(a_document(quantized, on_quantized_base="dequantize", **rows))
+    assert plan.base.dequantized and plan.base.family == "wan"
+    assert plan.base.quantized == "scaled fp8 (scale_weight): float8_e4m3fn"
+    assert plan.layers[0].coverage.matched == 1 and not any("scale_weight" in name for name in plan.base.source.tensors)
+    assert [(finding.code, finding.severity) for finding in check(plan)][-1] == ("LF201", "note")
+
+
+def test_a_plain_base_is_planned_the_same_either_way(folder):
+    plans = [plan_document(a_document(folder, on_quantized_base=wanted)) for wanted in ("refuse", "dequantize")]
+    assert plans[0] == plans[1] and not plans[1].base.dequantized and check(plans[1]) == ()

@@ -111,7 +111,7 @@ def test_the_explicit_choice_of_no_base_lora_is_told():
 
 
 def test_a_bake_in_a_sentence():
-    report = BakeReport(40, 12, 10, [], 3_200_000, 1_600_000, 0.12, 1)
+    report = BakeReport(40, 12, 10, bytes_read=3_200_000, bytes_written=1_600_000, seconds=0.12)
     assert bake_sentence(report) == "12 of 40 tensors changed, 10 quantized, 3.2 MB read, 1.6 MB written, 0.1 s"
     report.relative_error = 0.0265
     assert "10 quantized, weights off by 2.65% (31.5 dB), 3.2 MB read" in bake_sentence(report)

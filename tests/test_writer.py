@@ -139,6 +139,75 @@ def test_missing_tensor_is_an_error_at_the_end(target):
     assert_untouched(target)
 
 
+@pytest.mark.parametrize("order", [[(0, 1), (1, 4), (4, 7)], [(5, 7), (0, 2), (2, 5)], [(0, 7)], [(3, 3), (0, 7)]])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn])
+def test_rows_come_in_any_pieces_and_order(order, dtype, target):
+    tensor = torch.arange(7 * 6.0).reshape(7, 3, 2).to(dtype)
+    tensors = {"w": tensor, "b": torch.ones(2)}
+    with write_safetensors(target, infos(tensors), {}) as sink:
+        for first, stop in order:
+            sink.write_rows("w", first, tensor[first:stop])
+        sink.write("b", tensors["b"])
+    assert all(same(FileSource(target).read(name), value) for name, value in tensors.items())
+
+
+def test_rows_of_nothing_and_of_one_dimension(target):
+    tensors = {"none": torch.empty(0, 4), "flat": torch.arange(5.0), "thin": torch.empty(3, 0)}
+    with write_safetensors(target, infos(tensors), {}) as sink:
+        sink.write_rows("none", 0, tensors["none"])
+        sink.write_rows("flat", 2, tensors["flat"][2:])
+        sink.write_rows("flat", 0, tensors["flat"][:2])
+        sink.write_rows("thin", 0, tensors["thin"])
+    assert FileSource(target).read("flat").tolist() == [0, 1, 2, 3, 4]
+
+
+ROWS = [
+    ([(0, 4), (3, 7)], "rows 3 to 7 of the tensor 'w', but some of them came before"),
+    ([(4, 7), (0, 5)], "rows 0 to 5 of the tensor 'w', but some of them came before"),
+    ([(0, 3), (3, 7), (0, 3)], "'w' twice or unannounced"),
+    ([(0, 2), (4, 7)], r"lacks 1 announced tensors, the first is 'w' \(5 of its 7 rows came\)"),
+    ([(0, 7, 1)], "rows 1 to 8 of the tensor 'w', but it has 7"),
+    ([(0, 2, -1)], "rows -1 to 1 of the tensor 'w', but it has 7"),
+]
+
+
+@pytest.mark.parametrize(("pieces", "says"), ROWS, ids=[says for _, says in ROWS])
+def test_rows_that_overlap_are_missing_or_too_many_are_refused(pieces, says, target):
+    tensor = torch.arange(14.0).reshape(7, 2)
+    with pytest.raises(FoundryError, match=says), write_safetensors(target, infos({"w": tensor}), {}) as sink:
+        for first, stop, *place in pieces:
+            sink.write_rows("w", *(place or [first]), tensor[first:stop])
+    assert_untouched(target)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "says"),
+    [
+        ("w", torch.ones(1, 3), r"as torch.float32 \(1, 3\) instead of torch.float32 \(7, 2\)"),
+        ("w", torch.ones(()), r"as torch.float32 \(\) instead"),
+        ("w", torch.ones(1, 2).half(), "as torch.float16"),
+        ("s", torch.ones(()), "rows of 's', which is a single number"),
+        ("x", torch.ones(1), "'x' twice or unannounced"),
+    ],
+)
+def test_rows_that_were_not_announced_so_are_refused(name, rows, says, target):
+    entries = infos({"w": torch.ones(7, 2), "s": torch.ones(())})
+    with pytest.raises(FoundryError, match=says), write_safetensors(target, entries, {}) as sink:
+        sink.write_rows(name, 0, rows)
+    assert_untouched(target)
+
+
+def test_a_whole_tensor_after_some_of_its_rows_is_refused(target):
+    tensor = torch.ones(7, 2)
+    with (
+        pytest.raises(FoundryError, match="'w' whole after some of its rows"),
+        write_safetensors(target, infos({"w": tensor}), {}) as sink,
+    ):
+        sink.write_rows("w", 0, tensor[:1])
+        sink.write("w", tensor)
+    assert_untouched(target)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, OSError(errno.EIO, "of the caller"), MemoryError])
 def test_exception_in_the_block_passes_through_and_leaves_the_old_file(error, target):
     with (
@@ -264,6 +333,6 @@ def test_windows_neither_syncs_folders_nor_signals_processes(target, monkeypatch
     monkeypatch.setattr(writer.os, "name", "nt")
     try:
         assert not writer._is_alive(1)
-        writer._sync_folder(target / "not a folder")
+        writer.sync_folder(target / "not a folder")
     finally:
         monkeypatch.undo()

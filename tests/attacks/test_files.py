@@ -8,8 +8,9 @@ import threading
 import pytest
 from attacks.files import ATTACKS, HARMLESS, write
 from lora_foundry.engine.errors import FoundryError
-from lora_foundry.loaders.checkpoints import FileSource, file_sha256, open_checkpoint
+from lora_foundry.loaders.checkpoints import FileSource, open_checkpoint
 from lora_foundry.loaders.documents import load_document
+from lora_foundry.loaders.hashes import file_sha256
 from lora_foundry.loaders.header import read_header
 
 

@@ -82,7 +82,7 @@ def python() -> str:
 
 def environment() -> dict[str, str]:
     """No hub, no surprises from outside; a stand-in for torchaudio where a given ComfyUI would not start without it."""
-    kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    kept = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "LORA_FOUNDRY_HOME")}
     if os.environ.get("COMFYUI_PATH") and python() == sys.executable and not importlib.util.find_spec("torchaudio"):
         kept["PYTHONPATH"] = str(HERE / "shims")
     return {**kept, "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1", "OMP_WAIT_POLICY": "PASSIVE"}

@@ -32,7 +32,7 @@ def twins(base, lora):
     model.set_attachments("mark", {"kept": True})
     before = {key: value.clone() for key, value in model.model.state_dict().items()}
     plan = layers.add_row(sources.plan_of(model), open_lora(Path(lora)), rows.StackRow("lora", 1.0, 1.0), STACK)
-    baked, report = making.baked_model(plan, Finish("float8_e4m3fn", linears=plan.base.source.facts.linears), "0" * 64)
+    baked = making.baked_model(plan, Finish("float8_e4m3fn", linears=plan.base.source.facts.linears)).model
 
     def weights(patcher):
         state = patcher.model.diffusion_model.state_dict()

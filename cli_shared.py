@@ -1,0 +1,79 @@
+"""What the verbs of the terminal command share: a plan with its findings, and how both are shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from .engine.errors import FoundryError
+from .engine.findings import Finding, worst_first
+from .terminal import span, table
+
+if TYPE_CHECKING:
+    from .engine.plan import Plan
+    from .loaders.documents import Document
+
+DONE, STOPPED, MISUSE, INTERRUPTED = 0, 1, 2, 130
+
+
+class Refused(Exception):
+    """An error that ends the command, with everything else that was found."""
+
+    def __init__(self, error: FoundryError, findings: Iterable[Finding] = ()) -> None:
+        self.error, self.findings = error, tuple(findings)
+        super().__init__(str(error))
+
+
+def exit_code(error: FoundryError) -> int:
+    """1 for a verdict about a stack (LFxxx), 2 for input that cannot be worked with."""
+    return STOPPED if error.code.startswith("LF") else MISUSE
+
+
+def print_json(data: dict[str, Any]) -> None:
+    """The one object of ``--json``."""
+    print(json.dumps(data, indent=1))
+
+
+def planned(document: Document) -> tuple[Plan, tuple[Finding, ...]]:
+    """(the plan of every row that can be planned, all findings worst first); Refused when a row's file is unusable."""
+    from .engine.rules import check
+    from .loaders.planner import plan_document
+    from .loaders.verify import verify
+
+    failed: list[tuple[FoundryError, Finding]] = []
+    plan = plan_document(document, on_error=lambda row, error: failed.append((error, error.finding(row.path))))
+    findings = worst_first([*(finding for _, finding in failed), *check(plan), *verify(plan)])
+    unusable = [error for error, _ in failed if exit_code(error) == MISUSE]
+    if unusable:
+        raise Refused(unusable[0], findings)
+    return plan, findings
+
+
+def print_layers(plan: Plan, gains: Sequence[float | None] = ()) -> None:
+    """The base, and a table of the LoRAs with what a bake kept of them."""
+    from .engine.report import layers_json
+    from .loaders.header import shown
+
+    family = plan.base.family or "family not recognised"
+    print(f"base   {shown(plan.base.name)} ({family})" + (", no base LoRA by choice" if plan.vanilla else ""))
+    rows = [
+        (
+            layer["stage"],
+            shown(layer["path"], 60),
+            f"{layer['weight']:g}",
+            f"{layer['matched']} of {layer['modules']}",
+            span(*layer["scale"]) if layer["scale"] else "-",
+            layer["dialect"],
+            "-" if layer["gain"] is None else f"{layer['gain']:.1%}",
+        )
+        for layer in layers_json(plan, gains)
+    ]
+    columns = ("stage", "LoRA", "weight", "modules", "scale", "dialect", "kept")
+    end = len(columns) if gains else -1  # before a bake nothing is known of what is kept
+    print(table([row[:end] for row in rows], columns[:end]) if rows else "no LoRA")
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """Every finding as a sentence."""
+    print(*([finding.sentence() for finding in findings] or ["No findings."]), sep="\n")

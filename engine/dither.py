@@ -1,0 +1,61 @@
+"""Rounding without bias, for a base that was quantized before: its weights lie on the grid they are rounded to again.
+
+To the nearest, nearly every weight would fall back to where it was, and the LoRAs with it: of one of 1% rms 37% is
+left, of 0.2% rms 7%. Rounded up with a chance equal to the way already gone, all of it is kept on average, for a weight
+error that is still below that of a first quantization. The chance comes from a hash of the number itself, so that a
+bake gives the same bits every time; a number on the grid stays where it is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from .formats import Format
+from .fuse import row_blocks
+from .plan import Base
+
+BITS = 20  # of the chance: at most what fp8 e4m3 drops of an fp32 mantissa, so that all of it counts
+_EXPONENT = 0x7F800000  # of an fp32 number
+_HASH = -1640531527  # 2**32 / golden ratio as a signed number, odd: mixes all bits of a number into the high ones
+
+
+@dataclass(frozen=True)
+class Unbiased(Format):
+    """A format whose codes are right on average instead of nearest."""
+
+    def encode(self, prepared: torch.Tensor, scale: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
+        """Codes [rows, in]: one of the two around prepared / scale, which is overwritten; as ``Format.encode``."""
+        codes = torch.empty(prepared.shape, dtype=self.dtype, device=prepared.device) if out is None else out
+        column = scale.reshape(-1, 1) if scale.ndim else scale
+        for rows in row_blocks(prepared):
+            exact = prepared[rows].div_(column[rows] if column.ndim else column).clamp_(-self.largest, self.largest)
+            chance = _chance(exact)
+            if self.dtype.is_floating_point:
+                codes[rows] = _float_grid(exact, chance, self.dtype)
+            else:
+                codes[rows] = exact.add_(chance).floor_()
+        return codes
+
+
+def rounding_for(format: Format, base: Base) -> Format:
+    """How weights that LoRAs changed are rounded: without bias where the base lies on about the same grid already."""
+    grid = "convrot" if format.group else "float8"
+    if not base.dequantized or grid not in (base.quantized or ""):
+        return format
+    return Unbiased(**vars(format))
+
+
+def _chance(exact: torch.Tensor) -> torch.Tensor:
+    """A number in [0, 1) of 20 bits for every number, spread evenly over numbers however close."""
+    mixed = exact.view(torch.int32) * _HASH
+    return ((mixed >> (32 - BITS)) & ((1 << BITS) - 1)).to(torch.float32) * 2.0**-BITS
+
+
+def _float_grid(exact: torch.Tensor, chance: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """fp32 numbers that ``dtype`` holds exactly: for each of ``exact`` one of its two neighbours."""
+    info = torch.finfo(dtype)
+    power = (exact.view(torch.int32) & _EXPONENT).view(torch.float32)  # 2**e at or below |exact|
+    step = power.mul_(info.eps).clamp_(min=info.eps * info.tiny)
+    return exact.div(step).add_(chance).floor_().mul_(step)

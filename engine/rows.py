@@ -1,0 +1,74 @@
+"""Rounding a weight block of rows by block of rows, while the block is in the core's cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+
+from .formats import Format, finite_amax
+from .fuse import BLOCK
+from .tensors import RowSink, TensorInfo
+
+Blocks = Callable[[], Iterator[tuple[slice, torch.Tensor]]]  # (rows, fp32 sum there) from the first row, at each call
+Put = Callable[[slice, torch.Tensor], object]
+Encode = Callable[[slice, torch.Tensor, torch.Tensor], object]  # rows, what is rounded there, its scale
+
+
+def row_ranges(shape: Sequence[int]) -> Iterator[slice]:
+    """The rows of a weight in blocks of about 3 MB of fp32."""
+    columns = 1
+    for size in shape[1:]:
+        columns *= size
+    step = max(1, BLOCK // max(1, columns))
+    return (slice(first, min(first + step, shape[0])) for first in range(0, shape[0], step))
+
+
+def quantize_blocks(blocks: Blocks, format: Format, name: str, encode: Encode) -> torch.Tensor:
+    """The scale, () or [out], of a sum that is gone through block by block: once for row scales, else twice.
+
+    ``encode`` gets each block as it is rounded. NaN and Inf are FoundryError LF304.
+    """
+    if format.row_scaled:
+        scales = []
+        for rows, block in blocks():
+            finite_amax(block, name)
+            prepared = format.prepare(block)
+            scales.append(format.scale_of(format.amax_of(prepared)))
+            encode(rows, prepared, scales[-1])
+        scale = torch.cat(scales)
+        finite_amax(scale, name)  # a rotation can overflow where the weight does not
+        return scale
+    amax = [finite_amax(format.prepare(block), name) for _, block in blocks()]
+    scale = format.scale_of(torch.stack(amax).amax())
+    for rows, block in blocks():
+        encode(rows, format.prepare(block), scale)
+    return scale
+
+
+def cast_blocks(blocks: Blocks, dtype: torch.dtype, name: str, put: Put) -> None:
+    """Round a sum that is made block by block to ``dtype``; NaN and Inf are LF304."""
+    for rows, block in blocks():
+        cast = block.to(dtype)
+        finite_amax(cast, name)
+        put(rows, cast)
+
+
+class SampledRows:
+    """Passes blocks of rows of one tensor on to a sink and remembers the sampled ones, as they were stored."""
+
+    def __init__(self, sink: RowSink, info: TensorInfo, sampled: range) -> None:
+        self._sink, self._info, self._sampled = sink, info, sampled
+        self._kept: list[torch.Tensor] = []
+
+    def put(self, rows: slice, block: torch.Tensor) -> None:
+        """Write the rows ``rows``; ``block`` is [rows, in * kh * kw]."""
+        first = -(rows.start // -self._sampled.step) * self._sampled.step
+        self._kept.append(block[first - rows.start :: self._sampled.step].clone())
+        self._sink.write_rows(self._info.name, rows.start, block.reshape(-1, *self._info.shape[1:]))
+
+    def stored(self) -> torch.Tensor:
+        """The sampled rows, in order."""
+        return torch.cat([kept.view(torch.uint8) if kept.itemsize == 1 else kept for kept in self._kept]).view(
+            self._kept[0].dtype
+        )

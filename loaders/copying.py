@@ -1,0 +1,55 @@
+"""A cached result put in the place where the user wants it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from io import FileIO
+from pathlib import Path
+
+from .header import disk_errors, file_error
+from .temps import temporary
+from .writer import check_target, sync_folder, writing
+
+CHUNK = 1 << 26  # bytes copied at once
+
+
+def copy_result(source: Path, out: Path, on_step: Callable[[int, int], None] | None = None) -> None:
+    """Put a copy of a cached result in the place of ``out``; the old file stays until the new one is complete.
+
+    Never a hard link: editing ``out`` would change the cache. File systems that can share blocks until they change
+    (Btrfs, XFS) do so. ``on_step(done, total)`` counts bytes and may raise to cancel. Raises FoundryError ``file``.
+    """
+    with disk_errors(source):
+        file = source.open("rb", buffering=0)
+    with file:
+        before = os.fstat(file.fileno())
+        check_target(out, before.st_size)
+        with temporary(out.parent) as temp, writing(out, before.st_size):
+            with temp.open("xb", buffering=0) as copy:
+                for done in _copied(file, copy):
+                    if on_step is not None:
+                        on_step(done, before.st_size)
+                os.fsync(copy.fileno())
+            after = os.fstat(file.fileno())
+            if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+                raise file_error(source, "changed while it was copied", "Run again.")
+            temp.replace(out)
+            sync_folder(out.parent)
+
+
+def _copied(file: FileIO, copy: FileIO) -> Iterator[int]:
+    """Copy block by block and tell how many bytes are done: inside the kernel where that works, else by hand."""
+    done = 0
+    with suppress(OSError, AttributeError):  # not on every system, and not between every two file systems
+        while count := os.copy_file_range(file.fileno(), copy.fileno(), CHUNK):
+            done += count
+            yield done
+    buffer = memoryview(bytearray(1 << 20))
+    while count := file.readinto(buffer):
+        rest = buffer[:count]
+        while rest:
+            rest = rest[copy.write(rest) :]
+        done += count
+        yield done

@@ -1,0 +1,82 @@
+"""Where this pack keeps its small records: a folder of the user's, never the pack's own.
+
+All of it may be deleted at any time, and a home that cannot be written to costs time, never a result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from .temps import temporary
+
+VARIABLE = "LORA_FOUNDRY_HOME"
+NOWHERE = Path(os.devnull)  # for a user without a home folder: nothing can be read or written under it
+_given: Path | None = None
+
+
+def home() -> Path:
+    """The folder: LORA_FOUNDRY_HOME, else what ``set_home`` named, else the user's cache folder. It need not exist."""
+    if named := os.environ.get(VARIABLE):
+        return Path(named).absolute()
+    return _given or _cache_folder(sys.platform, os.environ) / "lora-foundry"
+
+
+def set_home(folder: Path | None) -> None:
+    """Name the folder for this process, as ComfyUI's user folder; None goes back to the user's cache folder."""
+    global _given
+    _given = None if folder is None else folder.absolute()
+
+
+def keep(path: Path, text: str) -> bool:
+    """Write a small file so that readers see the old or the new one; False when the system refuses it."""
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary(path.parent) as temp:
+            temp.write_text(text, encoding="utf-8")
+            temp.replace(path)
+        return True
+    return False
+
+
+def recall(path: Path) -> str:
+    """The text of a small file; empty when there is none to be had."""
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace")
+    return ""
+
+
+def seal(data: Any) -> str:
+    """JSON data as one line of ASCII that begins with its checksum, so that damage shows."""
+    text = json.dumps(data, separators=(",", ":"))
+    return f"{zlib.crc32(text.encode()):08x} {text}"
+
+
+def unseal(line: str) -> Any:
+    """The data of a sealed line; None when it is damaged or something else."""
+    check, _, text = line.partition(" ")
+    if check != f"{zlib.crc32(text.encode()):08x}":
+        return None
+    with suppress(ValueError):
+        return json.loads(text)
+    return None
+
+
+def _cache_folder(platform: str, environment: Mapping[str, str]) -> Path:
+    """Where programs of this user keep what can be made again, by the platform's convention."""
+    try:
+        user = Path.home()
+    except RuntimeError:  # no home in the environment and none in the user database
+        return NOWHERE
+    if platform == "win32":
+        return Path(environment.get("LOCALAPPDATA") or user / "AppData" / "Local")
+    if platform == "darwin":
+        return user / "Library" / "Caches"
+    named = Path(environment.get("XDG_CACHE_HOME") or ".")
+    return named if named.is_absolute() else user / ".cache"  # the convention says to ignore a relative one

@@ -1,0 +1,145 @@
+"""Each format as a file: loaded and computed right by a host that knows it, refused by one that does not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fakes import a_plan
+from host import rig
+from host.foundry import message, relative
+from host.graphs import Graph
+from lora_foundry import tiny
+from lora_foundry.engine.finish import (
+    FP8_MATMUL,
+    FULL_PRECISION,
+    Finish,
+    layer_marker,
+    marker_name,
+    quantization_metadata,
+    quantized_names,
+    scale_name,
+)
+from lora_foundry.engine.formats import FORMATS, quantize
+from safetensors.torch import save_file
+
+WIDTH = 256  # int8_convrot rotates 256 columns together
+# Relative change of one sampling step by each format, about three times what was measured; a wrong load changes 0.4.
+CHANGE = {"float8_e4m3fn": 2e-3, "float8_e5m2": 4e-3, "int8_convrot": 1e-3}
+
+
+def base() -> dict[str, torch.Tensor]:
+    return tiny.state_dict("wan", width=WIDTH)
+
+
+def quantized(finish: Finish) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    """The tiny Wan in a format: its tensors and its header, without a bake."""
+    plan, tensors = a_plan(base(), family="wan"), base()
+    marker = layer_marker(finish)
+    for name in quantized_names(plan, finish):
+        tensors[name], tensors[scale_name(name)] = quantize(tensors[name].to(torch.float32), finish.quantization, name)
+        tensors.update({marker_name(name): marker.clone()} if marker is not None else {})
+    return tensors, {"format": "pt", **quantization_metadata(plan, finish)}
+
+
+def known():
+    """What the pack says this host loads."""
+    from lora_foundry.nodes import host
+
+    return host.loadable_formats()
+
+
+def load_and_compare(path, name):
+    """Load a file as UNETLoader does; how far the host's weights are from ours, relative to amax, and how many."""
+    import comfy.sd
+    from lora_foundry.engine.formats import FORMATS
+    from safetensors.torch import load_file
+
+    model, stored = comfy.sd.load_diffusion_model(path), load_file(path)
+    worst, count = 0.0, 0
+    for key, module in model.model.diffusion_model.named_modules():
+        if f"{key}.weight_scale" in stored:
+            ours = FORMATS[name].decode(stored[f"{key}.weight"], stored[f"{key}.weight_scale"])
+            theirs = module.convert_weight(module.weight).float()
+            worst, count = max(worst, float((ours - theirs).abs().max() / ours.abs().max())), count + 1
+    return worst, count
+
+
+@pytest.mark.parametrize("matmul", [FULL_PRECISION, FP8_MATMUL])
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_file_loads_right_or_not_at_all(inprocess, tmp_path, name, matmul):
+    tensors, metadata = quantized(Finish(name, matmul=matmul))
+    path = str(tmp_path / "model.safetensors")
+    save_file(tensors, path, metadata)
+    if name in inprocess(known):
+        worst, count = inprocess(load_and_compare, path, name)
+        assert worst < 1e-6 and count == 10
+        return
+    with pytest.raises(AssertionError, match=f"KeyError: '{FORMATS[name].host_name}'"):
+        inprocess(load_and_compare, path, name)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_native_loader_samples_a_file_or_stops(host, inprocess, name):
+    tensors, metadata = quantized(Finish(name))
+    exact, graph = Graph(), Graph()
+    exact.sample(exact.unet(host.tiny("wan", width=WIDTH)), "wan")
+    graph.sample(graph.unet(host.add_model("diffusion_models", f"{name}.safetensors", tensors, metadata)), "wan")
+    loads = name in inprocess(known)
+    entry = host.run(graph, expect_error=not loads)
+    if not loads:
+        assert FORMATS[name].host_name in message(entry)
+        return
+    change = relative(rig.latent_tensor(entry), rig.latent_tensor(host.run(exact)))
+    assert 1e-6 < change < CHANGE[name]
+
+
+def refuse(name):
+    """What the pack says to this format here."""
+    from lora_foundry.engine.errors import FoundryError
+    from lora_foundry.nodes import host
+
+    try:
+        host.refuse_format(name)
+    except FoundryError as error:
+        return [error.code, str(error)]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_a_host_cannot_load_is_refused_in_a_sentence(inprocess, name):
+    loads = inprocess(known)
+    assert loads[0] == "float8_e4m3fn"
+    refused = inprocess(refuse, name)
+    if name in loads:
+        assert refused is None
+        return
+    code, text = refused
+    assert code == "format" and f"This ComfyUI cannot load {name}; it loads float8_e4m3fn" in text
+
+
+def host_codes(values, names):
+    """What the host itself makes of a weight: codes, scales and their shape by format."""
+    import comfy.quant_ops as quant
+    import torch
+
+    options = {"int8_tensorwise": {"per_channel": True, "convrot": True, "convrot_groupsize": 256}}
+    made = {}
+    for name in names:
+        layout = quant.QUANT_ALGOS[name]["comfy_tensor_layout"]
+        tensor = quant.QuantizedTensor.from_float(
+            torch.tensor(values), layout, **options.get(name, {"scale": "recalculate"})
+        )
+        made[name] = [tensor._qdata.float().tolist(), tensor._params.scale.tolist()]
+    return made
+
+
+def test_our_codes_are_the_hosts_own(inprocess):
+    """From the same fp32 weight: all but a few in 100 000 codes, which fall on the edge between two."""
+    formats = [FORMATS[name] for name in inprocess(known) if FORMATS[name].marked]
+    values = base()["blocks.0.ffn.0.weight"].to(torch.float32)
+    made = inprocess(host_codes, values.tolist(), [each.host_name for each in formats])
+    for each in formats:
+        codes, scale = quantize(values, each)
+        theirs, scales = (torch.tensor(part) for part in made[each.host_name])
+        assert scale.shape == scales.shape and float((codes.float() != theirs).double().mean()) < 1e-4
+        torch.testing.assert_close(scale, scales, rtol=2e-6, atol=0)
+    assert bool(formats) == ("int8_convrot" in inprocess(known))
