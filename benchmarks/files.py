@@ -4,7 +4,7 @@ python benchmarks/files.py [gigabytes] [folder]     default: 3 GB below the syst
 
 Rows: what people do (load_file, add each LoRA, quantize, save_file) | this bake, in its three memory modes and without
 mmap | one of four strengths changed, of a LoRA that touches half the layers | nothing changed | the parts of the bake
-alone: its GEMM, its cast, its copy. All with one thread of BLAS a core and the page cache warm.
+alone: its GEMM, its cast, its copy. The page cache is warm; the better of two rounds counts.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from lora_foundry.loaders.planner import plan_document
 from lora_foundry.loaders.writer import write_safetensors
 
 RANK, WIDTH = 32, 3072
+ROUNDS = 2  # the better one counts: in a virtual machine the first use of memory costs more than what is measured
 LORAS = ("a", "b", "c", "half")
 STRENGTHS = {"a": 1.0, "b": 0.8, "c": 0.6, "half": 0.7}
 FORMAT = FORMATS["float8_e4m3fn"]
@@ -74,7 +75,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="lora_foundry_bench_", dir=where) as name:
         folder = Path(name)
         make_files(folder, gigabytes)
-        seen = {mode: child(mode, folder) for mode in MODES}
+        rounds = [{mode: child(mode, folder) for mode in MODES} for _ in range(ROUNDS)]
+    seen = {mode: {key: min(each[mode][key] for each in rounds) for key in rounds[0][mode]} for mode in MODES}
     bake, naive = seen["bake"], seen["naive"]
     parts = sum(seen[mode]["cpu"] for mode in ("gemm", "cast", "copy"))
     print(f"{bake['bytes'] / 1e9:.2f} GB, 4 LoRAs of rank {RANK}, {torch.get_num_threads()} threads")
@@ -115,12 +117,12 @@ def ours(folder: Path, mode: str) -> int:
     stack = [{"path": f"{name}.safetensors", "weight": weight} for name, weight in strengths.items()]
     document = parse_document({"base": str(folder / "base.safetensors"), "stack": stack}, "benchmark")
     plan = plan_document(type(document)(**{**vars(document), "folder": folder}))
-    how = {"no mmap": How(mmap=False, fresh=True), "low": How(memory=LOW, fresh=True)}
-    how["lowest"] = How(memory=LOWEST, fresh=True)
+    how = {"bake": How(fresh=True), "no mmap": How(mmap=False, fresh=True)}
+    how |= {memory: How(memory=memory, fresh=True) for memory in (LOW, LOWEST)}
     wanted = Wanted(plan, Finish(FORMAT.name, keep=()), folder / "out.safetensors")
     (baked,) = bake_files([wanted], how.get(mode, How()))
-    states = {"unchanged": "unchanged"}
-    assert baked.state == states.get(mode, "made") and (mode != "changed" or baked.report.reused)
+    assert baked.state == ("unchanged" if mode == "unchanged" else "made")
+    assert bool(baked.report.reused) == (mode in ("unchanged", "changed"))
     return (folder / "base.safetensors").stat().st_size
 
 

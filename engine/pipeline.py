@@ -34,6 +34,9 @@ class Direct:
         """Rows ``first`` to ``stop`` of a tensor, as a view."""
         return self.read(name)[first:stop]
 
+    def forget(self) -> None:
+        """Nothing is held here."""
+
 
 @contextmanager
 def reader_of(source: TensorSource, mmap: bool | None = None) -> Iterator[Reader]:
@@ -64,7 +67,9 @@ def read_in_order(
                 if len(coming) > 1:
                     yield coming.popleft().result()
             while coming:
-                yield coming.popleft().result()
+                tensor = coming.popleft().result()
+                reader.forget()
+                yield tensor
         finally:
             worker.shutdown(cancel_futures=True)
 
@@ -89,6 +94,9 @@ class Outlet:
         """Memory for one result."""
         return torch.empty(tuple(shape), dtype=dtype, device=device)
 
+    def reserve(self, size: int) -> None:
+        """Be ready for results of this many bytes on the CPU."""
+
     def __enter__(self) -> Outlet:
         return self
 
@@ -107,6 +115,11 @@ class Reused(Outlet):
     def __init__(self, sink: TensorSink) -> None:
         super().__init__(sink)
         self._ring = deque(_Slot() for _ in range(self.slots))
+
+    def reserve(self, size: int) -> None:
+        """Be ready for results of this many bytes on the CPU."""
+        for slot in self._ring:
+            slot.room(size, torch.device("cpu"))
 
     def buffer(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """Memory for one result, that of the longest unused buffer; it grows to the largest tensor asked for."""

@@ -58,6 +58,9 @@ class Reader(Protocol):
     def read_rows(self, name: str, first: int, stop: int) -> torch.Tensor:
         """Rows ``first`` to ``stop`` (not included) of one tensor: [stop - first, ...]; a scalar has no rows."""
 
+    def forget(self) -> None:
+        """Give back all but the tensor read last, because no read will follow."""
+
 
 @runtime_checkable
 class StreamedSource(Protocol):

@@ -145,6 +145,9 @@ class _Decoding:
     def read_rows(self, name: str, first: int, stop: int) -> torch.Tensor:
         return self._decode(name, self._codes.read_rows(name, first, stop), first)
 
+    def forget(self) -> None:
+        self._codes.forget()
+
     def _decode(self, name: str, codes: torch.Tensor, first: int) -> torch.Tensor:
         stored = self._stored.get(name)
         if stored is None:

@@ -83,6 +83,11 @@ class FileReader:
         shape = (stop - first, *info.shape[1:])
         return self._tensor(header, begin + first * row, begin + stop * row, info.dtype, shape)
 
+    def forget(self) -> None:
+        """Give back all but the last tensor, when no next read will do it."""
+        for slot in list(self._slots)[:-1]:
+            slot.release()
+
     def check(self) -> None:
         """FoundryError when a file that was read is no longer the one that was planned."""
         for file in self._files.values():
@@ -125,6 +130,10 @@ class Renamed:
     def read_rows(self, name: str, first: int, stop: int) -> torch.Tensor:
         """Some rows of one tensor, as the reader below gives them."""
         return self._reader.read_rows(self._names[name], first, stop)
+
+    def forget(self) -> None:
+        """As the reader below."""
+        self._reader.forget()
 
 
 def may_map(path: Path) -> bool:

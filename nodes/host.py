@@ -119,9 +119,9 @@ def progress() -> Callable[[int, int], None]:
 
 
 def compute_device() -> torch.device:
-    """Where ComfyUI computes."""
+    """Where ComfyUI computes, if that is CUDA or ROCm; other devices lack fp8 or float64, so the CPU does it there."""
     device: torch.device = comfy.model_management.get_torch_device()
-    return device
+    return device if device.type == "cuda" else torch.device("cpu")
 
 
 # --- what the host knows of a model

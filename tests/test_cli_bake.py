@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import test_cli
+import torch
 from lora_foundry.demo_files import save
 from lora_foundry.loaders.checkpoints import open_checkpoint
 from test_cli import ROOT, write
@@ -53,3 +55,86 @@ def test_names_from_files_cannot_steer_the_terminal(folder, run):
     code, out, _ = run("check", write(folder, base="\x1b[31mbase", stack=["style"]))
     assert code == 0 and "\x1b" not in out and "kept" not in out
     assert "\x1b" not in run("inspect", "\x1b[31mbase.safetensors")[1]
+
+
+def test_several_documents_go_into_a_folder_and_read_the_base_once(folder, run):
+    (folder / "results").mkdir()
+    write(folder, stack=["style"]).rename(folder / "a.json")
+    write(folder, stack=["lightning"]).rename(folder / "b.json")
+    code, report, _ = run("bake", "a.json", "b.json", "-o", "results", "--json")
+    assert code == 0 and [result["out"] for result in report["results"]] == [
+        str(Path("results") / "a.safetensors"), str(Path("results") / "b.safetensors")
+    ]  # fmt: skip
+    assert all((folder / result["out"]).is_file() for result in report["results"])
+    code, report, _ = run("bake", "a.json", "b.json", "-o", "one.safetensors", "--json")
+    assert (code, report["error"]["code"]) == (2, "usage") and "2 documents" in report["error"]["what"]
+
+
+def test_the_same_command_again_does_nothing_and_another_strength_little(folder, run):
+    command = ("bake", write(folder, stack=["style"]), "-o", "out.safetensors")
+    _, first, _ = run(*command, "--json")
+    _, again, _ = run(*command, "--json")
+    assert (first["state"], again["state"], again["bytes_read"]) == ("made", "unchanged", 0)
+    assert again["recipe_sha256"] == first["recipe_sha256"] and again["loras"] == first["loras"]
+    assert run(*command)[1].count("unchanged") == 1
+    assert run(*command, "--fresh", "--json")[1]["state"] == "made"
+    document = json.loads((folder / "stack.json").read_text())
+    document["stack"] = [{"path": "style.safetensors", "weight": 0.5}]
+    (folder / "stack.json").write_text(json.dumps(document))
+    _, changed, _ = run(*command, "--json")
+    assert changed["state"] == "made" and 0 < changed["reused"] < changed["tensors"]
+
+
+def test_a_cache_serves_another_file(folder, run):
+    document = write(folder, stack=["style"])
+    for out, state in (("a.safetensors", "made"), ("b.safetensors", "from the cache")):
+        _, report, _ = run("bake", document, "-o", out, "--cache", "cache", "--json")
+        assert report["state"] == state
+    assert (folder / "a.safetensors").read_bytes() == (folder / "b.safetensors").read_bytes()
+    code, report, _ = run(
+        "bake", document, "-o", "c.safetensors", "--cache", "cache", "--max-shard-size", "1MB", "--json"
+    )
+    assert (code, report["error"]["code"]) == (2, "usage")
+    code, report, _ = run("bake", document, "-o", "d.safetensors", "--cache", "x", "--cache-size", "1kB", "--json")
+    assert (code, report["error"]["code"]) == (2, "cache") and not (folder / "d.safetensors").exists()
+
+
+def test_an_error_budget_and_every_layer_are_in_the_report(folder, run):
+    command = ("bake", write(folder, stack=["style"]), "--quantize", "fp8")
+    _, plain, _ = run(*command, "-o", "a.safetensors", "--json")
+    _, held, _ = run(*command, "-o", "b.safetensors", "--max-error", "0.02", "--json")
+    assert plain["budget"] is None and len(plain["layers"]) == plain["quantized"]
+    assert all(layer["sqnr_db"] > 25 for layer in plain["layers"].values())
+    assert held["relative_error"] <= 0.02 < held["budget"]["error_without"] and held["budget"]["kept"]
+    assert "stay in high precision for" in run(*command, "-o", "b.safetensors", "--max-error", "0.02")[1]
+    code, report, _ = run(*command, "-o", "c.safetensors", "--max-error", "2", "--json")
+    assert (code, report["error"]["code"]) == (2, "usage")
+
+
+@pytest.mark.parametrize("options", [["--memory", "low"], ["--memory", "lowest"], ["--no-mmap"], ["--matmul", "fp8"]])
+def test_how_it_is_made_does_not_change_the_weights(folder, run, options):
+    document = write(folder, stack=["style"])
+    for out, more in (("a.safetensors", []), ("b.safetensors", options)):
+        assert run("bake", document, "-o", out, "--quantize", "fp8", *more)[0] == 0
+    one, two = (open_checkpoint(folder / f"{name}.safetensors") for name in "ab")
+    for name in one.tensors:
+        left, right = one.read(name).reshape(-1).view(torch.uint8), two.read(name).reshape(-1).view(torch.uint8)
+        assert (left != right).double().mean() < 1e-4
+
+
+def test_shards_and_a_device_that_is_not_there(folder, run):
+    document = write(folder, stack=["style"])
+    code, report, _ = run("bake", document, "-o", "out.safetensors", "--max-shard-size", "500kB", "--json")
+    assert code == 0 and len(report["files"]) > 1 and (folder / "out.safetensors.index.json").is_file()
+    code, report, _ = run("bake", document, "-o", "o.safetensors", "--device", "cuda:99", "--json")
+    assert (code, report["error"]["code"]) == (2, "usage") and "cuda:99" in report["error"]["what"]
+
+
+def test_a_quantized_base_is_taken_when_the_command_line_says_so(folder, run):
+    run("bake", write(folder, stack=["style"]), "-o", "fp8.safetensors", "--quantize", "fp8")
+    document = write(folder, base="fp8", stack=["lightning"])
+    code, report, _ = run("bake", document, "-o", "out.safetensors", "--json")
+    assert (code, report["error"]["code"]) == (1, "LF201")
+    code, report, _ = run("bake", document, "-o", "out.safetensors", "--on-quantized-base", "dequantize", "--json")
+    assert code == 0 and [finding["code"] for finding in report["findings"]] == ["LF201"]
+    assert report["loras"][0]["gain"] == pytest.approx(1.0, abs=0.05)

@@ -102,6 +102,15 @@ def test_a_tensor_is_valid_until_the_second_next_read(mapped, source):
             assert all(int(tensor.unique()) == i + k for k, tensor in enumerate((first, second)))
 
 
+def test_forgetting_gives_back_all_but_the_last(source, monkeypatch):
+    with source.reader(True) as reader:
+        first, last = reader.read("large.0"), reader.read("large.1")
+        released = []
+        monkeypatch.setattr(reading, "_advise", lambda pages, advice: released.append((pages.data_ptr(), advice)))
+        reader.forget()
+        assert (first.data_ptr(), 4) in released and all(place != last.data_ptr() for place, _ in released)
+
+
 def test_copies_go_into_two_buffers_in_turn(source):
     with source.reader(False) as reader:
         places = [reader.read(f"large.{i % 6}").data_ptr() for i in range(8)]
