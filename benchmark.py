@@ -87,6 +87,7 @@ def _measured(
     raise_first(check(plan))
     if not plan.by_weight():
         raise FoundryError("usage", "The document has no LoRA with a weight, so there is nothing to compare.")
+    _refuse_other_kinds(plan)
     dtype = multiplied_in(device, Counter(info.dtype for info in matrices(plan)).most_common(1)[0][0])
     job: dict[str, Any] = {
         "document": str(path.resolve()),
@@ -111,6 +112,16 @@ def _measured(
         "rows": rows,
         "findings": findings(rows, facts),
     }
+
+
+def _refuse_other_kinds(plan: Plan) -> None:
+    """The other orders are worked out for LoRAs of two factors alone."""
+    for layer, patch in plan.patches():
+        if not {"up", "down"} <= dict(patch.adapter.parts).keys() <= {"up", "down", "alpha"}:
+            what = f"{layer.lora.name} is more than a plain LoRA of two factors ('{patch.adapter.module}')."
+            raise FoundryError(
+                "usage", what, "The benchmark compares plain LoRAs only.", "Leave it out of the document."
+            )
 
 
 def _model(plan: Plan, name: str, tokens: int, dtype: Any) -> dict[str, Any]:

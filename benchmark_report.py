@@ -13,7 +13,8 @@ Result = Mapping[str, Any]
 REFERENCE = "fused_quantized"  # what the other 8-bit orders are held against
 LOST, WORSE = 0.9, 1.05  # below this gain an effect counts as lost; above this ratio an error as larger
 NEAR = 1.1  # up to this ratio two times or sizes are not told apart
-BUSY = 0.25  # load per core before the start above which times are not to be trusted
+BUSY, WAITED = 0.25, 1.1  # load per core at the start, and time over CPU time, above which times mean little
+STREAMED = ("low_memory", "low_memory_fused")  # these may wait for the disk
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,18 @@ def findings(rows: Sequence[Row], machine: Mapping[str, Any]) -> list[dict[str, 
     for row in measured:
         kinds = dict(_verdicts(row, best)) if row["strategy"] != "base" else {}
         found += [{"kind": kind, "strategy": row["strategy"], "text": said} for kind, said in kinds.items()]
-    return found + list(_best(measured)) + list(_busy(machine))
+    if is_busy(measured, machine):
+        said = "Other programs kept the machine busy, so times are not compared; the JSON has the CPU times."
+        return [*found, *_best(measured, ("Least memory",)), {"kind": "busy", "strategy": "", "text": said}]
+    return [*found, *_best(measured, ("Soonest first step", "Fastest step", "Least memory"))]
+
+
+def is_busy(measured: Sequence[Row], machine: Mapping[str, Any]) -> bool:
+    """Whether the times are those of a machine that had other work, before or while it was measured."""
+    if machine["load"] is not None and machine["load"] > BUSY * machine["cores"]:
+        return True
+    held = [row for row in measured if row["strategy"] not in STREAMED]
+    return machine["device"] == "cpu" and any(row["step_s"] > WAITED * row["step_cpu_s"] for row in held)
 
 
 def _verdicts(row: Row, best: float | None) -> Iterator[tuple[str, str]]:
@@ -114,22 +126,18 @@ def _verdicts(row: Row, best: float | None) -> Iterator[tuple[str, str]]:
         yield "more error", f"{row['name']}: {row['weight_error'] / best - 1:.0%} more weight error than fused first."
 
 
-def _best(measured: Sequence[Row]) -> Iterator[dict[str, str]]:
+def _best(measured: Sequence[Row], kinds: Sequence[str]) -> Iterator[dict[str, str]]:
     """Who is first, among the orders that keep the LoRAs."""
     whole = [row for row in measured if (least_kept(row) or 0.0) >= LOST]
-    for what, column in zip(("Soonest first step", "Fastest step", "Least memory"), COLUMNS, strict=False):
-        first, *others = sorted(whole, key=lambda row: column.value(row) or 0.0) or [None]
-        if first is not None:
-            near = [row["name"] for row in others if (column.value(row) or 0.0) <= NEAR * (column.value(first) or 0.0)]
-            also = f"; no clear difference: {', '.join(near)}" if near else ""
-            text = f"{what}: {first['name']}, {column.text(first)}{also}."
-            yield {"kind": "best", "strategy": first["strategy"], "text": text}
-
-
-def _busy(machine: Mapping[str, Any]) -> Iterator[dict[str, str]]:
-    if machine["load"] is not None and machine["load"] > BUSY * machine["cores"]:
-        said = f"Other programs kept the machine busy (load {machine['load']:.1f}): compare the CPU times in the JSON."
-        yield {"kind": "busy", "strategy": "", "text": said}
+    if not whole:
+        return
+    columns = {"Soonest first step": COLUMNS[0], "Fastest step": COLUMNS[1], "Least memory": COLUMNS[2]}
+    for what, column in ((kind, columns[kind]) for kind in kinds):
+        first, *others = sorted(whole, key=lambda row: column.value(row) or 0.0)
+        near = [row["name"] for row in others if (column.value(row) or 0.0) <= NEAR * (column.value(first) or 0.0)]
+        also = f"; no clear difference: {', '.join(near)}" if near else ""
+        text = f"{what}: {first['name']}, {column.text(first)}{also}."
+        yield {"kind": "best", "strategy": first["strategy"], "text": text}
 
 
 def markdown(result: Result) -> str:

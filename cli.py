@@ -107,6 +107,13 @@ def _parser() -> Parser:
     added.add_argument("document", metavar="DOCUMENT", type=Path, help="YAML or JSON: base, fuse, stack, quantize")
     added.add_argument("--strict", action="store_true", help="warnings stop it too")
     cli_bake.add_arguments(verb("bake", cli_bake.run, "Bake stack documents into files that any ComfyUI loads."))
+    added = verb("benchmark", _benchmark, "Measure on this machine what the orders people argue about cost and keep.")
+    own = "a stack document with your own files; default: a tiny model made on the spot"
+    added.add_argument("document", metavar="DOCUMENT", nargs="?", type=Path, help=own)
+    added.add_argument("--device", metavar="DEVICE", default="cpu", help="cpu, cuda or cuda:0")
+    added.add_argument("--tokens", metavar="N", type=int, help="rows of activations of a step; default 256, on a GPU 4096")
+    added.add_argument("--steps", metavar="N", type=int, default=5, help="further steps; their median is shown")
+    added.add_argument("--out", metavar="FOLDER", type=Path, help="write benchmark.md, .json and .svg there")
     verb("doctor", _doctor, "Check this machine: Python, torch, fp8, disk, ComfyUI, extras.")
     return parser
 
@@ -122,6 +129,14 @@ def _demo(options: argparse.Namespace) -> int:
     with Bar("demo") as bar:
         result = demo.run(options.keep, bar)
     return _told(result, demo.text, options.json)
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    from . import benchmark
+
+    with Bar("benchmark") as bar:
+        result = benchmark.run(options.document, options.device, options.tokens, options.steps, options.out, bar)
+    return _told(result, benchmark.text, options.json)
 
 
 def _doctor(options: argparse.Namespace) -> int:

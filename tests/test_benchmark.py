@@ -13,13 +13,13 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from lora_foundry import benchmark, benchmark_chart, benchmark_child, benchmark_machine, benchmark_process
-from lora_foundry.benchmark_report import findings, markdown_table, seconds
+from lora_foundry import benchmark, benchmark_chart, benchmark_child, benchmark_process
 from lora_foundry.benchmark_strategies import FORMAT, FP8, Bench, matrices, nearest, quantized, stochastic
 from lora_foundry.benchmark_table import STRATEGIES, sizes
 from lora_foundry.engine.errors import FoundryError
@@ -238,6 +238,16 @@ def test_a_document_without_loras_is_refused(bench, tmp_path):
         benchmark.run(path)
 
 
+def test_other_kinds_of_adapters_are_refused(bench, monkeypatch):
+    layer = bench.plan.layers[0]
+    patch = layer.patches[0]
+    dora = replace(patch, adapter=replace(patch.adapter, parts=(*patch.adapter.parts, ("magnitude", "x"))))
+    plan = replace(bench.plan, layers=(replace(layer, patches=(dora,)),))
+    monkeypatch.setattr(benchmark, "plan_document", lambda _: plan)
+    with pytest.raises(FoundryError, match="more than a plain LoRA"):
+        benchmark.run(bench.work / "stack.json")
+
+
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
@@ -352,55 +362,3 @@ def _wait_for(look, seconds=60.0):
             return found
         time.sleep(0.02)
     raise AssertionError("it did not happen")
-
-
-# --- words ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "text, shown",
-    [
-        ("/home/me/models/base.safetensors is gone", "base.safetensors is gone"),
-        (r"C:\Users\me\base.safetensors is gone", "base.safetensors is gone"),
-        (
-            "[file] 'a/b.safetensors' (looked for /x/y/b.safetensors).",
-            "[file] 'a/b.safetensors' (looked for b.safetensors).",
-        ),
-        ("1/2 of 10 MB/s", "1/2 of 10 MB/s"),
-    ],
-)
-def test_messages_lose_their_folders(text, shown):
-    assert benchmark_process.without_folders(text) == shown
-
-
-def test_numbers_have_three_digits():
-    assert [seconds(value) for value in (0.0012, 0.123, 1.0, 12.34, 123.4)] == [
-        "1.20 ms", "123 ms", "1.00 s", "12.3 s", "123 s"
-    ]  # fmt: skip
-    assert markdown_table(["a", "b"], [["x", "1"], ["longer", "22"]]).splitlines() == [
-        "| a      |  b |", "|--------|---:|", "| x      |  1 |", "| longer | 22 |"
-    ]  # fmt: skip
-
-
-def test_the_best_is_named_with_those_as_good():
-    def row(name, step, gain=1.0):
-        gains, times = [{"lora": "x", "gain": gain}], {"first_step_s": 1.0, "step_s": step, "memory_bytes": 10}
-        return {"strategy": name, "name": name, "state": "measured", "weight_error": 0.1, "gains": gains, **times}
-
-    rows = [row("lossy", 0.1, gain=0.5), row("slow", 3.0), row("quick", 2.0), row("as quick", 2.1)]
-    said = [f["text"] for f in findings(rows, {"load": None, "cores": 2}) if f["kind"] == "best"]
-    assert said[1] == "Fastest step: quick, 2.00 s; no clear difference: as quick."
-    assert said[0] == "Soonest first step: slow, 1.00 s; no clear difference: quick, as quick."
-
-
-def test_a_busy_machine_is_told():
-    assert [f["kind"] for f in findings([], {"load": 3.0, "cores": 2})] == ["busy"]
-    assert findings([], {"load": 0.1, "cores": 2}) == findings([], {"load": None, "cores": 2}) == []
-
-
-def test_what_is_multiplied_natively_is_multiplied_so(monkeypatch):
-    cuda = SimpleNamespace(type="cuda")
-    assert benchmark_machine.multiplied_in(cuda, torch.float16) == torch.float16
-    assert benchmark_machine.multiplied_in(cuda, torch.float32) == torch.bfloat16
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
-    assert benchmark_machine.multiplied_in(CPU, torch.bfloat16) == torch.float32
