@@ -102,7 +102,9 @@ def _parser() -> Parser:
     added.add_argument("--host", action="store_true", help="do it inside a real ComfyUI, down to an image")
     added.add_argument("--keep", metavar="FOLDER", type=Path, help="keep the files there")
     added = verb("inspect", _inspect, "Say what a file is: a LoRA or a base model, and what is in it.")
-    added.add_argument("file", metavar="FILE", type=Path, help=".safetensors, .index.json or a folder of shards")
+    files = ".safetensors, .index.json or a folder of shards"
+    added.add_argument("file", metavar="FILE", type=Path, nargs="?", help=files)
+    added.add_argument("--dialects", action="store_true", help="list the ways of writing a LoRA that are known")
     added = verb("check", _check, "Check a stack document: files, families, coverage, damaged tensors.")
     added.add_argument("document", metavar="DOCUMENT", type=Path, help="YAML or JSON: base, fuse, stack, quantize")
     added.add_argument("--strict", action="store_true", help="warnings stop it too")
@@ -157,6 +159,10 @@ def _told(result: dict[str, Any], text: Callable[[dict[str, Any]], str], as_json
 def _inspect(options: argparse.Namespace) -> int:
     from .loaders.describe import describe
 
+    if options.dialects:
+        return _dialects(options.json)
+    if options.file is None:
+        raise FoundryError("usage", "Nothing to inspect.", fix="usage: lora-foundry inspect FILE, or --dialects")
     facts = describe(options.file)
     findings = [Finding(**finding) for finding in facts["findings"]]
     if options.json:
@@ -165,6 +171,19 @@ def _inspect(options: argparse.Namespace) -> int:
         print(table(_facts(facts)))
         print_findings(findings)
     return STOPPED if stops(findings) else DONE
+
+
+def _dialects(as_json: bool) -> int:
+    """The table that detection goes by."""
+    from .loaders.layouts import dialect_table
+
+    rows = dialect_table()
+    if as_json:
+        print_json({"dialects": rows})
+    else:
+        columns = ("name", "writers", "prefix", "alpha")
+        print(table([[row[column] or "-" for column in columns] for row in rows], columns))
+    return DONE
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -191,14 +210,24 @@ def _facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
     rows = []
     for name, value in facts.items():
-        if name in ("findings", "metadata", "made_by") or value in (None, ""):
+        if name in ("findings", "metadata", "made_by", "role_evidence", "role_why") or value in (None, "", {}, []):
             continue
         if name == "bytes":
             name, value = "size", size(value)
         elif name in ("rank", "alpha", "scale"):
             value = span(*value)
-        elif name == "dtypes":
-            value = ", ".join(f"{count} x {dtype}" for dtype, count in value.items())
+        elif name in ("dtypes", "adapters", "alpha_from"):
+            value = ", ".join(f"{count} x {what}" for what, count in value.items())
+        elif name == "blocks":
+            value = ", ".join(f"{count['modules']} in {count['blocks']} {group}" for group, count in value.items())
+        elif name == "variant":
+            value = ", ".join(f"{what} {text}" for what, text in value.items())
+        elif name == "role":
+            value = f"{value} ({facts['role_evidence']}: {facts['role_why']})"
+        elif name == "lineage":
+            value = json.dumps(value)
+        elif name in ("tags", "unused"):
+            value = ", ".join(value[:5]) + (f" and {len(value) - 5} more" if len(value) > 5 else "")
         elif isinstance(value, list):
             value = f"{len(value)} files, first {value[0]}" if len(value) > 1 else value[0]
         rows.append((name.replace("_", " "), shown(str(value), 400)))

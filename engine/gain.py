@@ -16,10 +16,10 @@ from typing import Any
 import torch
 
 from .errors import FoundryError
-from .fuse import Term
+from .terms import AnyTerm
 
-SAMPLE_ROWS = 64  # of a large weight
-WHOLE_WEIGHT = 1 << 20  # weights up to this size are compared whole
+WHOLE_WEIGHT = 1 << 18  # weights up to this size are compared whole
+SAMPLE, LEAST_ROWS = 1 << 17, 32  # numbers, and rows, of a larger one
 SIGMAS = 6.0
 SLACK = 0.01
 
@@ -70,13 +70,14 @@ class Measure:
 
 
 def sampled_rows(shape: Sequence[int]) -> range:
-    """The rows of a weight that are compared: all of a small one, else about 64."""
-    step = 1 if math.prod(shape) <= WHOLE_WEIGHT else max(1, shape[0] // SAMPLE_ROWS)
-    return range(0, shape[0], step)
+    """The rows of a weight that are compared: all of a small one, else 32 or more, spread evenly."""
+    rows, size = (shape[0] if shape else 1), math.prod(shape)
+    wanted = rows if size <= WHOLE_WEIGHT else max(LEAST_ROWS, SAMPLE * rows // size)
+    return range(0, rows, max(1, rows // max(1, wanted)))
 
 
 def measure(
-    base: torch.Tensor, stored: torch.Tensor, rows: range, shape: Sequence[int], terms: Sequence[Term]
+    base: torch.Tensor, stored: torch.Tensor, rows: range, shape: Sequence[int], terms: Sequence[AnyTerm]
 ) -> Measure:
     """Compare rows of a result with base + terms.
 
@@ -84,12 +85,12 @@ def measure(
     loader reads it.
     """
     index = torch.arange(rows.start, rows.stop, rows.step, device=base.device)
-    dtype = torch.float64 if rows.step == 1 else torch.float32  # a sample is no better than 1 in 1000 anyway
+    dtype = torch.float64 if rows.step == 1 else torch.float32  # a sample is off by 0.1% anyway
     plain = base.to(dtype)
     deltas = [delta_rows(term, index, plain) for term in terms]
     exact = plain + sum(deltas)
     error = stored.to(dtype) - exact
-    whole = shape[0] / max(1, len(rows))
+    whole = (shape[0] if shape else 1) / max(1, len(rows))
     noise, signal = (_total(values.square()) * whole for values in (error, exact))
     return Measure(noise, signal, tuple(_share(error, delta) for delta in deltas))
 
@@ -148,12 +149,10 @@ class GainMeter:
         return dict(sorted(known.items(), key=lambda item: -item[1]))
 
 
-def delta_rows(term: Term, rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+def delta_rows(term: AnyTerm, rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     """One delta on the sampled rows of the whole weight, zero outside the slice it lands on; in ``like``'s dtype."""
-    start = term.rows.start or 0
-    stop = term.rows.stop if term.rows.stop is not None else start + term.up.shape[0]
+    start, stop = term.span
     inside = (rows >= start) & (rows < stop)
     delta = torch.zeros_like(like)
-    part = term.up[rows[inside] - start].to(like.dtype) @ term.down.to(like.dtype)
-    delta[inside.nonzero()[:, 0], term.columns] = part
+    delta[inside.nonzero()[:, 0], term.place.columns] = term.delta(rows[inside] - start, like.dtype)
     return delta

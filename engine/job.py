@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import torch
 
+from .adapters import as_rows
 from .dither import rounding_for
 from .errors import FoundryError
 from .finish import layer_marker, marker_name, output_dtype, outputs, quantized_names, scale_name
 from .formats import Format, finite_amax
-from .fuse import FusedSum, Term, Workspace, add_rows, fused_cast, is_as_trained, make_term, start_and_terms
+from .fuse import FusedSum, Workspace, add_rows, any_needs_weight, fused_cast, make_terms, start_and_terms
 from .gain import GainMeter, Measure, measure, sampled_rows
 from .pipeline import Outlet, Read
 from .plan import MATCH_TRAINING, Layer, Patch
 from .rows import Blocks, SampledRows, cast_blocks, quantize_blocks, row_ranges
 from .tensors import Reader, RowSink, TensorInfo
+from .terms import AnyTerm, canonical_key, is_as_trained, refuse_part, refuse_untrained
 
 if TYPE_CHECKING:
     from .bake import Order
@@ -37,6 +41,9 @@ class Job:
         self.order, self.outlet, self.device, self.keep_sum = order, outlet, device, keep_sum
         self._previous = previous
         self._work = order.plan.by_weight()
+        for pair in chain.from_iterable(self._work.values()):
+            refuse_untrained(*pair)
+            refuse_part(*pair)
         self._numbers = {id(layer): number for number, layer in enumerate(order.plan.layers)}
         self._quantized = set(quantized_names(order.plan, order.finish))
         self._format = order.finish.quantization
@@ -44,9 +51,22 @@ class Job:
         self._marker = layer_marker(order.finish)
         self._entries = _entries(order)
         self._workspace = Workspace()
+        self._reserve()
         self._changed = False
         self.meter = GainMeter()
         self.counts = dict.fromkeys(("tensors", "touched", "quantized", "reused", "bytes_read", "bytes_written"), 0)
+
+    def _reserve(self) -> None:
+        """Buffers for the largest weight at once: untouched they cost nothing, grown they leave holes behind."""
+        if self.device is not None and self.device.type != "cpu":
+            return
+        touched = {*self._work, *self._quantized}
+        infos = [info for info in self.order.plan.base.source.tensors.values() if info.name in touched]
+        largest = max((math.prod(info.shape) for info in infos), default=0)
+        for slot, dtype in (("sum", torch.float32), ("delta", torch.bfloat16)):
+            self._workspace.take((largest,), torch.device("cpu"), dtype, slot)
+        entries = (entry.nbytes for group in self._entries.values() for entry in group)
+        self.outlet.reserve(max(entries, default=0))
 
     # --- what the reading needs to know
 
@@ -70,7 +90,7 @@ class Job:
         if not self._is_touched(info, pairs):
             self._pass_through(info, weight, transient)
             return
-        terms = [make_term(layer, patch, self.device) for layer, patch in pairs]
+        terms = make_terms(weight, pairs, self.device)
         out = self.outlet.buffer(info.shape, self._entries[info.name][0].dtype, self.device or weight.device)
         format, scale = self._format_of(info), None
         if format is None:
@@ -86,22 +106,23 @@ class Job:
             )
         self._changed = self._changed or (bool(pairs) and not _same(weight, out))
         every = slice(None, None, sampled_rows(info.shape).step)
-        base, stored = weight[every].to(out.device), self._read_back(info, out[every], _rows_of(scale, every))
+        base, stored = as_rows(weight)[every].to(out.device), as_rows(out)[every]
+        stored = self._read_back(info, stored, _rows_of(scale, every))
         self._measure(info, base, stored, pairs, terms)
         self._write_all(info, out, scale)
 
     def make_by_rows(self, info: TensorInfo, base: Reader) -> None:
         """Make the result of a weight that is never whole in memory, where that can be done."""
         pairs = self._work.get(info.name, ())
-        as_trained = any(is_as_trained(layer) for layer, _ in pairs)  # rounds whole products
+        whole = any_needs_weight(pairs) or any(is_as_trained(layer) for layer, _ in pairs)  # looked at or rounded whole
         to: RowSink | None = self.order.sink if isinstance(self.order.sink, RowSink) else None
-        if as_trained or len(info.shape) < 2 or to is None:
+        if whole or len(info.shape) < 2 or to is None:
             self.make(info, base.read(info.name), base.transient)
             return
         self._begin(info)
         sampled = sampled_rows(info.shape)
         sink = SampledRows(to, self._entries[info.name][0], sampled)
-        terms = [make_term(layer, patch, self.device) for layer, patch in pairs]
+        terms = make_terms(None, pairs, self.device)
         _, merged = start_and_terms(torch.empty(0, 0), pairs, terms, self.device)
         blocks = self._blocks(info, lambda rows: base.read_rows(info.name, rows.start, rows.stop), merged)
         format, scale = self._format_of(info), None
@@ -138,7 +159,7 @@ class Job:
         self._changed = self._changed or bool(pairs)
         kept = self.order.previous.measures.get(info.name) if self.order.previous is not None else None
         if kept is not None:
-            self._add(info, Measure.from_json(kept), _canonical(pairs))
+            self._add(info, Measure.from_json(kept), sorted(pairs, key=canonical_key))
 
     # --- parts of it
 
@@ -158,7 +179,7 @@ class Job:
             return None
         return self._regrid if info.name in self._work else self._format
 
-    def _blocks(self, info: TensorInfo, read: RowReader, merged: Sequence[Term]) -> Blocks:
+    def _blocks(self, info: TensorInfo, read: RowReader, merged: Sequence[AnyTerm]) -> Blocks:
         """The fp32 sum, block by block, made anew at every call; a block is overwritten by the next one."""
 
         def blocks() -> Iterator[tuple[slice, torch.Tensor]]:
@@ -188,16 +209,16 @@ class Job:
     def _read_back(self, info: TensorInfo, stored: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
         """Stored rows as a loader reads them."""
         format = self._format_of(info)
-        flat = stored.flatten(start_dim=1)
+        flat = as_rows(stored)
         return flat if format is None or scale is None else format.decode(flat, scale)
 
     def _measure(
-        self, info: TensorInfo, base: torch.Tensor, stored: torch.Tensor, pairs: Pairs, terms: Sequence[Term]
+        self, info: TensorInfo, base: torch.Tensor, stored: torch.Tensor, pairs: Pairs, terms: Sequence[AnyTerm]
     ) -> None:
         term_of = {id(pair): term for pair, term in zip(pairs, terms, strict=True)}
-        ordered = _canonical(pairs)
+        ordered = sorted(pairs, key=canonical_key)
         rows = sampled_rows(info.shape)
-        measured = measure(base.flatten(start_dim=1), stored, rows, info.shape, [term_of[id(pair)] for pair in ordered])
+        measured = measure(as_rows(base), stored, rows, info.shape, [term_of[id(pair)] for pair in ordered])
         self._add(info, measured, ordered)
 
     def _add(self, info: TensorInfo, measured: Measure, ordered: Sequence[tuple[Layer, Patch]]) -> None:
@@ -249,11 +270,6 @@ def _entries(order: Order) -> dict[str, list[TensorInfo]]:
         name = entry.name if entry.name in base else name
         grouped.setdefault(name, []).append(entry)
     return grouped
-
-
-def _canonical(pairs: Pairs) -> list[tuple[Layer, Patch]]:
-    """The order a weight's measures are kept in, whatever the LoRAs' order is."""
-    return sorted(pairs, key=lambda pair: (*pair[0].order_key(), pair[1].adapter.module))
 
 
 def _rows_of(scale: torch.Tensor | None, rows: slice) -> torch.Tensor | None:

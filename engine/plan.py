@@ -96,7 +96,8 @@ class LoRAInfo:
 class Layer:
     """One LoRA at one strength in one stage. ``factors`` reads the LoRA's tensors by their names in the file.
 
-    ``path`` is the file as a document names it; it is for reports and no part of the recipe.
+    ``path`` is the file as a document names it; it is for reports and no part of the recipe. ``blocks`` are the block
+    weights of the row in one spelling, empty where there are none; the patches carry them as factors.
     """
 
     stage: str
@@ -109,6 +110,7 @@ class Layer:
     findings: tuple[Finding, ...] = ()
     factors: TensorSource | None = field(default=None, compare=False, repr=False)
     path: str = ""
+    blocks: str = ""
 
     def order_key(self) -> tuple[str, float]:
         """What the fp32 sum is sorted by, so that listing order changes no bit."""
@@ -152,7 +154,7 @@ class Plan:
         """Base tensor name -> its patches: the unit of work of a bake."""
         grouped: dict[str, list[tuple[Layer, Patch]]] = {}
         for layer, patch in self.patches():
-            if layer.strength != 0.0:
+            if layer.strength * patch.factor != 0.0:
                 grouped.setdefault(patch.target.weight, []).append((layer, patch))
         return {weight: tuple(pairs) for weight, pairs in grouped.items()}
 
@@ -170,6 +172,7 @@ class Plan:
                     "strength": float(layer.strength),
                     "rounding": layer.rounding,
                     "matched": layer.coverage.matched,
+                    **({"blocks": layer.blocks} if layer.blocks else {}),
                 }
                 for layer in self.layers
             ],

@@ -21,6 +21,7 @@ def layer_json(layer: Layer, gain: float | None = None) -> dict[str, Any]:
         "sha256": layer.lora.sha256,
         "stage": layer.stage,
         "weight": layer.strength,
+        **({"blocks": layer.blocks} if layer.blocks else {}),
         "rounding": layer.rounding,
         "dialect": layer.lora.dialect,
         "family": layer.lora.family,
@@ -65,6 +66,8 @@ def layer_sentence(layer: Layer, gain: float | None = None) -> str:
     if scales:
         span = f"{scales[0]:g}" if scales[0] == scales[-1] else f"{scales[0]:g} to {scales[-1]:g}"
         parts.append(f"effective scale {span}")
+    if layer.blocks:
+        parts.append(f"blocks {layer.blocks}")
     if layer.rounding == MATCH_TRAINING:
         parts.append("rounded as in training")
     if gain is not None:

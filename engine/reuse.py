@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from .finish import Finish, output_dtype, quantized_names
-from .fuse import is_as_trained
+from .fuse import any_needs_weight
 from .plan import Layer, Patch, Plan
 from .tensors import TensorSource
+from .terms import is_as_trained
 
 REVISION = 1  # raised when the maths changes, so that no result of the old one is taken over
 
@@ -40,8 +41,14 @@ def tensor_keys(plan: Plan, finish: Finish, identity: str) -> dict[str, str]:
 
 
 def _patches(pairs: tuple[tuple[Layer, Patch], ...]) -> list[list[Any]]:
-    """What is added: in listed order where rounding goes step by step, else sorted, as the sum is."""
-    told = [(is_as_trained(layer), _told(layer, patch)) for layer, patch in pairs]
+    """What is added: in listed order where rounding goes step by step, else sorted, as the sum is.
+
+    The stage counts where a kind looks at the weight that its stage sees.
+    """
+    staged = any_needs_weight(pairs)
+    told = [
+        (is_as_trained(layer), [*_told(layer, patch), *([layer.stage] if staged else [])]) for layer, patch in pairs
+    ]
     trained = [entry for as_trained, entry in told if as_trained]
     additive = sorted((entry for as_trained, entry in told if not as_trained), key=json.dumps)
     return [trained, additive]
@@ -50,4 +57,6 @@ def _patches(pairs: tuple[tuple[Layer, Patch], ...]) -> list[list[Any]]:
 def _told(layer: Layer, patch: Patch) -> list[Any]:
     adapter, target = patch.adapter, patch.target
     made = [adapter.kind, list(adapter.parts), adapter.rank, adapter.alpha]
-    return [layer.lora.sha256, float(layer.strength), layer.rounding, made, target.slice, target.transform]
+    told = [layer.lora.sha256, float(layer.strength), layer.rounding, made, target.slice, target.transform]
+    usual = target.part is None and patch.factor == 1.0  # and then left out, so that earlier results stay in use
+    return told if usual else [*told, target.part, float(patch.factor)]

@@ -16,7 +16,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from ..engine.tensors import Reader, TensorInfo, TensorSource
-from .dialects import split
+from .dialects import adapter_parts
 from .header import Header, disk_errors, file_error, read_header, shown
 from .reading import Renamed, open_reader, read_into
 from .shards import find_files
@@ -193,8 +193,7 @@ def _edges(source: TensorSource, name: str) -> bytes:
 def _refuse_other_kinds(path: Path, tensors: Mapping[str, TensorInfo]) -> None:
     if not tensors:
         raise file_error(path, "contains no tensors", "Download or copy it again.")
-    parts = [name for name in tensors if (part := split(name)) and part.kind]
-    if 2 * len(parts) > len(tensors):
+    if parts := adapter_parts(tensors):
         what = f"is a LoRA, not a model: it holds '{shown(parts[0])}' and {len(parts) - 1} more LoRA parts"
         raise file_error(path, what, "Name the model as base and this file in fuse or stack.")
 

@@ -5,17 +5,26 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..engine.errors import FoundryError
+from ..engine.plan import Adapter
 from ..engine.tensors import TensorInfo
+from .alphas import is_dense
+from .building import SCALED
 from .checkpoints import Checkpoint, FileSource, fingerprint, open_checkpoint
-from .dialects import identify, split
-from .families import detect_base
+from .dialects import adapter_parts, identify
+from .families import detect_base, variant_of_lora
 from .hashes import file_sha256
+from .layouts import layout
 from .lora import LoRAFile
+from .roles import by_block, guess_role, tell_training
 from .shards import INDEX
+
+LINEAGE = "lineage"
+MAX_RECORD = 1 << 20
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -27,38 +36,68 @@ def describe(path: Path) -> dict[str, Any]:
     if path.is_dir() or path.name.endswith(INDEX):
         return describe_base(open_checkpoint(path))
     source = FileSource(path)
-    if is_lora(source.tensors):
+    if adapter_parts(source.tensors):
         return describe_lora(source)
     return describe_base(open_checkpoint(path))
 
 
-def is_lora(tensors: Mapping[str, TensorInfo]) -> bool:
-    """Whether most tensors are parts of adapters."""
-    parts = [name for name in tensors if (part := split(name)) and part.kind]
-    return 2 * len(parts) > len(tensors)
-
-
 def describe_lora(source: FileSource) -> dict[str, Any]:
-    """Dialect, family, ranks, alphas, scales and modules of a LoRA file, and its hash."""
+    """Everything a LoRA file tells of itself, and its hash; a role is a guess, what its metadata says are claims."""
     path = source.files[0]
     sha256 = file_sha256(path)
+    found = layout(source.tensors)
     facts = {"kind": "lora", **_common(source.label, source.files, source.tensors), "sha256": sha256}
-    facts |= {"dialect": identify(source.tensors), "metadata": dict(source.metadata)}
+    facts |= {"dialect": identify(source.tensors), "layout": found.name if found else None}
+    facts |= {"writers": found.writers if found else None, **tell_training(source.metadata)}
+    facts |= {"lineage": _lineage(path, source.metadata), "metadata": dict(source.metadata)}
     try:
-        lora = LoRAFile(source, source.label, sha256, source.metadata)
+        lora = LoRAFile(source, source.label, sha256, source.metadata, path)
     except FoundryError as error:
         return {**facts, "findings": [error.finding(source.label).to_json()]}
+    return {**facts, **_adapter_facts(lora), "findings": [finding.to_json() for finding in lora.findings]}
+
+
+def _adapter_facts(lora: LoRAFile) -> dict[str, Any]:
     adapters = lora.adapters
+    scaled = [adapter for adapter in adapters if adapter.kind in SCALED and not is_dense(adapter)]
+    role = guess_role(lora.info.name, lora.metadata, adapters)
     return {
-        **facts,
+        "role": role.role,
+        "role_why": role.why,
+        "role_evidence": role.evidence,
         "family": lora.info.family,
+        "variant": variant_of_lora(lora.shapes, lora.info.family),
         "modules": len(lora.modules),
         "text_encoder": len(lora.text_encoder),
-        "rank": _range([adapter.rank for adapter in adapters]),
-        "alpha": _range([adapter.alpha for adapter in adapters if adapter.alpha is not None]),
-        "scale": _range([adapter.scale for adapter in adapters]),
-        "findings": [finding.to_json() for finding in lora.findings],
+        "adapters": dict(Counter(_kind(adapter) for adapter in adapters).most_common()),
+        "blocks": by_block(lora.modules),
+        "rank": _range([adapter.rank for adapter in scaled]),
+        "alpha": _range([adapter.alpha for adapter in scaled if adapter.alpha is not None]),
+        "alpha_from": dict(lora.alpha_sources),
+        "scale": _range([adapter.scale for adapter in scaled]),
+        "unused": list(lora.unused),
     }
+
+
+def _kind(adapter: Adapter) -> str:
+    """``lora``, ``lora + magnitude`` (DoRA), ``diff of bias`` ..."""
+    extra = [part for part, _ in adapter.parts if part in ("mid", "magnitude", "reshape")]
+    target = next((name for name in ("bias", "modulation", "scale") if adapter.module.endswith(f".{name}")), "")
+    return " + ".join([adapter.kind, *extra]) + (f" of {target}" if target else "")
+
+
+def _lineage(path: Path, metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """The record of what it was trained with, from the file beside it or from its header; None when there is none."""
+    texts = [metadata.get(LINEAGE, "")]
+    for beside in (path.with_name(f"{path.name}.{LINEAGE}.json"), path.with_suffix(f".{LINEAGE}.json")):
+        with suppress(OSError, UnicodeDecodeError), beside.open(encoding="utf-8") as file:
+            texts.insert(0, file.read(MAX_RECORD))
+    for text in texts:
+        with suppress(ValueError, RecursionError):
+            record = json.loads(text)
+            if isinstance(record, dict):
+                return record
+    return None
 
 
 def describe_base(model: Checkpoint) -> dict[str, Any]:

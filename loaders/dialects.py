@@ -2,7 +2,8 @@
 
 A tensor name is ``<prefix><module><suffix>``. The suffix says which part of which kind of adapter it is; a dialect is a
 pair of suffixes. It says nothing about what the file is for: ``lora_down``/``lora_up`` is written by every
-kohya-style trainer, not only by the publisher of Lightning.
+kohya-style trainer, not only by the publisher of Lightning. Who writes which prefix, module names and suffixes
+together is the table of layouts.py.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-LORA = "lora"
-ALPHA = "alpha"
+LORA, LOHA, LOKR, GLORA, OFT, DIFF, SET = "lora", "loha", "lokr", "glora", "oft", "diff", "set"
+ATTACHED = "attached"  # the kind of a part that belongs to whatever adapter its module has
+ALPHA, NORM_SCALE = "alpha", "norm_scale"  # parts that alone are no sign of an adapter: whole models have them too
+SCALE_ENDINGS = (".scale_weight", ".weight_scale", "_scale", ".scale")  # of a factor's scale: behind its name, or stem
+KEPT = "|"  # in a suffix: what stands before it stays in the module name
 
 
 @dataclass(frozen=True)
@@ -28,13 +32,14 @@ class PairSuffix:
 class Suffix:
     """One ending of a tensor name. ``*`` as the part takes what ``*`` in the text stands for.
 
-    An empty ``kind`` belongs to whatever adapter the module has.
+    ``tensor`` is the tensor of the layer that it changes. An empty ``kind`` is no sign of an adapter.
     """
 
     text: str
     part: str
     kind: str = ""
     dialect: str = ""
+    tensor: str = "weight"
 
 
 @dataclass(frozen=True)
@@ -47,6 +52,12 @@ class Part:
     kind: str
     dialect: str
     adapter: str
+    suffix: Suffix
+
+    @property
+    def target(self) -> str:
+        """The module, or for other tensors than the weight the tensor itself: ``blocks.0.q.bias``."""
+        return self.module if self.suffix.tensor == "weight" else f"{self.module}.{self.suffix.tensor}"
 
 
 PAIR_SUFFIXES = (
@@ -55,41 +66,61 @@ PAIR_SUFFIXES = (
     PairSuffix("A/B named", ".lora_B.*.weight", ".lora_A.*.weight"),  # PEFT module names: DiffSynth writes "default"
     PairSuffix("A/B bare", ".lora_B", ".lora_A"),  # Mochi
     PairSuffix("lora.down/up", ".lora.up.weight", ".lora.down.weight"),  # diffusers before PEFT
+    PairSuffix("XLabs", "_lora1|.up.weight", "_lora1|.down.weight"),  # double blocks, image stream
+    PairSuffix("XLabs", "_lora2|.up.weight", "_lora2|.down.weight"),  # double blocks, text stream
+    PairSuffix("XLabs", ".qkv_lora|.up.weight", ".qkv_lora|.down.weight"),  # single blocks
+    PairSuffix("XLabs", ".proj_lora|.up.weight", ".proj_lora|.down.weight"),
     PairSuffix("processor", "_lora.up.weight", "_lora.down.weight"),  # diffusers attention processors
     PairSuffix("linear layer", ".lora_linear_layer.up.weight", ".lora_linear_layer.down.weight"),  # diffusers, CLIP
 )
 
 OTHER_PARTS = (
     Suffix(".alpha", ALPHA),
-    Suffix(".lora_mid.weight", "mid", "Tucker LoRA"),
-    Suffix(".dora_scale", "dora_scale", "DoRA"),
-    Suffix(".lora_magnitude_vector", "magnitude", "DoRA"),
-    Suffix(".lora_magnitude_vector.*", "magnitude", "DoRA"),
-    Suffix(".lora_magnitude_vector.*.weight", "magnitude", "DoRA"),
-    Suffix(".lora_B.bias", "up_bias", "LoRA with a bias"),
-    Suffix(".lora_B.*.bias", "up_bias", "LoRA with a bias"),
-    Suffix(".lora_up.bias", "up_bias", "LoRA with a bias"),
+    Suffix("_norm|.scale", NORM_SCALE, tensor="scale"),  # BFL control LoRAs: the norms themselves
+    Suffix(".lora_mid.weight", "mid", LORA, "down/up"),
+    Suffix(".lora_B.bias", "up_bias", LORA, "A/B", "bias"),
+    Suffix(".lora_B.*.bias", "up_bias", LORA, "A/B named", "bias"),
+    Suffix(".lora_up.bias", "up_bias", LORA, "down/up", "bias"),
+    Suffix(".dora_scale", "magnitude", ATTACHED),
+    Suffix(".lora_magnitude_vector", "magnitude", ATTACHED),
+    Suffix(".lora_magnitude_vector.weight", "magnitude", ATTACHED),
+    Suffix(".lora_magnitude_vector.*.weight", "magnitude", ATTACHED),
+    Suffix(".lora_magnitude_vector.*", "magnitude", ATTACHED),
+    Suffix(".reshape_weight", "reshape", ATTACHED),
+    Suffix(".hada_*", "*", LOHA),
+    Suffix(".lokr_*", "*", LOKR),
+    Suffix(".a1.weight", "a1", GLORA),
+    Suffix(".a2.weight", "a2", GLORA),
+    Suffix(".b1.weight", "b1", GLORA),
+    Suffix(".b2.weight", "b2", GLORA),
+    Suffix(".oft_blocks", "blocks", OFT),
+    Suffix(".rescale", "rescale", OFT),
+    Suffix(".diff", "diff", DIFF),
+    Suffix(".diff_b", "diff", DIFF, tensor="bias"),
+    Suffix(".diff_m", "diff", DIFF, tensor="modulation"),
+    Suffix(".w_norm", "diff", DIFF),
+    Suffix(".b_norm", "diff", DIFF, tensor="bias"),
+    Suffix(".set_weight", "set", SET),
+)
+
+# Adapters that no builder knows: a file that has one is refused by this name.
+UNSUPPORTED = (
+    Suffix(".on_input", "on_input", "IA3"),
+    Suffix(".ia3_l", "l", "IA3"),
+    Suffix(".ia3_l.*", "l", "IA3"),
+    Suffix(".oft_*", "*", "OFT as PEFT and OneTrainer store it"),
+    Suffix(".oft_*.weight", "*", "OFT as PEFT and OneTrainer store it"),
+    Suffix(".boft_*", "*", "BOFT as PEFT stores it"),
     Suffix(".lora_embedding_A", "down", "embedding LoRA"),
     Suffix(".lora_embedding_A.*", "down", "embedding LoRA"),
     Suffix(".lora_embedding_B", "up", "embedding LoRA"),
     Suffix(".lora_embedding_B.*", "up", "embedding LoRA"),
-    Suffix(".hada_*", "*", "LoHa"),
-    Suffix(".lokr_*", "*", "LoKr"),
-    Suffix(".oft_*", "*", "OFT/BOFT"),
-    Suffix(".oft_*.weight", "*", "OFT/BOFT"),
-    Suffix(".rescale", "rescale", "OFT/BOFT"),
-    Suffix(".a1.weight", "a1", "GLoRA"),
-    Suffix(".a2.weight", "a2", "GLoRA"),
-    Suffix(".b1.weight", "b1", "GLoRA"),
-    Suffix(".b2.weight", "b2", "GLoRA"),
-    Suffix(".on_input", "on_input", "IA3"),
-    Suffix(".diff", "diff", "full difference"),
-    Suffix(".diff_b", "diff_b", "bias difference"),
-    Suffix(".diff_m", "diff_m", "modulation difference"),
-    Suffix(".w_norm", "diff", "norm difference"),
-    Suffix(".b_norm", "diff_b", "norm difference"),
-    Suffix(".set_weight", "set", "replaced weight"),
-    Suffix(".reshape_weight", "reshape", "reshaped weight"),
+    Suffix(".lora_E", "e", "AdaLoRA"),
+    Suffix(".lora_E.*", "e", "AdaLoRA"),
+    Suffix(".vera_lambda_*", "*", "VeRA"),
+    Suffix(".fourierft_spectrum", "spectrum", "FourierFT"),
+    Suffix(".hra_u", "u", "HRA"),
+    Suffix(".bone_block", "block", "Bone"),
 )
 
 PAIRED_PARTS = tuple(
@@ -97,7 +128,7 @@ PAIRED_PARTS = tuple(
     for row in PAIR_SUFFIXES
     for text, part in ((row.up, "up"), (row.down, "down"))
 )
-SUFFIXES = PAIRED_PARTS + OTHER_PARTS
+SUFFIXES = PAIRED_PARTS + OTHER_PARTS + UNSUPPORTED
 
 # What stands before a module name of the diffusion model, longest first. Prefixes may follow one another.
 MODEL_PREFIXES = tuple(
@@ -105,7 +136,7 @@ MODEL_PREFIXES = tuple(
         (
             "base_model.model.", "model.diffusion_model.", "diffusion_model.", "model.", "transformer.", "unet.",
             "dit.", "pipe.dit.", "pipe.transformer.", "pipe.unet.", "lora_unet_", "lora_unet__", "lora_transformer_",
-            "lycoris_",
+            "lycoris_", "oft_unet_",
         ),
         key=len,
         reverse=True,
@@ -121,19 +152,47 @@ TEXT_ENCODER_PREFIXES = (
 
 def split(name: str) -> Part | None:
     """The module and part a tensor name speaks of, or None when no row of the table fits."""
-    for suffix in SUFFIXES:
-        head, star, tail = suffix.text.partition("*")
-        if not name.endswith(tail if star else head):
+    for suffix, kept, head, tail in _ENDINGS:
+        if not name.endswith(tail):
             continue
-        module, found, wild = name[: len(name) - len(tail)].rpartition(head)
-        if found and module and bool(wild) == bool(star) and "." not in wild:
+        if not head:
+            module, wild = name[: len(name) - len(tail)] + kept, ""
+            fits = len(module) > len(kept)
+        else:
+            module, found, wild = name[: len(name) - len(tail)].rpartition(head)
+            fits = bool(found and module and wild and "." not in wild)
+        if fits:
             part, adapter = (wild, "") if suffix.part == "*" else (suffix.part, wild)
-            return Part(name, module, part, suffix.kind, suffix.dialect, adapter)
+            return Part(name, module, part, suffix.kind, suffix.dialect, adapter, suffix)
     return None
 
 
+def _ending(suffix: Suffix) -> tuple[Suffix, str, str, str]:
+    """(suffix, what of it stays in the module, what stands before ``*``, what a name must end with)."""
+    before, star, after = suffix.text.partition("*")
+    kept = suffix.text.partition(KEPT)[0] if KEPT in suffix.text else ""
+    return (suffix, kept, before, after) if star else (suffix, kept, "", suffix.text.replace(KEPT, ""))
+
+
+_ENDINGS = tuple(_ending(suffix) for suffix in SUFFIXES)
+
+
 def identify(names: Iterable[str]) -> str:
-    """The dialect of a file's tensor names, most used first where a file mixes several; ``unknown`` when none fits."""
-    parts = (split(name) for name in names)
-    counts = Counter(part.dialect for part in parts if part and part.dialect)
+    """The dialect of a file's tensor names, most used first where a file mixes several.
+
+    For files without a pair of factors their kinds (``lokr``); ``unknown`` when no row fits.
+    """
+    parts = [part for part in map(split, names) if part and part.kind not in ("", ATTACHED)]
+    counts = Counter(part.dialect for part in parts if part.dialect) or Counter(part.kind for part in parts)
     return " + ".join(dialect for dialect, _ in counts.most_common()) or "unknown"
+
+
+def adapter_parts(names: Iterable[str]) -> list[str]:
+    """The names that are parts of adapters, when they are most of a file; else nothing: a model has none of them.
+
+    Alphas and scales stand beside parts of either kind of file and are not counted.
+    """
+    beside = (f".{ALPHA}", *SCALE_ENDINGS)
+    counted = [name for name in names if name.endswith(".dora_scale") or not name.endswith(beside)]
+    parts = [name for name in counted if (part := split(name)) and part.kind]
+    return parts if 2 * len(parts) > len(counted) else []

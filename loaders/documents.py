@@ -30,7 +30,10 @@ _ROW_KEYS = ("path", "weight", "clip_weight", "on", "blocks")
 
 @dataclass(frozen=True)
 class Row:
-    """One LoRA of a list: its strength on the diffusion model and on CLIP (None: the same), and whether it is on."""
+    """One LoRA of a list: its strength on the diffusion model and on CLIP (None: the same), and whether it is on.
+
+    ``blocks`` are factors of that strength by block (``double=1,single=0.5``); what they mean depends on the base.
+    """
 
     path: str
     weight: float = 1.0
@@ -203,8 +206,10 @@ def _row(row: object, where: str, label: str) -> Row:
             raise _unknown(f"{where}: {label}", str(key), _ROW_KEYS)
     if "path" not in given:
         raise document_error(where, f"{label}: path is missing", "Every row names its file.")
-    if given.get("blocks", "") != "":
-        raise document_error(where, f"{label}: blocks are not supported yet", "Leave blocks empty.")
+    blocks = given.get("blocks", "")
+    if not isinstance(blocks, str) or len(blocks) > MAX_PATH:
+        fix = "Write factors as text, such as 'double=1,single=0.5'."
+        raise document_error(where, f"{label}: blocks is '{_seen(blocks)}'", fix)
     on = given.get("on", True)
     if not isinstance(on, bool):
         raise document_error(where, f"{label}: on is '{_seen(on)}'", "Use true or false.")
@@ -214,6 +219,7 @@ def _row(row: object, where: str, label: str) -> Row:
         weight=_weight(given.get("weight", 1.0), where, f"{label}: weight"),
         clip_weight=None if clip is None else _weight(clip, where, f"{label}: clip_weight"),
         on=on,
+        blocks=blocks.strip(),
     )
 
 

@@ -1,4 +1,4 @@
-"""Which family of models a base or a LoRA belongs to, from names and shapes: one table for each, first match wins.
+"""Which family and variant of models a base or a LoRA belongs to, from names and shapes: tables, first match wins.
 
 Patterns are regular expressions with two short forms: ``.`` is a separator (a dot or an underscore, so flat names fit
 too), ``#`` a number. They are searched in names without prefixes and without ``.weight``. Ratios of sizes are preferred
@@ -77,7 +77,10 @@ LORA_SIGNATURES = (
     Signature("hunyuan-video", ("^double_blocks.#.(img|txt)_(mlp.fc[12]|mod.linear)$",)),
     Signature("hunyuan-video", ("^single_blocks.#.modulation.linear$",)),
     Signature("hunyuan-video", ("^double_blocks[^_]#[^_](img|txt)_attn_(qkv|proj)$",)),  # written with real dots
-    Signature("hunyuan-video", ("^(double_blocks.19|single_blocks.3[89]).",)),  # FLUX.1 has 19 and 38 blocks
+    Signature("flux2", (), sizes=(Size("^transformer_blocks.#.attn.(to_[qkv]|add_[qkv]_proj)$", "in", (6144,)),)),
+    # FLUX.1 has 19 and 38 blocks
+    Signature("hunyuan-video", ("^(double_blocks.19|single_blocks.3[89]|single_transformer_blocks.3[89]).",)),
+    Signature("hunyuan-video", ("^context_embedder.token_refiner.",)),
     Signature("chroma", ("^distilled_guidance_layer.",)),
     Signature("flux", (FLUX,)),
     Signature("flux", (), sizes=(Size("^transformer_blocks.#.ff(_context)?.net.0.proj$", "in", (3072,)),)),
@@ -92,6 +95,42 @@ LORA_SIGNATURES = (
 
 # Families whose LoRAs are used on each other on purpose: Chroma was made from FLUX.1 and keeps most of its layers.
 RELATED = (frozenset({"flux", "chroma"}),)
+
+
+@dataclass(frozen=True)
+class Trait:
+    """One aspect of a family's variants, read off the first weight that fits: its size, or that it is there at all."""
+
+    families: tuple[str, ...]
+    aspect: str
+    pattern: str
+    measure: str = ""
+    values: Mapping[float, str] | str = ""
+
+
+IMAGE_TO_VIDEO = "image to video"
+UNETS = ("sd15", "sd2", "sdxl")
+IN = "^(input_blocks.0.0|conv_in)$"
+FIRST = "^(img_in|x_embedder)$"
+VIDEO_IN = "^(img_in.proj|x_embedder.proj)$"
+WAN_IMAGE = "^(img_emb.|condition_embedder.image_embedder.)|.(k_img|v_img|norm_k_img|add_[kv]_proj|norm_added_k)$"
+WAN_WIDTH = "^blocks.#.((self|cross)_attn.([qko]|k_img)|attn[12].(to_[qk]|to_out.0)|ffn.2|ffn.net.2)$"
+SD3_WIDTH = "^(joint_blocks.#.x_block.attn.qkv|transformer_blocks.#.attn.to_[qkv])$"
+FLUX2_WIDTH = "^(double_blocks.#.(img|txt)_attn.(qkv|proj)|transformer_blocks.#.attn.(to_[qkv]|to_out.0))$"
+
+TRAITS = (
+    Trait(UNETS, "task", IN, "in", {4: "text to image", 8: "edit", 9: "inpainting"}),
+    Trait(("flux",), "task", FIRST, "in", {64: "text to image or Kontext", 128: "control", 384: "Fill"}),
+    Trait(("wan",), "task", "^vace_(blocks|patch_embedding)", values="VACE"),
+    Trait(("wan",), "task", WAN_IMAGE, values=IMAGE_TO_VIDEO),
+    Trait(("wan",), "task", "^patch_embedding$", "in", {16: "text to video", 36: IMAGE_TO_VIDEO, 48: "text and image"}),
+    Trait(("wan",), "version", WAN_IMAGE, values="2.1"),
+    Trait(("wan",), "version", "^patch_embedding$", "in", {36: "2.2", 48: "2.2"}),
+    Trait(("wan",), "size", WAN_WIDTH, "out", {1536: "1.3B", 3072: "5B", 5120: "14B"}),
+    Trait(("hunyuan-video",), "task", VIDEO_IN, "in", {16: "text to video", 32: IMAGE_TO_VIDEO, 33: IMAGE_TO_VIDEO}),
+    Trait(("sd3",), "size", SD3_WIDTH, "in", {1536: "medium", 2432: "large"}),
+    Trait(("flux2",), "size", FLUX2_WIDTH, "in", {3072: "klein 4B", 4096: "klein 9B", 6144: "dev"}),
+)
 
 
 def detect_base(tensors: Mapping[str, TensorInfo]) -> str | None:
@@ -110,6 +149,46 @@ def differ(base: str | None, lora: str | None) -> bool:
     return None not in (base, lora) and base != lora and frozenset({base, lora}) not in RELATED
 
 
+def variant_of_base(tensors: Mapping[str, TensorInfo], family: str | None) -> dict[str, str]:
+    """What names and shapes tell about a base within its family: aspect (task, size, version) -> value."""
+    shapes = {name.removesuffix(".weight"): info.shape for name, info in tensors.items() if not name.endswith(".bias")}
+    return _variant(family, shapes)
+
+
+def variant_of_lora(modules: Mapping[str, Shape], family: str | None) -> dict[str, str]:
+    """The same for a LoRA, from its modules and the shapes of their deltas; most tell nothing about some aspects."""
+    return _variant(family, {bare(module): shape for module, shape in modules.items()})
+
+
+def clashes(base: Mapping[str, str], lora: Mapping[str, str]) -> list[str]:
+    """Aspects in which a LoRA is for another variant than the base, each as ``task: image to video, not ...``.
+
+    A control or Fill LoRA widens the base it is put on, so it is no clash with the plain one.
+    """
+    both = [aspect for aspect in base if aspect in lora and base[aspect] != lora[aspect]]
+    return [f"{aspect}: {lora[aspect]}, not {base[aspect]}" for aspect in both if lora[aspect] not in WIDENING]
+
+
+WIDENING = ("control", "Fill")
+
+
+def _variant(family: str | None, shapes: Mapping[str, Shape]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for trait in TRAITS:
+        value = _value(trait, shapes) if family in trait.families else None
+        if value is not None:
+            found.setdefault(trait.aspect, value)
+    return found
+
+
+def _value(trait: Trait, shapes: Mapping[str, Shape]) -> str | None:
+    pattern = _compiled(trait.pattern)
+    if isinstance(trait.values, str):
+        return trait.values if any(map(pattern.search, shapes)) else None
+    measured = _measure(pattern, trait.measure, shapes)
+    return None if measured is None else trait.values.get(measured)
+
+
 def _first(signatures: tuple[Signature, ...], shapes: Mapping[str, Shape]) -> str | None:
     text = "\n".join(shapes)
     return next((signature.family for signature in signatures if _fits(signature, text, shapes)), None)
@@ -124,12 +203,15 @@ def _fits(signature: Signature, text: str, shapes: Mapping[str, Shape]) -> bool:
 
 
 def _holds(size: Size, shapes: Mapping[str, Shape]) -> bool:
-    pattern = _compiled(size.pattern)
+    return _measure(_compiled(size.pattern), size.measure, shapes) in size.values
+
+
+def _measure(pattern: re.Pattern[str], measure: str, shapes: Mapping[str, Shape]) -> float | None:
+    """A size or ratio of the first weight whose name fits, or None."""
     shape = next((shape for name, shape in shapes.items() if len(shape) > 1 and pattern.search(name)), None)
     if shape is None or 0 in shape:
-        return False
-    measures = {"out": shape[0], "in": shape[1], "out/in": shape[0] / shape[1], "in/out": shape[1] / shape[0]}
-    return measures[size.measure] in size.values
+        return None
+    return {"out": shape[0], "in": shape[1], "out/in": shape[0] / shape[1], "in/out": shape[1] / shape[0]}[measure]
 
 
 @cache

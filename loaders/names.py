@@ -1,4 +1,4 @@
-"""From the module names of LoRA files to the names of weights.
+"""From the module names of LoRA files to the weights of a base.
 
 Flat names (``lora_unet_blocks_0_attn_q``) are looked up among the flattened names of the base itself and never split at
 "_", which would be guesswork: ``img_attn_qkv`` may be one word or three.
@@ -7,38 +7,35 @@ Flat names (``lora_unet_blocks_0_attn_q``) are looked up among the flattened nam
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
+from dataclasses import replace
 from typing import Protocol
 
 from ..engine.plan import Target
 from ..engine.tensors import TensorInfo
 from .dialects import MODEL_PREFIXES, TEXT_ENCODER_PREFIXES
+from .namings import Spellings, View
 
 # Keys that ComfyUI's own map knows for one weight or another (comfy/lora.py model_lora_keys_unet), most general first.
 HOST_SPELLINGS = (
     "diffusion_model.{name}", "transformer.{name}", "lora_unet_{flat}", "lycoris_{flat}", "{name}", "unet.{processor}",
 )  # fmt: skip
 
-MAX_SPELLINGS = 32  # more than any real name has; a name of a thousand prefixes must not cost a thousand copies
+# Which text encoder of a model a prefix speaks of: CLIP-L, then CLIP-G or T5, then T5 where there are three.
+TEXT_ENCODERS = re.compile(
+    r"(?:lora_te|lora_text_encoder|text_encoder|te)_?(?P<number>[123]?)[._]|clip_l\.|(?=text_model[._])|(?P<second>clip_g\.)"
+)
+HOST_TEXT_SPELLINGS = ("lora_te{number}_{flat}", "lora_te_{flat}")
 
-# Two ways the same network is named. Families whose names are the same in both (Qwen-Image) differ in neither.
-NAMINGS = {
-    "diffusers": re.compile(
-        r"^(down_blocks|up_blocks|mid_block|single_transformer_blocks|transformer_blocks)[._]"
-        r"|^blocks[._]\d+[._]attn[12][._]to_|^(layers|noise_refiner|context_refiner)[._]\d+[._]attention[._]to_"
-    ),
-    "original": re.compile(
-        r"^(input_blocks|output_blocks|middle_block|double_blocks|single_blocks|joint_blocks)[._]"
-        r"|^blocks[._]\d+[._](self|cross)_attn[._]|^(layers|noise_refiner|context_refiner)[._]\d+[._]attention[._](qkv|out)"
-    ),
-}
+MAX_SPELLINGS = 32  # more than any real name has; a name of a thousand prefixes must not cost a thousand copies
+BIAS = ".bias"
 
 
 class Matcher(Protocol):
-    """Finds the weight a LoRA module was made for."""
+    """Finds the weights a LoRA module was made for."""
 
-    def find(self, module: str) -> Target | None:
-        """The target of a module named as in the LoRA file, or None."""
+    def find(self, module: str) -> tuple[Target, ...]:
+        """Where a module named as in the LoRA file goes, or nothing; several targets each take a part of its delta."""
 
 
 def flat(name: str) -> str:
@@ -60,7 +57,10 @@ def candidates(module: str) -> Iterator[str]:
 def bare(module: str) -> str:
     """The module name without any prefix: ``base_model.model.transformer.blocks.0.q`` is ``blocks.0.q``."""
     for _ in range(MAX_SPELLINGS):
-        module = module[len(next((prefix for prefix in MODEL_PREFIXES if module.startswith(prefix)), "")) :]
+        prefix = next((prefix for prefix in MODEL_PREFIXES if module.startswith(prefix)), "")
+        if not prefix:
+            break
+        module = module[len(prefix) :]
     return _without_processor(module)
 
 
@@ -76,13 +76,20 @@ def host_spellings(module: str) -> Iterator[str]:
     yield from dict.fromkeys((module, *(spelling.format(**forms) for spelling in HOST_SPELLINGS), *candidates(module)))
 
 
-def naming(modules: Iterable[str]) -> str | None:
-    """``diffusers`` or ``original``: how a network is named, or None where the names do not tell."""
-    for module in modules:
-        for name, pattern in NAMINGS.items():
-            if pattern.search(bare(module)):
-                return name
-    return None
+def host_text_spellings(module: str) -> Iterator[str]:
+    """Keys under which ComfyUI's key map of a CLIP may know a text-encoder module: as written, then kohya's names."""
+    yield module
+    for name in candidates(module):
+        if found := TEXT_ENCODERS.match(name):
+            number = found["number"] or ("2" if found["second"] else "1")
+            rest = flat(name[found.end() :].removeprefix("transformer."))
+            yield from (f.format(number=number, flat=rest) for f in HOST_TEXT_SPELLINGS[: 2 if number == "1" else 1])
+
+
+def beside(targets: tuple[Target, ...], tensors: Container[str]) -> tuple[Target, ...]:
+    """The biases of the layers whose weights these are, with the same slices; nothing where one has no bias."""
+    found = tuple(replace(target, weight=target.weight.removesuffix(".weight") + BIAS) for target in targets)
+    return found if all(target.weight in tensors for target in found) else ()
 
 
 def _without_processor(name: str) -> str:
@@ -97,21 +104,36 @@ def _with_processor(name: str) -> str:
 
 
 class BaseNames:
-    """Matches against the base's own tensor names, without ComfyUI."""
+    """Matches against the base's own tensor names and every other spelling of them, without ComfyUI."""
 
     def __init__(self, tensors: Mapping[str, TensorInfo], family: str | None = None) -> None:
-        self.family = family
-        self._weights = {name.removesuffix(".weight"): name for name in tensors if not name.endswith(".bias")}
-        self._flat: dict[str, str | None] = {}
-        for module, weight in self._weights.items():
-            key = flat(module)
-            self._flat[key] = None if key in self._flat else weight  # two weights of one flat name: neither is meant
-        self.naming = naming(self._weights)
+        self._tensors = tensors
+        self._spellings = Spellings(tensors, family)
+        self._flat = _flat_names(self._spellings)
 
-    def find(self, module: str) -> Target | None:
-        """The weight of this name, dotted or flat, with or without a known prefix."""
+    def find(self, module: str) -> tuple[Target, ...]:
+        """The weights of a module: dotted or flat, in any naming of the family, with or without a known prefix.
+
+        ``<module>.bias`` is the bias beside them.
+        """
+        if module.endswith(BIAS):
+            return beside(self.find(module.removesuffix(BIAS)), self._tensors)
         for name in candidates(module):
-            weight = self._weights.get(name) or self._flat.get(flat(name))
-            if weight:
-                return Target(weight)
-        return None
+            found = self._spellings.targets(name) or self._spellings.targets(self._flat.get(flat(name)) or "")
+            if found:
+                return found
+        return ()
+
+
+def _flat_names(spellings: Spellings) -> dict[str, str | None]:
+    """Flat name -> the name it is of; None where it is that of two weights, for then neither is meant."""
+    names: dict[str, str | None] = {}
+    views: dict[str, View] = {}
+    for name, view in spellings.views.items():
+        key = flat(name)
+        known = views.setdefault(key, view)
+        if known == view:
+            names.setdefault(key, name)
+        elif name in spellings.own or names[key] not in spellings.own:
+            names[key] = None
+    return names

@@ -7,35 +7,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding
-from ..engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK, Adapter, Base, Coverage, Layer, Patch, Plan, Target
+from ..engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK, Base, Coverage, Layer, Plan
 from ..engine.tensors import TensorInfo
+from ..engine.terms import refuse_untrained
+from .blocks import Blocks, parse_blocks
 from .checkpoints import open_checkpoint
 from .dequantize import Dequantized, opened
 from .documents import Document, Row, resolve_path
-from .families import detect_base, differ
+from .families import clashes, detect_base, differ, variant_of_base, variant_of_lora
+from .fitting import effective_scales
 from .header import shown
 from .lora import LoRAFile, open_lora
-from .names import BaseNames, Matcher, bare, naming
+from .matching import Fit, add_layer, match
+from .names import BaseNames, Matcher
 
 SCALES = (0.02, 4.0)  # effective scales outside are almost always a lost or doubled alpha
 SLACK = 0.005  # an alpha stored in bf16 is off by up to 0.4%
 SHOWN = 3  # names shown where many could be
 MatcherFor = Callable[[Mapping[str, TensorInfo], str | None], Matcher]  # base tensors, family
 OnError = Callable[[Row, FoundryError], None]
-
-
-@dataclass
-class Fit:
-    """What matching gave: patches, modules without a weight, and modules whose weight has another shape."""
-
-    patches: list[Patch] = field(default_factory=list)
-    nameless: dict[str, str] = field(default_factory=dict)
-    misfits: dict[str, str] = field(default_factory=dict)
 
 
 def make_layer(
@@ -46,25 +41,32 @@ def make_layer(
     matcher: Matcher,
     rounding: str = ONCE,
     clip_strength: float = 0.0,
+    blocks: str = "",
 ) -> Layer:
-    """Match a LoRA to a base at one strength.
+    """Match a LoRA to a base at one strength; ``blocks`` are factors of it by block (``double=1,single=0.5``).
 
-    Raises FoundryError: LF303 for a LoRA of another family, LF304 when a weight has another shape, LF301 when no module
-    finds a weight. A file with text-encoder parts only is accepted where they are used (``clip_strength`` not 0).
+    Raises FoundryError: LF303 for a LoRA of another family, LF304 when a weight has another shape or 'match training'
+    is asked of anything but a plain LoRA, LF301 when no module finds a weight, ``blocks`` for factors without a
+    meaning. A file with text-encoder parts only is accepted where they are used (``clip_strength`` not 0).
     """
     _check_strength(lora.label, strength, clip_strength)
-    fit = _match(base.source.tensors, lora, matcher)
-    coverage = _coverage(lora, fit)
+    factors = _factors(base, lora, blocks)
+    fit = match(base, lora, matcher, factors)
+    coverage = _coverage(base, lora, fit)
     findings = [*lora.findings]
     if lora.adapters:
-        _refuse_misfit(base, lora, fit, coverage, matcher)
-        findings += _partial(lora, coverage, _naming_cause(base, lora, matcher))
+        _refuse_misfit(base, lora, fit, coverage)
+        findings += [*_partial(lora, coverage), *_another_variant(base, lora, coverage)]
         findings += _scales(lora, fit, strength, rounding == MATCH_TRAINING and stage == FUSE)
     else:
         findings.append(_text_encoder_only(lora, clip_strength))
-    return Layer(
-        stage, lora.info, strength, tuple(fit.patches), coverage, rounding, clip_strength, tuple(findings), factors=lora
+    patches, found = tuple(fit.patches), tuple(findings)
+    layer = Layer(
+        stage, lora.info, strength, patches, coverage, rounding, clip_strength, found, lora, blocks=str(factors)
     )
+    for patch in layer.patches:
+        refuse_untrained(layer, patch)
+    return layer
 
 
 def plan_document(doc: Document, matcher_for: MatcherFor = BaseNames, on_error: OnError | None = None) -> Plan:
@@ -88,9 +90,9 @@ def plan_document(doc: Document, matcher_for: MatcherFor = BaseNames, on_error: 
             file = resolve_path(row.path, doc.folder, Path.exists)
             if file not in files:
                 files[file] = open_lora(file)
-            layer = make_layer(base, files[file], stage, row.weight, matcher, rounding)
+            layer = make_layer(plan.base, files[file], stage, row.weight, matcher, rounding, blocks=row.blocks)
             findings = (*layer.findings, *_left_out(files[file]))
-            plan = plan.add(replace(layer, path=row.path, findings=findings))
+            plan = add_layer(plan, replace(layer, path=row.path, findings=findings))
         except FoundryError as error:
             if on_error is None:
                 raise
@@ -108,79 +110,43 @@ def _check_strength(name: str, *strengths: float) -> None:
             raise FoundryError("LF304", f"{name}: the strength is {strength}.", fix="Give a number such as 0.8.")
 
 
-def _match(tensors: Mapping[str, TensorInfo], lora: LoRAFile, matcher: Matcher) -> Fit:
-    fit = Fit()
-    for adapter in lora.adapters:
-        target = matcher.find(adapter.module)
-        if target is None or target.weight not in tensors:
-            fit.nameless[adapter.module] = "no weight of this name"
-        elif reason := _shape_reason(adapter, target, tensors[target.weight].shape):
-            fit.misfits[adapter.module] = reason
-        else:
-            fit.patches.append(Patch(adapter, target))
-    return fit
+def _factors(base: Base, lora: LoRAFile, blocks: str) -> Blocks:
+    """The factors of a row, told with the LoRA's name when they cannot be used."""
+    try:
+        factors = parse_blocks(blocks, base.family)
+        if factors.items:
+            factors.require(base.source.tensors)
+    except FoundryError as error:
+        raise FoundryError(error.code, f"{lora.label}: {error.what}", error.why, error.fix) from None
+    return factors
 
 
-def _shape_reason(adapter: Adapter, target: Target, shape: tuple[int, ...]) -> str | None:
-    """Why a delta cannot go to its target, or None. A 1x1 convolution and a linear weight hold the same numbers."""
-    wanted, where = list(shape), f"'{shown(target.weight)}'"
-    if target.slice is not None:
-        dim, start, length = target.slice
-        where = f"{length} of the {shape[dim]} rows of {where}" if dim == 0 else f"a part of {where}"
-        wanted[dim] = length if start + length <= shape[dim] else -1
-    if _without_ones(adapter.delta_shape) == _without_ones(wanted):
-        return None
-    return f"shape {_size(adapter.delta_shape)} for {where} of shape {_size(wanted)}"
-
-
-def _without_ones(shape: tuple[int, ...] | list[int]) -> tuple[int, ...]:
-    kernel = tuple(shape[2:])
-    return (*shape[:2], *(kernel if math.prod(kernel) != 1 else ()))
-
-
-def _size(shape: tuple[int, ...] | list[int]) -> str:
-    return " x ".join(map(str, shape))
-
-
-def _coverage(lora: LoRAFile, fit: Fit) -> Coverage:
-    reasons = {**fit.nameless, **fit.misfits}
+def _coverage(base: Base, lora: LoRAFile, fit: Fit) -> Coverage:
+    apart = _apart(base, lora) if fit.nameless else ""
+    reasons = {**{module: reason + apart for module, reason in fit.nameless.items()}, **fit.misfits}
     unmatched = tuple((module, reasons[module]) for module in lora.modules if module in reasons)
     return Coverage(len(lora.modules), len(lora.modules) - len(unmatched), unmatched, len(lora.text_encoder))
 
 
-def _refuse_misfit(base: Base, lora: LoRAFile, fit: Fit, coverage: Coverage, matcher: Matcher) -> None:
+def _refuse_misfit(base: Base, lora: LoRAFile, fit: Fit, coverage: Coverage) -> None:
     """Raise for everything but a LoRA that belongs to this base; a few modules without a weight are not enough."""
     if not coverage.unmatched:
         return
     counts = f"{coverage.matched} of {coverage.modules} modules of {lora.label} fit {shown(base.name)}"
     if differ(base.family, lora.info.family):
         why = f"The LoRA is made for {lora.info.family}, the base is {base.family}."
-        raise FoundryError("LF303", f"{counts}.", why, f"Choose a {base.family} LoRA, or a {lora.info.family} base.")
+        seen = f"{counts}; not {_reasons(coverage)}."
+        raise FoundryError("LF303", seen, why, f"Choose a {base.family} LoRA, or a {lora.info.family} base.")
     if fit.misfits and (coverage.matched or len(fit.misfits) >= len(fit.nameless)):
         module, reason = next(iter(fit.misfits.items()))
-        why = "It is made for another size or variant of the model, or it was split or merged wrongly."
+        why = f"It is made for another size or variant of the model{_apart(base, lora)}, or split or merged wrongly."
         if base.quantized is not None:
             why = f"The base is quantized ({base.quantized}), which may pack several numbers into one."
         seen = f"{counts}: '{shown(module)}' has {reason}."
         raise FoundryError("LF304", seen, why, "Use a LoRA and a base made for each other.")
     if not coverage.matched:
-        cause, fix = _naming_cause(base, lora, matcher) or _no_common_names(base, lora)
+        cause, fix = _no_common_names(base, lora)
         raise FoundryError("LF301", f"{counts}.", cause, fix)
-
-
-def _naming_cause(base: Base, lora: LoRAFile, matcher: Matcher) -> tuple[str, str] | None:
-    """(why, fix) when file and base name the same network in two ways and there is no host to translate."""
-    if not isinstance(matcher, BaseNames):
-        return None
-    theirs, ours = naming(lora.modules), matcher.naming
-    if theirs is None or ours is None or theirs == ours:
-        return None
-    spelled = {"diffusers": "diffusers naming", "original": "the original naming (ComfyUI's)"}
-    return (
-        f"The LoRA uses {spelled[theirs]} ('{shown(bare(lora.modules[0]))}'), the base {spelled[ours]}; "
-        "these names are not mapped yet without ComfyUI.",
-        "Run it inside ComfyUI, whose key map knows both, or use a base or a LoRA in the naming of the other.",
-    )
 
 
 def _no_common_names(base: Base, lora: LoRAFile) -> tuple[str, str]:
@@ -194,12 +160,41 @@ def _no_common_names(base: Base, lora: LoRAFile) -> tuple[str, str]:
     )
 
 
-def _partial(lora: LoRAFile, coverage: Coverage, cause: tuple[str, str] | None) -> Iterator[Finding]:
+def _partial(lora: LoRAFile, coverage: Coverage) -> Iterator[Finding]:
     if coverage.unmatched:
-        unused = _some([module for module, _ in coverage.unmatched])
-        seen = f"{lora.label}: {coverage.matched} of {coverage.modules} modules found their weight; not used: {unused}."
-        why, fix = cause or ("A part of the LoRA has no effect.", "Check that it was made for this very model.")
+        found = f"{coverage.matched} of {coverage.modules} modules found their weight"
+        seen = f"{lora.label}: {found}; not used: {_reasons(coverage)}."
+        why, fix = "A part of the LoRA has no effect.", "Check that it was made for this very model."
         yield Finding("LF302", "warning", seen, why, fix, subject=lora.label)
+
+
+def _reasons(coverage: Coverage) -> str:
+    """The unmatched modules by reason, the first names of each."""
+    reasons: dict[str, list[str]] = {}
+    for module, reason in coverage.unmatched:
+        reasons.setdefault(reason, []).append(module)
+    return "; ".join(f"{_some(modules)} ({reason})" for reason, modules in reasons.items())
+
+
+def _apart(base: Base, lora: LoRAFile) -> str:
+    """In which way the LoRA is made for another variant of the base's family, in brackets; empty where it is not."""
+    return "".join(f" ({clash})" for clash in _clashes(base, lora))
+
+
+def _clashes(base: Base, lora: LoRAFile) -> list[str]:
+    if base.family is None or base.family != lora.info.family:
+        return []
+    shapes = {adapter.module: adapter.delta_shape for adapter in lora.adapters}
+    return clashes(variant_of_base(base.source.tensors, base.family), variant_of_lora(shapes, base.family))
+
+
+def _another_variant(base: Base, lora: LoRAFile, coverage: Coverage) -> Iterator[Finding]:
+    """LF303 for a LoRA of the same family that was made for another task or version, where names or shapes tell."""
+    if apart := _clashes(base, lora):
+        seen = f"{lora.label} is made for another {base.family} than {shown(base.name)} ({'; '.join(apart)})."
+        severity = "warning" if coverage.unmatched else "note"
+        yield Finding("LF303", severity, seen, "It may do little, or something else than on its own base.",
+                      "Choose the base it was made for.", subject=lora.label)  # fmt: skip
 
 
 def _scales(lora: LoRAFile, fit: Fit, strength: float, as_trained: bool) -> Iterator[Finding]:
@@ -207,7 +202,8 @@ def _scales(lora: LoRAFile, fit: Fit, strength: float, as_trained: bool) -> Iter
     if strength == 0.0 or (as_trained and "A/B" in lora.info.dialect):  # that trainer knows no alpha
         return
     low, high = SCALES[0] * (1 - SLACK), SCALES[1] * (1 + SLACK)
-    scales = {p.adapter.module: abs(strength * p.adapter.scale) for p in fit.patches if p.adapter.scale != 0.0}
+    stated = effective_scales(fit.patches, strength)
+    scales = {module: abs(scale) for module, scale in stated.items() if scale != 0.0}
     odd = {module: scale for module, scale in scales.items() if not low <= scale <= high}
     if odd:
         module, scale = next(iter(odd.items()))

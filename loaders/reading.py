@@ -27,6 +27,7 @@ from .header import Header, disk_errors, file_error, shown
 
 LIVES = 2  # a tensor is valid until this many reads later
 FETCH = 1 << 23  # bytes that are in this process twice at most while the next tensor is fetched
+AROUND = 1 << 16  # bytes that Linux maps around one that is looked at, when they are in memory already
 MOUNTS = Path("/proc/self/mountinfo")
 # What is not listed is read plainly: a strange file system costs CPU time then, never the process.
 LOCAL = {
@@ -191,8 +192,8 @@ class _Slot:
         return self._buffer[:size]
 
     def release(self) -> None:
-        """Take the pages out of this process; they would come back if somebody looked."""
-        _advise(self.pages, _DONT_NEED)
+        """Take the pages out of this process, with those that came along; they come back if somebody looks."""
+        _advise(_with_neighbours(self.pages), _DONT_NEED)
         self.pages = self.pages[:0]
 
 
@@ -292,6 +293,16 @@ def _advise(pages: torch.Tensor, advice: int) -> int:
     begin = pages.data_ptr() // mmap.PAGESIZE * mmap.PAGESIZE
     size = pages.data_ptr() + len(pages) - begin
     return ctypes.get_errno() if _madvise(begin, size, advice) else 0
+
+
+def _with_neighbours(pages: torch.Tensor) -> torch.Tensor:
+    """The same bytes of a map and what lies around them, as far as Linux maps it along with a byte that is looked at."""
+    whole = pages.untyped_storage()
+    if not len(pages):
+        return pages
+    begin = pages.data_ptr() - whole.data_ptr()
+    first, stop = max(0, begin - AROUND), min(whole.nbytes(), begin + len(pages) + AROUND)
+    return pages.as_strided((stop - first,), (1,), first)
 
 
 def _find_madvise() -> Callable[[int, int, int], int] | None:

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 import torch
 
+from ..engine.adapters import RESHAPE
 from ..engine.bake import AUTO, BakeReport
 from ..engine.finish import Finish
-from ..engine.fuse import Term, canonical_key, fused_weight, is_as_trained, make_term, merge_terms
+from ..engine.fuse import any_needs_weight, fused_weight, make_terms
 from ..engine.plan import Layer, Patch, Plan
+from ..engine.tensors import TensorSource
+from ..engine.terms import (
+    WHOLE,
+    AnyTerm,
+    Dense,
+    Term,
+    canonical_key,
+    is_as_trained,
+    merge_products,
+    refuse_part,
+    refuse_untrained,
+)
 from . import host
 from .common import HIDDEN, StageNode, stage_input
 from .making import (
@@ -36,7 +50,10 @@ Pairs = tuple[tuple[Layer, Patch], ...]
 class FoundryApply(StageNode):
     """The plan as a MODEL in its own precision."""
 
-    DESCRIPTION = "Finishes the plan without quantizing. patches: exact, no extra memory. bake: fused weights."
+    DESCRIPTION = (
+        "Finishes the plan without quantizing. patches: exact; plain LoRAs cost no memory, other kinds 4 bytes "
+        "for each number they change. bake: fused weights."
+    )
     RETURN_TYPES = ("MODEL", "STRING")
     RETURN_NAMES = ("MODEL", "report")
     OUTPUT_TOOLTIPS = ("A MODEL with all LoRAs on it.", "What was done, as text.")
@@ -70,25 +87,49 @@ def patched_model(plan: Plan, finish: Finish, sha256: str, step: Callable[[int, 
     source: Any = plan.base.source
     model = source.model.clone() if source.model is not None else source.load_model()
     work = plan.by_weight()
+    for pair in chain.from_iterable(work.values()):
+        refuse_untrained(*pair)
+        refuse_part(*pair)
     for done, (name, pairs) in enumerate(work.items()):
         step(done, len(work))
-        for patches in host_patches(source.read, name, pairs):
+        for patches in host_patches(source, name, pairs):
             host.add_patches(model, patches)
     step(1, 1)
     model.set_attachments(host.LEDGER, ledger_of(plan, finish, sha256))
     return model, BakeReport(tensors=len(source.tensors), touched=len(work), gains=[None] * len(plan.layers))
 
 
-def host_patches(read: Callable[[str], torch.Tensor], name: str, pairs: Pairs) -> Iterator[dict[Any, Any]]:
-    """Patches of one weight, in order: the weight ``match training`` rounded, then one adapter per place."""
+def host_patches(source: TensorSource, name: str, pairs: Pairs) -> Iterator[dict[Any, Any]]:
+    """Patches of one weight, in order: the weight as ``match training`` leaves it, then for each place one adapter of
+    all plain LoRAs, and one difference of all other kinds.
+
+    A difference holds 4 bytes for each number of its place as long as the MODEL lives. Handed over as they are, some
+    kinds would come out other than their trainers made them, and DoRA, OFT ... would see what other patches left.
+    """
     trained = [pair for pair in pairs if is_as_trained(pair[0])]
-    if trained:
-        yield {name: ("set", (fused_weight(read(name), trained, [make_term(*pair) for pair in trained]),))}
-    additive = [(pair, make_term(*pair)) for pair in pairs if not is_as_trained(pair[0])]
-    places: dict[Any, list[Term]] = defaultdict(list)
-    for pair, term in sorted(additive, key=canonical_key):
-        piece = pair[1].target.slice
-        places[name if piece is None else (name, piece)].append(term)
+    weight = source.read(name) if trained or any_needs_weight(pairs) else None
+    if weight is not None and trained:
+        yield {name: ("set", (fused_weight(weight, trained, make_terms(weight, trained)),))}
+    places: dict[Any, list[AnyTerm]] = defaultdict(list)
+    ordered = sorted(zip(pairs, make_terms(weight, pairs), strict=True), key=lambda each: canonical_key(each[0]))
+    for (layer, patch), term in ordered:
+        if not is_as_trained(layer):
+            places[name if patch.target.slice is None else (name, patch.target.slice)].append(term)
+    whole = torch.empty(source.tensors[name].shape, device="meta")
+    larger = any(RESHAPE in dict(patch.adapter.parts) for _, patch in pairs)
     for key, terms in places.items():
-        (merged,) = merge_terms(terms)
-        yield {key: host.lora_patch(merged.up, merged.down)}
+        shape = whole.shape if isinstance(key, str) else whole.narrow(*key[1]).shape
+        yield from ({key: patch} for patch in place_patches(terms, shape, larger))
+
+
+def place_patches(terms: Sequence[AnyTerm], shape: torch.Size, larger: bool = False) -> Iterator[Any]:
+    """The patches of one place, a part of a weight, of this shape; ``larger`` than in the host's model: it pads."""
+    products = [term for term in terms if isinstance(term, Term) and not larger]
+    if products:
+        (merged,) = merge_products(products)
+        yield host.lora_patch(merged.up, merged.down)
+    if dense := [term for term in terms if isinstance(term, Dense) or larger]:
+        total = dense[0].delta(WHOLE, torch.float32)
+        for term in dense[1:]:
+            term.add_to(total, WHOLE)
+        yield ("diff", (total.reshape(shape), *([{"pad_weight": True}] if larger else [])))

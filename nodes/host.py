@@ -389,9 +389,9 @@ def add_patches(model: Any, patches: Mapping[Any, Any]) -> None:
         raise FoundryError("host", f"ComfyUI took {taken} of {len(keyed)} patches.", fix="Please report this.")
 
 
-def patch_clip(clip: Any, tensors: Mapping[str, torch.Tensor], strength: float) -> tuple[Any, int]:
-    """(a clone of CLIP with a LoRA's text-encoder parts at this strength, how many weights it reached)."""
+def patch_clip(clip: Any, named: Callable[[KeyMap], dict[str, torch.Tensor]], strength: float) -> tuple[Any, int]:
+    """(a clone of CLIP with LoRA parts ``named`` by its key map at this strength, how many weights they reached)."""
     key_map = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, {})
-    loaded = comfy.lora.load_lora(dict(tensors), key_map, log_missing=False)
+    loaded = comfy.lora.load_lora(named(key_map), key_map, log_missing=False)
     patched = clip.clone()
     return patched, len(patched.add_patches(loaded, strength))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from ..engine.findings import Finding
 from ..engine.plan import ONCE, Plan
+from ..loaders.blocks import parse_blocks
 from ..loaders.lora import LoRAFile, open_lora
+from ..loaders.matching import add_layer
 from ..loaders.planner import make_layer
+from ..loaders.text_encoders import text_encoder_state
 from . import host
 from .rows import StackRow
 from .sources import HostMatcher
@@ -21,8 +25,14 @@ def open_row(row: StackRow) -> LoRAFile:
 
 def add_row(plan: Plan, lora: LoRAFile, row: StackRow, stage: str, rounding: str = ONCE) -> Plan:
     """The plan with one LoRA more; FoundryError when nothing of it fits."""
-    matcher = HostMatcher(plan.base.source.facts)  # type: ignore[attr-defined]
-    return plan.add(make_layer(plan.base, lora, stage, row[1], matcher, rounding))
+    source = plan.base.source
+    matcher = HostMatcher(source.facts.key_map, source.tensors, plan.base.family)  # type: ignore[attr-defined]
+    return add_layer(plan, make_layer(plan.base, lora, stage, row[1], matcher, rounding, blocks=row.blocks))
+
+
+def clip_strength(plan: Plan, row: StackRow) -> float:
+    """The strength of a row on text encoders; a list of block weights begins with a factor for them."""
+    return row[2] * parse_blocks(row.blocks, plan.base.family).text
 
 
 def apply_to_clip(clip: Any, lora: LoRAFile, strength: float) -> tuple[Any, Finding | None]:
@@ -35,8 +45,7 @@ def apply_to_clip(clip: Any, lora: LoRAFile, strength: float) -> tuple[Any, Find
             lora, "note", f"{count} text-encoder modules of {lora.info.name} are left out: no CLIP is wired."
         )
     lora.verify()
-    tensors = {name: lora.read(name) for name in lora.text_encoder_tensors()}
-    patched, reached = host.patch_clip(clip, tensors, strength)
+    patched, reached = host.patch_clip(clip, partial(text_encoder_state, lora), strength)
     if reached >= count:
         return patched, None
     seen = f"{reached} of {count} text-encoder modules of {lora.info.name} fit this CLIP."

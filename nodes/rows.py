@@ -12,18 +12,26 @@ from . import host
 from .common import FoundryNode, check_file, file_state
 from .sockets import LORA_STACK, check_links
 
+BLOCKS = "Factors of the strength by block, such as double=1,single=0.5 or double.0-9=0.3; empty: all alike."
 STRENGTH = {"default": 1.0, "min": -10.0, "max": 10.0, "step": 0.01}
 
 
 class StackRow(tuple[str, float, float]):
-    """``(name, model_strength, clip_strength)``, the row of a LORA_STACK."""
+    """``(name, model_strength, clip_strength)``, the row of a LORA_STACK; ``blocks`` are factors of it by block.
 
-    def __new__(cls, name: str, model_strength: float, clip_strength: float) -> StackRow:
-        return super().__new__(cls, (name, model_strength, clip_strength))
+    Other packs take a row for three values, so that is what it is; a row that one of them made has no ``blocks``.
+    """
+
+    blocks: str
+
+    def __new__(cls, name: str, model_strength: float, clip_strength: float, blocks: str = "") -> StackRow:
+        row = super().__new__(cls, (name, model_strength, clip_strength))
+        row.blocks = blocks
+        return row
 
     def __getnewargs__(self) -> tuple[Any, ...]:
         """Lets other packs copy and pickle a stack."""
-        return tuple(self)
+        return (*self, self.blocks)
 
 
 def read_stack(stack: Iterable[Any] | None) -> list[StackRow]:
@@ -40,7 +48,7 @@ def read_row(row: Any, number: int) -> StackRow | None:
         name, model_strength, clip_strength = (None, 0, 0) if row is None else (*row, row[1])[:3]
         if name is None or name.strip().lower() in NO_LORA:
             return None
-        return StackRow(name, float(model_strength), float(clip_strength))
+        return StackRow(name, float(model_strength), float(clip_strength), getattr(row, "blocks", ""))
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         fix = "It must be (name, strength, clip strength)."
         raise FoundryError("stack", f"Row {number} of the LoRA stack is {row!r}.", fix=fix) from error
@@ -68,7 +76,10 @@ class FoundryLoRA(FoundryNode):
                 "strength_clip": ("FLOAT", {**STRENGTH, "tooltip": "For the LoRA's text-encoder parts, if any."}),
                 "enabled": ("BOOLEAN", {"default": True, "tooltip": "Off leaves the row out."}),
             },
-            "optional": {"lora_stack": (LORA_STACK, {"tooltip": "Rows that come before this one."})},
+            "optional": {
+                "lora_stack": (LORA_STACK, {"tooltip": "Rows that come before this one."}),
+                "blocks": ("STRING", {"default": "", "tooltip": BLOCKS}),
+            },
         }
 
     @classmethod
@@ -88,9 +99,10 @@ class FoundryLoRA(FoundryNode):
         strength_clip: float,
         enabled: bool,
         lora_stack: Iterable[Any] | None = None,
+        blocks: str = "",
     ) -> tuple[list[StackRow]]:
         """The stack with this row added."""
-        row = [StackRow(lora_name, strength_model, strength_clip)] if enabled else []
+        row = [StackRow(lora_name, strength_model, strength_clip, blocks.strip())] if enabled else []
         return ([*read_stack(lora_stack), *row],)
 
 
@@ -108,7 +120,7 @@ class FoundryLoRAStack(FoundryNode):
                     "multiline": True,
                     "default": "[]",
                     "placeholder": '[{"path": "style.safetensors", "weight": 0.7}]',
-                    "tooltip": 'JSON rows: {"path", "weight", "clip_weight", "on"}; or a YAML/JSON stack document.',
+                    "tooltip": 'JSON rows: {"path", "weight", "clip_weight", "on", "blocks"}; or a stack document.',
                 },
             )
         },
@@ -141,4 +153,7 @@ class FoundryLoRAStack(FoundryNode):
 def rows_of_text(text: str) -> list[StackRow]:
     """The enabled rows of a JSON list or stack document."""
     rows = (row for row in parse_rows(text, "loras") if row.on)
-    return [StackRow(row.path, row.weight, row.weight if row.clip_weight is None else row.clip_weight) for row in rows]
+    return [
+        StackRow(row.path, row.weight, row.weight if row.clip_weight is None else row.clip_weight, row.blocks)
+        for row in rows
+    ]

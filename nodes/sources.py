@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ..engine.tensors import Reader, TensorInfo
 from ..loaders.checkpoints import Checkpoint, open_checkpoint
 from ..loaders.dequantize import REFUSE, Dequantized, opened
 from ..loaders.families import detect_base
-from ..loaders.names import host_spellings
+from ..loaders.names import BIAS, BaseNames, beside, host_spellings
 from ..loaders.reading import Renamed
 from . import host
 
@@ -64,17 +65,28 @@ class BaseFile:
 
 
 class HostMatcher:
-    """Module names of a LoRA file -> targets, by the host's own key map."""
+    """Module names of a LoRA file -> targets: by the host's own key map, and by our rules where it knows no name."""
 
-    def __init__(self, facts: host.ModelFacts) -> None:
-        self._key_map = facts.key_map
+    def __init__(self, key_map: host.KeyMap, tensors: Mapping[str, TensorInfo], family: str | None = None) -> None:
+        self._key_map, self._tensors, self._family = key_map, tensors, family
 
-    def find(self, module: str) -> Target | None:
-        """The target of a module, trying every spelling the host might know."""
-        for spelling in host_spellings(module):
-            if spelling in self._key_map:
-                return host.target_of(self._key_map[spelling])
-        return None
+    @cached_property
+    def _names(self) -> BaseNames:
+        return BaseNames(self._tensors, self._family)
+
+    def find(self, module: str) -> tuple[Target, ...]:
+        """The targets of a module, trying every spelling the host might know."""
+        known = (host.target_of(self._key_map[name]) for name in host_spellings(module) if name in self._key_map)
+        target = next(known, None)
+        found = (target,) if target and self._inside(target) else self._names.find(module)
+        return found or beside(self.find(module.removesuffix(BIAS)) if module.endswith(BIAS) else (), self._tensors)
+
+    def _inside(self, target: Target) -> bool:
+        """Whether the weight is there and has these rows: for k and v of Lumina 2 the host's map names too many."""
+        if target.weight not in self._tensors or target.slice is None:
+            return target.weight in self._tensors
+        dim, start, length = target.slice
+        return start + length <= self._tensors[target.weight].shape[dim]
 
 
 def open_base(name: str, *kinds: str, on_quantized_base: str = REFUSE) -> Plan:

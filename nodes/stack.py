@@ -8,7 +8,7 @@ from typing import Any
 from ..engine.plan import STACK
 from ..engine.rules import check
 from .common import HIDDEN, StageNode, report_plan, stage_input
-from .layers import add_row, apply_to_clip, open_row, with_finding
+from .layers import add_row, apply_to_clip, clip_strength, open_row, with_finding
 from .rows import read_stack
 from .sockets import ANY, LORA_STACK, STACKED
 from .sources import plan_of
@@ -39,6 +39,6 @@ class FoundryStackLoRAs(StageNode):
             text_encoder_only = clip is not None and not lora.adapters
             if row[1] and not text_encoder_only:
                 plan = add_row(plan, lora, row, STACK)
-            clip, finding = apply_to_clip(clip, lora, row[2])
+            clip, finding = apply_to_clip(clip, lora, clip_strength(plan, row))
             plan = with_finding(plan, finding)
         return report_plan(plan, check(plan), (plan, clip))

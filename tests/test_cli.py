@@ -379,3 +379,11 @@ def test_tables_align():
 def test_the_document_of_the_demo_is_one_of_ours(folder, run):
     demo_files.document(folder, "demo", fuse="lightning")
     assert run("check", "demo.json")[0] == 2  # its files are not here, and it says so
+
+
+def test_inspect_lists_the_dialects_and_wants_a_file(run):
+    code, report, _ = run("inspect", "--dialects", "--json")
+    assert code == 0 and {"name", "writers", "prefix", "alpha"} <= set(report["dialects"][0])
+    assert "kohya SDXL" in run("inspect", "--dialects")[1]
+    code, report, _ = run("inspect", "--json")
+    assert (code, report["error"]["code"]) == (2, "usage")

@@ -11,7 +11,9 @@ import pytest
 import test_cli
 import torch
 from lora_foundry.demo_files import save
+from lora_foundry.loaders import verify
 from lora_foundry.loaders.checkpoints import open_checkpoint
+from lora_foundry.loaders.lora import LoRAFile
 from test_cli import ROOT, write
 
 made, folder, run = test_cli.made, test_cli.folder, test_cli.run
@@ -138,3 +140,19 @@ def test_a_quantized_base_is_taken_when_the_command_line_says_so(folder, run):
     code, report, _ = run("bake", document, "-o", "out.safetensors", "--on-quantized-base", "dequantize", "--json")
     assert code == 0 and [finding["code"] for finding in report["findings"]] == ["LF201"]
     assert report["loras"][0]["gain"] == pytest.approx(1.0, abs=0.05)
+
+
+def test_a_sound_lora_is_read_through_once_and_a_damaged_one_never_passes(folder, run, monkeypatch):
+    reads = []
+    real = LoRAFile.verify
+    monkeypatch.setattr(LoRAFile, "verify", lambda self: reads.append(self.label) or real(self))
+    monkeypatch.setattr(verify, "_sound", set())
+    document = write(folder, stack=["style"])
+    for _ in range(2):
+        assert run("check", document)[0] == 0
+    monkeypatch.setattr(verify, "_sound", set())  # another process
+    assert run("check", document)[0] == 0 and reads == ["style.safetensors"]
+    document = write(folder, stack=["broken"])
+    for _ in range(2):
+        assert run("check", document)[0] == 1
+    assert reads == ["style.safetensors", "broken.safetensors", "broken.safetensors"]

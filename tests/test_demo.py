@@ -57,7 +57,7 @@ def test_json_is_one_object(small, capsys):
 
 def test_it_can_fail(small, capsys, monkeypatch):
     """An engine that forgets alpha: the demo must not call that right."""
-    monkeypatch.setattr("lora_foundry.engine.fuse.effective_scale", lambda layer, patch: layer.strength)
+    monkeypatch.setattr("lora_foundry.engine.terms.effective_scale", lambda layer, patch: layer.strength)
     assert main(["demo"]) == 1
     assert "FAILED: not as expected: fuse -> stack -> quantize" in capsys.readouterr().out
 

@@ -157,7 +157,8 @@ FAULTS = [
     ("stack: [3]", "stack row 1: a path or settings were expected, not 3"),
     ("stack: [{path: a, wieght: 1}]", "stack row 1: unknown setting 'wieght'. Did you mean 'weight'?"),
     ("stack: [{path: a, on: 1}]", "stack row 1: on is '1'"),
-    ("stack: [{path: a, blocks: '0-9'}]", "stack row 1: blocks are not supported yet"),
+    ("stack: [{path: a, blocks: [1, 0]}]", "stack row 1: blocks is 'list'. Write factors as text"),
+    ("fuse: [{path: a, blocks: 0.5}]", "fuse row 1: blocks is '0.5'"),
     ("stack: a.safetensors", "a list of stack rows was expected, not a.safetensors"),
     ("stack: {path: a}", "a list of stack rows was expected, not dict"),
     ("lora_path: a\nlora_paths: [b]", "both 'lora_paths' and 'lora_path' are given"),
@@ -269,15 +270,16 @@ def test_no_rows(rows):
 
 
 def test_rows_as_json_list_or_document():
-    rows = (Row("a", 0.7, 0.5, on=False), Row("b"))
+    rows = (Row("a", 0.7, 0.5, on=False, blocks="double=1, in=0"), Row("b"))
     data = [
-        {"path": "a", "weight": 0.7, "clip_weight": 0.5, "on": False, "blocks": ""},
+        {"path": "a", "weight": 0.7, "clip_weight": 0.5, "on": False, "blocks": " double=1, in=0\n"},
         {"path": "b", "clip_weight": None},
     ]
     assert parse_rows(data, "loras") == rows
     assert parse_rows(json.dumps(data), "loras") == rows
     assert parse_rows(json.dumps({"stack": data}), "loras") == rows
-    assert parse_rows("stack:\n- {path: a, weight: 0.7, clip_weight: 0.5, on: false}\n- b", "loras") == rows
+    first = "{path: a, weight: 0.7, clip_weight: 0.5, on: false, blocks: 'double=1, in=0'}"
+    assert parse_rows(f"stack:\n- {first}\n- b", "loras") == rows
 
 
 @pytest.mark.parametrize(
@@ -285,7 +287,8 @@ def test_rows_as_json_list_or_document():
     [
         ('[{"path": "a"}, {"path": "b", "weight": NaN}]', "loras: row 2: weight is 'nan'"),
         ("a.safetensors", "list of rows"),
-        ('[{"path": "a", "blocks": "x"}]', "row 1: blocks are not supported yet"),
+        ('[{"path": "a", "blocks": {"double": 1}}]', "row 1: blocks is 'dict'"),
+        (json.dumps([{"path": "a", "blocks": "x" * 5000}]), "row 1: blocks is 'xxx"),
         ('[{"path": ', "loras: line 1"),
         (7, "list of rows"),
         ('{"fuse": ["a"], "stack": ["b"]}', "has 'fuse' rows"),

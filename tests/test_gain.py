@@ -69,7 +69,7 @@ def test_fp8_keeps_one_percent_loras_whole():
     stored = sink.values[W].double() * float(sink.values[W + "_scale"])
     delta = full_delta(layer)
     assert float(((stored - weight.double()) * delta).sum() / (delta * delta).sum()) == pytest.approx(1.0, abs=0.01)
-    assert sampled == pytest.approx(1.0, abs=0.01)
+    assert sampled == pytest.approx(1.0, abs=0.03)  # of an eighth of the numbers
 
 
 def test_fp8_keeps_one_percent_of_a_model_of_many_weights():
@@ -81,7 +81,7 @@ def test_fp8_keeps_one_percent_of_a_model_of_many_weights():
 
 
 def test_gain_is_the_projection_on_the_delta():
-    """With 64 rows all are sampled: the number is <stored - rest, delta> / <delta, delta> of the whole weight."""
+    """Of so small a weight all rows are compared: the number is <stored - rest, delta> / <delta, delta> of the whole weight."""
     weight = noise((64, 48), 0.02, 1)
     one, two = lora(0.0004, (64, 48)), lora(0.0008, (64, 48), 2, "b")
     sink = Collected()
@@ -216,8 +216,9 @@ def test_the_same_layer_object_twice_is_measured_twice():
     assert first == pytest.approx(1.0, abs=0.02) and second == pytest.approx(1.0, abs=0.02)
 
 
-def test_sampling_takes_about_64_rows_of_large_weights(monkeypatch):
+def test_sampling_takes_some_rows_of_large_weights(monkeypatch):
     monkeypatch.setattr(gain, "WHOLE_WEIGHT", 0)
+    monkeypatch.setattr(gain, "SAMPLE", 1024)
     layer = lora(0.001, (1024, 16))
     term = make_term(layer, layer.patches[0])
     weight = noise((1024, 16), 0.02, 1, torch.float32)

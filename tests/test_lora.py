@@ -111,23 +111,6 @@ def test_alpha_that_is_not_one_number(alpha):
     assert ALPHA in refused({**pair(), ALPHA: alpha})
 
 
-OTHER_KINDS = [
-    ("hada_w1_a", "LoHa"), ("lokr_w2", "LoKr"), ("dora_scale", "DoRA"), ("lora_magnitude_vector", "DoRA"),
-    ("lora_magnitude_vector.weight", "DoRA"), ("oft_blocks", "OFT"), ("lora_mid.weight", "Tucker"),
-    ("diff", "difference"), ("diff_b", "difference"), ("diff_m", "difference"), ("w_norm", "norm"),
-    ("set_weight", "replaced"), ("reshape_weight", "reshaped"), ("lora_B.bias", "bias"), ("a1.weight", "GLoRA"),
-    ("on_input", "IA3"), ("norm.scale", "no known"), ("weight", "no known"),
-    ("processor.qkv_lora1.down.weight", "no known"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("part", "kind"), OTHER_KINDS)
-def test_other_adapters_are_refused_as_a_whole(part, kind):
-    text = refused({**pair(), f"blocks.1.q.{part}": torch.ones(2)})
-    assert f"blocks.1.q.{part}" in text and kind in text and "ComfyUI's own LoRA loader" in text
-    assert "Lightning" not in text
-
-
 def test_files_that_are_no_lora():
     model = {f"model.diffusion_model.{name}": torch.ones(()).expand(shape) for name, shape in BASES["flux"].items()}
     assert "whole flux model" in refused(model)

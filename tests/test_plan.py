@@ -153,3 +153,12 @@ def test_the_recipe_is_plain_data_that_names_its_files():
     assert [layer["lora"] for layer in recipe["layers"]] == ["light", "style", "detail"]
     assert recipe["base"] == {"name": "base.safetensors", "fingerprint": "f" * 64, "family": None}
     assert recipe_sha256(recipe) == sha(some_layers())  # a recipe read back from a file hashes the same
+
+
+def test_block_weights_are_in_the_recipe_only_where_there_are_some():
+    plan, _ = planned()
+    recipe = plan.recipe({}, "base")
+    weighted = replace(plan, layers=(plan.layers[0], replace(plan.layers[1], blocks="block=0.5")))
+    assert not any("blocks" in entry for entry in recipe["layers"])
+    assert weighted.recipe({}, "base")["layers"][1]["blocks"] == "block=0.5"
+    assert recipe_sha256(weighted.recipe({}, "base")) != recipe_sha256(recipe)

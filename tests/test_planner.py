@@ -6,14 +6,22 @@ import math
 
 import pytest
 import torch
+from fixtures_bases import DIFFUSERS as SPLIT
+from fixtures_bases import NATIVE, wan
+from fixtures_dialects import CONTROL
 from lora_foundry.engine.errors import FoundryError
-from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK, Base, Target
+from lora_foundry.engine.finish import Finish
+from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK, Base, Plan, Target
+from lora_foundry.engine.report import layer_json, layer_sentence
 from lora_foundry.engine.rules import check
+from lora_foundry.loaders.baking import How, Wanted, bake_files, bake_to_file
 from lora_foundry.loaders.documents import Document, Row
 from lora_foundry.loaders.families import detect_base
 from lora_foundry.loaders.lora import LoRAFile
+from lora_foundry.loaders.matching import add_layer
 from lora_foundry.loaders.names import BaseNames
 from lora_foundry.loaders.planner import make_layer, plan_document
+from lora_foundry.loaders.records import base_identity
 from safetensors import safe_open
 from safetensors.torch import save_file
 from samples import BASES, DIALECTS, DIFFUSERS_BASES, WAN, ShapeSource, weights
@@ -77,20 +85,39 @@ DIFFUSERS = [
 
 
 @pytest.mark.parametrize(("sample", "family"), DIFFUSERS)
-def test_diffusers_names_match_a_diffusers_base_and_say_so_on_another(sample, family):
+def test_diffusers_names_match_a_base_in_either_naming(sample, family):
     lora = a_lora(DIALECTS[sample].source())
-    assert not layer(a_base(DIFFUSERS_BASES[family]), lora).coverage.unmatched
-    text = refused(a_base(BASES[family]), lora, "LF301")
-    assert "diffusers naming" in text and "inside ComfyUI" in text and f"0 of {len(lora.modules)}" in text
+    for shapes in (DIFFUSERS_BASES[family], NATIVE[family]):
+        assert not layer(a_base(shapes), lora).coverage.unmatched
 
 
-def test_kohya_sd15_names_are_diffusers_names():
-    assert "diffusers naming" in refused(a_base(BASES["sd15"]), a_lora(DIALECTS["kohya sd15"].source()), "LF301")
+def test_a_fused_lora_is_one_patch_for_each_weight_of_a_split_base():
+    lora = a_lora(DIALECTS["ai toolkit flux"].source())
+    made = layer(a_base(SPLIT["flux"]), lora)
+    assert made.coverage.matched == made.coverage.modules == 5 and len(made.patches) == 10
+    qkv = [patch.target for patch in made.patches if patch.adapter.module.endswith("img_attn.qkv")]
+    names = [f"transformer_blocks.0.attn.to_{part}.weight" for part in "qkv"]
+    assert qkv == [Target(name, part=(0, i * 3072, 3072)) for i, name in enumerate(names)]
 
 
-def test_original_names_on_a_diffusers_base():
-    text = refused(a_base(DIFFUSERS_BASES["flux"]), a_lora(DIALECTS["ai toolkit flux"].source()), "LF301")
-    assert "the original naming" in text
+def test_parts_that_do_not_add_up_are_refused():
+    """Fused qkv of three widths on a base whose three weights are smaller."""
+    shapes = {name.replace("double_blocks.0.img_attn.qkv", "x"): s for name, s in SPLIT["flux"].items()}
+    smaller = {name: (1024, 3072) if "0.attn.to_v.weight" in name else shape for name, shape in shapes.items()}
+    text = refused(a_base(smaller), a_lora(DIALECTS["ai toolkit flux"].source()), "LF304")
+    assert "and 2 more" in text and "7168 x 3072" in text
+
+
+def test_a_lora_for_another_variant_says_which():
+    image = {"blocks.0.cross_attn.k_img": (5120, 5120), "blocks.0.self_attn.q": (5120, 5120)}
+    lora = tiny(*(pair(f"diffusion_model.{name}", *shape, alpha=2.0) for name, shape in image.items()))
+    base = a_base(NATIVE["wan"])
+    assert base.family == "wan"
+    findings = {finding.code: finding for finding in layer(base, lora).findings}
+    assert findings["LF303"].severity == "warning" and "image to video, not text to video" in findings["LF303"].seen
+    assert "LF303" not in {f.code for f in layer(a_base(wan(channels=36, image=True)[0]), lora).findings}
+    small = tiny(pair("diffusion_model.blocks.0.self_attn.q", 1536, 1536, alpha=2.0))
+    assert "size: 1.3B, not 14B" in refused(base, small, "LF304")
 
 
 @pytest.mark.parametrize(
@@ -119,13 +146,22 @@ def test_a_file_matched_in_part_warns_with_counts_and_names():
     (finding,) = made.findings
     assert (finding.code, finding.severity) == ("LF302", "warning")
     assert "1 of 6" in finding.seen and "blocks.0.x" in finding.seen and "and 2 more" in finding.seen
+    assert "(no weight of this name)" in finding.seen
     assert made.coverage.unmatched[0] == ("blocks.0.x", "no weight of this name") and len(made.patches) == 1
 
 
-def test_a_part_in_another_naming_says_why():
-    made = layer(a_base(BASES["z-image"]), a_lora(DIALECTS["musubi z-image"].source()))
-    (finding,) = made.findings
-    assert finding.code == "LF302" and "2 of 4" in finding.seen and "diffusers naming" in finding.why
+def test_each_reason_is_told_with_the_modules_it_is_for():
+    """A bias that the base's layer does not have, and a layer that only another variant has."""
+    q = "diffusion_model.blocks.0.self_attn.q"
+    image = pair("diffusion_model.blocks.0.cross_attn.k_img", 5120, 5120, alpha=2.0)
+    bias = {"diffusion_model.blocks.0.ffn.0.diff_b": torch.zeros(13824)}
+    base = a_base({name: shape for name, shape in NATIVE["wan"].items() if not name.endswith(".bias")})
+    made = layer(base, tiny(pair(q, 5120, 5120, alpha=2.0), image, bias))
+    reasons = dict(made.coverage.unmatched)
+    assert reasons["diffusion_model.blocks.0.ffn.0.bias"].startswith("its layer has no bias here")
+    assert "image to video, not text to video" in reasons["diffusion_model.blocks.0.cross_attn.k_img"]
+    (told,) = (finding.seen for finding in made.findings if finding.code == "LF302")
+    assert all(reason in told and module in told for module, reason in reasons.items()) and "1 of 3" in told
 
 
 SHAPES = [
@@ -174,7 +210,7 @@ class Sliced:
         self.target = Target("qkv.weight", *target)
 
     def find(self, module):
-        return self.target if module.startswith("to_") else None
+        return (self.target,) if module.startswith("to_") else ()
 
 
 def test_slices_are_checked_as_slices():
@@ -204,6 +240,16 @@ def test_two_modules_on_one_weight_both_count():
 def test_effective_scale(alpha, strength, warned):
     made = layer(a_base({"blocks.0.q.weight": (6, 4)}), tiny(pair(alpha=alpha)), strength)
     assert [(f.code, f.severity) for f in made.findings] == [("LF305", "warning")] * warned
+
+
+def test_kinds_without_a_scale_have_no_effective_scale():
+    """A rotation's alpha is a limit, a difference has none, and the factors of a whole LoKr are taken as they are."""
+    base = a_base({f"blocks.{i}.q.weight": (6, 4) for i in range(3)})
+    whole = {"blocks.0.q.lokr_w1": torch.ones(3, 2), "blocks.0.q.lokr_w2": torch.ones(2, 2)}
+    turned = {"blocks.1.q.oft_blocks": torch.zeros(3, 2, 2), "blocks.1.q.alpha": torch.tensor(1e-5)}
+    lora = tiny(whole, turned, {"blocks.2.q.diff": torch.ones(6, 4)})
+    assert layer(base, lora, 1.0).coverage.matched == 3
+    assert [finding for finding in layer(base, lora).findings if finding.code == "LF305"] == []
 
 
 def test_findings_of_the_file_ride_along():
@@ -294,6 +340,125 @@ def test_documents_that_cannot_be_planned(folder):
         plan_document(Document(base=None, fuse=(), stack=(), quantize="none", rounding=ONCE, folder=folder))
     with pytest.raises(FoundryError, match="missing"):
         plan_document(a_document(folder, stack=(Row("missing.safetensors"),)))
+
+
+# --- block weights
+
+
+def test_blocks_of_a_row_are_factors_of_its_patches(folder):
+    save_file(pair("blocks.0.ffn.2", 8, 8, alpha=2.0) | pair("head.head", 8, 8, alpha=2.0), folder / "two.safetensors")
+    rows = (Row("two.safetensors", 0.5, blocks="block.0-0=0.25, other=2"), Row("style.safetensors"))
+    plan = plan_document(a_document(folder, stack=rows))
+    first, second = plan.layers
+    factors = {patch.target.weight: patch.factor for patch in first.patches}
+    assert factors == {"blocks.0.ffn.2.weight": 0.25, "head.head.weight": 2.0} and first.strength == 0.5
+    assert first.blocks == "block.0=0.25,other=2.0" and (second.blocks, second.patches[0].factor) == ("", 1.0)
+    told, plain = (layer_json(made) for made in plan.layers)
+    assert told["blocks"] == first.blocks and "blocks" not in plain
+    assert "blocks block.0=0.25,other=2.0" in layer_sentence(first) and "blocks" not in layer_sentence(second)
+
+
+def test_a_block_of_factor_0_is_matched_and_left_alone():
+    base = a_base(NATIVE["wan"])
+    lora = tiny(*(pair(f"diffusion_model.blocks.0.self_attn.{part}", 5120, 5120, alpha=2.0) for part in "qk"))
+    made = layer(base, lora, blocks="block=0")
+    assert made.patches == () and made.coverage.matched == 2 and made.blocks == "block=0.0"
+
+
+BAD_BLOCKS = [
+    ("double=1", "wan has no blocks of this kind"),
+    ("block.77=0.5", "no such block"),
+    ("x", "no block with a"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), BAD_BLOCKS)
+def test_blocks_that_the_base_does_not_have_are_refused(folder, text, says):
+    with pytest.raises(FoundryError, match=says) as error:
+        plan_document(a_document(folder, stack=(Row("style.safetensors", blocks=text),)))
+    assert error.value.code == "blocks" and "style.safetensors" in str(error.value) and error.value.fix
+
+
+# --- what is refused before anything is read
+
+
+def test_match_training_is_for_plain_loras():
+    base, lora = a_base({"blocks.0.q.weight": (6, 4)}), tiny({"blocks.0.q.diff": torch.ones(6, 4)})
+    assert "'match training' is for plain" in refused(base, lora, "LF304", stage=FUSE, rounding=MATCH_TRAINING)
+    assert layer(base, lora, stage=FUSE, rounding=ONCE).patches
+
+
+# --- LoRAs that make a weight larger
+
+
+def widening(module, out, width, wanted):
+    return {**pair(module, out, wanted, alpha=2.0), f"{module}.reshape_weight": torch.tensor([out, wanted])}
+
+
+@pytest.fixture
+def control(folder):
+    """A base, a LoRA that widens one weight of it from 8 to 12 inputs, two on that weight as it was and as it is."""
+    save_file(widening("blocks.0.ffn.2", 8, 8, 12), folder / "control.safetensors")
+    save_file(pair("blocks.0.ffn.2", 8, 8, alpha=2.0), folder / "narrow.safetensors")
+    save_file(pair("blocks.0.ffn.2", 8, 12, alpha=2.0), folder / "wide.safetensors")
+    return folder
+
+
+WIDENED = "blocks.0.ffn.2.weight"
+
+
+def test_a_control_lora_widens_the_base_whatever_the_order(control):
+    results = []
+    for order in (("control", "narrow"), ("narrow", "control")):
+        plan = plan_document(a_document(control, stack=[Row(f"{name}.safetensors", 0.5) for name in order]))
+        slices = {made.lora.name: made.patches[0].target.slice for made in plan.layers}
+        assert slices == {"control.safetensors": None, "narrow.safetensors": (1, 0, 8)}
+        assert plan.base.source.tensors[WIDENED].shape == (8, 12)
+        bake_to_file(plan, Finish("none"), control / f"{order[0]}_first.safetensors")
+        with safe_open(control / f"{order[0]}_first.safetensors", "pt") as file:
+            results.append(file.get_tensor(WIDENED))
+    made, other = results
+    assert torch.equal(made, other)
+    assert torch.equal(made[:, 8:], torch.full((8, 4), 1.0)) and torch.equal(made[:, :8], torch.full((8, 8), 2.0))
+
+
+def test_a_lora_made_for_the_widened_model_needs_the_one_that_widens(control):
+    with pytest.raises(FoundryError, match="LF304.*8 x 12"):
+        plan_document(a_document(control, stack=(Row("wide.safetensors"),)))
+    plan = plan_document(a_document(control, stack=(Row("control.safetensors"), Row("wide.safetensors"))))
+    assert [made.patches[0].target.slice for made in plan.layers] == [None, None]
+
+
+def test_a_widened_base_is_another_base(control):
+    """Results on it share nothing with those of the base as it is: neither a pass over it nor tensors."""
+    rows = (Row("control.safetensors"), Row("control.safetensors", 0.0), Row("style.safetensors"))
+    wide, off, plain = (plan_document(a_document(control, stack=(row,))).base.source for row in rows)
+    assert base_identity(wide) != base_identity(plain) == base_identity(off)
+    assert wide.files == plain.files and wide.edges(WIDENED) == plain.edges(WIDENED)
+    plans = [plan_document(a_document(control, stack=rows)) for rows in ((rows[0], rows[2]), (rows[2],))]
+    outs = [control / "one.safetensors", control / "two.safetensors"]
+    bake_files([Wanted(plan, Finish("none"), out) for plan, out in zip(plans, outs, strict=True)], How(records=False))
+    shapes = []
+    for out in outs:
+        with safe_open(out, "pt") as file:
+            shapes.append(tuple(file.get_slice(WIDENED).get_shape()))
+    assert shapes == [(8, 12), (8, 8)]
+
+
+def test_two_loras_that_want_different_sizes_are_refused(control):
+    save_file(widening("blocks.0.ffn.2", 8, 8, 16), control / "wider.safetensors")
+    rows = (Row("control.safetensors"), Row("wider.safetensors"))
+    for order in (rows, rows[::-1]):
+        with pytest.raises(FoundryError, match="LF304") as error:
+            plan_document(a_document(control, stack=order))
+        assert error.value.fix
+
+
+def test_bfl_control_widens_the_input_of_flux():
+    base, lora = a_base(NATIVE["flux"]), a_lora(ShapeSource(CONTROL))
+    plan = add_layer(Plan(base), layer(base, lora))
+    assert plan.base.source.tensors["img_in.weight"].shape == (3072, 128) != base.source.tensors["img_in.weight"].shape
+    assert plan.layers[0].coverage.unmatched == ()
 
 
 @pytest.fixture

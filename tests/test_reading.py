@@ -108,7 +108,8 @@ def test_forgetting_gives_back_all_but_the_last(source, monkeypatch):
         released = []
         monkeypatch.setattr(reading, "_advise", lambda pages, advice: released.append((pages.data_ptr(), advice)))
         reader.forget()
-        assert (first.data_ptr(), 4) in released and all(place != last.data_ptr() for place, _ in released)
+        ((place, advice),) = {step for step in released if step[0]}
+        assert advice == 4 and place <= first.data_ptr() < last.data_ptr()
 
 
 def test_copies_go_into_two_buffers_in_turn(source):
@@ -133,7 +134,10 @@ def test_pages_are_brought_in_before_and_given_back_piece_by_piece(source, monke
     each = [(size, 3)]
     for first in range(0, size, 1 << 16):
         each += [(min(1 << 16, size - first), advice) for advice in (22, 4)]
-    assert [step for step in asked if step[0]] == [*each, *each, (size, 4), *each, (size, 4), *each]
+    told = [step for step in asked if step[0]]
+    given_back = [step for step in told if step not in each]
+    assert [step for step in told if step in each] == each * 4
+    assert len(given_back) == 2 and all(advice == 4 and length >= size for length, advice in given_back)
 
 
 def test_where_the_kernel_cannot_bring_pages_every_page_is_looked_at(source, monkeypatch):

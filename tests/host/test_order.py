@@ -191,10 +191,11 @@ def test_our_stack_can_be_copied_by_other_packs(inprocess):
 
         from lora_foundry.nodes.rows import StackRow
 
-        row = StackRow("a", 0.5, 0.25)
-        return [copy.deepcopy(row), copy.copy(row), pickle.loads(pickle.dumps(row))]
+        row = StackRow("a", 0.5, 0.25, "double=0.5")
+        copies = [copy.deepcopy(row), copy.copy(row), pickle.loads(pickle.dumps(row))]
+        return [(row, row.blocks) for row in copies]
 
-    assert inprocess(copied) == [["a", 0.5, 0.25]] * 3
+    assert inprocess(copied) == [[["a", 0.5, 0.25], "double=0.5"]] * 3
 
 
 def test_rows_of_any_pack_are_read_or_refused_in_one_sentence(inprocess):

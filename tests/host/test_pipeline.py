@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from host import rig
-from host.foundry import fuse, load, loras, native, quantize, relative, report, row, stack
+from host.foundry import fuse, load, loras, message, native, quantize, relative, report, row, stack
 from host.graphs import Graph, Link, output
 from lora_foundry import tiny
 from safetensors import safe_open
@@ -52,6 +52,59 @@ def test_apply_equals_the_chain_of_native_loaders(host, how):
     exact = Graph()
     exact.sample(native(exact, exact.unet(host.tiny("wan")), (lightning, 1.0), (style, 0.7)), "wan")
     assert relative(rig.latent_tensor(host.run(graph)), rig.latent_tensor(host.run(exact))) < 1e-5
+
+
+def test_block_weights_of_a_row_scale_its_blocks(host):
+    _, style = loras(host, "wan")
+    factors = tiny.lora(tiny.shapes("wan"), rank=16, dialect="A/B", prefix="diffusion_model.", seed=2)
+    halved = {name: t / 2 if "blocks.0." in name and "lora_B" in name else t for name, t in factors.items()}
+    scaled = host.add_model("loras", "wan_style_halved.safetensors", halved)
+    blocks, told, seen = "block.0=0.5", [], []
+    for rows in (
+        lambda graph: graph.add(
+            "FoundryLoRAStack", loras=json.dumps([{"path": style, "weight": 0.7, "clip_weight": 0.0, "blocks": blocks}])
+        ),
+        lambda graph: row(graph, style, blocks=blocks),
+        lambda graph: row(graph, scaled),
+        lambda graph: row(graph, style),
+    ):
+        graph = Graph()
+        plan = graph.add("FoundryStackLoRAs", model=load(graph, host.tiny("wan")), lora_stack=rows(graph))
+        for how in ("patches", "bake"):
+            graph.sample(graph.add("FoundryApply", model=plan, how=how), "wan", seed=len(how))
+        entry = host.run(graph)
+        told.append(report(entry, plan)["loras"][0].get("blocks"))
+        seen.append([out["latent"][0]["sha256"] for out in entry["outputs"].values() if "latent" in out])
+    assert told == ["block.0=0.5", "block.0=0.5", None, None]
+    assert seen[0] == seen[1] == seen[2] != seen[3] and len(seen[0]) == 2
+    graph = Graph()
+    wrong = row(graph, style, blocks="double=1")
+    plan = graph.add("FoundryStackLoRAs", model=load(graph, host.tiny("wan")), lora_stack=wrong)
+    graph.sample(graph.add("FoundryApply", model=plan, how="bake"), "wan")
+    assert "wan has no blocks of this kind" in message(host.run(graph, expect_error=True))
+
+
+def test_a_control_lora_widens_the_input_layer(host):
+    out, width = tiny.shapes("flux")["img_in.weight"]
+    wide = tiny.lora({"img_in.weight": (out, 2 * width)}, rank=8, alpha=4, prefix="diffusion_model.", seed=5, rms=0.5)
+    wide["diffusion_model.img_in.reshape_weight"] = torch.tensor([out, 2 * width])
+    control = host.add_model("loras", "flux_control.safetensors", wide)
+    _, style = loras(host, "flux")
+    exact = Graph()
+    exact.sample(native(exact, exact.unet(host.tiny("flux")), (style, 0.7), (control, 0.8)), "flux")
+    wanted = rig.latent_tensor(host.run(exact))
+    for base in (load, lambda graph, name: graph.unet(name)):
+        for how in ("patches", "bake"):
+            graph = Graph()
+            rows = row(graph, style, 0.7, lora_stack=row(graph, control, 0.8))
+            plan = graph.add("FoundryStackLoRAs", model=base(graph, host.tiny("flux")), lora_stack=rows)
+            graph.sample(graph.add("FoundryApply", model=plan, how=how), "flux")
+            rounded = base is load and how == "bake"  # a file stays bf16, on a CPU the host makes a MODEL fp32
+            assert relative(rig.latent_tensor(host.run(graph)), wanted) < (5e-3 if rounded else 1e-5)
+    graph = Graph()
+    graph.sample(native(graph, graph.unet(host.tiny("flux")), (style, 0.7)), "flux")
+    assert relative(rig.latent_tensor(host.run(graph)), wanted) > 2e-2
+    host.free()
 
 
 def test_a_file_and_a_model_give_the_same_result(host):
@@ -177,6 +230,14 @@ def test_an_all_in_one_checkpoint_with_text_encoder_loras(host):
     assert rig.latent(with_text)["sha256"] != rig.latent(without)["sha256"] == rig.latent(unwired)["sha256"]
     assert "no CLIP is wired" in report(unwired, plan_unwired)["findings"][0]["seen"]
     assert any("images" in seen for seen in with_text["outputs"].values())
+    dotted = tiny.lora(
+        tiny.shapes("clip-l"), rank=8, alpha=4, prefix="text_encoder.", modules="mlp.fc1", seed=4, rms=0.5
+    )
+    named = {key.replace("_up.", "_B.anna.").replace("_down.", "_A.anna."): value for key, value in dotted.items()}
+    host.add_model("loras", name, {**unet, **named})  # as PEFT writes it, which ComfyUI's own reader does not know
+    renamed, plan_renamed = image(1.0, True)
+    assert report(renamed, plan_renamed)["findings"] == []
+    assert rig.latent(renamed)["sha256"] == rig.latent(with_text)["sha256"]
 
 
 def test_match_training_equals_bf16_matmul_and_add(host):

@@ -1,0 +1,277 @@
+"""One adapter on one weight as a term of the sum: scaled low-rank products, or a delta made row by row when needed.
+
+Strength scales the delta f(W) - W of every kind: a weight goes a straight way from W to f(W). ``set`` is the exception:
+it replaces the weight at any strength, as in ComfyUI. A patch's factor multiplies the strength; at 0 it does nothing.
+
+Rows go from the file to the base in three steps: the target's part of the delta, its transform, its slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from . import gemm
+from .adapters import (
+    LORA,
+    NOT_READ,
+    SET,
+    Index,
+    Parts,
+    Rows,
+    as_rows,
+    delta_rows,
+    is_low_rank,
+    lora_factors,
+    needs_all_rows,
+    needs_weight,
+    scale_of,
+)
+from .errors import FoundryError
+from .gemm import Product
+from .plan import FUSE, MATCH_TRAINING, Adapter, Layer, Patch, Target
+
+WHOLE = slice(None)
+
+
+@dataclass(frozen=True)
+class Place:
+    """The rows and columns of a weight [out, in * kh * kw] that a delta lands on."""
+
+    rows: slice = field(default_factory=lambda: WHOLE)
+    columns: slice = field(default_factory=lambda: WHOLE)
+
+    @property
+    def key(self) -> tuple[int | None, int | None, int | None, int | None]:
+        """The place as something to compare and sort by; terms with one place share a GEMM."""
+        return (self.rows.start, self.rows.stop, self.columns.start, self.columns.stop)
+
+    def of(self, weight: torch.Tensor) -> torch.Tensor:
+        """This part of a weight, as a view."""
+        return weight[self.rows, self.columns]
+
+
+@dataclass(frozen=True)
+class Term:
+    """One delta and where it lands, or all deltas of one place: their sum.
+
+    ``products`` are as stored; ``up`` [rows, ranks] and ``down`` [ranks, columns] are fp32 and carry the scale in up.
+    """
+
+    products: tuple[Product, ...]
+    place: Place = field(default_factory=Place)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First row touched, and the row after the last."""
+        first = self.place.rows.start or 0
+        return first, first + self.products[0].up.shape[0]
+
+    @cached_property
+    def up(self) -> torch.Tensor:
+        """All scaled ups side by side, in fp32."""
+        return torch.cat([product.scaled_up() for product in self.products], 1)
+
+    @cached_property
+    def down(self) -> torch.Tensor:
+        """All downs below each other, in fp32."""
+        return torch.cat([product.down.to(torch.float32) for product in self.products], 0)
+
+    def add_to(self, part: torch.Tensor, rows: slice) -> None:
+        """Add the term's own rows ``rows`` to fp32 ``part`` [rows, columns]."""
+        with gemm.full_fp32():
+            part.addmm_(self.up[rows], self.down)
+
+    def delta(self, rows: Index, dtype: torch.dtype) -> torch.Tensor:
+        """The term's own rows ``rows``, worked out in ``dtype``."""
+        return self.up[rows].to(dtype) @ self.down.to(dtype)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """strength * a delta that is no low-rank product; only what its rows are made from is held."""
+
+    make: Rows
+    height: int
+    strength: float
+    place: Place = field(default_factory=Place)
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """First row touched, and the row after the last."""
+        first = self.place.rows.start or 0
+        return first, first + self.height
+
+    def add_to(self, part: torch.Tensor, rows: slice) -> None:
+        """Add the term's own rows ``rows`` to fp32 ``part`` [rows, columns]."""
+        with gemm.full_fp32():
+            part.add_(self.make(rows), alpha=self.strength)
+
+    def delta(self, rows: Index, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """The term's own rows ``rows`` in ``dtype``; they are fp32 numbers."""
+        with gemm.full_fp32():
+            return self.make(rows).to(dtype) * self.strength
+
+
+AnyTerm = Term | Dense
+
+
+def swap_scale_shift(rows: torch.Tensor) -> torch.Tensor:
+    """Diffusers stores adaLN as (shift, scale), ComfyUI as (scale, shift): swap the two halves of dim 0."""
+    shift, scale = rows.chunk(2, dim=0)
+    return torch.cat([scale, shift], dim=0)
+
+
+TRANSFORMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # file order of rows -> base order; permutations only
+    "swap_scale_shift": swap_scale_shift,
+}
+
+
+def read_parts(layer: Layer, patch: Patch, device: torch.device | None = None) -> Parts:
+    """The tensors of an adapter on ``device``, as the file stores them."""
+    if layer.factors is None:
+        raise FoundryError("plan", f"{layer.lora.name}: this plan was made without its file.", fix="Plan it again.")
+    read = layer.factors.read
+    return {part: read(name).to(device) for part, name in patch.adapter.parts if part not in NOT_READ}
+
+
+def read_factors(layer: Layer, patch: Patch) -> tuple[torch.Tensor, torch.Tensor]:
+    """(up [rows, rank], down [rank, in * kh * kw]) of a LoRA in the file's dtype; up has the target's rows in order."""
+    target, (up, down) = patch.target, lora_factors(read_parts(layer, patch))
+    if target.part is not None:
+        up = up.narrow(*target.part)
+    return (up if target.transform is None else TRANSFORMS[target.transform](up)), down
+
+
+def placement(patch: Patch) -> tuple[slice, slice]:
+    """Rows and columns of the flattened target that the patch touches."""
+    if patch.target.slice is None:
+        return WHOLE, WHOLE
+    dim, start, length = patch.target.slice
+    part = slice(start, start + length)
+    return (part, WHOLE) if dim == 0 else (WHOLE, part)
+
+
+def is_as_trained(layer: Layer) -> bool:
+    """Whether a layer is rounded the way training did instead of joining the one fp32 sum."""
+    return layer.stage == FUSE and layer.rounding == MATCH_TRAINING
+
+
+def refuse_untrained(layer: Layer, patch: Patch) -> None:
+    """FoundryError LF304 for ``match training`` with anything but a plain LoRA of two factors."""
+    adapter = patch.adapter
+    plain = adapter.kind == LORA and {part for part, _ in adapter.parts} <= {"up", "down", "alpha"}
+    if is_as_trained(layer) and not plain:
+        raise FoundryError(
+            "LF304",
+            f"{layer.lora.name}: 'match training' is for plain LoRAs, and '{adapter.module}' is a {named(adapter)}.",
+            "How its trainer would have rounded it is not known.",
+            "Choose rounding 'once' for this LoRA.",
+        )
+
+
+def refuse_part(layer: Layer, patch: Patch) -> None:
+    """FoundryError LF304 for a part of a delta that no part of the weight is enough to make."""
+    adapter, target = patch.adapter, patch.target
+    if target.part is None or layer.factors is None:
+        return
+    if why := needs_all_rows(adapter, layer.factors.tensors):
+        raise FoundryError(
+            "LF304",
+            f"{layer.lora.name}: '{adapter.module}' ({named(adapter)}) is made for one weight, "
+            f"and {target.weight} is only a part of it.",
+            why,
+            "Use a base that has this weight in one piece, or leave this LoRA out.",
+        )
+
+
+def named(adapter: Adapter) -> str:
+    """The kind in words: ``lora with magnitude``."""
+    more = [part for part, _ in adapter.parts if part in ("mid", "magnitude", "reshape")]
+    return " with ".join([adapter.kind, *more[:1]])
+
+
+def effective_scale(layer: Layer, patch: Patch) -> float:
+    """strength * factor * alpha / rank; the general (lora_A / lora_B) trainer of ``match training`` ignores alpha."""
+    trained_without_alpha = is_as_trained(layer) and ".lora_B" in dict(patch.adapter.parts).get("up", "")
+    return patch_strength(layer, patch) * (1.0 if trained_without_alpha else scale_of(patch.adapter))
+
+
+def patch_strength(layer: Layer, patch: Patch) -> float:
+    """How far a weight goes from W to f(W): the layer's strength times the patch's factor; ``set`` goes all the way."""
+    return 1.0 if patch.adapter.kind == SET else layer.strength * patch.factor
+
+
+def make_term(
+    layer: Layer, patch: Patch, device: torch.device | None = None, weight: torch.Tensor | None = None
+) -> AnyTerm:
+    """The patch as a term, its parts on ``device`` in the file's dtype.
+
+    ``weight`` is the whole weight [out, in * kh * kw] that this stage sees; kinds that do not depend on it need none.
+    """
+    refuse_part(layer, patch)
+    place = Place(*placement(patch))
+    if is_low_rank(patch.adapter):
+        up, down = (factor.to(device) for factor in read_factors(layer, patch))
+        return Term((Product(up, down, effective_scale(layer, patch)),), place)
+    here = torch.empty(patch.adapter.delta_shape, device="meta") if weight is None else place.of(weight)
+    return _dense(layer, patch, read_parts(layer, patch, device), as_rows(here), place)
+
+
+def _dense(layer: Layer, patch: Patch, parts: Parts, weight: torch.Tensor, place: Place) -> Dense:
+    """The delta is worked out with the rows of the file, and those of the target are taken in the order of the base."""
+    adapter, strength = patch.adapter, patch_strength(layer, patch)
+    order = row_order(patch.target, weight.shape[0], next(iter(parts.values())).device)
+    with gemm.full_fp32():
+        if order is None:
+            return Dense(delta_rows(adapter, parts, weight), weight.shape[0], strength, place)
+        delta = delta_rows(adapter, parts, _as_in_file(patch, weight, order))
+    return Dense(lambda rows: delta(order[rows]), len(order), strength, place)
+
+
+def row_order(target: Target, rows: int, device: torch.device) -> torch.Tensor | None:
+    """Which row of the adapter's delta goes to each of the target's ``rows``; None where that is their own number."""
+    if target.part is None and target.transform is None:
+        return None
+    first, count = (0, rows) if target.part is None else target.part[1:]
+    order = torch.arange(first, first + count, device=device)[:, None]
+    return (order if target.transform is None else TRANSFORMS[target.transform](order))[:, 0]
+
+
+def _as_in_file(patch: Patch, weight: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
+    """The weight with each row where the adapter has it; rows of other targets hold anything, nothing looks at them."""
+    rows = weight.shape[0] if patch.target.part is None else patch.adapter.delta_shape[0]
+    if weight.is_meta or not needs_weight(patch.adapter):
+        return torch.empty(rows, weight.shape[1], device="meta")
+    whole = weight.new_empty(rows, weight.shape[1])
+    whole[order] = weight
+    return whole
+
+
+def merge_terms(terms: Sequence[AnyTerm]) -> list[AnyTerm]:
+    """Low-rank terms on the same rows and columns become one; dense ones stay as they are."""
+    products = merge_products([term for term in terms if isinstance(term, Term)])
+    return [*products, *(term for term in terms if isinstance(term, Dense))]
+
+
+def merge_products(terms: Sequence[Term]) -> list[Term]:
+    """One term for each place: ranks are concatenated, so their sum costs one GEMM."""
+    places: dict[Any, list[Term]] = {}
+    for term in terms:
+        places.setdefault(term.place.key, []).append(term)
+    return [
+        replace(group[0], products=tuple(product for term in group for product in term.products))
+        for group in places.values()
+    ]
+
+
+def canonical_key(pair: tuple[Layer, Patch]) -> tuple[Any, ...]:
+    """The order every additive sum is taken in, so that the order of listing changes not one bit."""
+    layer, patch = pair
+    adapter, target = patch.adapter, patch.target
+    where = (target.slice or (), target.transform or "", target.part or (), patch.factor)
+    return (*layer.order_key(), adapter.module, adapter.kind, adapter.parts, layer.stage, layer.rounding, *where)

@@ -1,0 +1,132 @@
+"""Our rules against the host's own key map: the same weight and the same rows for every name it knows."""
+
+from __future__ import annotations
+
+import pytest
+from fixtures_dialects import FIXTURES
+from lora_foundry.loaders.dialects import split
+from lora_foundry.loaders.names import is_text_encoder
+
+FLUX = {
+    "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 64, "context_in_dim": 64,
+    "hidden_size": 128, "mlp_ratio": 4.0, "num_heads": 1, "depth": 2, "depth_single_blocks": 2,
+    "axes_dim": [16, 56, 56], "theta": 10000, "patch_size": 2, "qkv_bias": True, "guidance_embed": True,
+}  # fmt: skip
+UNET = {
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 64, "use_spatial_transformer": True,
+    "legacy": False, "use_checkpoint": False, "context_dim": 64, "transformer_depth_middle": 1,
+}  # fmt: skip
+WAN = {
+    "image_model": "wan2.1", "model_type": "i2v", "dim": 128, "ffn_dim": 128, "num_heads": 1, "num_layers": 2,
+    "in_dim": 36, "out_dim": 16, "patch_size": (1, 2, 2), "freq_dim": 256, "window_size": (-1, -1), "qk_norm": True,
+    "cross_attn_norm": True, "eps": 1e-6,
+}  # fmt: skip
+LUMINA = {
+    "image_model": "lumina2", "patch_size": 2, "in_channels": 16, "dim": 128, "cap_feat_dim": 64, "n_layers": 1,
+    "qk_norm": True, "n_heads": 1, "n_kv_heads": 1, "axes_dims": [32, 48, 48], "axes_lens": [300, 512, 512],
+    "rope_theta": 256.0, "ffn_dim_multiplier": 2.0,
+}  # fmt: skip
+CHROMA = {name: value for name, value in FLUX.items() if name not in ("vec_in_dim", "guidance_embed")}
+EMBEDDER = {"target": "torch.nn.Linear", "params": {"in_features": 96, "out_features": 128}}
+
+# Family -> the host's class and the smallest model of it: names and which rows are meant do not depend on the size.
+MODELS = {
+    "sd15": ("SD15", {
+        **UNET, "num_res_blocks": [2] * 4, "channel_mult": [1] * 4, "transformer_depth": [1] * 6 + [0] * 2,
+        "transformer_depth_output": [1] * 9 + [0] * 3, "use_linear_in_transformer": False, "adm_in_channels": None,
+    }),
+    "sdxl": ("SDXL", {
+        **UNET, "num_res_blocks": [2] * 3, "channel_mult": [1] * 3, "transformer_depth": [0, 0, 2, 2, 3, 3],
+        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 3, 3, 3], "use_linear_in_transformer": True,
+        "num_classes": "sequential", "adm_in_channels": 2816,
+    }),
+    "sd3": ("SD3", {
+        "in_channels": 16, "out_channels": 16, "depth": 2, "input_size": None, "patch_size": 2,
+        "pos_embed_scaling_factor": None, "pos_embed_max_size": 192, "adm_in_channels": 64, "qkv_bias": True,
+        "context_embedder_config": EMBEDDER, "qk_norm": "rms", "x_block_self_attn_layers": [0],
+    }),
+    "flux": ("Flux", FLUX),
+    "flux2": ("Flux2", {
+        **FLUX, "image_model": "flux2", "in_channels": 128, "out_channels": 128, "vec_in_dim": None, "mlp_ratio": 3.0,
+        "axes_dim": [32] * 4, "theta": 2000, "patch_size": 1, "qkv_bias": False, "global_modulation": True,
+        "mlp_silu_act": True, "ops_bias": False,
+    }),
+    "chroma": ("Chroma", {
+        **CHROMA, "image_model": "chroma", "in_channels": 64, "out_channels": 64, "in_dim": 64, "out_dim": 128,
+        "hidden_dim": 64, "n_layers": 2,
+    }),
+    "wan": ("WAN21_I2V", WAN),
+    "hunyuan-video": ("HunyuanVideo", {
+        **FLUX, "image_model": "hunyuan_video", "patch_size": [1, 2, 2], "use_cond_type_embedding": False,
+        "byt5": False, "meanflow": False,
+    }),
+    "qwen-image": ("QwenImage", {
+        "image_model": "qwen_image", "in_channels": 64, "num_layers": 1, "num_attention_heads": 1,
+        "attention_head_dim": 128, "joint_attention_dim": 64,
+    }),
+    "z-image": ("ZImage", {**LUMINA, "z_image_modulation": True, "time_scale": 1000.0}),
+    "lumina2": ("Lumina2", {**LUMINA, "dim": 192, "n_heads": 6, "n_kv_heads": 2, "axes_dims": [8, 12, 12]}),
+}  # fmt: skip
+# Names the host maps to rows that a weight of the family does not have, and that no file has: ours differ on purpose.
+HOST_IS_WRONG = {"lumina2": ("attention_to_k", "attention_to_v"), "flux2": ("proj_mlp",)}
+
+
+def matched(family, kind, config, modules):
+    """Of a model of the host's: how our rules differ from its key map, and which modules neither of both finds.
+
+    (names the host knows, [(name, the host's target, ours)], [module that is not found on the host path])
+    """
+    import dataclasses
+
+    import comfy.lora
+    import comfy.supported_models
+    import torch
+    from comfy.ldm.chroma.model import ChromaParams
+    from comfy.ldm.flux.model import FluxParams
+    from comfy.ldm.hunyuan_video.model import HunyuanVideoParams
+    from lora_foundry.engine.tensors import TensorInfo
+    from lora_foundry.loaders.names import BaseNames
+    from lora_foundry.nodes import host
+    from lora_foundry.nodes.sources import HostMatcher
+
+    parameters = {"Flux": FluxParams, "Flux2": FluxParams, "Chroma": ChromaParams, "HunyuanVideo": HunyuanVideoParams}
+    if kind in parameters:  # newer hosts want fields that older ones do not know
+        fields = {field.name for field in dataclasses.fields(parameters[kind])}
+        later = {"txt_ids_dims": [], "vec_in_dim": None, "vision_in_dim": None, "meanflow_sum": False}
+        config = {**config, **{name: value for name, value in later.items() if name in fields and name not in config}}
+    made = getattr(comfy.supported_models, kind)(config)
+    made.set_inference_dtype(torch.float32, None)
+    model = made.get_model({}, "", device="meta")
+    key_map = comfy.lora.model_lora_keys_unet(model, {})
+    tensors = {
+        name: TensorInfo(name, torch.bfloat16, tuple(value.shape))
+        for name, value in model.diffusion_model.state_dict().items()
+    }
+    ours, path = BaseNames(tensors, family), HostMatcher(key_map, tensors, family)
+
+    def plain(target):
+        whole = target.slice is None or tuple(target.slice) == (0, 0, tensors[target.weight].shape[0])
+        return [target.weight, None if whole else list(target.slice), target.transform, target.part]
+
+    known = {name: host.target_of(entry) for name, entry in key_map.items()}
+    known = {name: target for name, target in known.items() if target and target.weight in tensors}
+    pairs = [(name, [plain(target)], [*map(plain, ours.find(name))]) for name, target in known.items()]
+    differ = [pair for pair in pairs if pair[1] != pair[2]]
+    return len(pairs), differ, [module for module in modules if not path.find(module)]
+
+
+def modules_of(family):
+    """Every module of the dialects' fixtures of a family."""
+    files = [shapes for name, shapes in FIXTURES.values() if name == family]
+    parts = [part for shapes in files for part in map(split, shapes) if part]
+    return sorted({part.target for part in parts if not is_text_encoder(part.module)})
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_rules_agree_with_the_hosts_key_map(inprocess, family):
+    """Every name the host knows means the same to us, and every dialect's modules are found with its map."""
+    kind, config = MODELS[family]
+    count, differ, missing = inprocess(matched, family, kind, config, modules_of(family))
+    wrong = HOST_IS_WRONG.get(family, ())
+    assert count > 50 and [pair for pair in differ if not pair[0].replace(".", "_").endswith(wrong)] == []
+    assert missing == []

@@ -1,0 +1,138 @@
+"""`inspect`: what a LoRA file tells of itself, with guesses marked as guesses."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from fixtures_dialects import FIXTURES
+from fixtures_parts import BESIDE, ZOO, numbers, pair
+from lora_foundry.cli import main
+from lora_foundry.engine.plan import Adapter
+from lora_foundry.loaders.describe import describe
+from lora_foundry.loaders.lora import LoRAFile
+from lora_foundry.loaders.roles import by_block, guess_role, tell_training
+from safetensors.torch import save_file
+from samples import ShapeSource
+
+ROLES = [
+    ("Qwen-Image-Lightning-4steps-V1.0.safetensors", "accelerator"),
+    ("FLUX.1-Turbo-Alpha.safetensors", "accelerator"), ("Hyper-FLUX.1-dev-8steps-lora.safetensors", "accelerator"),
+    ("lcm-lora-sdxl.safetensors", "accelerator"), ("sdxl_dmd2_lora.safetensors", "accelerator"),
+    ("wan/lightx2v_T2V_14B_cfg_step_distill_v2_lora_rank64_bf16.safetensors", "accelerator"),
+    ("Wan21_CausVid_14B_T2V_lora_rank32.safetensors", "accelerator"), ("FastWan.safetensors", "accelerator"),
+    ("zimage_turbo_training_adapter_v1.safetensors", "training adapter"),
+    ("Z-Image-Turbo-DistillPatch.safetensors", "repair"), ("flux1-depth-dev-lora.safetensors", "control"),
+    ("lightning/my_style.safetensors", "unknown"), ("watercolor_v3.safetensors", "unknown"),
+    ("my_2000steps.safetensors", "unknown"), ("accident.safetensors", "unknown"), ("depths.safetensors", "unknown"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "role"), ROLES)
+def test_a_role_by_name_is_a_guess_with_its_reason(name, role):
+    guess = guess_role(name, {}, ())
+    assert guess.role == role and guess.why
+    assert guess.evidence == ("unknown" if role == "unknown" else "guessed")
+
+
+def test_a_role_by_metadata_and_by_structure():
+    assert guess_role("x.safetensors", {"ss_output_name": "qwen_4step"}, ()).role == "accelerator"
+    assert "ss_output_name" in guess_role("x.safetensors", {"ss_output_name": "qwen_4step"}, ()).why
+    distilled = LoRAFile(ShapeSource(FIXTURES["lightx2v_wan_step_distill_extracted"][1]), "x", "0" * 64)
+    assert guess_role("x.safetensors", {}, distilled.adapters).role == "accelerator"
+    modules = [f"transformer_blocks.{i}.attn.to_{j}" for i in range(60) for j in range(12)]
+    lightning = tuple(Adapter(module, "lora", (), 64, (8, 8), 8.0) for module in modules)
+    assert "720 modules" in guess_role("x.safetensors", {}, lightning).why
+    assert guess_role("x.safetensors", {}, lightning[:100]).role == "unknown"
+    assert guess_role("x.safetensors", {"modelspec.trigger_phrase": "ohwx"}, ()).role == "style"
+
+
+def test_what_the_metadata_tells():
+    tags = json.dumps({"10_a": {"cat": 3, "dog": 9, "odd": "x"}, "b": {"cat": 7}, "c": 1})
+    told = tell_training(
+        {"ss_network_module": "networks.lora_wan", "ss_sd_model_name": "wan.st", "ss_tag_frequency": tags}
+    )
+    assert told == {"tool": "musubi-tuner", "base_model": "wan.st", "tags": ["cat", "dog", "odd"]}
+    assert tell_training({"ss_network_module": "networks.lora"})["tool"] == "kohya sd-scripts"
+    assert tell_training({"software": '{"name": "ai-toolkit"}', "ss_base_model_version": "flux2"}) == {
+        "tool": "AI Toolkit", "base_model": "flux2",
+    }  # fmt: skip
+    assert tell_training({"ss_tag_frequency": "[" * 9999, "format": "pt"}) == {}
+    assert tell_training({"ss_tag_frequency": "[1]", "ot_branch": "master"}) == {"tool": "OneTrainer"}
+
+
+def test_modules_by_block():
+    modules = ("lora_unet_double_blocks_0_img_attn_qkv", "lora_unet_double_blocks_11_img_mlp_0", "transformer.proj_out",
+               "diffusion_model.single_blocks.3.linear1")  # fmt: skip
+    assert by_block(modules) == {
+        "double_blocks": {"blocks": 2, "modules": 2},
+        "other": {"blocks": 1, "modules": 1},
+        "single_blocks": {"blocks": 1, "modules": 1},
+    }
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    tensors = {
+        **pair("diffusion_model.blocks.0.self_attn.q"), **pair("diffusion_model.blocks.1.self_attn.q"),
+        "diffusion_model.blocks.0.self_attn.q.alpha": torch.tensor(1.0),
+        "diffusion_model.blocks.1.self_attn.q.alpha": torch.tensor(2.0),
+        "diffusion_model.blocks.1.self_attn.q.dora_scale": numbers(1, 4),
+        "diffusion_model.blocks.0.norm3.diff": numbers(6), "diffusion_model.blocks.0.norm3.diff_b": numbers(6),
+        **{key.replace("m.", "diffusion_model.blocks.0.", 1): t for key, t in BESIDE["diff_m"][2].items()},
+        "stray": numbers(1),
+    }  # fmt: skip
+    path = tmp_path / "Wan-4steps.safetensors"
+    save_file(tensors, path, metadata={"ss_network_module": "networks.lora_wan", "trigger_words": "ohwx"})
+    return path
+
+
+def test_facts_of_a_lora(mixed):
+    facts = describe(mixed)
+    assert facts["kind"] == "lora" and (facts["dialect"], facts["layout"]) == ("down/up", "ModelTC")
+    assert (facts["role"], facts["role_evidence"]) == ("accelerator", "guessed") and "4step" in facts["role_why"]
+    assert (facts["family"], facts["tool"], facts["trigger_words"]) == ("wan", "musubi-tuner", "ohwx")
+    assert (facts["rank"], facts["alpha"], facts["scale"]) == ([2, 2], [1.0, 2.0], [0.5, 1.0])
+    assert facts["alpha_from"] == {"tensor": 2} and facts["unused"] == ["stray"]
+    assert facts["adapters"] == {
+        "lora": 1, "lora + magnitude": 1, "diff": 1, "diff of bias": 1, "diff of modulation": 1,
+    }  # fmt: skip
+    assert facts["modules"] == 5 and facts["blocks"] == {"blocks": {"blocks": 2, "modules": 5}}
+    assert [finding["code"] for finding in facts["findings"]] == ["LF302"] and facts["lineage"] is None
+    json.dumps(facts)
+
+
+def test_the_page_a_person_reads(mixed, capsys):
+    assert main(["inspect", str(mixed)]) == 0
+    page = capsys.readouterr().out
+    for line in ("accelerator (guessed: its file name says '4step", "musubi-tuner", "ohwx", "5 in 2 blocks", "stray"):
+        assert line in page
+    assert "1 x lora + magnitude" in page and "{" not in page
+    assert main(["inspect", str(mixed), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["role"] == "accelerator"
+
+
+@pytest.mark.parametrize("name", ["Wan-4steps.safetensors.lineage.json", "Wan-4steps.lineage.json"])
+def test_a_lineage_record_beside_the_file(mixed, name, capsys):
+    mixed.with_name(name).write_text('{"role": "style", "trained_with": []}', encoding="utf-8")
+    assert describe(mixed)["lineage"] == {"role": "style", "trained_with": []}
+    assert main(["inspect", str(mixed)]) == 0 and "trained_with" in capsys.readouterr().out
+    for damaged in ("", "[", "[1]", "\0"):
+        mixed.with_name(name).write_text(damaged, encoding="utf-8")
+        assert describe(mixed)["lineage"] is None
+
+
+def test_a_lineage_record_in_the_header(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file(ZOO["lokr dense"][2], path, metadata={"lineage": '{"role": "style"}'})
+    facts = describe(path)
+    assert facts["lineage"] == {"role": "style"} and facts["dialect"] == "lokr" and facts["rank"] is None
+
+
+def test_a_lora_that_cannot_be_used_is_described_all_the_same(tmp_path):
+    path = tmp_path / "a.safetensors"
+    save_file({**pair(), "n.ia3_l": numbers(6)}, path)
+    facts = describe(path)
+    assert facts["dialect"] == "down/up" and facts["findings"][0]["severity"] == "error"
+    assert "IA3" in facts["findings"][0]["seen"] and main(["inspect", str(path)]) == 1
