@@ -296,7 +296,7 @@ def _advise(pages: torch.Tensor, advice: int) -> int:
 
 
 def _with_neighbours(pages: torch.Tensor) -> torch.Tensor:
-    """The same bytes of a map and what lies around them, as far as Linux maps it along with a byte that is looked at."""
+    """The same bytes of a map and those around them that Linux maps along with a byte that is looked at."""
     whole = pages.untyped_storage()
     if not len(pages):
         return pages

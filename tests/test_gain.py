@@ -81,7 +81,7 @@ def test_fp8_keeps_one_percent_of_a_model_of_many_weights():
 
 
 def test_gain_is_the_projection_on_the_delta():
-    """Of so small a weight all rows are compared: the number is <stored - rest, delta> / <delta, delta> of the whole weight."""
+    """All rows of so small a weight are compared: <stored - rest, delta> / <delta, delta> of the whole of it."""
     weight = noise((64, 48), 0.02, 1)
     one, two = lora(0.0004, (64, 48)), lora(0.0008, (64, 48), 2, "b")
     sink = Collected()
