@@ -126,11 +126,11 @@ def test_a_saved_model_in_shards_is_a_base_again(host):
     assert len(files) > 1 and all(file.is_file() for file in files)
     index = files[0].parent / (files[0].name.split("-00001")[0] + ".safetensors.index.json")
     assert index.is_file()
-    folder = models(host) / "sharded_wan"
+    folder = models(host) / "baked_in_shards"
     folder.mkdir(exist_ok=True)
     for file in (*files, index):
         file.rename(folder / file.name)
     once, again = Graph(), Graph()
     once.sample(bake(once, stack(once, fuse(once, load(once, host.tiny("wan")), lightning), style)), "wan")
-    again.sample(bake(again, stack(again, load(again, "sharded_wan"), style)), "wan")
+    again.sample(bake(again, stack(again, load(again, "baked_in_shards"), style)), "wan")
     assert relative(rig.latent_tensor(host.run(again)), rig.latent_tensor(host.run(once))) < 1e-2
