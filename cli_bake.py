@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
     documents = [_adjusted(load_document(path), options) for path in options.documents]
     outs = _outs(options.documents, options.out)
     for out, document in ((out, document) for out in outs for document in documents):
-        refuse_input(out, document)
+        refuse_input(out, document, sharded=how.max_shard is not None)
     wanted, found = [], []
     for document, out in zip(documents, outs, strict=True):
         plan, findings = planned(document)

@@ -112,6 +112,12 @@ class Layer:
     path: str = ""
     blocks: str = ""
 
+    def alphas_beside(self) -> str:
+        """A hash over the alphas no tensor of the file states, empty without: a file beside it may, and may change."""
+        adapters = (patch.adapter for patch in self.patches)
+        stated = {(a.module, a.alpha) for a in adapters if a.alpha is not None and "alpha" not in dict(a.parts)}
+        return hashlib.sha256(json.dumps(sorted(stated)).encode()).hexdigest()[:16] if stated else ""
+
     def order_key(self) -> tuple[str, float]:
         """What the fp32 sum is sorted by, so that listing order changes no bit."""
         return (self.lora.sha256, self.strength)
@@ -173,6 +179,7 @@ class Plan:
                     "rounding": layer.rounding,
                     "matched": layer.coverage.matched,
                     **({"blocks": layer.blocks} if layer.blocks else {}),
+                    **({"alphas": alphas} if (alphas := layer.alphas_beside()) else {}),
                 }
                 for layer in self.layers
             ],

@@ -27,7 +27,7 @@ from .checkpoints import FileSource, fingerprint
 from .copying import copy_result
 from .documents import Document, resolve_path
 from .records import Record, base_facts, identity_of, load_record, save_record
-from .sharding import shard_paths, split, write_sharded
+from .sharding import is_part, shard_paths, split, write_sharded
 from .shards import find_files
 from .writer import check_target, write_safetensors
 
@@ -213,6 +213,8 @@ def _sink(wanted: Wanted, how: How, opened: ExitStack) -> tuple[TensorSink, Call
     if wanted.out is not None:
         check_target(wanted.out)
     if how.cache is not None:
+        if how.fresh:
+            how.cache.drop(wanted.key)
         slot = opened.enter_context(how.cache.storing(wanted.key, sum(info.nbytes for info in entries)))
 
         def publish(report: BakeReport) -> None:
@@ -277,16 +279,16 @@ def _share(on_step: Progress | None, part: int, parts: int) -> Progress | None:
 # --- what must not be overwritten -------------------------------------------------------------------------------------
 
 
-def refuse_input(out: Path, doc: Document) -> None:
+def refuse_input(out: Path, doc: Document, sharded: bool = False) -> None:
     """FoundryError when ``out`` cannot be written, or is a file the document reads, be its row on or off.
 
-    No file is read: a wrong name is told at once, not after gigabytes were hashed.
+    ``sharded``: so are the files it may be split into. No file is read: a wrong name is told at once, not after
+    gigabytes were hashed.
     """
     check_target(out)
-    if not out.exists():
-        return
     for path in input_files(doc):
-        if path.exists() and path.samefile(out):
+        whole = path.exists() and out.exists() and path.samefile(out)
+        if whole or (sharded and is_part(out, path.name) and path.parent.samefile(out.parent)):
             what = f"{out} is an input of the document itself ({path.name})."
             raise FoundryError("usage", what, "It would be lost.", "Choose another name for the result.")
 

@@ -115,6 +115,10 @@ class BakeCache:
             slot.entry = self._publish(key, work, slot)
         self._make_room()
 
+    def drop(self, key: Key) -> None:
+        """Take one result away, even one in use, so that the next one of its key is not taken for it."""
+        self._evict(self.folder / key.name, in_use_too=True)
+
     def size(self) -> int:
         """Bytes that all results and their records take."""
         return sum(map(_size, self._places()))

@@ -97,6 +97,12 @@ def index_of(path: Path) -> Path:
     return path.with_name(path.name + INDEX)
 
 
+def is_part(path: Path, name: str) -> bool:
+    """Whether a file of this name is the index, or one of any number of shards, that ``path`` is written as."""
+    shard = re.escape(path.stem) + r"-\d{5}-of-\d{5}" + re.escape(path.suffix)
+    return name == index_of(path).name or re.fullmatch(shard, name) is not None
+
+
 class _Shards:
     """One sink over those of all shards."""
 
@@ -127,10 +133,9 @@ def _index(paths: Iterable[Path], parts: Sequence[Sequence[TensorInfo]]) -> byte
 
 def _refuse_others(path: Path, paths: Sequence[Path]) -> None:
     """A file of another form under the same name would make the folder ambiguous, and is not ours to delete."""
-    shard = re.compile(re.escape(path.stem) + r"-\d{5}-of-\d{5}" + re.escape(path.suffix))
     ours = {place.name for place in paths} | ({index_of(path).name} if len(paths) > 1 else set())
     there = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
-    same = [name for name in there if name in (path.name, index_of(path).name) or shard.fullmatch(name)]
+    same = [name for name in there if name == path.name or is_part(path, name)]
     if others := [name for name in same if name not in ours]:
         now = f"{len(paths)} files" if len(paths) > 1 else "one file"
         what = f"would be {now}, and {shown(others[0])} is there from another save"

@@ -81,7 +81,7 @@ def test_nothing_of_it_is_saved_or_posted(fresh):
     for name, node in after.items():
         assert node.get("color") == before[name].get("color"), name
         assert node.get("widgets_values") == before[name].get("widgets_values"), name
-    assert after["quantize"]["widgets_values"] == ["float8_e4m3fn", "full precision", "auto"]
+    assert after["quantize"]["widgets_values"] == ["float8_e4m3fn", "full precision", "auto", 0, "auto", "memory"]
     assert not any("foundry_findings" in node["inputs"] for node in fresh.prompt().values())
 
 
