@@ -91,17 +91,17 @@ def measure(
     exact = plain + sum(deltas)
     error = stored.to(dtype) - exact
     whole = (shape[0] if shape else 1) / max(1, len(rows))
-    noise, signal = (_total(values.square()) * whole for values in (error, exact))
+    noise, signal = (_squares(values) * whole for values in (error, exact))
     return Measure(noise, signal, tuple(_share(error, delta) for delta in deltas))
 
 
 def _share(error: torch.Tensor, delta: torch.Tensor) -> Share:
-    product = error * delta
-    return Share(_total(product), _total(delta * delta), _total(product.square_()))
+    product = error.double() * delta
+    return Share(float(product.sum()), _squares(delta), _squares(product))
 
 
-def _total(values: torch.Tensor) -> float:
-    return float(values.sum(dtype=torch.float64))
+def _squares(values: torch.Tensor) -> float:
+    return float(values.double().square().sum())  # in fp32 the square of 1e20 is Inf, and Inf / Inf no number
 
 
 @dataclass

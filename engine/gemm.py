@@ -21,7 +21,7 @@ BF16 = torch.bfloat16
 SMALLEST = 1 << 18  # weights below this size gain nothing
 SAMPLE_ROWS = 16
 SPLIT_LIMIT = 0.05  # mean of |split part / sum| up to which two terms still round 99.99 % of the sums correctly
-DELTA_LIMIT = 0.25  # rms(delta) / rms(weight) at which a delta in bf16 is still invisible beside 8-bit codes
+DELTA_LIMIT = 0.03  # rms(delta) / rms(weight) up to which a delta in bf16 moves 3 of 1000 8-bit codes at most, by one
 
 
 class Workspace:
@@ -141,7 +141,7 @@ def split_share(weight: torch.Tensor, products: Sequence[Product], split: Sequen
 
 
 def is_weak(delta: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether rms(delta) <= 0.25 rms(weight) on a few rows."""
+    """Whether rms(delta) <= 0.03 rms(weight) on a few rows."""
     rows = slice(None, None, max(1, weight.shape[0] // SAMPLE_ROWS))
     ours, theirs = (float(tensor[rows].to(torch.float32).square().sum()) for tensor in (delta, weight))
     return ours <= DELTA_LIMIT**2 * theirs

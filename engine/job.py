@@ -116,7 +116,7 @@ class Job:
         pairs = self._work.get(info.name, ())
         whole = any_needs_weight(pairs) or any(is_as_trained(layer) for layer, _ in pairs)  # looked at or rounded whole
         to: RowSink | None = self.order.sink if isinstance(self.order.sink, RowSink) else None
-        if whole or len(info.shape) < 2 or to is None:
+        if whole or len(info.shape) < 2 or not info.nbytes or to is None:
             self.make(info, base.read(info.name), base.transient)
             return
         self._begin(info)

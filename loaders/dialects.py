@@ -144,9 +144,9 @@ MODEL_PREFIXES = tuple(
 )  # fmt: skip
 
 TEXT_ENCODER_PREFIXES = (
-    "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "lora_prior_te_", "text_encoder.", "text_encoder_2.",
-    "text_encoder_3.", "text_encoders.", "te.", "te1.", "te2.", "te3.", "conditioner.", "cond_stage_model.",
-    "text_model.", "clip_l.", "clip_g.", "t5xxl.",
+    "lora_te_", "lora_te1_", "lora_te2_", "lora_te3_", "lora_prior_te_", "lora_text_encoder_", "text_encoder.",
+    "text_encoder_2.", "text_encoder_3.", "text_encoders.", "te.", "te1.", "te2.", "te3.", "conditioner.",
+    "cond_stage_model.", "text_model.", "clip_l.", "clip_g.", "t5xxl.",
 )  # fmt: skip
 
 

@@ -86,6 +86,8 @@ LORA_SIGNATURES = (
     Signature("flux", (), sizes=(Size("^transformer_blocks.#.ff(_context)?.net.0.proj$", "in", (3072,)),)),
     Signature("qwen-image", (QWEN,)),
     Signature("sd3", ("^joint_blocks.#.(x_block|context_block).",)),
+    # attention alone: FLUX.1 has 19 such blocks, HunyuanVideo 20, Qwen-Image 60
+    Signature("qwen-image", (), sizes=(Size("^transformer_blocks.[2-5]#.attn.(to|add)_([qkv]|out)", "in", (3072,)),)),
     Signature("sd3", (), sizes=(Size("^transformer_blocks.#.attn.(to_[qkv]|add_[qkv]_proj)$", "in", (1536, 2432)),)),
     Signature("wan", ("^blocks.#.((self|cross)_attn.([qkvo]|[kv]_img)|ffn.[02])$",)),
     Signature("wan", ("^blocks.#.(attn[12].(to_[qkv]|to_out.0|add_[kv]_proj)|ffn.net.(0.proj|2))$",)),

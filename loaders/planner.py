@@ -6,9 +6,11 @@ Nothing is computed and no weight is read here.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding
@@ -18,6 +20,7 @@ from ..engine.terms import refuse_untrained
 from .blocks import Blocks, parse_blocks
 from .checkpoints import open_checkpoint
 from .dequantize import Dequantized, opened
+from .dialects import DIFF, SET
 from .documents import Document, Row, resolve_path
 from .families import clashes, detect_base, differ, variant_of_base, variant_of_lora
 from .fitting import effective_scales
@@ -56,7 +59,7 @@ def make_layer(
     findings = [*lora.findings]
     if lora.adapters:
         _refuse_misfit(base, lora, fit, coverage)
-        findings += [*_partial(lora, coverage), *_another_variant(base, lora, coverage)]
+        findings += [*_partial(lora, coverage), *_twice(lora, fit), *_another_model(base, lora, coverage)]
         findings += _scales(lora, fit, strength, rounding == MATCH_TRAINING and stage == FUSE)
     else:
         findings.append(_text_encoder_only(lora, clip_strength))
@@ -168,6 +171,19 @@ def _partial(lora: LoRAFile, coverage: Coverage) -> Iterator[Finding]:
         yield Finding("LF302", "warning", seen, why, fix, subject=lora.label)
 
 
+def _twice(lora: LoRAFile, fit: Fit) -> Iterator[Finding]:
+    """LF302 for weights that two LoRAs in one file change: a copy under another name, or two adapters saved as one."""
+    modules: dict[Any, list[str]] = defaultdict(list)
+    for patch in fit.patches:
+        if patch.adapter.kind not in (DIFF, SET):  # these stand beside a LoRA on purpose
+            modules[patch.target.weight, patch.target.slice].append(patch.adapter.module)
+    if twice := [names for names in modules.values() if len(names) > 1]:
+        names = _some(list(dict.fromkeys(twice[0])))
+        seen = f"{lora.label}: {len(twice)} weights are changed more than once by this file, the first by {names}."
+        why, fix = "All are added up: where one is a copy of another, the effect is doubled.", "Look for a clean file."
+        yield Finding("LF302", "warning", seen, why, fix, subject=lora.label)
+
+
 def _reasons(coverage: Coverage) -> str:
     """The unmatched modules by reason, the first names of each."""
     reasons: dict[str, list[str]] = {}
@@ -188,8 +204,16 @@ def _clashes(base: Base, lora: LoRAFile) -> list[str]:
     return clashes(variant_of_base(base.source.tensors, base.family), variant_of_lora(shapes, base.family))
 
 
-def _another_variant(base: Base, lora: LoRAFile, coverage: Coverage) -> Iterator[Finding]:
-    """LF303 for a LoRA of the same family that was made for another task or version, where names or shapes tell."""
+def _another_model(base: Base, lora: LoRAFile, coverage: Coverage) -> Iterator[Finding]:
+    """LF303 for a LoRA that fits and yet was made for another task, version or family, where names or shapes tell.
+
+    FLUX and HunyuanVideo have most names and shapes in common, so all of a LoRA may fit the wrong one.
+    """
+    if differ(base.family, lora.info.family):
+        seen = f"{lora.label} looks like a {lora.info.family} LoRA, and {shown(base.name)} is a {base.family} model."
+        why = f"All {coverage.modules} modules fit, for the two have names and shapes in common; their numbers differ."
+        fix = f"If it was not trained on {base.family}, choose a LoRA that was."
+        yield Finding("LF303", "warning", seen, why, fix, subject=lora.label)
     if apart := _clashes(base, lora):
         seen = f"{lora.label} is made for another {base.family} than {shown(base.name)} ({'; '.join(apart)})."
         severity = "warning" if coverage.unmatched else "note"

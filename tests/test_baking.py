@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +78,21 @@ def test_a_changed_strength_reads_only_what_it_touches(files, tmp_path, memory):
     assert changed.report.bytes_read < anew.report.bytes_read
 
 
+@pytest.mark.parametrize("memory", ["auto", LOW, LOWEST])
+def test_odd_tensors_pass_through(files, tmp_path, memory):
+    odd = {"none": torch.zeros(0, 5), "empty": torch.zeros(5, 0), "deep": torch.zeros(3, 0, 4), "one": torch.tensor(2)}
+    odd |= {"flags": torch.tensor([[True], [False]]), "nan": torch.full((3, 4), float("nan"))}
+    save(tmp_path / "odd.safetensors", tiny.state_dict("wan", width=128, layers=2) | odd)
+    document = {"base": str(tmp_path / "odd.safetensors"), "stack": [{"path": str(files / "first.safetensors")}]}
+    out = tmp_path / "out.safetensors"
+    bake(plan_document(parse_document(document, "test")), out, memory=memory)
+    stored = content(out)
+    for name, tensor in odd.items():
+        assert stored[name].shape == tensor.shape and stored[name].dtype == tensor.dtype
+        assert torch.equal(stored[name].isnan(), tensor.isnan())
+        assert torch.equal(stored[name].nan_to_num(), tensor.nan_to_num())
+
+
 def test_what_was_baked_is_made_again_when_the_file_is_not_as_it_was(files, tmp_path):
     out, plan = tmp_path / "out.safetensors", a_plan(files, first=1.0)
     bake(plan, out)
@@ -102,6 +118,24 @@ def test_a_base_changed_in_the_middle_is_seen(files, tmp_path):
         file.write(b"\x00\x3c" * 64)
     again = bake(a_plan(tmp_path, first=1.0), out)
     assert again.state == MADE and again.report.reused == 0
+
+
+def test_a_scale_changed_beside_a_lora_is_seen(files, tmp_path):
+    out, cache = tmp_path / "out.safetensors", BakeCache(tmp_path / "cache", 10**9)
+    folder, base = tmp_path / "lora", tiny.state_dict("wan", width=128, layers=2)
+    folder.mkdir()
+    factors = tiny.lora(base, rank=8, alpha=8)
+    save(folder / "peft.safetensors", {name: factors[name] for name in factors if not name.endswith(".alpha")})
+    hashes = set()
+    for alpha in (8, 4):
+        (folder / "adapter_config.json").write_text(json.dumps({"r": 8, "lora_alpha": alpha}))
+        document = {"base": str(files / "base.safetensors"), "stack": [{"path": str(folder / "peft.safetensors")}]}
+        plan = plan_document(parse_document(document, "test"))
+        baked = bake(plan, out, cache=cache)
+        assert baked.state == MADE and baked.report.reused < baked.report.tensors
+        assert baked.report.gains == [pytest.approx(1.0, abs=0.05)]
+        hashes.add(baked.sha256)
+    assert len(hashes) == 2
 
 
 def test_several_documents_read_one_base_once(files, tmp_path, monkeypatch):
@@ -159,6 +193,17 @@ def test_the_cache_serves_what_it_holds_and_lends_its_tensors(files, tmp_path):
     changed = bake(a_plan(files, first=1.0, second=0.7), third, cache=cache)
     assert changed.report.reused == changed.report.tensors - 10
     assert bake(a_plan(files, first=1.0, second=0.5), second, cache=cache).state == UNCHANGED
+
+
+def test_fresh_does_not_serve_what_the_cache_holds(files, tmp_path):
+    out, cache, plan = tmp_path / "out.safetensors", BakeCache(tmp_path / "cache", 10**9), a_plan(files, first=1.0)
+    stored = bake(plan, out, cache=cache).entry.path
+    good, state = out.read_bytes(), stored.stat()
+    with stored.open("r+b") as file:  # a disk that forgot a bit: nothing but the contents shows it
+        file.seek(-5, 2)
+        file.write(b"\xff\xff")
+    os.utime(stored, ns=(state.st_atime_ns, state.st_mtime_ns))
+    assert bake(plan, out, cache=cache, fresh=True).state == MADE and out.read_bytes() == good
 
 
 @pytest.mark.parametrize("max_error", [0.0255, 0.02, 0.012])

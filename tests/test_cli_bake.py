@@ -132,6 +132,17 @@ def test_shards_and_a_device_that_is_not_there(folder, run):
     assert (code, report["error"]["code"]) == (2, "usage") and "cuda:99" in report["error"]["what"]
 
 
+def test_shards_do_not_replace_those_of_the_base(folder, run):
+    part = ("--max-shard-size", "500kB", "--json")
+    _, made, _ = run("bake", write(folder, stack=["style"]), "-o", "model.safetensors", *part)
+    document = write(folder, base=Path(made["files"][0]).stem, stack=["lightning"])
+    before = {path.name: path.read_bytes() for path in folder.glob("model*")}
+    code, report, _ = run("bake", document, "-o", "model.safetensors", *part)
+    assert (code, report["error"]["code"]) == (2, "usage") and "input" in report["error"]["what"]
+    assert {path.name: path.read_bytes() for path in folder.glob("model*")} == before
+    assert run("bake", document, "-o", "other.safetensors", *part)[0] == 0
+
+
 def test_a_quantized_base_is_taken_when_the_command_line_says_so(folder, run):
     run("bake", write(folder, stack=["style"]), "-o", "fp8.safetensors", "--quantize", "fp8")
     document = write(folder, base="fp8", stack=["lightning"])

@@ -59,6 +59,8 @@ def test_loras(sample):
         ({"transformer_blocks.0.txt_mod.1": (768, 128)}, "qwen-image"),
         ({"lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q": (640, 640)}, None),  # SD 1.x or SDXL
         ({"transformer_blocks.0.attn.to_q": (3072, 3072)}, None),  # FLUX.1 or Qwen-Image
+        ({"lora_unet_transformer_blocks_20_attn_to_q": (3072, 3072)}, "qwen-image"),  # FLUX.1 has not so many
+        ({"transformer.transformer_blocks.20.attn.to_q": (2432, 2432)}, "sd3"),
         ({"layers.0.self_attn.q_proj": (4096, 4096)}, None),  # a language model
         ({}, None),
     ],

@@ -231,6 +231,16 @@ def test_sampling_takes_some_rows_of_large_weights(monkeypatch):
     assert meter.gain(0) == pytest.approx(1.0, abs=1e-4)
 
 
+def test_huge_numbers_give_numbers(monkeypatch):
+    monkeypatch.setattr(gain, "WHOLE_WEIGHT", 0)
+    monkeypatch.setattr(gain, "SAMPLE", 1024)
+    weight = torch.full((1024, 16), 1e36)
+    rows = sampled_rows(weight.shape)
+    assert rows.step > 1  # compared in fp32, whose squares end at 3e38
+    sample = weight[:: rows.step]
+    assert measure(sample, sample * 1.5, rows, weight.shape, []).error == pytest.approx(0.5)
+
+
 def test_relative_error_is_that_of_all_quantized_weights_touched_or_not():
     values = {W: noise((256, 256), 0.02, 1), "blocks.1.self_attn.q.weight": noise((256, 256), 0.5, 2)}
     sink = Collected()

@@ -6,8 +6,10 @@ from itertools import permutations
 
 import pytest
 import torch
-from fakes import a_layer, a_plan, bits, exact, noise, random_delta, round_to_bf16, same, wrong_share
+from fakes import Collected, a_layer, a_plan, bits, exact, noise, random_delta, round_to_bf16, same, wrong_share
 from lora_foundry.engine import gemm
+from lora_foundry.engine.bake import bake
+from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.formats import DEFAULT, quantize
 from lora_foundry.engine.fuse import FusedSum, Workspace, fused_cast, fused_rows, make_term, start_and_terms
 from lora_foundry.engine.gemm import Product, Stack
@@ -365,3 +367,20 @@ def test_nothing_of_a_weights_size_is_allocated_twice(monkeypatch):
     monkeypatch.setattr(torch, "empty", lambda *given, **more: (sizes.append(given), empty(*given, **more))[1])
     once()
     assert sizes == [] and torch.equal(bits(out), result)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_a_weak_delta_in_bf16_moves_few_codes_by_one_step_and_no_digit_of_the_error(monkeypatch, dtype):
+    name = "blocks.0.q.weight"
+    weight = noise((1024, 1024), 0.02, 1)
+    layers = [a_layer([random_delta(name, (1024, 1024), 32, 0.0002, i, dtype=dtype)], name=str(i)) for i in range(2)]
+    seen = []
+    for limit in (gemm.DELTA_LIMIT, 0.0):
+        monkeypatch.setattr(gemm, "DELTA_LIMIT", limit)
+        sink = Collected()
+        report = bake(a_plan({name: weight}, *layers), Finish("float8_e4m3fn", keep=()), sink)
+        seen.append((sink.values[name].view(torch.uint8).int(), report))
+    (codes, fast), (exact, slow) = seen
+    assert float((codes != exact).double().mean()) < 3e-3 and int((codes - exact).abs().max()) <= 1
+    assert fast.relative_error == pytest.approx(slow.relative_error, rel=1e-4)
+    assert fast.gains == pytest.approx(slow.gains, abs=1e-3)

@@ -33,6 +33,7 @@ PREFIXES = ("", "diffusion_model.", "model.diffusion_model.", "transformer.", "b
 TEXT_ENCODER = (
     "lora_te_text_model_x",
     "lora_te1_x",
+    "lora_text_encoder_2_x",
     "text_encoder.x",
     "te1.x",
     "base_model.model.text_model.encoder.x",

@@ -120,6 +120,24 @@ def test_a_lora_for_another_variant_says_which():
     assert "size: 1.3B, not 14B" in refused(base, small, "LF304")
 
 
+@pytest.mark.parametrize("other", ["lora_unet_blocks_0_q", "diffusion_model.blocks.0.q"])
+def test_a_weight_that_one_file_changes_twice_is_told(other):
+    made = layer(a_base({"blocks.0.q.weight": (6, 4)}), tiny(pair("blocks.0.q", alpha=2.0), pair(other, alpha=2.0)))
+    (finding,) = made.findings
+    assert (finding.code, finding.severity, len(made.patches)) == ("LF302", "warning", 2)
+    assert "'blocks.0.q'" in finding.seen and other in finding.seen
+
+
+def test_a_lora_of_another_family_that_fits_entirely_is_told():
+    """FLUX and HunyuanVideo have most names and shapes in common."""
+    lora = tiny(pair("lora_unet_double_blocks_0_img_attn_qkv", 9216, 3072, alpha=2.0))
+    made = layer(a_base(NATIVE["hunyuan-video"]), lora)
+    (finding,) = made.findings
+    assert (finding.code, finding.severity, made.coverage.matched) == ("LF303", "warning", 1)
+    assert "a flux LoRA" in finding.seen and "a hunyuan-video model" in finding.seen
+    assert not layer(a_base(NATIVE["flux"]), lora).findings
+
+
 @pytest.mark.parametrize(
     "sample", ["kohya sdxl", "ai toolkit flux", "diffsynth qwen", "kohya sd15", "ai toolkit z-image"]
 )
