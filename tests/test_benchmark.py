@@ -329,6 +329,7 @@ def test_an_interrupt_ends_the_child(bench, tmp_path):
     boot = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(10000)"
     code = (
         f"import runpy; runpy.run_path({str(benchmark_process.PACK / 'tests' / 'conftest.py')!r})\n"
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in a shell's background
         "from lora_foundry import benchmark_process\n"
         f"benchmark_process.BOOT = {boot!r}\nbenchmark_process.measure({{}})"
     )
