@@ -15,7 +15,6 @@ from .plan import Plan
 from .quantize import AUTO, is_quantizable
 from .tensors import TensorInfo
 
-FP8_FORMATS = {"float8_e4m3fn": torch.float8_e4m3fn}
 FULL_PRECISION, FP8_MATMUL = "full precision", "fp8"
 SCALE_SUFFIX = "weight_scale"
 MARKER_SUFFIX = "comfy_quant"

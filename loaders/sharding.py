@@ -15,7 +15,8 @@ from ..engine.errors import FoundryError
 from ..engine.tensors import RowSink, TensorInfo
 from .header import file_error, shown
 from .shards import INDEX, MAX_SHARDS
-from .writer import Draft, FileSink, check_target, sync_folder, temp_beside, write_safetensors, writing
+from .temps import hidden
+from .writer import Draft, FileSink, check_target, sync_folder, write_safetensors, writing
 
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?(?:([KMGT])(I?))?B?", re.IGNORECASE | re.ASCII)
 
@@ -147,7 +148,7 @@ def _publish(drafts: Sequence[Draft], index: Path, content: bytes) -> None:
     """Old files aside, new ones in, the index last; what the system refuses half-way is undone."""
     aside: dict[Path, Path] = {}
     placed: list[Path] = []
-    new_index = temp_beside(index)
+    new_index = hidden(index.parent)
     try:
         with new_index.open("xb") as file:
             file.write(content)
@@ -155,7 +156,7 @@ def _publish(drafts: Sequence[Draft], index: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         for path in (*(draft.path for draft in drafts), index):
             if path.exists():
-                aside[path] = temp_beside(path)
+                aside[path] = hidden(path.parent)
                 path.rename(aside[path])
         for temp, path in (*((draft.temp, draft.path) for draft in drafts), (new_index, index)):
             placed.append(path)

@@ -14,21 +14,26 @@ from pathlib import Path
 
 FORGOTTEN = 2 * 24 * 3600  # seconds after which even the unfinished work of an unknown process is nobody's
 _HOST = re.sub(r"\W", "", platform.node())[:32] or "here"
-# As the writer's names, so that it sweeps these too; "kept" tells them from its own, which _mine does not know.
-_NAME = re.compile(r"\.lora_foundry-(\w+)-(\d+)-kept\w+\.tmp")
+_NAME = re.compile(r"\.lora_foundry-(\w+)-(\d+)-\w+\.tmp")
 _mine: set[str] = set()
 
 
 @contextmanager
 def temporary(folder: Path) -> Iterator[Path]:
     """A new hidden name in ``folder`` for a file or a folder; what is still under it when the block ends is removed."""
-    name = f".lora_foundry-{_HOST}-{os.getpid()}-kept{uuid.uuid4().hex[:8]}.tmp"
-    _mine.add(name)
+    path = hidden(folder)
     try:
-        yield folder / name
+        yield path
     finally:
-        remove(folder / name)
-        _mine.discard(name)
+        remove(path)
+        _mine.discard(path.name)
+
+
+def hidden(folder: Path) -> Path:
+    """A new hidden name in ``folder``, which ``sweep`` leaves alone while this process lives."""
+    name = f".lora_foundry-{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp"
+    _mine.add(name)
+    return folder / name
 
 
 def sweep(folder: Path) -> None:

@@ -9,10 +9,7 @@ import io
 import json
 import math
 import os
-import platform
-import re
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,10 +19,9 @@ import torch
 from ..engine.errors import FoundryError
 from ..engine.tensors import RowSink, TensorInfo
 from .header import DTYPES, MAX_HEADER, SUFFIXES, disk_errors, file_error, shown
+from .temps import hidden, sweep
 
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
-_HOST = re.sub(r"\W", "", platform.node())[:32] or "here"
-_TEMP = re.compile(r"\.lora_foundry-(\w+)-(\d+)-\w+\.tmp")
 
 
 @contextmanager
@@ -49,7 +45,7 @@ class Draft:
     """A file to be: what will be in it is settled, and ``size`` is that of the whole file in bytes."""
 
     def __init__(self, path: Path, entries: Sequence[TensorInfo], metadata: Mapping[str, str]) -> None:
-        self.path, self.temp = path, temp_beside(path)
+        self.path, self.temp = path, hidden(path.parent)
         self._header, offsets = layout(entries, metadata)
         self._places = {info.name: (info, offsets[info.name]) for info in entries}
         self.size = len(self._header) + sum(info.nbytes for info in entries)
@@ -68,11 +64,6 @@ class Draft:
         finally:
             with suppress(OSError):
                 self.temp.unlink(missing_ok=True)
-
-
-def temp_beside(path: Path) -> Path:
-    """A new hidden name in the same folder, which ``check_target`` sweeps up when this process is killed."""
-    return path.with_name(f".lora_foundry-{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
 
 
 def layout(entries: Sequence[TensorInfo], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
@@ -191,34 +182,12 @@ def check_target(path: Path, size: int = 0) -> None:
         raise file_error(path, "is a folder", "Name a file in it.")
     if not path.parent.is_dir():
         raise file_error(path, "cannot be written: its folder does not exist", f"Make {shown(str(path.parent))} first.")
-    _sweep(path.parent)
+    sweep(path.parent)
     with disk_errors(path):
         free = shutil.disk_usage(path.parent).free
     if free < size:
         what = f"needs {_megabytes(size)} and {_megabytes(free)} are free in {shown(str(path.parent))}"
         raise file_error(path, what, "Make room or write elsewhere; nothing was written.")
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what killed writers of this machine left; the files of other machines on a shared drive are theirs."""
-    with suppress(OSError):
-        for entry in folder.iterdir():
-            match = _TEMP.fullmatch(entry.name)
-            if match and match[1] == _HOST and not _is_alive(int(match[2])):
-                with suppress(OSError):  # on Windows: its writer lives and holds it open
-                    entry.unlink()
-
-
-def _is_alive(pid: int) -> bool:
-    if os.name == "nt":  # signal 0 would end the process there; an open file cannot be unlinked anyway
-        return False
-    try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        return True  # another user's
-    return True
 
 
 def sync_folder(folder: Path) -> None:

@@ -80,6 +80,15 @@ class StageNode(FoundryNode):
         return [] if model is not None else ["model"]
 
 
+class FormatNode(StageNode):
+    """A finishing node with a ``format``: one that this ComfyUI cannot load is told when the prompt is queued."""
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any], format: str | None = None) -> bool | str:
+        """Wires as everywhere, and the format."""
+        return check_format(format) or super().VALIDATE_INPUTS(input_types)
+
+
 def stage_input(socket: str, tooltip: str) -> tuple[str, dict[str, Any]]:
     """The declaration of a ``model`` input."""
     return socket, {"lazy": True, "tooltip": tooltip}

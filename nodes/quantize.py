@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ..engine.finish import FP8_MATMUL, FULL_PRECISION, Finish
@@ -10,13 +9,13 @@ from ..engine.formats import FORMATS
 from ..engine.memory import AUTO as AUTO_MEMORY
 from ..engine.quantize import AUTO, parse_keep
 from . import host
-from .common import HIDDEN, StageNode, check_format, stage_input
+from .common import HIDDEN, FormatNode, stage_input
 from .making import KEEP, MAX_ERROR, MEMORY, MEMORY_MODE, Settings, baked_model, made_reply, ready, recipe_hash
 from .sockets import ANY, QUANTIZED_MODEL
 from .sources import plan_of
 
 
-class FoundryQuantizeFP8(StageNode):
+class FoundryQuantizeFP8(FormatNode):
     """One pass: read each weight once, add all LoRAs in fp32, quantize, build the MODEL."""
 
     DESCRIPTION = "Bakes the plan and quantizes it last, so that every LoRA keeps its full effect at half the memory."
@@ -45,11 +44,6 @@ class FoundryQuantizeFP8(StageNode):
         "optional": {"max_error": MAX_ERROR, "memory": MEMORY_MODE, "keep": KEEP},
         "hidden": HIDDEN,
     }
-
-    @classmethod
-    def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any], format: str | None = None) -> bool | str:
-        """Wires as everywhere; and a format that this ComfyUI cannot load is told when the prompt is queued."""
-        return check_format(format) or super().VALIDATE_INPUTS(input_types)
 
     def run(
         self,

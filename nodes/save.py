@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +12,7 @@ from ..engine.memory import AUTO as AUTO_MEMORY
 from ..engine.quantize import AUTO, parse_keep
 from ..loaders.baking import How, Wanted, bake_files
 from . import host
-from .common import HIDDEN, StageNode, check_format, stage_input
+from .common import HIDDEN, FormatNode, stage_input
 from .making import MAX_ERROR, MEMORY_MODE, finished, ready
 from .sockets import ANY
 from .sources import plan_of
@@ -21,7 +20,7 @@ from .sources import plan_of
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-class FoundrySaveModel(StageNode):
+class FoundrySaveModel(FormatNode):
     """Bakes straight to disk, in a format UNETLoader reads."""
 
     DESCRIPTION = "Bakes the plan into a .safetensors file below output/, with the recipe in its header."
@@ -65,11 +64,6 @@ class FoundrySaveModel(StageNode):
         },
         "hidden": HIDDEN,
     }
-
-    @classmethod
-    def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any], format: str | None = None) -> bool | str:
-        """Wires as everywhere; and a format that this ComfyUI cannot load is told when the prompt is queued."""
-        return check_format(format) or super().VALIDATE_INPUTS(input_types)
 
     def run(
         self,

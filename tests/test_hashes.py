@@ -296,7 +296,8 @@ def test_sweep_takes_what_is_nobodys(tmp_path):
     forgotten = settle(left_over(tmp_path, "elsewhere", 1), temps.FORGOTTEN + 60)
     elsewhere = left_over(tmp_path, "elsewhere", 2)
     parent = left_over(tmp_path, temps._HOST, os.getppid())
-    writers = left_over(tmp_path, temps._HOST, os.getpid(), "ab12")
+    writers = temps.hidden(tmp_path)  # as the writer takes its names
+    writers.touch()
     foreign = left_over(tmp_path, "a b", 1)
     with temps.temporary(tmp_path) as mine:
         mine.mkdir()

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.tensors import TensorInfo
-from lora_foundry.loaders import writer
+from lora_foundry.loaders import temps, writer
 from lora_foundry.loaders.checkpoints import FileSource
 from lora_foundry.loaders.header import DTYPES, read_header
 from lora_foundry.loaders.writer import layout, write_safetensors
@@ -318,7 +318,7 @@ def test_kill_in_the_middle_leaves_the_old_file_and_a_leftover_that_the_next_sav
 
 
 def test_leftovers_of_other_machines_and_other_files_stay(target):
-    mine = target.with_name(f".lora_foundry-{writer._HOST}-999999999999999-ab12.tmp")
+    mine = target.with_name(f".lora_foundry-{temps._HOST}-999999999999999-ab12.tmp")
     others = [target.with_name(name) for name in (".lora_foundry-elsewhere-1-ab12.tmp", "x.tmp", ".lora_foundry-x.tmp")]
     for path in (mine, *others):
         path.touch()
@@ -329,10 +329,13 @@ def test_leftovers_of_other_machines_and_other_files_stay(target):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no POSIX")
 def test_windows_neither_syncs_folders_nor_signals_processes(target, monkeypatch):
+    young = target.with_name(f".lora_foundry-{temps._HOST}-1-ab12.tmp")
+    young.touch()
     monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("signal 0 ends a process on Windows"))
     monkeypatch.setattr(writer.os, "name", "nt")
     try:
-        assert not writer._is_alive(1)
+        temps.sweep(target.parent)
+        assert young.exists()
         writer.sync_folder(target / "not a folder")
     finally:
         monkeypatch.undo()
