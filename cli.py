@@ -164,7 +164,7 @@ def _inspect(options: argparse.Namespace) -> int:
     if options.file is None:
         raise FoundryError("usage", "Nothing to inspect.", fix="usage: lora-foundry inspect FILE, or --dialects")
     facts = describe(options.file)
-    findings = [Finding(**finding) for finding in facts["findings"]]
+    findings = [Finding.from_json(finding) for finding in facts["findings"]]
     if options.json:
         print_json(facts)
     else:

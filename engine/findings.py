@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 SEVERITIES = ("error", "warning", "question", "note")  # worst first
 EVIDENCE = ("declared", "derived", "guessed", "unknown")
@@ -11,7 +12,11 @@ EVIDENCE = ("declared", "derived", "guessed", "unknown")
 
 @dataclass(frozen=True)
 class Finding:
-    """One verdict of the validator (DESIGN codes ``LF1xx`` order and base, ``LF2xx`` quantization, ``LF3xx`` files)."""
+    """One verdict (``LF1xx`` order and base, ``LF2xx`` quantization, ``LF3xx`` files, ``LF4xx`` strengths, conflicts).
+
+    ``subject`` is the file it is about, ``node`` the graph node. ``text`` names the entry of ``texts.TEXTS`` whose
+    blanks ``values`` fill, for translations; both are empty where a sentence was written on the spot.
+    """
 
     code: str
     severity: str
@@ -20,14 +25,22 @@ class Finding:
     fix: str = ""
     evidence: str = "derived"
     subject: str = ""
+    node: str = ""
+    text: str = ""
+    values: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.severity not in SEVERITIES or self.evidence not in EVIDENCE:
             raise ValueError(f"unknown severity or evidence in {self!r}")
 
-    def to_json(self) -> dict[str, str]:
-        """The finding as plain strings, the same for node, command line, HTTP and browser."""
-        return asdict(self)
+    def to_json(self) -> dict[str, Any]:
+        """The finding as plain data, the same for node, command line, HTTP and browser."""
+        return {**asdict(self), "values": dict(self.values)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Finding:
+        """What ``to_json`` made."""
+        return cls(**{**data, "values": tuple(data.get("values", {}).items())})
 
     def sentence(self) -> str:
         """One line a person reads: ``LF302 warning: seen. why fix``."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .findings import Finding
+from .lineage import NOTHING_KNOWN, Contained, Lineage
 from .tensors import TensorSource
 
 FUSE, STACK = "fuse", "stack"
@@ -97,7 +98,8 @@ class Layer:
     """One LoRA at one strength in one stage. ``factors`` reads the LoRA's tensors by their names in the file.
 
     ``path`` is the file as a document names it; it is for reports and no part of the recipe. ``blocks`` are the block
-    weights of the row in one spelling, empty where there are none; the patches carry them as factors.
+    weights of the row in one spelling, empty where there are none; the patches carry them as factors. ``lineage`` is
+    what is known of its training; it decides findings, never a number.
     """
 
     stage: str
@@ -111,6 +113,7 @@ class Layer:
     factors: TensorSource | None = field(default=None, compare=False, repr=False)
     path: str = ""
     blocks: str = ""
+    lineage: Lineage = field(default=NOTHING_KNOWN, compare=False, repr=False)
 
     def alphas_beside(self) -> str:
         """A hash over the alphas no tensor of the file states, empty without: a file beside it may, and may change."""
@@ -133,6 +136,7 @@ class Base:
     quantized: str | None = None  # how it is stored when it is not plain floating point: "float8_e4m3fn", "scaled fp8"
     applied: tuple[str, ...] = ()  # LoRAs already inside, as far as the model itself tells
     dequantized: bool = False  # ``source`` gives a quantized base as plain weights, because the user asked for it
+    contains: tuple[Contained, ...] = field(default=(), compare=False, repr=False)  # base LoRAs known to be inside
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ TYPICAL_LOSS = (
     ("per row with convrot", "about 0.9%"),
     ("per row", "0.9% to 1.4%"),
 )
-POLICIES = ("match training", "allow accelerators")  # decides LF102 and LF103, once lineage is known
 
 
 def wrong_order(plan: Plan) -> Iterator[Finding]:

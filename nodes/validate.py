@@ -6,7 +6,8 @@ from typing import Any
 
 from ..engine.findings import stops
 from ..engine.report import plan_sentences
-from ..engine.rules import POLICIES, check, raise_first
+from ..engine.rules import check, raise_first
+from ..engine.stacks import POLICIES
 from ..loaders.verify import verify
 from .common import HIDDEN, StageNode, report_plan, stage_input
 from .sockets import ANY, STACKED

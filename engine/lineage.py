@@ -1,0 +1,165 @@
+"""What a LoRA was trained with and is to be used with, who says so, and how well that is known.
+
+Every source makes a claim of its own. The best known one counts; claims that contradict it on the same level are shown,
+never resolved. Nothing here reads a file: ``loaders/provenance.py`` collects the claims.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from .findings import EVIDENCE
+
+DECLARED, DERIVED, GUESSED, UNKNOWN = EVIDENCE  # best known first
+STYLE, SUBJECT, QUALITY, SUBTLE = "style", "subject", "quality", "subtle"
+ACCELERATOR, TRAINING_ADAPTER, REPAIR, CONTROL = "accelerator", "training adapter", "repair", "control"
+ROLES = (STYLE, SUBJECT, QUALITY, SUBTLE, ACCELERATOR, TRAINING_ADAPTER, REPAIR, CONTROL, UNKNOWN)
+# How an id begins: of the whole file, of the bytes after its header, of an entry in the registry of accelerators.
+FILE_ID, TENSORS_ID, KNOWN_ID = "sha256:", "tensors:", "known:"
+SAME, DIFFERENT, UNDECIDED = "same", "different", "undecided"
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """A base LoRA that something was trained with, or is to be used with.
+
+    ``ids`` are what it can be recognised by (``sha256:``, ``tensors:`` and ``known:`` prefixes; none where a source
+    only gave a name). ``coverage`` is (modules that were fused, modules it has) where the trainer told.
+    """
+
+    name: str
+    ids: tuple[str, ...] = ()
+    strength: float | None = None
+    dtype: str = ""
+    coverage: tuple[int, int] | None = None
+
+    def compare(self, other: Ingredient) -> str:
+        """``same``, ``different`` or ``undecided`` (only names to go by, and they differ).
+
+        One id in common decides; else two ids of the same kind that differ do; else equal file names do.
+        """
+        if set(self.ids) & set(other.ids):
+            return SAME
+        if plain_name(self.name) == plain_name(other.name):
+            return SAME
+        kinds = {id.partition(":")[0] for id in self.ids} & {id.partition(":")[0] for id in other.ids}
+        return DIFFERENT if kinds else UNDECIDED
+
+
+def plain_name(name: str) -> str:
+    """A file name for comparing: without folders, ending, case and separators."""
+    stem = re.sub(r"\.(safetensors|sft|ckpt|pt|bin)$", "", re.split(r"[\\/]", name.strip())[-1], flags=re.IGNORECASE)
+    return re.sub(r"[\s_.-]+", "-", stem).lower()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Where a claim comes from: ``level`` is one of ``EVIDENCE``, ``source`` names a file or a person's choice.
+
+    ``quote`` is the very text or number it rests on, ``time`` when it was recorded (ISO 8601, UTC), if it was.
+    """
+
+    level: str
+    source: str
+    quote: str = ""
+    time: str = ""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One source's word. ``trained_with`` and ``use_with``: None where it says nothing, () for the untouched base.
+
+    ``ask`` marks a source that cannot tell whether what the LoRA was trained with is to be kept in use or dropped
+    (kohya's ``--base_weights``, DiffSynth's ``--preset_lora_path``); it must not be assumed.
+    """
+
+    evidence: Evidence
+    trained_with: tuple[Ingredient, ...] | None = None
+    use_with: tuple[Ingredient, ...] | None = None
+    role: str = UNKNOWN
+    strength: tuple[float, float] | None = None  # recommended by its maker: (least, most)
+    ask: bool = False
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """A known few-step LoRA and what its publisher says: strength, steps and CFG as (least, most), None: not said.
+
+    ``level`` tells how it was recognised: ``derived`` by hash, ``guessed`` by name, metadata or structure.
+    """
+
+    id: str
+    name: str
+    level: str
+    why: str
+    strength: tuple[float, float] | None = None
+    steps: tuple[int, int] | None = None
+    cfg: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Contained:
+    """A LoRA that is inside a base already; ``level`` and ``source`` tell how that is known."""
+
+    ingredient: Ingredient
+    level: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """All claims about one file, in the order they were found. ``ids`` are its own."""
+
+    ids: tuple[str, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    accelerator: Accelerator | None = None
+
+    @cached_property
+    def trained(self) -> Claim | None:
+        """The best known claim about what it was trained with; None when nobody says."""
+        return self._best("trained_with")
+
+    @cached_property
+    def used(self) -> Claim | None:
+        """The best known claim about what it is to be used with; None when nobody says."""
+        return self._best("use_with")
+
+    @cached_property
+    def role(self) -> tuple[str, str]:
+        """(role, evidence level) of the best known claim about its role, or of its being a known accelerator."""
+        told = [(claim.role, claim.evidence.level) for claim in self.claims if claim.role != UNKNOWN]
+        if self.accelerator:
+            told.append((ACCELERATOR, self.accelerator.level))
+        return min(told, key=lambda each: EVIDENCE.index(each[1]), default=(UNKNOWN, UNKNOWN))
+
+    def conflicts(self) -> Iterator[tuple[Claim, Claim]]:
+        """Pairs of the best claim and another of the same level that says it was trained with something else."""
+        best = self.trained
+        for claim in self.claims:
+            if best is None or claim.trained_with is None or claim.evidence.level != best.evidence.level:
+                continue
+            if not same_ingredients(best.trained_with or (), claim.trained_with):
+                yield best, claim
+
+    def _best(self, field: str) -> Claim | None:
+        saying = [claim for claim in self.claims if getattr(claim, field) is not None]
+        return min(saying, key=lambda claim: EVIDENCE.index(claim.evidence.level), default=None)
+
+
+NOTHING_KNOWN = Lineage()
+
+
+def same_ingredients(first: tuple[Ingredient, ...], second: tuple[Ingredient, ...]) -> bool:
+    """Whether two lists name the same LoRAs, in any order; a pair that cannot be decided counts as the same."""
+    if len(first) != len(second):
+        return False
+    left = list(second)
+    for ingredient in first:
+        match = next((other for other in left if ingredient.compare(other) != DIFFERENT), None)
+        if match is None:
+            return False
+        left.remove(match)
+    return True

@@ -1,0 +1,41 @@
+"""A workflow as plain data: nodes with their values and links, whichever form it was saved in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+ON, MUTED, BYPASSED = "on", "muted", "bypassed"
+
+
+@dataclass(frozen=True)
+class GraphNode:
+    """One node. ``values`` are its set inputs by name, ``links`` its wired ones: input name -> (node id, output).
+
+    ``id`` is "12", or "3:12" for node 12 inside the subgraph node 3. ``kind`` is the class name. ``inputs`` and
+    ``outputs`` are socket types where the form tells them (UI form), in order.
+    """
+
+    id: str
+    kind: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+    links: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    mode: str = ON
+    title: str = ""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes by id. Links go to nodes that are there; reroutes, subgraphs and virtual nodes are resolved already."""
+
+    nodes: Mapping[str, GraphNode]
+
+    def above(self, node_id: str) -> Iterator[tuple[str, GraphNode]]:
+        """(input name, node) of every wired input of a node that is there."""
+        node = self.nodes.get(node_id)
+        for name, (source, _) in node.links.items() if node else ():
+            if source in self.nodes:
+                yield name, self.nodes[source]
