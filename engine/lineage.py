@@ -7,9 +7,10 @@ never resolved. Nothing here reads a file: ``loaders/provenance.py`` collects th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 from .findings import EVIDENCE
 
@@ -47,6 +48,22 @@ class Ingredient:
             return SAME
         kinds = {id.partition(":")[0] for id in self.ids} & {id.partition(":")[0] for id in other.ids}
         return DIFFERENT if kinds else UNDECIDED
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data; ``from_json`` reads it back."""
+        return {**asdict(self), "ids": list(self.ids), "coverage": list(self.coverage) if self.coverage else None}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Ingredient:
+        """What ``to_json`` made. Raises KeyError, TypeError or ValueError for anything else."""
+        matched = data.get("coverage")
+        return cls(
+            str(data["name"]),
+            tuple(map(str, data.get("ids") or ())),
+            None if data.get("strength") is None else float(data["strength"]),
+            str(data.get("dtype") or ""),
+            None if matched is None else (int(matched[0]), int(matched[1])),
+        )
 
 
 def plain_name(name: str) -> str:
