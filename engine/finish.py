@@ -11,8 +11,10 @@ import torch
 
 from .errors import FoundryError
 from .formats import FORMATS, Format
+from .lineage import LINEAGE_KEY, SCHEMA
 from .plan import Plan
 from .quantize import AUTO, is_quantizable
+from .stacks import ingredients_json
 from .tensors import TensorInfo
 
 FULL_PRECISION, FP8_MATMUL = "full precision", "fp8"
@@ -138,6 +140,8 @@ def quantization_metadata(plan: Plan, finish: Finish) -> dict[str, str]:
 
 
 def file_metadata(plan: Plan, finish: Finish, recipe: Mapping[str, Any], sha256: str) -> dict[str, str]:
-    """``__metadata__`` of a result: what the host needs, and the recipe it was made by."""
-    record = {"recipe": dict(recipe), "recipe_sha256": sha256}
-    return {"format": "pt", **quantization_metadata(plan, finish), "lora_foundry": json.dumps(record)}
+    """``__metadata__`` of a result: what the host needs, the recipe it was made by, and which LoRAs are inside."""
+    made = {"recipe": dict(recipe), "recipe_sha256": sha256}
+    inside = {"schema": SCHEMA, "contains": ingredients_json(plan)}
+    records = {"lora_foundry": json.dumps(made), LINEAGE_KEY: json.dumps(inside)}
+    return {"format": "pt", **quantization_metadata(plan, finish), **records}

@@ -15,6 +15,8 @@ from typing import Any
 from .findings import EVIDENCE
 
 DECLARED, DERIVED, GUESSED, UNKNOWN = EVIDENCE  # best known first
+SCHEMA = 1  # of records in files and in the store; raised when what they hold changes its meaning
+LINEAGE_KEY = "lora_foundry.lineage"  # of a record in ``__metadata__``
 STYLE, SUBJECT, QUALITY, SUBTLE = "style", "subject", "quality", "subtle"
 ACCELERATOR, TRAINING_ADAPTER, REPAIR, CONTROL = "accelerator", "training adapter", "repair", "control"
 ROLES = (STYLE, SUBJECT, QUALITY, SUBTLE, ACCELERATOR, TRAINING_ADAPTER, REPAIR, CONTROL, UNKNOWN)

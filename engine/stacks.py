@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from .adapters import needs_weight
 from .lineage import NOTHING_KNOWN, Contained, Ingredient, Lineage
@@ -104,3 +105,10 @@ def stack_of(plan: Plan, sampling: tuple[Sampling, ...] = ()) -> Stack:
     return Stack(
         base.name, base.family, base.quantized, base.dequantized, base.contains, items, plan.vanilla, sampling=sampling
     )
+
+
+def ingredients_json(plan: Plan) -> list[dict[str, Any]]:
+    """What is inside the result of a plan, for records: each LoRA with its stage, what the base held already first."""
+    inside = [(FUSE, contained.ingredient) for contained in plan.base.contains]
+    inside += [(item.stage, item.ingredient) for item in stack_of(plan).items if item.strength]
+    return [{"stage": stage, **ingredient.to_json()} for stage, ingredient in inside]

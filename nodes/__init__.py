@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..loaders.home import set_home
-from . import host
+from . import folders
 from .apply import FoundryApply
 from .fuse import FoundryFuseBaseLoRA
 from .load import FoundryLoadBase, FoundryLoadCheckpoint
@@ -13,7 +13,7 @@ from .save import FoundrySaveModel
 from .stack import FoundryStackLoRAs
 from .validate import FoundryStackValidator
 
-set_home(host.user_folder())
+set_home(folders.user_folder())
 
 NODE_CLASS_MAPPINGS = {
     "FoundryLoadBase": FoundryLoadBase,

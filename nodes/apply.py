@@ -95,7 +95,8 @@ def patched_model(plan: Plan, finish: Finish, sha256: str, step: Callable[[int, 
         for patches in host_patches(source, name, pairs):
             host.add_patches(model, patches)
     step(1, 1)
-    model.set_attachments(host.LEDGER, ledger_of(plan, finish, sha256))
+    record = {**ledger_of(plan, finish, sha256), "patches": str(model.patches_uuid)}  # changes with every further patch
+    model.set_attachments(host.LEDGER, record)
     return model, BakeReport(tensors=len(source.tensors), touched=len(work), gains=[None] * len(plan.layers))
 
 

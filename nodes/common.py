@@ -12,7 +12,7 @@ from ..engine.plan import Plan
 from ..engine.report import plan_json, plan_sentences
 from ..engine.rules import raise_first
 from ..loaders.graphs import check_order
-from . import host
+from . import folders, host
 from .sockets import check_links
 
 CATEGORY = "LoRA Foundry"
@@ -42,7 +42,7 @@ def check_file(name: Any, *kinds: str) -> str | None:
     if name is None:
         return None
     try:
-        host.find_file(name, *kinds)
+        folders.find_file(name, *kinds)
     except FoundryError as error:
         return str(error)
     return None
@@ -61,7 +61,7 @@ def check_format(name: str | None) -> str | None:
 def file_state(name: str, *kinds: str) -> str:
     """What changes when a file is replaced, for IS_CHANGED: path, size and modification time."""
     try:
-        paths = host.files_of(name, *kinds)
+        paths = folders.files_of(name, *kinds)
     except FoundryError:
         return "missing"
     states = [(path, path.stat()) for path in paths]

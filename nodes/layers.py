@@ -13,14 +13,14 @@ from ..loaders.lora import LoRAFile, open_lora
 from ..loaders.matching import add_layer
 from ..loaders.planner import make_layer
 from ..loaders.text_encoders import text_encoder_state
-from . import host
+from . import folders, host
 from .rows import StackRow
 from .sources import HostMatcher
 
 
 def open_row(row: StackRow) -> LoRAFile:
     """The LoRA file of a stack row."""
-    return open_lora(host.find_file(row[0], "loras"), row[0])
+    return open_lora(folders.find_file(row[0], "loras"), row[0])
 
 
 def add_row(plan: Plan, lora: LoRAFile, row: StackRow, stage: str, rounding: str = ONCE) -> Plan:

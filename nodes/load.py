@@ -7,7 +7,7 @@ from typing import Any
 
 from ..engine.plan import Plan
 from ..loaders.dequantize import ON_QUANTIZED_BASE, REFUSE
-from . import host
+from . import folders, host
 from .common import FoundryNode, check_file, file_state
 from .sockets import BASE, check_links
 from .sources import open_base
@@ -37,21 +37,21 @@ class FoundryLoadBase(FoundryNode):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         """ComfyUI's V1 declaration of inputs."""
-        names = [*host.model_files(*host.BASE_KINDS), *host.sharded_folders()]
+        names = [*folders.model_files(*folders.BASE_KINDS), *folders.sharded_folders()]
         tooltip = "bf16, fp16 or fp32; a quantized file is refused, or dequantized if you say so."
         return {"required": {"base_name": (names, {"tooltip": tooltip})}, "optional": POLICY}
 
     @classmethod
     def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any], base_name: Any = None) -> bool | str:
         """Wires, and that the file exists."""
-        folders = host.sharded_folders()
-        problem = None if base_name in folders else check_file(base_name, *host.BASE_KINDS)
+        sharded = base_name in folders.sharded_folders()
+        problem = None if sharded else check_file(base_name, *folders.BASE_KINDS)
         return problem or check_links(cls.INPUT_TYPES(), input_types)
 
     @classmethod
     def IS_CHANGED(cls, base_name: str, **_: Any) -> str:
         """Runs again when the file, or the index of a sharded folder, was replaced."""
-        return file_state(base_name, *host.BASE_KINDS)
+        return file_state(base_name, *folders.BASE_KINDS)
 
     def run(self, base_name: str, on_quantized_base: str = REFUSE) -> tuple[Plan]:
         """The plan with nothing on it."""
@@ -70,7 +70,7 @@ class FoundryLoadCheckpoint(FoundryNode):
         """ComfyUI's V1 declaration of inputs."""
         return {
             "required": {
-                "ckpt_name": (host.model_files("checkpoints"), {"tooltip": "A file with UNet, CLIP and VAE."})
+                "ckpt_name": (folders.model_files("checkpoints"), {"tooltip": "A file with UNet, CLIP and VAE."})
             },
             "optional": POLICY,
         }
@@ -88,5 +88,5 @@ class FoundryLoadCheckpoint(FoundryNode):
     def run(self, ckpt_name: str, on_quantized_base: str = REFUSE) -> tuple[Plan, Any, Any]:
         """(plan with nothing on it, CLIP, VAE)."""
         plan = open_base(ckpt_name, "checkpoints", on_quantized_base=on_quantized_base)
-        clip, vae = host.load_clip_and_vae(host.find_file(ckpt_name, "checkpoints"))
+        clip, vae = host.load_clip_and_vae(folders.find_file(ckpt_name, "checkpoints"))
         return plan, clip, vae

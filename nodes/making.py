@@ -19,12 +19,13 @@ from ..engine.plan import FUSE, STACK, Plan, recipe_sha256
 from ..engine.report import bake_json, bake_sentence, budget_sentence, plan_sentences
 from ..engine.reuse import tensor_keys
 from ..engine.rules import check, raise_first
+from ..engine.stacks import ingredients_json
 from ..loaders.baking import MADE, Baked, How, Wanted, bake_files
 from ..loaders.cache import BakeCache, Entry
 from ..loaders.checkpoints import fingerprint
 from ..loaders.sharding import parse_size
 from ..loaders.verify import verify
-from . import again, host
+from . import again, folders, host
 from .common import reply
 
 MEMORY, FILE = "memory", "file"
@@ -139,7 +140,7 @@ def bake_cache() -> BakeCache:
     """Finished models on disk: in LORA_FOUNDRY_CACHE, or ComfyUI's user folder; LORA_FOUNDRY_CACHE_SIZE bounds them."""
     folder = os.environ.get("LORA_FOUNDRY_CACHE")
     size = parse_size(os.environ.get("LORA_FOUNDRY_CACHE_SIZE", CACHE_SIZE))
-    return BakeCache(Path(folder) if folder else host.user_folder() / "bakes", size)
+    return BakeCache(Path(folder) if folder else folders.user_folder() / "bakes", size)
 
 
 def _dtype(plan: Plan) -> torch.dtype:
@@ -154,6 +155,7 @@ def ledger_of(plan: Plan, finish: Finish, sha256: str) -> dict[str, Any]:
         "base": plan.base.name,
         FUSE: fused,
         STACK: [*plan.base.applied, *stacked],
+        "ingredients": ingredients_json(plan),
         "format": finish.format,
         "recipe_sha256": sha256,
     }

@@ -8,7 +8,7 @@ from typing import Any
 from ..engine.errors import FoundryError
 from ..loaders.documents import parse_rows
 from ..loaders.graphs import NO_LORA
-from . import host
+from . import folders
 from .common import FoundryNode, check_file, file_state
 from .sockets import LORA_STACK, check_links
 
@@ -56,7 +56,7 @@ def read_row(row: Any, number: int) -> StackRow | None:
 
 def lora_choices() -> list[str]:
     """The LoRA files ComfyUI knows."""
-    return host.model_files("loras")
+    return folders.model_files("loras")
 
 
 class FoundryLoRA(FoundryNode):

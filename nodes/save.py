@@ -11,7 +11,7 @@ from ..engine.formats import FORMATS
 from ..engine.memory import AUTO as AUTO_MEMORY
 from ..engine.quantize import AUTO, parse_keep
 from ..loaders.baking import How, Wanted, bake_files
-from . import host
+from . import folders, host
 from .common import HIDDEN, FormatNode, stage_input
 from .making import MAX_ERROR, MEMORY_MODE, finished, ready
 from .sockets import ANY
@@ -94,7 +94,7 @@ class FoundrySaveModel(FormatNode):
         )
         shard = round(max_shard_gb * 1e9) or None
         how = How(host.compute_device(), memory, max_shard=shard, records=False)
-        path = host.output_file(filename_prefix)
+        path = folders.output_file(filename_prefix)
         (baked,) = bake_files([Wanted(plan, finish, path)], how, host.progress())
         first, files = str(baked.files[0]), [str(file) for file in baked.files]
         return finished(plan, findings, baked.report, baked.sha256, (first,), cost=baked.cost, out=first, files=files)

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from ..engine.plan import Base, Plan, Target
+from ..engine.lineage import DERIVED, Contained, Ingredient
+from ..engine.plan import FUSE, STACK, Base, Plan, Target
 from ..engine.rules import already_quantized, raise_first
 from ..engine.tensors import Reader, TensorInfo
 from ..loaders.checkpoints import Checkpoint, open_checkpoint
@@ -19,7 +20,9 @@ from ..loaders.dequantize import REFUSE, Dequantized, opened
 from ..loaders.families import detect_base
 from ..loaders.names import BIAS, BaseNames, beside, host_spellings
 from ..loaders.reading import Renamed
-from . import host
+from . import folders, host
+
+LEDGER_SOURCE = "LoRA Foundry's record on the MODEL"
 
 
 class BaseFile:
@@ -91,7 +94,7 @@ class HostMatcher:
 
 def open_base(name: str, *kinds: str, on_quantized_base: str = REFUSE) -> Plan:
     """A plan on a file of ComfyUI's model folders (of these kinds only); just its headers, and scales, are read."""
-    path, kind = host.find_base(name, *kinds)
+    path, kind = folders.find_base(name, *kinds)
     checkpoint = opened(open_checkpoint(path), on_quantized_base)
     dequantized = isinstance(checkpoint, Dequantized)
     base = Base(name, None, checkpoint, checkpoint.quantized, dequantized=dequantized)
@@ -111,7 +114,8 @@ def plan_of(value: Any) -> Plan:
     quantized = host.quantized_as(value)
     raise_first(already_quantized(Plan(Base(name, None, _Nothing(), quantized))))
     source = host.ModelWeights(value)
-    return Plan(Base(name, detect_base(source.tensors), source, None, applied_to(value, source)))
+    contains = fused_in(value)
+    return Plan(Base(name, detect_base(source.tensors), source, None, applied_to(value, source), contains=contains))
 
 
 class _Nothing:
@@ -125,8 +129,15 @@ class _Nothing:
 
 
 def applied_to(model: Any, weights: host.ModelWeights) -> tuple[str, ...]:
-    """LoRAs a MODEL already carries: by our own record, and by the patches any node left on it."""
-    stacked = tuple(host.ledger(model).get("stack", ()))
-    if weights.patched and not stacked:
-        return (f"A LoRA or merge (patches on {weights.patched} weights)",)
+    """LoRAs on top of the base in a MODEL: by our own record, and by the patches that another node left on it."""
+    record = host.ledger(model)
+    stacked = tuple(record.get(STACK, ()))
+    if weights.patched and record.get("patches") != str(model.patches_uuid):
+        return (*stacked, f"A LoRA or merge (patches on {weights.patched} weights)")
     return stacked
+
+
+def fused_in(model: Any) -> tuple[Contained, ...]:
+    """Base LoRAs inside a MODEL that this pack made, by the record on it."""
+    fused = [each for each in host.ledger(model).get("ingredients", ()) if each.get("stage") == FUSE]
+    return tuple(Contained(Ingredient.from_json(each), DERIVED, LEDGER_SOURCE) for each in fused)

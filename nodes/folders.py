@@ -1,0 +1,78 @@
+"""ComfyUI's folders: where model files are, by name, and where this pack may write. Only this file asks for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import folder_paths
+
+from ..engine.errors import FoundryError
+
+BASE_KINDS = ("diffusion_models", "checkpoints")
+
+
+def model_files(*kinds: str) -> list[str]:
+    """Names a user may choose in these model folders, each once."""
+    return list(dict.fromkeys(name for kind in kinds for name in folder_paths.get_filename_list(kind)))
+
+
+def find_file(name: str, *kinds: str) -> Path:
+    """The file of that name inside ComfyUI's folders of these kinds; either slash is understood."""
+    return locate(name, *kinds)[0]
+
+
+def locate(name: str, *kinds: str) -> tuple[Path, str]:
+    """(path, kind of folder) of the file; FoundryError ``file`` for a missing one, and for a name that is no text."""
+    for spelling in dict.fromkeys((name, name.replace("\\", "/"))) if isinstance(name, str) else ():
+        for kind in kinds:
+            path = folder_paths.get_full_path(kind, spelling)
+            if path is not None:
+                return Path(path), kind
+    raise FoundryError(
+        "file",
+        f"{name!r} is not in the folder{'s' * (len(kinds) > 1)} {', '.join(kinds)}.",
+        "Nothing was computed.",
+        "Put the file there, or choose one that is there.",
+    )
+
+
+def sharded_folders() -> list[str]:
+    """Folders below diffusion_models that hold a sharded model, as names relative to it."""
+    found: list[str] = []
+    for root in map(Path, folder_paths.get_folder_paths("diffusion_models")):
+        found += [
+            index.parent.relative_to(root).as_posix() for index in sorted(root.glob("*/*.safetensors.index.json"))
+        ]
+    return list(dict.fromkeys(found))
+
+
+def find_base(name: str, *kinds: str) -> tuple[Path, str]:
+    """(path, kind) of a base: a file of diffusion_models or checkpoints, or a sharded folder of diffusion_models."""
+    if not kinds and name in sharded_folders():
+        for root in map(Path, folder_paths.get_folder_paths("diffusion_models")):
+            if (root / name).is_dir():
+                return root / name, "diffusion_models"
+    return locate(name, *(kinds or BASE_KINDS))
+
+
+def files_of(name: str, *kinds: str) -> list[Path]:
+    """The file of that name, or every shard of a sharded folder."""
+    path = find_base(name)[0] if kinds == BASE_KINDS else find_file(name, *kinds)
+    return sorted(path.glob("*.safetensors*")) if path.is_dir() else [path]
+
+
+def output_file(prefix: str) -> Path:
+    """A new numbered .safetensors path below ComfyUI's output folder."""
+    folder, stem, counter, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
+    return Path(folder) / f"{stem}_{counter:05}_.safetensors"
+
+
+def user_folder() -> Path:
+    """This pack's folder in ComfyUI's user folder; it need not exist."""
+    return Path(folder_paths.get_user_directory()) / "lora_foundry"
+
+
+def embedding_folders() -> list[str]:
+    """Where textual inversions lie, for ComfyUI's own loaders."""
+    folders: list[str] = folder_paths.get_folder_paths("embeddings")
+    return folders

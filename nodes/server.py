@@ -1,0 +1,87 @@
+"""ComfyUI's web server: the only file that knows it, and how a plain function becomes one of its routes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..engine.errors import FoundryError
+
+MOST_BYTES = 32 << 20  # of a request body
+JSON = "application/json"
+Answer = Callable[[Mapping[str, str], Any], Any]  # (query, parsed body; None for GET) -> what becomes JSON
+
+
+def serve(method: str, path: str, answer: Answer) -> bool:
+    """Answer a path with a function of (query, body); False where there is no server (in a script, in a test).
+
+    The function runs in a thread of its own, so the server goes on meanwhile. A FoundryError becomes HTTP 400 (413 for
+    a body that is too large) with ``{"error": {"code", "what", "why", "fix"}}``.
+    """
+    instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    if instance is None:
+        return False
+    from aiohttp import web  # comes with ComfyUI's server
+
+    async def handle(request: Any) -> Any:
+        try:
+            body = await read_body(request) if method == "POST" else None
+            in_thread = asyncio.get_running_loop().run_in_executor
+            text, status = await in_thread(None, answer_text, answer, dict(request.query), body), 200
+        except FoundryError as error:
+            text, status = error_text(error), 413 if error.code == "size" else 400
+        return web.Response(text=text, status=status, content_type=JSON)
+
+    instance.routes.route(method, path)(handle)
+    return True
+
+
+async def read_body(request: Any) -> bytes:
+    """The body of a request, in memory only as far as the limit. FoundryError ``body`` for other content than JSON.
+
+    A page of another site may post a form here without being asked for leave, but no ``application/json``.
+    """
+    if request.content_type != JSON:
+        raise FoundryError("body", f"The body came as {request.content_type}.", fix=f"Send {JSON}.")
+    if (request.content_length or 0) > MOST_BYTES:
+        raise too_large()
+    body = bytearray()
+    async for chunk in request.content.iter_chunked(1 << 16):
+        body += chunk
+        if len(body) > MOST_BYTES:
+            raise too_large()
+    return bytes(body)
+
+
+def too_large() -> FoundryError:
+    """FoundryError ``size``."""
+    return FoundryError("size", f"The body is larger than {MOST_BYTES >> 20} MiB.", "No workflow is that large.")
+
+
+def answer_text(answer: Answer, query: Mapping[str, str], body: bytes | None) -> str:
+    """The JSON text of an answer. FoundryError ``body`` for a body that is no JSON object, or holds odd numbers."""
+    data = answer(query, None if body is None else parse_body(body))
+    try:
+        return json.dumps(data, allow_nan=False)
+    except ValueError as error:
+        what = "The answer would hold an infinite number."
+        raise FoundryError("body", what, "No browser reads that.", "Look for 1e999 or NaN in the body.") from error
+
+
+def parse_body(body: bytes) -> dict[str, Any]:
+    """A JSON object. FoundryError ``body`` for anything else."""
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise FoundryError("body", f"The body is no JSON: {error}.", fix="Send one JSON object.") from error
+    if not isinstance(parsed, dict):
+        raise FoundryError("body", f"The body is a {type(parsed).__name__}.", fix="Send one JSON object.")
+    return parsed
+
+
+def error_text(error: FoundryError) -> str:
+    """The JSON text of an error."""
+    return json.dumps({"error": {"code": error.code, "what": error.what, "why": error.why, "fix": error.fix}})
