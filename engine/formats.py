@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from .errors import FoundryError
-from .fuse import row_blocks
+from .fuse import largest, row_blocks
 
 DIVISOR = 16  # the host's 8-bit matmul kernels want both dims divisible by 16
 
@@ -61,7 +61,7 @@ class Format:
 
     def amax_of(self, prepared: torch.Tensor) -> torch.Tensor:
         """max |prepared| as an fp32 scalar, or per row [rows]; NaN stays NaN."""
-        return prepared.abs().amax(dim=1) if self.row_scaled else _amax(prepared)
+        return prepared.abs().amax(dim=1) if self.row_scaled else largest(prepared)
 
     def scale_of(self, amax: torch.Tensor) -> torch.Tensor:
         """fp32 amax / largest, of amax's shape; 1 where amax is 0 or too small for a scale of full precision."""
@@ -137,7 +137,7 @@ def finite_amax(weight: torch.Tensor, name: str) -> torch.Tensor:
     """max |weight| as an fp32 scalar; FoundryError LF304 when the tensor holds NaN or Inf."""
     if weight.numel() == 0:
         return torch.zeros((), dtype=torch.float32, device=weight.device)
-    amax = _amax(weight)
+    amax = largest(weight)
     if not math.isfinite(amax.item()):
         bad = int((~torch.isfinite(weight)).sum())
         raise FoundryError(
@@ -146,7 +146,7 @@ def finite_amax(weight: torch.Tensor, name: str) -> torch.Tensor:
             "Storing them would hide the fault in a broken image.",
             "Check the base and the LoRAs; lower the strength if the factors are very large.",
         )
-    return amax.to(torch.float32)
+    return amax
 
 
 def rotate(block: torch.Tensor, group: int) -> torch.Tensor:
@@ -169,11 +169,6 @@ def hadamard(size: int, device: torch.device) -> torch.Tensor:
     while matrix.shape[0] < size:
         matrix = torch.kron(matrix, step)
     return (matrix / math.sqrt(size)).to(device)
-
-
-def _amax(tensor: torch.Tensor) -> torch.Tensor:
-    low, high = torch.aminmax(tensor)
-    return torch.maximum(low.abs(), high.abs())
 
 
 def _column(scale: torch.Tensor) -> torch.Tensor:

@@ -36,6 +36,7 @@ from .terms import read_factors as read_factors
 from .terms import swap_scale_shift as swap_scale_shift
 
 TRAINING_DTYPE = torch.bfloat16
+PEAK_ROWS = 64  # rows whose largest numbers are looked at together: the fewer, the fewer blocks must be summed for amax
 BLOCK = 3 << 18  # elements of a row block: 3 MB of fp32
 Pairs = Sequence[tuple[Layer, Patch]]
 
@@ -233,18 +234,47 @@ class FusedSum:
         again = terms and self._delta is None and passes > 1 and start.device.type == "cpu"
         self._sum = _total(start, terms, workspace) if again else None
 
+    def amax(self) -> torch.Tensor | None:
+        """max |sum| as an fp32 scalar where only a few blocks can hold it, told by max |weight| + max |delta| of each.
+
+        None where all of the sum has to be looked at: it is held anyway, or not every number is finite.
+        """
+        if self._delta is None:
+            return None
+        pieces = [slice(first, first + PEAK_ROWS) for first in range(0, self._start.shape[0], PEAK_ROWS)]
+        bounds = torch.stack([largest(self._start[rows]) + largest(self._delta[rows]) for rows in pieces])
+        if not torch.isfinite(bounds).all():
+            return None
+        found = bounds.new_zeros(())
+        for number in bounds.argsort(descending=True).tolist():
+            if bounds[number] <= found:
+                break
+            found = torch.maximum(found, largest(self._summed(pieces[number])))
+        return found
+
     def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
         """(rows, the sum there in fp32); the block is the caller's to change until the next one."""
         if self._sum is None and self._delta is None:
             yield from fused_blocks(self._start, self._terms, self._workspace)
             return
-        source = self._start if self._sum is None else self._sum
-        for rows in row_blocks(source):
-            block = self._take(source[rows], "block")
-            yield rows, block if self._delta is None else block.add_(self._take(self._delta[rows], "piece"))
+        for rows in row_blocks(self._start):
+            yield rows, self._summed(rows)
+
+    def _summed(self, rows: slice) -> torch.Tensor:
+        """The sum in some rows, in fp32 workspace memory, where it or the delta is held."""
+        if self._sum is not None:
+            return self._take(self._sum[rows], "block")
+        block = self._take(self._start[rows], "block")
+        return block if self._delta is None else block.add_(self._take(self._delta[rows], "piece"))
 
     def _take(self, rows: torch.Tensor, slot: str) -> torch.Tensor:
         return self._workspace.take(rows.shape, rows.device, slot=slot).copy_(rows)
+
+
+def largest(tensor: torch.Tensor) -> torch.Tensor:
+    """max |tensor| as an fp32 scalar; NaN stays NaN."""
+    low, high = torch.aminmax(tensor)
+    return torch.maximum(low.abs(), high.abs()).to(torch.float32)
 
 
 def _weak_delta(start: torch.Tensor, terms: Sequence[AnyTerm], workspace: Workspace) -> torch.Tensor | None:

@@ -98,11 +98,12 @@ class Job:
             finite_amax(out, info.name)
         else:
             start, merged = start_and_terms(weight, pairs, terms, self.device)
-            blocks = self._blocks(info, lambda rows: start[rows], merged)
+            blocks, amax = self._blocks(info, lambda rows: start[rows], merged), None
             if self.keep_sum:
-                blocks = FusedSum(start, merged, self._workspace, 1 if format.row_scaled else 2).blocks
+                total = FusedSum(start, merged, self._workspace, 1 if format.row_scaled else 2)
+                blocks, amax = total.blocks, None if format.row_scaled else total.amax()
             scale = quantize_blocks(
-                blocks, format, info.name, lambda rows, block, scale: format.encode(block, scale, out=out[rows])
+                blocks, format, info.name, lambda rows, block, scale: format.encode(block, scale, out=out[rows]), amax
             )
         self._changed = self._changed or (bool(pairs) and not _same(weight, out))
         every = slice(None, None, sampled_rows(info.shape).step)

@@ -24,9 +24,12 @@ def row_ranges(shape: Sequence[int]) -> Iterator[slice]:
     return (slice(first, min(first + step, shape[0])) for first in range(0, shape[0], step))
 
 
-def quantize_blocks(blocks: Blocks, format: Format, name: str, encode: Encode) -> torch.Tensor:
-    """The scale, () or [out], of a sum that is gone through block by block: once for row scales, else twice.
+def quantize_blocks(
+    blocks: Blocks, format: Format, name: str, encode: Encode, amax: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The scale, () or [out], of a sum that is gone through block by block.
 
+    Once for row scales and where ``amax`` of the whole sum is known (a format that rotates nothing), else twice.
     ``encode`` gets each block as it is rounded. NaN and Inf are FoundryError LF304.
     """
     if format.row_scaled:
@@ -39,8 +42,9 @@ def quantize_blocks(blocks: Blocks, format: Format, name: str, encode: Encode) -
         scale = torch.cat(scales)
         finite_amax(scale, name)  # a rotation can overflow where the weight does not
         return scale
-    amax = [finite_amax(format.prepare(block), name) for _, block in blocks()]
-    scale = format.scale_of(torch.stack(amax).amax())
+    if amax is None:
+        amax = torch.stack([finite_amax(format.prepare(block), name) for _, block in blocks()]).amax()
+    scale = format.scale_of(amax)
     for rows, block in blocks():
         encode(rows, format.prepare(block), scale)
     return scale

@@ -279,6 +279,31 @@ def test_the_gemm_is_done_once_for_two_passes(path, monkeypatch, passes, times):
     assert len(seen) == times
 
 
+@pytest.mark.parametrize("outlier", [0.0, 0.3, -0.3])
+def test_the_largest_number_of_a_sum_is_found_without_all_of_it(outlier):
+    """Exactly that of the blocks, also where one outlier holds it, from a few rows: the others are not summed."""
+    weight = noise((2048, 512), 0.02, 1)
+    weight[1000, 17] += outlier
+    delta = random_delta(W, weight.shape, 16, 0.0004, 2)
+    total = summed(weight, a_layer([delta]))
+    found = total.amax()
+    if not fast():
+        assert found is None  # the sum is held: it is looked at as a whole
+        return
+    assert found is not None and found == whole(total).abs().max()
+    looked_at = []
+    summed_rows = total._summed
+    total._summed = lambda rows: (looked_at.append(rows), summed_rows(rows))[1]
+    assert total.amax() == found and len(looked_at) <= (1 if outlier else 16)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_no_largest_number_is_claimed_where_not_all_are_finite(bad):
+    weight = noise(SHAPE, 0.02, 1)
+    weight[3, 5] = bad
+    assert summed(weight, a_layer([random_delta(W, SHAPE, 16, 0.0004, 2)])).amax() is None
+
+
 def test_a_sum_of_nothing_is_the_weight():
     weight = noise(SHAPE, 0.02, 1)
     assert same(whole(summed(weight)), weight.float())
