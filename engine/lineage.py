@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from .findings import EVIDENCE
@@ -46,10 +46,9 @@ class Ingredient:
         """
         if set(self.ids) & set(other.ids):
             return SAME
-        if plain_name(self.name) == plain_name(other.name):
-            return SAME
-        kinds = {id.partition(":")[0] for id in self.ids} & {id.partition(":")[0] for id in other.ids}
-        return DIFFERENT if kinds else UNDECIDED
+        if {id.partition(":")[0] for id in self.ids} & {id.partition(":")[0] for id in other.ids}:
+            return DIFFERENT
+        return SAME if plain_name(self.name) == plain_name(other.name) else UNDECIDED
 
     def to_json(self) -> dict[str, Any]:
         """As plain data; ``from_json`` reads it back."""
@@ -68,6 +67,7 @@ class Ingredient:
         )
 
 
+@lru_cache(maxsize=4096)
 def plain_name(name: str) -> str:
     """A file name for comparing: without folders, ending, case and separators."""
     stem = re.sub(r"\.(safetensors|sft|ckpt|pt|bin)$", "", re.split(r"[\\/]", name.strip())[-1], flags=re.IGNORECASE)
@@ -107,7 +107,8 @@ class Claim:
 class Accelerator:
     """A known few-step LoRA and what its publisher says: strength, steps and CFG as (least, most), None: not said.
 
-    ``level`` tells how it was recognised: ``derived`` by hash, ``guessed`` by name, metadata or structure.
+    ``level`` tells how it was recognised: ``derived`` by hash, ``guessed`` by name, metadata or structure. ``id`` is
+    empty where only the kind of LoRA is known, not its version. The registry knows LoRAs of other roles too.
     """
 
     id: str
@@ -117,15 +118,20 @@ class Accelerator:
     strength: tuple[float, float] | None = None
     steps: tuple[int, int] | None = None
     cfg: tuple[float, float] | None = None
+    role: str = ACCELERATOR
 
 
 @dataclass(frozen=True)
 class Contained:
-    """A LoRA that is inside a base already; ``level`` and ``source`` tell how that is known."""
+    """A LoRA that is inside a base already; ``level`` and ``source`` tell how that is known.
+
+    ``accelerator`` is what it was recognised as, so that steps and CFG can be judged for a base fused by others too.
+    """
 
     ingredient: Ingredient
     level: str
     source: str
+    accelerator: Accelerator | None = None
 
 
 @dataclass(frozen=True)
@@ -149,22 +155,35 @@ class Lineage:
     @cached_property
     def role(self) -> tuple[str, str]:
         """(role, evidence level) of the best known claim about its role, or of its being a known accelerator."""
-        told = [(claim.role, claim.evidence.level) for claim in self.claims if claim.role != UNKNOWN]
+        told = [(claim.role, claim.evidence.level) for claim in self._known() if claim.role != UNKNOWN]
         if self.accelerator:
-            told.append((ACCELERATOR, self.accelerator.level))
+            told.append((self.accelerator.role, self.accelerator.level))
         return min(told, key=lambda each: EVIDENCE.index(each[1]), default=(UNKNOWN, UNKNOWN))
 
-    def conflicts(self) -> Iterator[tuple[Claim, Claim]]:
-        """Pairs of the best claim and another of the same level that says it was trained with something else."""
-        best = self.trained
-        for claim in self.claims:
-            if best is None or claim.trained_with is None or claim.evidence.level != best.evidence.level:
+    @cached_property
+    def recommended(self) -> Claim | None:
+        """The best known claim that recommends a strength; None when nobody does."""
+        return self._best("strength")
+
+    def conflicts(self, field: str = "trained_with") -> Iterator[tuple[Claim, Claim]]:
+        """Pairs of the best claim and another of the same level that says something else in ``field``.
+
+        ``field`` is ``trained_with`` or ``use_with``.
+        """
+        best = self._best(field)
+        for claim in self._known():
+            told = getattr(claim, field)
+            if best is None or told is None or claim.evidence.level != best.evidence.level:
                 continue
-            if not same_ingredients(best.trained_with or (), claim.trained_with):
+            if not same_ingredients(getattr(best, field), told):
                 yield best, claim
 
+    def _known(self) -> list[Claim]:
+        """The claims that say how well they know; one of level ``unknown`` is no more than silence."""
+        return [claim for claim in self.claims if claim.evidence.level != UNKNOWN]
+
     def _best(self, field: str) -> Claim | None:
-        saying = [claim for claim in self.claims if getattr(claim, field) is not None]
+        saying = [claim for claim in self._known() if getattr(claim, field) is not None]
         return min(saying, key=lambda claim: EVIDENCE.index(claim.evidence.level), default=None)
 
 
@@ -172,13 +191,24 @@ NOTHING_KNOWN = Lineage()
 
 
 def same_ingredients(first: tuple[Ingredient, ...], second: tuple[Ingredient, ...]) -> bool:
-    """Whether two lists name the same LoRAs, in any order; a pair that cannot be decided counts as the same."""
-    if len(first) != len(second):
-        return False
-    left = list(second)
-    for ingredient in first:
-        match = next((other for other in left if ingredient.compare(other) != DIFFERENT), None)
-        if match is None:
-            return False
-        left.remove(match)
-    return True
+    """Whether two lists may name the same LoRAs, in any order: what cannot be decided counts as the same."""
+    return len(first) == len(second) and not _has_stranger(first, second) and not _has_stranger(second, first)
+
+
+def _has_stranger(some: tuple[Ingredient, ...], others: tuple[Ingredient, ...]) -> bool:
+    """Whether one of ``some`` is none of ``others`` for certain."""
+    return any(all(each.compare(other) == DIFFERENT for other in others) for each in some)
+
+
+def summary(lineage: Lineage) -> dict[str, Any]:
+    """A lineage in short, as plain data: names of LoRAs, null where nobody says; ``level`` is that of the best word."""
+    trained, used = lineage.trained, lineage.used
+    role, level = lineage.role
+    levels = [claim.evidence.level for claim in (trained, used) if claim] + [level]
+    return {
+        "level": min(levels, key=EVIDENCE.index),
+        "trained_with": [each.name for each in trained.trained_with or ()] if trained else None,
+        "use_with": [each.name for each in used.use_with or ()] if used else None,
+        "role": role,
+        "accelerator": (lineage.accelerator.id or None) if lineage.accelerator else None,
+    }

@@ -1,5 +1,8 @@
 """The sha256 of a file, taken once: kept in this process and in the user's home until the file changes.
 
+One pass gives two: of the whole file, and of what follows the JSON header of a safetensors file. The second survives
+edits of metadata; others call it AutoV3 (its first 12 digits), addnet hash or ``sshs_model_hash``.
+
 A change shows by size, modification time or inode. What restores all three after changing the contents is not seen.
 """
 
@@ -9,59 +12,100 @@ import hashlib
 import json
 import os
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
-from .header import disk_errors, regular_file
+from .header import MAX_HEADER, disk_errors, regular_file
 from .home import home, keep, recall, seal, unseal
 from .reading import check_unchanged
 
 FILE = "hashes.jsonl"
-MOST = 4096  # hashes kept on disk; beyond that a quarter goes, the oldest first
+MOST = 4096  # lines kept on disk; beyond that a quarter goes, the oldest first
 SETTLED_NS = 2_000_000_000  # clocks of file systems tick up to 2 s apart: a younger file may change and look the same
+CHUNK = 1 << 21
 Key = tuple[str, int, int, int]  # absolute path, size, mtime_ns, inode
-_known: dict[Key, str] = {}
+OnStep = Callable[[int, int], None]  # bytes done, bytes in all; what it raises ends the hashing
 
 
-def file_sha256(path: Path) -> str:
+class Hashes(NamedTuple):
+    """Hex digests of a file and of its tensors: ``tensors`` is empty for a file that is no safetensors, None: unknown.
+
+    Unknown are the tensors of lines that an older version wrote down.
+    """
+
+    file: str
+    tensors: str | None
+
+
+_known: dict[Key, Hashes] = {}
+
+
+def file_sha256(path: Path, on_step: OnStep | None = None) -> str:
     """Hash (sha256, hex) of a whole file. Raises FoundryError ``file``, also when it changes meanwhile."""
+    return _hashes(path, on_step, lambda found: True).file
+
+
+def file_hashes(path: Path, on_step: OnStep | None = None) -> Hashes:
+    """Both hashes of a file. Raises FoundryError ``file``, also when it changes meanwhile."""
+    return _hashes(path, on_step, lambda found: found.tensors is not None)
+
+
+def _hashes(path: Path, on_step: OnStep | None, enough: Callable[[Hashes], bool]) -> Hashes:
     state = regular_file(path)
     key = (str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ino)
     settled = time.time_ns() - state.st_mtime_ns > SETTLED_NS
-    sha256 = _known.get(key) or _look_up(key)
-    if sha256 is None:
-        sha256 = _hash(path, key[1:3])
+    found = _known.get(key) or _look_up(key)
+    if found is None or not enough(found):
+        found = _hash(path, key[1:3], on_step)
         if settled:
-            _write_down(key, sha256)
+            _write_down(key, found)
     if settled:
-        _known[key] = sha256
-    return sha256
+        _known[key] = found
+    return found
 
 
-def _hash(path: Path, expected: tuple[int, int]) -> str:
-    digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
-    with disk_errors(path), path.open("rb", buffering=0) as file:
+def _hash(path: Path, expected: tuple[int, int], on_step: OnStep | None) -> Hashes:
+    whole, tensors, size = hashlib.sha256(), hashlib.sha256(), expected[0]
+    buffer, done, start = memoryview(bytearray(CHUNK)), 0, 0
+    # A digest lets go of the GIL: on two cores the second one costs no time.
+    with ThreadPoolExecutor(1) as beside, disk_errors(path), path.open("rb", buffering=0) as file:
         while count := file.readinto(buffer):
-            digest.update(buffer[:count])
+            start = start if done else _data_start(bytes(buffer[:9]), size)
+            second = beside.submit(tensors.update, buffer[min(max(start - done, 0), count) : count])
+            whole.update(buffer[:count])
+            second.result()
+            done += count
+            if on_step is not None:
+                on_step(done, size)
         state = os.fstat(file.fileno())
     check_unchanged(path, (state.st_size, state.st_mtime_ns), expected)
-    return digest.hexdigest()
+    return Hashes(whole.hexdigest(), tensors.hexdigest() if start else "")
 
 
-def _look_up(key: Key) -> str | None:
+def _data_start(begin: bytes, size: int) -> int:
+    """Where the bytes after the header begin, from the first nine bytes; 0 for a file that is no safetensors."""
+    length = int.from_bytes(begin[:8], "little")
+    return 8 + length if begin[8:] == b"{" and 2 <= length <= min(size - 8, MAX_HEADER) else 0
+
+
+def _look_up(key: Key) -> Hashes | None:
     """What is written down for this state of the file. Only its own lines are parsed: thousands are left alone."""
     wanted = json.dumps(key, separators=(",", ":"))[:-1] + ","
     lines = (line for line in recall(home() / FILE).split("\n") if wanted in line)
-    return next((str(entry[4]) for line in lines if (entry := unseal(line)) is not None), None)
+    entries = [entry[4:] for line in lines if (entry := unseal(line)) is not None]
+    return Hashes(*(*max(entries, key=len), None)[:2]) if entries else None  # an old line has no second hash
 
 
-def _write_down(key: Key, sha256: str) -> None:
+def _write_down(key: Key, hashes: Hashes) -> None:
     """Add one line; several processes may do so at once. A home that refuses it is no error."""
     path = home() / FILE
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.write(f"\n{seal([*key, sha256])}")  # first a line end: half a line of a killed writer ends there
+            file.write(f"\n{seal([*key, *hashes])}")  # first a line end: half a line of a killed writer ends there
     lines = recall(path).split("\n")
     if len(lines) > MOST:
         keep(path, "\n".join([line for line in lines if unseal(line) is not None][-MOST * 3 // 4 :]))

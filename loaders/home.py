@@ -1,6 +1,7 @@
-"""Where this pack keeps its small records: a folder of the user's, never the pack's own.
+"""Where this pack keeps its small records: folders of the user's, never the pack's own.
 
-All of it may be deleted at any time, and a home that cannot be written to costs time, never a result.
+What is under ``home`` may be deleted at any time, and a home that cannot be written to costs time, never a result.
+What is under ``data_home`` people told us: it cannot be made again. Where a folder is named, the two are one.
 """
 
 from __future__ import annotations
@@ -17,19 +18,33 @@ from typing import Any
 from .temps import temporary
 
 VARIABLE = "LORA_FOUNDRY_HOME"
+# Platform -> the variable that names the folder, and where it is without one, below the user's own folder.
+_CACHE = {
+    "win32": ("LOCALAPPDATA", "AppData/Local"),
+    "darwin": ("", "Library/Caches"),
+    "other": ("XDG_CACHE_HOME", ".cache"),
+}
+_DATA = {
+    "win32": ("APPDATA", "AppData/Roaming"),
+    "darwin": ("", "Library/Application Support"),
+    "other": ("XDG_DATA_HOME", ".local/share"),
+}
 NOWHERE = Path(os.devnull)  # for a user without a home folder: nothing can be read or written under it
 _given: Path | None = None
 
 
 def home() -> Path:
     """The folder: LORA_FOUNDRY_HOME, else what ``set_home`` named, else the user's cache folder. It need not exist."""
-    if named := os.environ.get(VARIABLE):
-        return Path(named).absolute()
-    return _given or _cache_folder(sys.platform, os.environ) / "lora-foundry"
+    return _named() or _cache_folder(sys.platform, os.environ) / "lora-foundry"
+
+
+def data_home() -> Path:
+    """The same for what must last: without a named folder it is in the user's data folder. It need not exist."""
+    return _named() or _data_folder(sys.platform, os.environ) / "lora-foundry"
 
 
 def set_home(folder: Path | None) -> None:
-    """Name the folder for this process, as ComfyUI's user folder; None goes back to the user's cache folder."""
+    """Name the folder for this process, as ComfyUI's user folder; None goes back to the user's own folders."""
     global _given
     _given = None if folder is None else folder.absolute()
 
@@ -68,15 +83,27 @@ def unseal(line: str) -> Any:
     return None
 
 
+def _named() -> Path | None:
+    named = os.environ.get(VARIABLE)
+    return Path(named).absolute() if named else _given
+
+
 def _cache_folder(platform: str, environment: Mapping[str, str]) -> Path:
     """Where programs of this user keep what can be made again, by the platform's convention."""
+    return _user_folder(_CACHE, platform, environment)
+
+
+def _data_folder(platform: str, environment: Mapping[str, str]) -> Path:
+    """Where programs of this user keep what must last, by the platform's convention."""
+    return _user_folder(_DATA, platform, environment)
+
+
+def _user_folder(places: Mapping[str, tuple[str, str]], platform: str, environment: Mapping[str, str]) -> Path:
     try:
         user = Path.home()
     except RuntimeError:  # no home in the environment and none in the user database
         return NOWHERE
-    if platform == "win32":
-        return Path(environment.get("LOCALAPPDATA") or user / "AppData" / "Local")
-    if platform == "darwin":
-        return user / "Library" / "Caches"
-    named = Path(environment.get("XDG_CACHE_HOME") or ".")
-    return named if named.is_absolute() else user / ".cache"  # the convention says to ignore a relative one
+    variable, usual = places.get(platform, places["other"])
+    named = environment.get(variable, "")
+    relative = platform != "win32" and not Path(named).is_absolute()  # the XDG convention says to ignore those
+    return user / usual if not named or relative else Path(named)

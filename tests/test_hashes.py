@@ -12,9 +12,9 @@ from pathlib import Path
 
 import lora_foundry
 import pytest
-from lora_foundry.engine.errors import FoundryError
+from lora_foundry.engine.errors import Cancelled, FoundryError
 from lora_foundry.loaders import hashes, home, temps
-from lora_foundry.loaders.hashes import FILE, file_sha256
+from lora_foundry.loaders.hashes import CHUNK, FILE, file_hashes, file_sha256
 from lora_foundry.loaders.home import seal, unseal
 
 
@@ -46,12 +46,12 @@ def forget() -> None:
     hashes._known.clear()
 
 
-def read_again(path: Path) -> bool:
+def read_again(path: Path, ask=file_sha256) -> bool:
     """Whether asking for the hash reads the file."""
     real, seen = hashes._hash, []
     hashes._hash = lambda *arguments: seen.append(arguments) or real(*arguments)
     try:
-        file_sha256(path)
+        ask(path)
     finally:
         hashes._hash = real
     return bool(seen)
@@ -210,6 +210,72 @@ def test_several_processes_write_down_their_hashes_at_once(tmp_path, pack_home):
     assert [worker.exitcode for worker in workers] == [0] * 4
     assert not any(read_again(file) for file in files)
     assert all(file_sha256(file) == sha256(file) for file in files)
+
+
+# --- the second hash: of the bytes after the header
+
+
+HEADER = json.dumps({"__metadata__": {"a": "b"}}).encode()
+
+
+def tensors_file(path: Path, data: bytes, header: bytes = HEADER) -> Path:
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+    return settle(path)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, CHUNK - 8 - len(HEADER), CHUNK, 3 * CHUNK + 5])
+@pytest.mark.parametrize("suffix", ["safetensors", "sft"])
+def test_both_hashes_come_from_one_pass(size, suffix, tmp_path):
+    data = bytes(range(251)) * (size // 251 + 1)
+    path = tensors_file(tmp_path / f"a.{suffix}", data[:size])
+    assert file_sha256(path) == sha256(path)
+    assert not read_again(path, file_hashes)
+    forget()
+    assert not read_again(path, file_hashes)
+    assert file_hashes(path) == (sha256(path), hashlib.sha256(data[:size]).hexdigest())
+
+
+def test_header_longer_than_a_piece(tmp_path):
+    header = b"{" + b" " * (2 * CHUNK) + b"}"
+    path = tensors_file(tmp_path / "a.safetensors", b"data", header)
+    assert file_hashes(path).tensors == hashlib.sha256(b"data").hexdigest()
+
+
+@pytest.mark.parametrize("content", [b"", b"1234567", b"weights" * 1000, (99).to_bytes(8, "little") + b"{}"])
+def test_other_files_have_one_hash_and_are_read_once(content, tmp_path):
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(content)
+    assert file_hashes(settle(path)) == (sha256(path), "")
+    forget()
+    assert not read_again(path, file_hashes)
+
+
+def test_lines_of_an_older_version_still_answer(tmp_path, pack_home):
+    """They hold one hash: enough for it, and the other costs one reading."""
+    path = tensors_file(tmp_path / "a.safetensors", b"data")
+    state = path.stat()
+    pack_home.mkdir()
+    old = seal([str(path), state.st_size, state.st_mtime_ns, state.st_ino, sha256(path)])
+    (pack_home / FILE).write_text(f"\n{old}")
+    assert not read_again(path)
+    assert read_again(path, file_hashes)
+    forget()
+    assert not read_again(path, file_hashes)
+    assert file_hashes(path) == (sha256(path), hashlib.sha256(b"data").hexdigest())
+
+
+def test_progress_is_told_in_bytes_and_an_error_ends_it(tmp_path):
+    path = tensors_file(tmp_path / "a.safetensors", b"x" * (2 * CHUNK))
+    size, steps = path.stat().st_size, []
+
+    def stop(done, total):
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        file_hashes(path, stop)
+    file_hashes(path, lambda *step: steps.append(step))
+    assert steps == [(CHUNK, size), (2 * CHUNK, size), (size, size)]
+    file_hashes(path, stop)  # known by now: nothing is read
 
 
 # --- the home itself
