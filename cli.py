@@ -15,17 +15,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import __version__, cli_bake
+from . import __version__, cli_bake, cli_check
 from .cli_shared import (
     DONE,
     INTERRUPTED,
     STOPPED,
     Refused,
     exit_code,
-    planned,
     print_findings,
     print_json,
-    print_layers,
 )
 from .engine.errors import FoundryError
 from .engine.findings import Finding, stops
@@ -105,9 +103,8 @@ def _parser() -> Parser:
     files = ".safetensors, .index.json or a folder of shards"
     added.add_argument("file", metavar="FILE", type=Path, nargs="?", help=files)
     added.add_argument("--dialects", action="store_true", help="list the ways of writing a LoRA that are known")
-    added = verb("check", _check, "Check a stack document: files, families, coverage, damaged tensors.")
-    added.add_argument("document", metavar="DOCUMENT", type=Path, help="YAML or JSON: base, fuse, stack, quantize")
-    added.add_argument("--strict", action="store_true", help="warnings stop it too")
+    text = "Check a stack document or a workflow: order, training, files, families, coverage, damaged tensors."
+    cli_check.add_arguments(verb("check", cli_check.run, text))
     cli_bake.add_arguments(verb("bake", cli_bake.run, "Bake stack documents into files that any ComfyUI loads."))
     added = verb("benchmark", _benchmark, "Measure on this machine what the orders people argue about cost and keep.")
     own = "a stack document with your own files; default: a tiny model made on the spot"
@@ -184,21 +181,6 @@ def _dialects(as_json: bool) -> int:
         columns = ("name", "writers", "prefix", "alpha")
         print(table([[row[column] or "-" for column in columns] for row in rows], columns))
     return DONE
-
-
-def _check(options: argparse.Namespace) -> int:
-    from .engine.report import plan_json
-    from .loaders.documents import load_document
-
-    plan, findings = planned(load_document(options.document))
-    stopped = stops(findings, options.strict)
-    if options.json:
-        print_json({**plan_json(plan, findings), "ok": not stopped})
-    else:
-        print_layers(plan)
-        print_findings(findings)
-        print("Stopped: correct what is listed above." if stopped else "OK: nothing stops this stack.")
-    return STOPPED if stopped else DONE
 
 
 # --- text -------------------------------------------------------------------------------------------------------------

@@ -35,15 +35,25 @@ def print_json(data: dict[str, Any]) -> None:
     print(json.dumps(data, indent=1))
 
 
-def planned(document: Document) -> tuple[Plan, tuple[Finding, ...]]:
-    """(the plan of every row that can be planned, all findings worst first); Refused when a row's file is unusable."""
+def planned(
+    document: Document, policy: str = "allow accelerators", look_into_weights: bool = False
+) -> tuple[Plan, tuple[Finding, ...]]:
+    """(the plan of every row that can be planned, all findings worst first); Refused when a row's file is unusable.
+
+    ``look_into_weights`` also compares the LoRAs with each other, as the Stack Validator does.
+    """
     from .engine.rules import check
     from .loaders.planner import plan_document
+    from .loaders.probes import Probed, probe
     from .loaders.verify import verify
 
     failed: list[tuple[FoundryError, Finding]] = []
     plan = plan_document(document, on_error=lambda row, error: failed.append((error, error.finding(row.path))))
-    findings = worst_first([*(finding for _, finding in failed), *check(plan), *verify(plan)])
+    damaged = verify(plan)
+    probed = probe(plan) if look_into_weights and not damaged else Probed()
+    plan = plan.with_claims(probed.claims)
+    told = [finding for _, finding in failed]
+    findings = worst_first([*told, *check(plan, policy), *damaged, *probed.findings])
     unusable = [error for error, _ in failed if exit_code(error) == MISUSE]
     if unusable:
         raise Refused(unusable[0], findings)

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .findings import Finding
-from .lineage import NOTHING_KNOWN, Contained, Lineage
+from .lineage import NOTHING_KNOWN, Claim, Contained, Lineage
 from .tensors import TensorSource
 
 FUSE, STACK = "fuse", "stack"
@@ -151,6 +151,14 @@ class Plan:
     def add(self, layer: Layer) -> Plan:
         """The plan with one more layer on top."""
         return replace(self, layers=(*self.layers, layer))
+
+    def with_claims(self, claims: Mapping[int, tuple[Claim, ...]]) -> Plan:
+        """The plan with more known of some layers, by their number in it."""
+        layers = (
+            replace(layer, lineage=replace(layer.lineage, claims=(*layer.lineage.claims, *claims.get(number, ()))))
+            for number, layer in enumerate(self.layers)
+        )
+        return replace(self, layers=tuple(layers))
 
     def stage(self, name: str) -> tuple[Layer, ...]:
         """The layers of one stage, in listed order."""

@@ -9,7 +9,10 @@ from .bake import BakeReport
 from .budget import Cost
 from .findings import Finding
 from .fuse import effective_scale
+from .lineage import Lineage, summary
 from .plan import MATCH_TRAINING, Layer, Plan
+
+SCHEMA = 1  # of this JSON; raised when what it holds changes its meaning
 
 
 def layer_json(layer: Layer, gain: float | None = None) -> dict[str, Any]:
@@ -28,6 +31,7 @@ def layer_json(layer: Layer, gain: float | None = None) -> dict[str, Any]:
         **coverage,
         "scale": [min(scales), max(scales)] if scales else None,
         "gain": gain,
+        "lineage": summary(layer.lineage),
     }
 
 
@@ -40,7 +44,13 @@ def layers_json(plan: Plan, gains: Sequence[float | None] = ()) -> list[dict[str
 def plan_json(plan: Plan, findings: Iterable[Finding]) -> dict[str, Any]:
     """What a validator shows: base, LoRAs, findings."""
     return {
-        "base": {"name": plan.base.name, "family": plan.base.family, "vanilla": plan.vanilla},
+        "schema": SCHEMA,
+        "base": {
+            "name": plan.base.name,
+            "family": plan.base.family,
+            "vanilla": plan.vanilla,
+            "contains": [contained.ingredient.name for contained in plan.base.contains],
+        },
         "loras": layers_json(plan),
         "findings": [finding.to_json() for finding in findings],
     }
@@ -72,14 +82,27 @@ def layer_sentence(layer: Layer, gain: float | None = None) -> str:
         parts.append("rounded as in training")
     if gain is not None:
         parts.append(f"{gain:.1%} of the effect kept")
+    if known := lineage_words(layer.lineage):
+        parts.append(known)
     return ", ".join(parts)
+
+
+def lineage_words(lineage: Lineage) -> str:
+    """``trained with lightning.safetensors (declared)``; empty where nothing is known."""
+    claim = lineage.trained
+    if claim is None:
+        return ""
+    names = ", ".join(each.name for each in claim.trained_with or ()) or "no base LoRA"
+    return f"trained with {names} ({claim.evidence.level})"
 
 
 def plan_sentences(plan: Plan, findings: Iterable[Finding], gains: Sequence[float | None] = ()) -> list[str]:
     """The plan as lines of text, findings first."""
     lines = [finding.sentence() for finding in findings] or ["No findings."]
     family = plan.base.family or "unknown family"
-    lines.append(f"base {plan.base.name} ({family})" + (", no base LoRA by choice" if plan.vanilla else ""))
+    inside = ", ".join(contained.ingredient.name for contained in plan.base.contains)
+    told = (f", {inside} inside" if inside else "") + (", no base LoRA by choice" if plan.vanilla else "")
+    lines.append(f"base {plan.base.name} ({family}){told}")
     padded = [*gains, *[None] * (len(plan.layers) - len(gains))]
     return lines + [layer_sentence(layer, gain) for layer, gain in zip(plan.layers, padded, strict=True)]
 

@@ -1,12 +1,15 @@
-"""Findings as pure rules over a plan. Each rule is one function; ``check`` runs them all, worst first."""
+"""Findings as pure rules: over a plan, and over a stack, whoever made it. Each rule is one function of a table."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from . import rules_base, rules_surplus, rules_use
 from .errors import FoundryError
 from .findings import Finding, stops, worst_first
 from .plan import FUSE, Plan
+from .stacks import ALLOW, Sampling, Stack, stack_of
+from .texts import say
 
 # Typical weight error (rms over rms) of what a base may be stored as, the larger first: a file may mix them.
 TYPICAL_LOSS = (
@@ -22,13 +25,7 @@ TYPICAL_LOSS = (
 def wrong_order(plan: Plan) -> Iterator[Finding]:
     """LF101: LoRAs were inside the model before the base fusion (or the choice to fuse nothing)."""
     if plan.base.applied and (plan.stage(FUSE) or plan.vanilla):
-        yield Finding(
-            "LF101",
-            "error",
-            f"{', '.join(plan.base.applied)} was applied before the base fusion.",
-            "A base LoRA belongs into the untouched weights; what was trained on top of it expects that state.",
-            "Fuse the base LoRA first and move the other LoRAs into the stack.",
-        )
+        yield say("LF101.applied", loras=", ".join(plan.base.applied))
 
 
 def already_quantized(plan: Plan) -> Iterator[Finding]:
@@ -38,23 +35,10 @@ def already_quantized(plan: Plan) -> Iterator[Finding]:
         return
     if base.dequantized:
         loss = next((share for form, share in TYPICAL_LOSS if form in base.quantized), "an unknown share")
-        yield Finding(
-            "LF201",
-            "note",
-            f"{base.name} is quantized ({base.quantized}): it is dequantized, fused, and quantized again if asked for.",
-            f"What the first quantization lost stays lost, {loss} of each weight as is typical of this form; "
-            "errors reported here are measured against the dequantized weights.",
-            evidence="declared",
-        )
-        return
-    yield Finding(
-        "LF201",
-        "error",
-        f"{base.name} is already quantized ({base.quantized}).",
-        "A LoRA added to 8-bit weights loses up to all of its effect or adds up to 40% weight error.",
-        "Start from the bf16 or fp16 file and quantize last. If only this fp8 or int8 file exists, load it with "
-        "on_quantized_base: dequantize (Load Base Model, or a document).",
-    )
+        values = {"base": base.name, "quantized": base.quantized, "loss": loss}
+        yield say("LF201.dequantized", evidence="declared", **values)
+    else:
+        yield say("LF201.base", base=base.name, quantized=base.quantized)
 
 
 def file_findings(plan: Plan) -> Iterator[Finding]:
@@ -64,12 +48,33 @@ def file_findings(plan: Plan) -> Iterator[Finding]:
         yield from layer.findings
 
 
-RULES: tuple[Callable[[Plan], Iterator[Finding]], ...] = (wrong_order, already_quantized, file_findings)
+def natively_quantized(stack: Stack, policy: str) -> Iterator[Finding]:
+    """LF201: ComfyUI's own loaders put LoRAs onto a quantized base. It runs, so it is no error; GGUF costs time."""
+    loras = [item for item in stack.items if item.strength]
+    if stack.native and stack.quantized and not stack.dequantized and loras:
+        key = "LF201.gguf" if stack.quantized.startswith("GGUF") else "LF201.native"
+        values = {"base": stack.base, "quantized": stack.quantized, "loras": ", ".join(item.name for item in loras)}
+        yield say(key, subject=stack.base, node=loras[0].node, **values)
 
 
-def check(plan: Plan) -> tuple[Finding, ...]:
-    """Every finding about a plan, worst first."""
-    return worst_first(finding for rule in RULES for finding in rule(plan))
+PLAN_RULES: tuple[Callable[[Plan], Iterator[Finding]], ...] = (wrong_order, already_quantized, file_findings)
+STACK_RULES: tuple[Callable[[Stack, str], Iterator[Finding]], ...] = (
+    natively_quantized,
+    *rules_base.RULES,
+    *rules_surplus.RULES,
+    *rules_use.RULES,
+)
+
+
+def check(plan: Plan, policy: str = ALLOW, sampling: tuple[Sampling, ...] = ()) -> tuple[Finding, ...]:
+    """Every finding about a plan, worst first. ``policy`` is one of ``stacks.POLICIES``."""
+    found = [finding for rule in PLAN_RULES for finding in rule(plan)]
+    return worst_first([*found, *check_stack(stack_of(plan, sampling), policy)])
+
+
+def check_stack(stack: Stack, policy: str = ALLOW) -> tuple[Finding, ...]:
+    """Every finding about a stack, worst first: those that need no plan."""
+    return worst_first(finding for rule in STACK_RULES for finding in rule(stack, policy))
 
 
 def raise_first(findings: Iterable[Finding], strict: bool = False) -> None:

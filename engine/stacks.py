@@ -6,12 +6,12 @@ A plan, a stack document and a workflow made of native nodes all become this, so
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .adapters import needs_weight
-from .lineage import NOTHING_KNOWN, Contained, Ingredient, Lineage
-from .plan import FUSE, STACK, Plan
+from .lineage import DECLARED, DERIVED, FILE_ID, KNOWN_ID, NOTHING_KNOWN, Contained, Ingredient, Lineage
+from .plan import FUSE, STACK, Layer, Plan
 
 POLICIES = MATCH, ALLOW = ("match training", "allow accelerators")
 
@@ -35,9 +35,9 @@ class Item:
 
     @property
     def ingredient(self) -> Ingredient:
-        """This LoRA as something a later one may be trained with."""
+        """This LoRA as something a later one may be trained with. A guess at what it is gives it no id."""
         known = self.lineage.accelerator
-        ids = (*self.lineage.ids, *((f"known:{known.id}",) if known else ()))
+        ids = (*self.lineage.ids, *((KNOWN_ID + known.id,) if known and known.level in (DECLARED, DERIVED) else ()))
         coverage = (self.matched, self.modules) if self.modules else None
         return Ingredient(self.name, ids, self.strength, coverage=coverage)
 
@@ -94,7 +94,7 @@ def stack_of(plan: Plan, sampling: tuple[Sampling, ...] = ()) -> Stack:
             layer.lora.name,
             layer.stage,
             layer.strength,
-            layer.lineage,
+            _with_hash(layer),
             layer.coverage.matched,
             layer.coverage.modules,
             any(needs_weight(patch.adapter) for patch in layer.patches),
@@ -112,3 +112,11 @@ def ingredients_json(plan: Plan) -> list[dict[str, Any]]:
     inside = [(FUSE, contained.ingredient) for contained in plan.base.contains]
     inside += [(item.stage, item.ingredient) for item in stack_of(plan).items if item.strength]
     return [{"stage": stage, **ingredient.to_json()} for stage, ingredient in inside]
+
+
+def _with_hash(layer: Layer) -> Lineage:
+    """A layer's lineage; the hash of its file is an id even where nothing else is known of it."""
+    known = layer.lineage
+    if not layer.lora.sha256 or any(id.startswith(FILE_ID) for id in known.ids):
+        return known
+    return replace(known, ids=(*known.ids, FILE_ID + layer.lora.sha256))

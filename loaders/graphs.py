@@ -1,6 +1,6 @@
-"""Order check of a workflow in API form (node id -> {class_type, inputs}), before anything expensive runs.
+"""Order check of a workflow before anything expensive runs: what stands above a stage on its MODEL path.
 
-Only what comes before a stage on its MODEL path is looked at; unknown keys and unknown nodes are ignored.
+It looks at nothing else, reads no file, and ignores unknown keys and nodes: a prompt is what a client sent.
 """
 
 from __future__ import annotations
@@ -8,89 +8,78 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..engine.errors import FoundryError
 from ..engine.findings import Finding, worst_first
+from ..engine.texts import say
+from .node_kinds import FUSE_NODE, LOADERS, QUANTIZE_NODE, STACK_NODE, STAGES, VALIDATOR_NODE
+from .node_kinds import NO_LORA as NO_LORA
+from .node_values import LoraRow
+from .tracing import lora_rows, model_links, quantized_by
+from .workflow_graph import Graph, GraphNode
 
 Prompt = Mapping[str, Mapping[str, Any]]
-FUSE_NODE, STACK_NODE, VALIDATOR_NODE = "FoundryFuseBaseLoRA", "FoundryStackLoRAs", "FoundryStackValidator"
-QUANTIZE_NODE = "FoundryQuantizeFP8"
-NO_LORA = ("", "none")  # what loaders and stackers of other packs hold where nothing is chosen
-
-
-def inputs_of(node: object) -> Mapping[str, Any]:
-    """The inputs of a node; nothing for what is no node at all."""
-    inputs = node.get("inputs") if isinstance(node, Mapping) else None
-    return inputs if isinstance(inputs, Mapping) else {}
-
-
-def kind_of(node: object) -> str:
-    """The class of a node, or an empty string."""
-    return str(node.get("class_type", "")) if isinstance(node, Mapping) else ""
-
-
-def links(node: object) -> Iterator[tuple[str, str]]:
-    """(input name, upstream node id) of every linked input."""
-    for name, value in inputs_of(node).items():
-        if isinstance(value, list) and len(value) == 2 and isinstance(value[0], str):
-            yield name, value[0]
-
-
-def upstream_models(prompt: Prompt, node_id: str) -> Iterator[tuple[str, object]]:
-    """Every node above this one on a model path, nearest first, each once."""
-    seen: set[str] = {node_id}
-    queue = [node_id]
-    while queue:
-        for name, source in links(prompt.get(queue.pop(0))):
-            if name.startswith("model") and source in prompt and source not in seen:
-                seen.add(source)
-                queue.append(source)
-                yield source, prompt[source]
-
-
-def lora_of(node: object) -> str | None:
-    """The LoRA a loader applies to its MODEL, or None: ``lora_name``, or the first row that is on (rgthree)."""
-    inputs = inputs_of(node)
-    if "lora" not in kind_of(node).lower() or "model" not in inputs:
-        return None
-    rows = (row for row in inputs.values() if isinstance(row, Mapping))
-    names = [row.get("lora") for row in rows if row.get("on") and row.get("strength", 1.0) != 0]
-    if inputs.get("strength_model", 1.0) != 0:
-        names.append(inputs.get("lora_name"))
-    return next((name for name in names if isinstance(name, str) and name.strip().lower() not in NO_LORA), None)
 
 
 def check_order(prompt: Prompt, node_id: str) -> tuple[Finding, ...]:
-    """Findings about what stands above one of our stages: LF101 before Fuse, LF201 before any stage."""
-    stage = kind_of(prompt.get(node_id))
-    found: list[Finding] = []
-    for source, node in upstream_models(prompt, node_id):
-        kind = kind_of(node)
-        if kind == QUANTIZE_NODE or str(inputs_of(node).get("weight_dtype", "")).startswith("fp8"):
-            found.append(quantized_before(source, node))
-        if stage == FUSE_NODE and kind in (STACK_NODE, VALIDATOR_NODE):
-            found.append(applied_before(source, "the LoRA stack"))
-        elif stage == FUSE_NODE and kind != FUSE_NODE and (lora := lora_of(node)) is not None:
-            found.append(applied_before(source, lora))
-    return worst_first(found)
+    """Findings about what stands above one of our stages in a prompt: LF101 before Fuse, LF201 before any of them."""
+    return order_above(prompt_graph(prompt), node_id)
 
 
-def quantized_before(source: str, node: object) -> Finding:
-    """LF201 for a loader or node that quantizes above a stage."""
-    how = inputs_of(node).get("weight_dtype") or "Quantize FP8"
-    return Finding(
-        "LF201",
-        "error",
-        f"The model is quantized ({how}, node {source}) before this stage.",
-        "A LoRA added to 8-bit weights loses up to all of its effect or adds up to 40% weight error.",
-        "Load with weight_dtype default and quantize last.",
-    )
+def order_above(graph: Graph, node_id: str) -> tuple[Finding, ...]:
+    """Findings about what stands above one of our stages, worst first, else nearest first."""
+    stage = graph.nodes.get(node_id)
+    above = upstream(graph, node_id) if stage is not None else ()
+    return worst_first(finding for node in above for finding in _fault(graph, node, stage.kind if stage else ""))
 
 
-def applied_before(source: str, lora: str) -> Finding:
-    """LF101 for a LoRA above the base fusion."""
-    return Finding(
-        "LF101",
-        "error",
-        f"LoRA {lora} was applied (node {source}) before the base fusion.",
-        "A base LoRA belongs into the untouched weights; what was trained on top of it expects that state.",
-        "Move the LoRA into a LoRA Stack after Fuse Base LoRA.",
-    )
+def upstream(graph: Graph, node_id: str) -> Iterator[GraphNode]:
+    """Every node above this one on a model path, nearest first, each once."""
+    seen, queue = {node_id}, [node_id]
+    for current in queue:
+        for source in model_links(graph.nodes[current]):
+            if source in graph.nodes and source not in seen:
+                seen.add(source)
+                queue.append(source)
+                yield graph.nodes[source]
+
+
+def prompt_graph(prompt: Prompt) -> Graph:
+    """A prompt as ComfyUI runs it; what is no node becomes one that does nothing."""
+    return Graph({str(key): _node(str(key), node) for key, node in prompt.items()})
+
+
+def _node(node_id: str, data: object) -> GraphNode:
+    kind = data.get("class_type") if isinstance(data, Mapping) else None
+    inputs = data.get("inputs") if isinstance(data, Mapping) else None
+    inputs = inputs if isinstance(inputs, Mapping) else {}
+    links = {str(name): (value[0], value[1]) for name, value in inputs.items() if _is_link(value)}
+    values = {str(name): value for name, value in inputs.items() if name not in links}
+    return GraphNode(node_id, kind if isinstance(kind, str) else "", values, links)
+
+
+def _is_link(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
+
+
+def _fault(graph: Graph, node: GraphNode, stage: str) -> Iterator[Finding]:
+    """What is wrong with this node standing above a stage of that kind."""
+    how = "Quantize FP8" if node.kind == QUANTIZE_NODE else quantized_by(node)
+    if how and stage in STAGES:
+        yield say("LF201.before_stage", node=node.id, how=how, at=node.id)
+    if stage != FUSE_NODE:
+        return
+    if node.kind in (STACK_NODE, VALIDATOR_NODE):
+        yield say("LF101.stack_above", node=node.id, at=node.id)
+    elif node.kind not in STAGES and (rows := _rows(graph, node)):
+        loras = ", ".join(row.name for row in rows)
+        yield say("LF101.lora_above", subject=rows[0].name, node=node.id, loras=loras, at=node.id)
+
+
+def _rows(graph: Graph, node: GraphNode) -> list[LoraRow]:
+    """The LoRAs a node puts on its model; of a list that cannot be read, none: the node that reads it will tell."""
+    if not model_links(node) and node.kind not in LOADERS:
+        return []
+    try:
+        return lora_rows(graph, node)
+    except FoundryError:
+        return []

@@ -28,6 +28,7 @@ from .header import shown
 from .lora import LoRAFile, open_lora
 from .matching import Fit, add_layer, match
 from .names import BaseNames, Matcher
+from .provenance import contained_in, lineage_of_lora
 
 SCALES = (0.02, 4.0)  # effective scales outside are almost always a lost or doubled alpha
 SLACK = 0.005  # an alpha stored in bf16 is off by up to 0.4%
@@ -64,8 +65,9 @@ def make_layer(
     else:
         findings.append(_text_encoder_only(lora, clip_strength))
     patches, found = tuple(fit.patches), tuple(findings)
+    known = lineage_of_lora(lora)
     layer = Layer(
-        stage, lora.info, strength, patches, coverage, rounding, clip_strength, found, lora, blocks=str(factors)
+        stage, lora.info, strength, patches, coverage, rounding, clip_strength, found, lora, "", str(factors), known
     )
     for patch in layer.patches:
         refuse_untrained(layer, patch)
@@ -83,7 +85,8 @@ def plan_document(doc: Document, matcher_for: MatcherFor = BaseNames, on_error: 
     path = resolve_path(doc.base, doc.folder, Path.exists)
     source = opened(open_checkpoint(path), doc.on_quantized_base)
     dequantized = isinstance(source, Dequantized)
-    base = Base(path.name, detect_base(source.tensors), source, source.quantized, dequantized=dequantized)
+    family, inside = detect_base(source.tensors), contained_in(source)
+    base = Base(path.name, family, source, source.quantized, dequantized=dequantized, contains=inside)
     matcher = matcher_for(source.tensors, base.family)
     plan = Plan(base, vanilla=doc.vanilla)
     files: dict[Path, LoRAFile] = {}

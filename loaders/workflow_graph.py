@@ -14,7 +14,9 @@ class GraphNode:
     """One node. ``values`` are its set inputs by name, ``links`` its wired ones: input name -> (node id, output).
 
     ``id`` is "12", or "3:12" for node 12 inside the subgraph node 3. ``kind`` is the class name. ``inputs`` and
-    ``outputs`` are socket types where the form tells them (UI form), in order.
+    ``outputs`` are socket types where the form tells them (UI form), in order. ``lost`` are wires that bring nothing:
+    input name -> the node that is muted, bypassed without anything to pass on, or not there. ``unnamed`` are values
+    of widgets whose names neither the file nor we know.
     """
 
     id: str
@@ -25,11 +27,16 @@ class GraphNode:
     title: str = ""
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: tuple[str, ...] = ()
+    lost: Mapping[str, str] = field(default_factory=dict)
+    unnamed: tuple[Any, ...] = ()
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes by id. Links go to nodes that are there; reroutes, subgraphs and virtual nodes are resolved already."""
+    """Nodes by id. Links go to nodes that run; reroutes, subgraphs, virtual and bypassed nodes are resolved already.
+
+    Muted and bypassed nodes are among the nodes, with their mode and their own links; no link of another goes to them.
+    """
 
     nodes: Mapping[str, GraphNode]
 

@@ -1,19 +1,23 @@
-"""What appears in the graph, one file per stage. ``sockets`` holds the order law, ``host`` alone imports ComfyUI."""
+"""What appears in the graph, one file per stage. ``sockets`` holds the order law; ``host``, ``folders`` and ``server``
+alone ask anything of ComfyUI."""
 
 from __future__ import annotations
 
 from ..loaders.home import set_home
-from . import folders
+from . import folders, routes
 from .apply import FoundryApply
+from .declare import FoundryDeclareLineage
 from .fuse import FoundryFuseBaseLoRA
 from .load import FoundryLoadBase, FoundryLoadCheckpoint
 from .quantize import FoundryQuantizeFP8
 from .rows import FoundryLoRA, FoundryLoRAStack
 from .save import FoundrySaveModel
 from .stack import FoundryStackLoRAs
+from .train import FoundrySaveTrainedLoRA
 from .validate import FoundryStackValidator
 
 set_home(folders.user_folder())
+routes.register()
 
 NODE_CLASS_MAPPINGS = {
     "FoundryLoadBase": FoundryLoadBase,
@@ -23,9 +27,11 @@ NODE_CLASS_MAPPINGS = {
     "FoundryLoRAStack": FoundryLoRAStack,
     "FoundryStackLoRAs": FoundryStackLoRAs,
     "FoundryStackValidator": FoundryStackValidator,
+    "FoundryDeclareLineage": FoundryDeclareLineage,
     "FoundryQuantizeFP8": FoundryQuantizeFP8,
     "FoundryApply": FoundryApply,
     "FoundrySaveModel": FoundrySaveModel,
+    "FoundrySaveTrainedLoRA": FoundrySaveTrainedLoRA,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -36,7 +42,9 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "FoundryLoRAStack": "LoRA Stack",
     "FoundryStackLoRAs": "2 Stack LoRAs",
     "FoundryStackValidator": "Stack Validator",
+    "FoundryDeclareLineage": "Declare Lineage",
     "FoundryQuantizeFP8": "3 Quantize FP8",
     "FoundryApply": "3 Apply, no quantization",
     "FoundrySaveModel": "Save Baked Model",
+    "FoundrySaveTrainedLoRA": "Save Trained LoRA",
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from functools import cache
 from pathlib import Path
 
 import folder_paths
@@ -61,10 +63,12 @@ def files_of(name: str, *kinds: str) -> list[Path]:
     return sorted(path.glob("*.safetensors*")) if path.is_dir() else [path]
 
 
-def output_file(prefix: str) -> Path:
-    """A new numbered .safetensors path below ComfyUI's output folder."""
+def output_file(prefix: str, steps: int | None = None) -> Path:
+    """A new numbered .safetensors path below ComfyUI's output folder; ``steps`` of a training go into its name."""
     folder, stem, counter, _, _ = folder_paths.get_save_image_path(prefix, folder_paths.get_output_directory())
-    return Path(folder) / f"{stem}_{counter:05}_.safetensors"
+    stem += "" if steps is None else f"_{steps}_steps"  # so Train LoRA reads how far an existing LoRA is
+    numbered = (Path(folder) / f"{stem}_{number:05}_.safetensors" for number in itertools.count(counter))
+    return next(path for path in numbered if not path.exists())
 
 
 def user_folder() -> Path:
@@ -76,3 +80,24 @@ def embedding_folders() -> list[str]:
     """Where textual inversions lie, for ComfyUI's own loaders."""
     folders: list[str] = folder_paths.get_folder_paths("embeddings")
     return folders
+
+
+class Listed:
+    """Finds a file that ComfyUI lists, by (kind of folder, name): the path, or None; either slash will do.
+
+    Each kind is listed once, for a workflow names hundreds: make one for each request.
+    """
+
+    def __init__(self) -> None:
+        self.names = cache(self._names)
+
+    def __call__(self, kind: str, name: str) -> Path | None:
+        """The file, or the sharded folder, of that name."""
+        if name.replace("\\", "/") not in self.names(kind):
+            return None
+        return find_base(name)[0] if kind == BASE_KINDS[0] else find_file(name, kind)
+
+    def _names(self, kind: str) -> tuple[str, ...]:
+        """What is there, with forward slashes."""
+        names = [*model_files(kind), *(sharded_folders() if kind == BASE_KINDS[0] else ())]
+        return tuple(name.replace("\\", "/") for name in names)

@@ -40,25 +40,18 @@ def serve(method: str, path: str, answer: Answer) -> bool:
 
 
 async def read_body(request: Any) -> bytes:
-    """The body of a request, in memory only as far as the limit. FoundryError ``body`` for other content than JSON.
+    """The body of a request. FoundryError ``size`` beyond the limit, ``body`` for other content than JSON.
 
     A page of another site may post a form here without being asked for leave, but no ``application/json``.
     """
     if request.content_type != JSON:
         raise FoundryError("body", f"The body came as {request.content_type}.", fix=f"Send {JSON}.")
-    if (request.content_length or 0) > MOST_BYTES:
-        raise too_large()
     body = bytearray()
     async for chunk in request.content.iter_chunked(1 << 16):
         body += chunk
         if len(body) > MOST_BYTES:
-            raise too_large()
+            raise FoundryError("size", f"The body is larger than {MOST_BYTES >> 20} MiB.", "No workflow is that large.")
     return bytes(body)
-
-
-def too_large() -> FoundryError:
-    """FoundryError ``size``."""
-    return FoundryError("size", f"The body is larger than {MOST_BYTES >> 20} MiB.", "No workflow is that large.")
 
 
 def answer_text(answer: Answer, query: Mapping[str, str], body: bytes | None) -> str:

@@ -16,6 +16,7 @@ from ..engine.plan import FUSE, STACK, Base, Plan, Target
 from ..engine.rules import already_quantized, raise_first
 from ..engine.tensors import Reader, TensorInfo
 from ..loaders.checkpoints import Checkpoint, open_checkpoint
+from ..loaders.contents import contained_in
 from ..loaders.dequantize import REFUSE, Dequantized, opened
 from ..loaders.families import detect_base
 from ..loaders.names import BIAS, BaseNames, beside, host_spellings
@@ -100,7 +101,7 @@ def open_base(name: str, *kinds: str, on_quantized_base: str = REFUSE) -> Plan:
     base = Base(name, None, checkpoint, checkpoint.quantized, dequantized=dequantized)
     raise_first(already_quantized(Plan(base)))
     source = BaseFile(checkpoint, path, kind)
-    return Plan(replace(base, family=detect_base(source.tensors), source=source))
+    return Plan(replace(base, family=detect_base(source.tensors), source=source, contains=contained_in(checkpoint)))
 
 
 def plan_of(value: Any) -> Plan:

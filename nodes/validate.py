@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from ..engine.findings import stops
+from ..engine.findings import stops, worst_first
 from ..engine.report import plan_sentences
 from ..engine.rules import check, raise_first
-from ..engine.stacks import POLICIES
+from ..engine.stacks import POLICIES, Sampling
+from ..loaders.graphs import prompt_graph, upstream
+from ..loaders.probes import Probed, probe
+from ..loaders.sampling import ends
 from ..loaders.verify import verify
+from . import host
 from .common import HIDDEN, StageNode, report_plan, stage_input
 from .sockets import ANY, STACKED
 from .sources import plan_of
@@ -34,11 +39,33 @@ class FoundryStackValidator(StageNode):
         "hidden": HIDDEN,
     }
 
-    def run(self, model: Any, policy: str, strict: bool, **_: Any) -> dict[str, Any]:
+    def run(
+        self,
+        model: Any,
+        policy: str,
+        strict: bool,
+        prompt: Mapping[str, Any] | None = None,
+        unique_id: str | None = None,
+        **_: Any,
+    ) -> dict[str, Any]:
         """(the same plan, report, ok)."""
         plan = plan_of(model)
-        findings = (*check(plan), *verify(plan))
+        damaged = verify(plan)
+        probed = Probed() if damaged else probe(plan, host.progress())
+        plan = plan.with_claims(probed.claims)
+        sampling = sampled_below(prompt or {}, str(unique_id))
+        findings = worst_first([*check(plan, policy, sampling), *damaged, *probed.findings])
         if strict:
             raise_first(findings, strict=True)
         text = "\n".join(plan_sentences(plan, findings))
         return report_plan(plan, findings, (plan, text, not stops(findings, strict=True)))
+
+
+def sampled_below(prompt: Mapping[str, Any], node_id: str) -> tuple[Sampling, ...]:
+    """How the workflow samples the model that comes out of a node."""
+    graph = prompt_graph(prompt)
+    return tuple(
+        end.sampling
+        for end in ends(graph)
+        if end.sampling and any(above.id == node_id for above in upstream(graph, end.node))
+    )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from lora_foundry.loaders.graphs import check_order, links, lora_of, upstream_models
+from lora_foundry.loaders.graphs import check_order, prompt_graph, upstream
+from lora_foundry.loaders.tracing import lora_rows, model_links
 
 BASE = {"class_type": "FoundryLoadBase", "inputs": {"base_name": "wan.safetensors"}}
 UNET = {"class_type": "UNETLoader", "inputs": {"unet_name": "wan.safetensors", "weight_dtype": "default"}}
@@ -38,6 +39,14 @@ def stack(model):
 
 def codes(prompt, node_id):
     return [finding.code for finding in check_order(prompt, node_id)]
+
+
+def above(prompt, node_id):
+    return [node.id for node in upstream(prompt_graph(prompt), node_id)]
+
+
+def names(node):
+    return [row.name for row in lora_rows(prompt_graph({"0": node}), prompt_graph({"0": node}).nodes["0"])]
 
 
 RIGHT = {
@@ -98,7 +107,7 @@ def test_a_wired_strength_counts_as_a_strength():
 def test_the_stack_before_the_fusion(middle, through):
     prompt = {"1": BASE, "2": middle, "3": node("FoundryApply", "2"), "4": fuse("3" if through else "2")}
     (finding,) = check_order(prompt, "4")
-    assert finding.code == "LF101" and "the LoRA stack" in finding.seen and "node 2" in finding.seen
+    assert finding.code == "LF101" and "The LoRA stack" in finding.seen and "node 2" in finding.seen
 
 
 def test_fusing_twice_is_no_fault_of_order():
@@ -123,6 +132,11 @@ def test_every_fp8_choice_of_the_native_loader(dtype):
 @pytest.mark.parametrize("dtype", ["default", "bf16", None, 3, ["8", 0]])
 def test_other_dtypes_are_fine(dtype):
     assert codes({"1": node("UNETLoader", weight_dtype=dtype), "2": stack("1")}, "2") == []
+
+
+@pytest.mark.parametrize("kind", ["KSampler", "LoraLoader", "ModelSave", "NoSuchNode"])
+def test_only_stages_of_ours_are_judged(kind):
+    assert codes({"1": FP8, "2": native("1"), "3": node(kind, "2")}, "3") == []
 
 
 def test_both_faults_at_once():
@@ -176,7 +190,7 @@ def test_cycles_end():
     }
     assert codes(prompt, "3") == ["LF101"]
     assert codes(prompt, "5") == codes(prompt, "4") == []
-    assert len(list(upstream_models(prompt, "3"))) == 2
+    assert above(prompt, "3") == ["2", "1"]
 
 
 def test_a_diamond_is_walked_once():
@@ -184,7 +198,7 @@ def test_a_diamond_is_walked_once():
         str(i): {"class_type": "ModelMergeSimple", "inputs": {"model1": [str(i - 1), 0], "model2": [str(i - 1), 0]}}
         for i in range(2, 60)
     }
-    assert len(list(upstream_models({"1": UNET, **merges}, "59"))) == 58
+    assert len(above({"1": UNET, **merges}, "59")) == 58
 
 
 def test_every_node_of_a_large_workflow_is_visited_once():
@@ -195,19 +209,53 @@ def test_every_node_of_a_large_workflow_is_visited_once():
         prompt[f"b{number}"] = node("KSampler", "0", seed=number)
     prompt |= {"1": native("0"), "end": fuse("400")}
     assert codes(prompt, "end") == ["LF101"]
-    visited = [source for source, _ in upstream_models(prompt, "end")]
+    visited = above(prompt, "end")
     assert len(visited) == len(set(visited)) == 401
 
 
 def test_links_and_loras():
-    assert list(
-        links({"inputs": {"model": ["1", 0], "seed": 3, "name": "x", "pair": [1, 2], "three": ["1", 0, 2]}})
-    ) == [("model", "1")]
-    assert list(links({})) == []
-    assert lora_of(native("1")) == "style.safetensors" and lora_of(native("1", strength=0)) is None
-    assert lora_of(native("1", lora="None")) is None  # nothing is chosen
-    assert lora_of({"class_type": "FoundryLoRA", "inputs": {"lora_name": "x"}}) is None  # a row, not a loader
-    assert lora_of(node("CheckpointLoader", "1", lora_name="x")) is None
+    junk = {"seed": 3, "name": "x", "model1": [1, 2], "model2": ["1", 0, 2]}
+    assert model_links(prompt_graph({"0": {"inputs": {"model": ["1", 0], **junk}}}).nodes["0"]) == ("1",)
+    assert model_links(prompt_graph({"0": {}}).nodes["0"]) == ()
+    assert names(native("1")) == ["style.safetensors"] and names(native("1", strength=0)) == []
+    assert names(native("1", lora="None")) == []  # nothing is chosen
+    assert names(node("CheckpointLoader", "1", lora_name="x")) == []
+
+
+def test_a_row_that_goes_elsewhere_is_no_lora_before_the_fusion():
+    row = {"class_type": "FoundryLoRA", "inputs": {"lora_name": "x", "strength_model": 1.0}}
+    assert codes({"1": row, "2": fuse("1")}, "2") == []
+
+
+@pytest.mark.parametrize("loader", [
+    {"class_type": "Efficient Loader", "inputs": {"ckpt_name": "a", "lora_name": "None", "lora_stack": ["9", 0]}},
+    node("CR Apply LoRA Stack", "1", lora_stack=["9", 0]),
+])  # fmt: skip
+def test_a_list_of_loras_applied_before_the_fusion(loader):
+    rows = {"lora_count": 2, "input_mode": "simple", "lora_name_1": "a", "lora_wt_1": 1.0, "lora_name_2": "b",
+            "lora_wt_2": 0.5, "lora_name_3": "c", "lora_wt_3": 1.0}  # fmt: skip
+    prompt = {"1": UNET, "9": {"class_type": "LoRA Stacker", "inputs": rows}, "2": loader, "3": fuse("2")}
+    (finding,) = check_order(prompt, "3")
+    assert finding.code == "LF101" and "LoRA a, b was" in finding.seen and finding.node == "2"
+
+
+def test_a_damaged_list_of_ours_raises_nothing():
+    damaged = {"class_type": "FoundryLoRAStack", "inputs": {"loras": "[{"}}
+    assert codes({"1": UNET, "8": damaged, "2": node("CR Apply LoRA Stack", "1", lora_stack=["8", 0]),
+                  "3": fuse("2")}, "3") == []  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("loader", "how"),
+    [
+        (node("UnetLoaderGGUF", unet_name="wan-Q8_0.gguf"), "GGUF"),
+        (node("NunchakuQwenImageDiTLoader", model_name="svdq-int4_r32.safetensors"), "Nunchaku 4-bit"),
+        (node("SomeGGUFLoader", unet_name="wan-Q8_0.gguf"), "GGUF"),
+    ],
+)
+def test_a_loader_of_quantized_files(loader, how):
+    (finding,) = check_order({"1": loader, "2": stack("1")}, "2")
+    assert finding.code == "LF201" and how in finding.seen
 
 
 def test_rows_of_a_power_lora_loader_count_as_loras():

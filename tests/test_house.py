@@ -20,7 +20,7 @@ FOLDERS = ("engine", "loaders", "nodes")
 PACK = sorted([*ROOT.glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))])
 HOST_FILES = {"nodes/host.py", "nodes/folders.py", "nodes/server.py"}
 HOST_MODULES = {"comfy", "comfy_api", "comfy_execution", "comfy_extras", "execution", "folder_paths", "nodes", "server"}
-TERMINAL = ("cli.py", "cli_bake.py", "cli_lineage.py", "cli_shared.py", "demo.py")
+TERMINAL = ("cli.py", "cli_bake.py", "cli_check.py", "cli_lineage.py", "cli_shared.py", "demo.py")
 ROOT_FILES = {path.name for path in ROOT.glob("*.py")}
 MAY_IMPORT = {
     **{name: {*ROOT_FILES, "loaders", "engine"} for name in ROOT_FILES},

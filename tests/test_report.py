@@ -11,6 +11,7 @@ from fakes import A_B, Collected, a_layer, a_plan, noise, random_delta
 from lora_foundry.engine.bake import BakeReport, bake
 from lora_foundry.engine.findings import Finding
 from lora_foundry.engine.finish import Finish
+from lora_foundry.engine.lineage import Claim, Contained, Evidence, Ingredient, Lineage
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, Coverage
 from lora_foundry.engine.report import (
     bake_json,
@@ -47,6 +48,7 @@ def test_a_lora_as_data():
         "dialect": "down/up", "family": None, "modules": 3, "matched": 2, "text_encoder": 5,
         "unmatched": [{"module": "blocks.9.q", "reason": "no weight of this name"}],
         "scale": [pytest.approx(0.35), pytest.approx(0.7)], "gain": 0.98,
+        "lineage": {"level": "unknown", "trained_with": None, "use_with": None, "role": "unknown", "accelerator": None},
     }  # fmt: skip
 
 
@@ -59,7 +61,8 @@ def test_gains_go_with_their_loras_and_may_be_missing():
 
 def test_a_plan_as_data():
     data = json.loads(json.dumps(plan_json(a_case(light(), style()), [WARNING])))
-    assert data["base"] == {"name": "base.safetensors", "family": "wan", "vanilla": False}
+    assert data["base"] == {"name": "base.safetensors", "family": "wan", "vanilla": False, "contains": []}
+    assert data["schema"] == 1
     assert [row["stage"] for row in data["loras"]] == ["fuse", "stack"]
     assert data["findings"] == [WARNING.to_json()]
 
@@ -82,6 +85,27 @@ def test_one_sentence_per_lora():
     )
     assert layer_sentence(light()) == "fused lightning.safetensors x 1: 2 of 2 modules, effective scale 0.125"
     assert layer_sentence(light(rounding=MATCH_TRAINING)).endswith("effective scale 0.125, rounded as in training")
+
+
+TURBO = Ingredient("turbo.safetensors")
+
+
+@pytest.mark.parametrize(
+    "trained, words",
+    [((TURBO,), ", trained with turbo.safetensors (declared)"), ((), ", trained with no base LoRA (declared)")],
+)
+def test_what_is_known_of_the_training_is_told(trained, words):
+    known = Lineage(claims=(Claim(Evidence("declared", "a person"), trained),))
+    assert layer_sentence(replace(style(), lineage=known)).endswith(words)
+    told = layer_json(replace(style(), lineage=known))["lineage"]
+    assert (told["level"], told["trained_with"]) == ("declared", [each.name for each in trained])
+
+
+def test_what_is_inside_the_base_is_told():
+    plan = a_case(style())
+    plan = replace(plan, base=replace(plan.base, contains=(Contained(TURBO, "derived", "a record"),)))
+    assert plan_json(plan, [])["base"]["contains"] == ["turbo.safetensors"]
+    assert "base base.safetensors (wan), turbo.safetensors inside" in plan_sentences(plan, [])
 
 
 def test_the_scale_shown_is_the_scale_used():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from host import rig
-from host.graphs import Graph, Link
+from host.graphs import SAMPLING, Graph, Link, output
 from lora_foundry import tiny
 
 # How a base LoRA of the family usually names its modules.
@@ -80,3 +80,36 @@ def message(entry: rig.Entry) -> str:
 def relative(got: torch.Tensor, wanted: torch.Tensor) -> float:
     """Relative distance of two latents."""
     return ((got - wanted).norm() / wanted.norm()).item()
+
+
+def declare(graph: Graph, name: str, trained_with: str = "unknown", **inputs: object) -> Link:
+    """FoundryDeclareLineage."""
+    settings = {"lora_name": name, "trained_with": trained_with, "use_with": "as trained", "role": "unknown"}
+    return graph.add("FoundryDeclareLineage", **{**settings, **inputs})
+
+
+def train(host: rig.Host, graph: Graph, model: Link, family: str, steps: int = 2) -> Link:
+    """The host's TrainLoraNode on two empty latents; a link to its LORA_MODEL, which is not everywhere its first."""
+    (tokens, dim, pooled), (channels, frames) = SAMPLING[family]
+    latent = graph.add("TinyLatent", channels=channels, frames=frames, height=8, width=8)
+    two = graph.add("RepeatLatentBatch", samples=latent, amount=2)
+    info = host.object_info("TrainLoraNode")["TrainLoraNode"]
+    defaults = {
+        name: spec[1]["default"] for name, spec in info["input"]["required"].items() if "default" in spec[1:][0]
+    }
+    trained = graph.add(
+        "TrainLoraNode",
+        **{
+            **defaults,
+            "model": model,
+            "latents": graph.add("RebatchLatents", latents=two, batch_size=1),  # 0.3.75 takes a list only
+            "positive": graph.add("TinyCond", tokens=tokens, dim=dim, pooled=pooled, seed=1),
+            "steps": steps,
+            "rank": 4,
+            "learning_rate": 0.01,
+            "training_dtype": "fp32",
+            "lora_dtype": "fp32",
+            "gradient_checkpointing": False,
+        },
+    )
+    return output(trained, info["output"].index("LORA_MODEL"))

@@ -139,10 +139,10 @@ class Host:
             self.process.wait()
 
     # --- HTTP
-    def request(self, path: str, body: object = None) -> tuple[int, Any]:
-        """GET, or POST when there is a body: (status, JSON or text); a status of 400 and up is no exception."""
-        data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+    def request(self, path: str, body: object = None, kind: str = "application/json") -> tuple[int, Any]:
+        """GET, or POST when there is a body (bytes go as they are): (status, JSON or text); 400 is no exception."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": kind})
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
                 return response.status, _parse(response.read())

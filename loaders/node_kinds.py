@@ -1,0 +1,233 @@
+"""Which node does what to a model, as tables: one row a kind of node, facts about ComfyUI and other packs, no code.
+
+A kind that is in no table is judged by its inputs: one with a model input passes the model on, one that is called a
+LoRA loader and names a LoRA applies it, one with ``cfg`` and ``steps`` samples. What is not understood stays silent.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+FUSE_NODE, STACK_NODE, VALIDATOR_NODE = "FoundryFuseBaseLoRA", "FoundryStackLoRAs", "FoundryStackValidator"
+QUANTIZE_NODE, APPLY_NODE, SAVE_NODE = "FoundryQuantizeFP8", "FoundryApply", "FoundrySaveModel"
+STAGES = {  # our stages, and what is missing without one
+    FUSE_NODE: "its base LoRA is not fused",
+    STACK_NODE: "its LoRAs are not applied",
+    VALIDATOR_NODE: "nothing is checked there",
+    QUANTIZE_NODE: "the model is not quantized",
+    APPLY_NODE: "its plan is not made into a MODEL",
+    SAVE_NODE: "nothing is saved",
+}
+OUR_LOADERS = ("FoundryLoadBase", "FoundryLoadCheckpoint")
+GGUF = "GGUF"
+LORAS, MODELS, CHECKPOINTS = "loras", "diffusion_models", "checkpoints"  # folders, as ComfyUI names them
+# What loaders and stackers hold where nothing is chosen.
+NO_LORA = ("", "none", "[none]", "none: vanilla base")
+OFF = (False, None, 0, "off", "false", "disable", "disabled")  # a switch beside a LoRA, in lower case
+
+
+@dataclass(frozen=True)
+class Loader:
+    """A node that brings a model in. ``name`` is its file's input, ``folders`` where files of that name lie.
+
+    ``dtype`` is the input that may ask for 8 bits; ``quantized`` how everything it loads is stored. ``beside``: LoRAs
+    stay apart from its quantized weights, so they lose nothing there; ``scaled_beside``: from scaled fp8 and GGUF only.
+    """
+
+    name: str
+    folders: tuple[str, ...] = ()
+    dtype: str = ""
+    quantized: str = ""
+    beside: bool = False
+    scaled_beside: bool = False
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How a node writes LoRAs into its inputs; ``{}`` stands for the number of a row.
+
+    The first of ``strengths`` that is there counts. ``switch`` turns a row (or the node) off, ``count`` says how many
+    rows count, ``simple`` is the strength that counts while the input named first in it says "simple".
+    """
+
+    name: str
+    strengths: tuple[str, ...] = ()
+    switch: str = ""
+    count: str = ""
+    simple: tuple[str, str] = ("", "")
+
+
+@dataclass(frozen=True)
+class LoraNode:
+    """A node that names LoRAs. ``beside``: it keeps them apart from the weights. ``loose``: names without folder or
+    ending will do. ``text``: the input that holds JSON rows of ours, or ``<lora:name:strength>`` tags. ``own_first``:
+    what it names itself comes before the list wired in.
+    """
+
+    rows: tuple[Rows, ...] = ()
+    beside: bool = False
+    loose: bool = False
+    text: str = ""
+    own_first: bool = False
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A node that samples: the inputs that say steps and CFG, and how much noise it starts from."""
+
+    steps: str = "steps"
+    cfg: str = "cfg"
+    denoise: str = "denoise"
+
+
+@dataclass(frozen=True)
+class Switch:
+    """A node that hands one of several things on, those whose inputs fit ``inputs``.
+
+    ``selector`` is the input that says which, by number (``{}``) or as (false, true). Without one the first wired in
+    is taken.
+    """
+
+    inputs: str
+    selector: str = ""
+    chosen: str | tuple[str, str] = ""
+
+
+LOADERS = {
+    "FoundryLoadBase": Loader("base_name", (MODELS, CHECKPOINTS)),
+    "FoundryLoadCheckpoint": Loader("ckpt_name", (CHECKPOINTS,)),
+    "UNETLoader": Loader("unet_name", (MODELS,), dtype="weight_dtype"),
+    "CheckpointLoaderSimple": Loader("ckpt_name", (CHECKPOINTS,)),
+    "CheckpointLoader": Loader("ckpt_name", (CHECKPOINTS,)),
+    "CheckpointLoader|pysssss": Loader("ckpt_name", (CHECKPOINTS,)),
+    "CheckpointLoaderNF4": Loader("ckpt_name", quantized="NF4"),
+    "unCLIPCheckpointLoader": Loader("ckpt_name", (CHECKPOINTS,)),
+    "ImageOnlyCheckpointLoader": Loader("ckpt_name", (CHECKPOINTS,)),
+    "DiffusersLoader": Loader("model_path"),
+    "DiffusionModelLoaderKJ": Loader("model_name", (MODELS,), dtype="weight_dtype"),
+    "UnetLoaderGGUF": Loader("unet_name", quantized=GGUF, beside=True),
+    "UnetLoaderGGUFAdvanced": Loader("unet_name", quantized=GGUF, beside=True),
+    "UnetLoaderGGUFDisTorchMultiGPU": Loader("unet_name", quantized=GGUF, beside=True),
+    "LoaderGGUF": Loader("gguf_name", quantized=GGUF, beside=True),
+    "NunchakuFluxDiTLoader": Loader("model_path", quantized="Nunchaku 4-bit", beside=True),
+    "NunchakuQwenImageDiTLoader": Loader("model_name", quantized="Nunchaku 4-bit", beside=True),
+    "NunchakuZImageDiTLoader": Loader("model_name", quantized="Nunchaku 4-bit", beside=True),
+    "WanVideoModelLoader": Loader("model", (MODELS,), dtype="quantization", scaled_beside=True),
+    "Efficient Loader": Loader("ckpt_name", (CHECKPOINTS,)),
+    "Eff. Loader SDXL": Loader("base_ckpt_name", (CHECKPOINTS,)),
+    "easy fullLoader": Loader("ckpt_name", (CHECKPOINTS,)),
+    "easy a1111Loader": Loader("ckpt_name", (CHECKPOINTS,)),
+    "easy comfyLoader": Loader("ckpt_name", (CHECKPOINTS,)),
+    "easy fluxLoader": Loader("ckpt_name", (CHECKPOINTS,)),
+    "Checkpoint Loader (LoraManager)": Loader("ckpt_name", (CHECKPOINTS,)),
+    "Unet Loader (LoraManager)": Loader("unet_name", (MODELS,), dtype="weight_dtype"),
+}
+UNKNOWN_LOADER = Loader("", dtype="weight_dtype")
+# What loaders that are in no table call their file.
+FILE_INPUTS = ("unet_name", "ckpt_name", "model_name", "base_name", "diffusion_model", "model_path", "model")
+
+_ONE = Rows("lora_name", ("strength_model", "lora_strength", "lora_model_strength", "model_weight", "strength"))
+_RGTHREE = Rows("lora_{}", ("strength_{}",))
+_NUMBERED = Rows("lora_name_{}", ("model_str_{}", "model_weight_{}", "lora_strength_{}", "strength_{}", "lora_wt_{}"))
+_EFFICIENCY = Rows("lora_name_{}", ("model_str_{}", "lora_wt_{}"), "", "lora_count", ("input_mode", "lora_wt_{}"))
+_EASY = Rows(
+    "lora_{}_name", ("lora_{}_model_strength", "lora_{}_strength"), "toggle", "num_loras", ("mode", "lora_{}_strength")
+)
+ANY_ROWS = (_ONE, _NUMBERED, _EASY, _RGTHREE)  # of LoRA nodes that are in no table
+LORA_NODES = {
+    "LoraLoader": LoraNode((_ONE,)),
+    "LoraLoaderModelOnly": LoraNode((_ONE,)),
+    "LoraLoader|pysssss": LoraNode((_ONE,)),
+    "LoadLoraModel": LoraNode(),  # rows as lists or dotted names, which every node may have
+    "LoraLoaderBypass": LoraNode((_ONE,), beside=True),
+    "LoraLoaderBypassModelOnly": LoraNode((_ONE,), beside=True),
+    "Power Lora Loader (rgthree)": LoraNode(loose=True),  # rows as mappings
+    "Lora Loader Stack (rgthree)": LoraNode((_RGTHREE,)),
+    "CR Load LoRA": LoraNode((Rows("lora_name", ("strength_model",), "switch"),)),
+    "CR LoRA Stack": LoraNode((Rows("lora_name_{}", ("model_weight_{}",), "switch_{}"),)),
+    "CR Apply LoRA Stack": LoraNode(),
+    "LoRA Stacker": LoraNode((_EFFICIENCY,)),
+    "Efficient Loader": LoraNode((_ONE,), own_first=True),
+    "Eff. Loader SDXL": LoraNode(),
+    "easy fullLoader": LoraNode((_ONE,)),
+    "easy a1111Loader": LoraNode((_ONE,)),
+    "easy comfyLoader": LoraNode((_ONE,)),
+    "easy fluxLoader": LoraNode((_ONE,)),
+    "easy loraStack": LoraNode((_EASY,)),
+    "easy loraStackApply": LoraNode(),
+    "Lora Loader (LoraManager)": LoraNode(loose=True),
+    "Lora Stacker (LoraManager)": LoraNode(loose=True),
+    "LoRA Text Loader (LoraManager)": LoraNode(loose=True, text="lora_syntax"),
+    "WanVideo Lora Select (LoraManager)": LoraNode(loose=True),
+    "NunchakuFluxLoraLoader": LoraNode((_ONE,), beside=True),
+    "NunchakuFluxLoraStack": LoraNode((_NUMBERED,), beside=True),
+    "NunchakuQwenImageLoraLoader": LoraNode((_ONE,), beside=True),
+    "NunchakuQwenImageLoraStack": LoraNode((_NUMBERED,), beside=True),
+    "WanVideoLoraSelect": LoraNode((Rows("lora", ("strength",)),)),
+    "WanVideoLoraSelectByName": LoraNode((_ONE,), loose=True),
+    "WanVideoLoraSelectMulti": LoraNode((_RGTHREE,)),
+    "WanVideoSetLoRAs": LoraNode(beside=True),
+    "FoundryLoRA": LoraNode((Rows("lora_name", ("strength_model",), "enabled"),)),
+    "FoundryLoRAStack": LoraNode(text="loras"),
+    FUSE_NODE: LoraNode((Rows("lora_name", ("strength",)),), own_first=True),
+    STACK_NODE: LoraNode(),
+}
+MAX_ROWS = 60  # numbered rows looked for: the widest stacker has 50
+
+SAMPLERS = {
+    "KSampler": Sampler(),
+    "KSamplerAdvanced": Sampler(denoise=""),  # its steps are those of the whole schedule, whatever part it does
+    "SamplerCustom": Sampler(steps="", denoise=""),
+    "SamplerCustomAdvanced": Sampler(steps="", cfg="", denoise=""),
+    "KSampler (Efficient)": Sampler(),
+    "KSampler Adv. (Efficient)": Sampler(denoise=""),
+    "KSampler SDXL (Eff.)": Sampler(denoise=""),
+    "KSampler //Inspire": Sampler(),
+    "ImpactKSamplerBasicPipe": Sampler(),
+    "FaceDetailer": Sampler(),
+    "UltimateSDUpscale": Sampler(),
+    "UltimateSDUpscaleNoUpscale": Sampler(),
+    "easy kSampler": Sampler(),
+    "easy fullkSampler": Sampler(),
+    "WanVideoSampler": Sampler(denoise="denoise_strength"),
+}
+PRE_SAMPLERS = ("easy preSampling", "easy preSamplingAdvanced", "easy preSamplingDynamicCFG")  # settings in a pipe
+GUIDERS: dict[str, str | float] = {  # what they guide with: an input, or a number where they know no negative
+    "BasicGuider": 1.0,
+    "CFGGuider": "cfg",
+    "DualCFGGuider": "cfg_conds",
+    "PerpNegGuider": "cfg",
+}
+SCHEDULE_EDITORS = ("ExtendIntermediateSigmas",)  # their ``steps`` are not those of the schedule
+SAVERS = ("CheckpointSave", "ModelSave", SAVE_NODE)
+TRAINERS = ("TrainLoraNode",)
+SWITCHES = {
+    "Any Switch (rgthree)": Switch(r"any_\d+"),
+    "ImpactSwitch": Switch(r"input\d+", "select", "input{}"),
+    "ImpactConditionalBranch": Switch(r"tt_value|ff_value", "cond", ("ff_value", "tt_value")),
+    "ComfySwitchNode": Switch(r"on_true|on_false", "switch", ("on_false", "on_true")),
+    "LazySwitchKJ": Switch(r"on_true|on_false", "switch", ("on_false", "on_true")),
+    "CR Model Input Switch": Switch(r"model\d+", "Input", "model{}"),
+    "easy anythingIndexSwitch": Switch(r"value\d+", "index", "value{}"),
+    "easy ifElse": Switch(r"on_true|on_false", "boolean", ("on_false", "on_true")),
+    "Switch model [Crystools]": Switch(r"on_true|on_false", "boolean", ("on_false", "on_true")),
+}
+MERGES = re.compile(r"merge|blend|ModelAdd|ModelSubtract", re.IGNORECASE)  # what comes out has no one stack below
+
+# Inputs a model comes in by where the form of the workflow does not tell types, and the types where it does.
+MODEL_INPUT = re.compile(
+    r"(optional_|base_|refiner_|high_|low_)?(model|unet|diffusion_model)(_?(\d+|[ab]|high|low|high_noise|low_noise"
+    r"|opt|override))?"
+)
+CARRIER_INPUT = re.compile(
+    r"guider|(optional_|base_|refiner_)?(pipe|basic_pipe|detailer_pipe|sdxl_tuple|base_ctx|ctx|context|pipe_line)(_opt)?"
+)
+STACK_INPUT = re.compile(r"(optional_)?lora_stack(_\w+)?|prev_lora|loras?")
+MODEL_TYPES = frozenset(
+    ("MODEL", "WANVIDEOMODEL", "FOUNDRY_BASE", "FOUNDRY_FUSED", "FOUNDRY_STACKED", "FOUNDRY_QUANTIZED")
+)
+CARRIER_TYPES = frozenset(("GUIDER", "PIPE_LINE", "BASIC_PIPE", "DETAILER_PIPE", "SDXL_TUPLE", "RGTHREE_CONTEXT"))
+STACK_TYPES = frozenset(("LORA_STACK", "WANVIDLORA"))
+# Names of files that say their weights are quantized: a guess, never more.
+LOW_BITS = re.compile(r"(?<![a-z0-9])(fp8|float8|e4m3fn|e5m2|nvfp4|mxfp8|int8|int4|nf4|svdq)(?![0-9])", re.IGNORECASE)

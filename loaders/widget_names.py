@@ -1,0 +1,188 @@
+"""Names for ``widgets_values``: a saved workflow often holds the values of a node's widgets without their names.
+
+Since frontend 1.16 every widget has a socket that names it, but "Export" and pictures drop the sockets nothing is wired
+to. So the nodes whose values matter to us are listed here with their widgets, in the order the classes declare them and
+as far as all versions agree: a list may be shorter or longer than the values.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Named = tuple[dict[str, Any], tuple[Any, ...]]  # values by name, values nobody has a name for
+
+# What the frontend puts behind a seed without the class knowing it: "control after generate".
+SEED, CONTROLS = "seed", ("fixed", "increment", "decrement", "randomize")
+ROWS = ("Power Lora Loader (rgthree)",)  # widgets are rows {"on", "lora", "strength"}, sent as lora_1, lora_2, ...
+
+
+def _numbered(names: str, count: int, style: str = "{}_{}") -> tuple[str, ...]:
+    return tuple(style.format(name, number) for number in range(1, count + 1) for name in names.split())
+
+
+_NATIVE = {
+    # loaders
+    "CheckpointLoader": "config_name ckpt_name",
+    "CheckpointLoaderSimple": "ckpt_name",
+    "CLIPLoader": "clip_name type device",
+    "ControlNetLoader": "control_net_name",
+    "DiffusersLoader": "model_path",
+    "DualCLIPLoader": "clip_name1 clip_name2 type device",
+    "ImageOnlyCheckpointLoader": "ckpt_name",
+    "ModelPatchLoader": "name",
+    "QuadrupleCLIPLoader": "clip_name1 clip_name2 clip_name3 clip_name4",
+    "TripleCLIPLoader": "clip_name1 clip_name2 clip_name3",
+    "UNETLoader": "unet_name weight_dtype",
+    "VAELoader": "vae_name",
+    "unCLIPCheckpointLoader": "ckpt_name",
+    # LoRAs and what changes a model's weights
+    "CreateHookLora": "lora_name strength_model strength_clip",
+    "CreateHookLoraModelOnly": "lora_name strength_model",
+    "CreateHookModelAsLora": "ckpt_name strength_model strength_clip",
+    "CreateHookModelAsLoraModelOnly": "ckpt_name strength_model",
+    "HypernetworkLoader": "hypernetwork_name strength",
+    "LoraLoader": "lora_name strength_model strength_clip",
+    "LoraLoaderBypass": "lora_name strength_model strength_clip",
+    "LoraLoaderBypassModelOnly": "lora_name strength_model",
+    "LoraLoaderModelOnly": "lora_name strength_model",
+    "LoraModelLoader": "strength_model",
+    "ModelMergeBlocks": "input middle out",
+    "ModelMergeSimple": "ratio",
+    "ModelMergeSubtract": "multiplier",
+    "TrainLoraNode": "batch_size grad_accumulation_steps steps learning_rate rank optimizer loss_function seed"
+    " training_dtype lora_dtype",
+    # sampling
+    "AlignYourStepsScheduler": "model_type steps denoise",
+    "BasicScheduler": "scheduler steps denoise",
+    "BetaSamplingScheduler": "steps alpha beta",
+    "CFGGuider": "cfg",
+    "DualCFGGuider": "cfg_conds cfg_cond2_negative style",
+    "ExponentialScheduler": "steps sigma_max sigma_min",
+    "Flux2Scheduler": "steps width height",
+    "FluxGuidance": "guidance",
+    "GITSScheduler": "coeff steps denoise",
+    "KarrasScheduler": "steps sigma_max sigma_min rho",
+    "KSampler": "seed steps cfg sampler_name scheduler denoise",
+    "KSamplerAdvanced": "add_noise noise_seed steps cfg sampler_name scheduler start_at_step end_at_step"
+    " return_with_leftover_noise",
+    "KSamplerSelect": "sampler_name",
+    "LaplaceScheduler": "steps sigma_max sigma_min mu beta",
+    "LTXVScheduler": "steps max_shift base_shift stretch terminal",
+    "OptimalStepsScheduler": "model_type steps denoise",
+    "PerpNegGuider": "cfg neg_scale",
+    "PolyexponentialScheduler": "steps sigma_max sigma_min rho",
+    "RandomNoise": "noise_seed",
+    "SamplerCustom": "add_noise noise_seed cfg",
+    "SDTurboScheduler": "steps denoise",
+    "SplitSigmas": "step",
+    "SplitSigmasDenoise": "denoise",
+    "VPScheduler": "steps beta_d beta_min eps_s",
+    # what a model passes through
+    "CFGNorm": "strength",
+    "DifferentialDiffusion": "strength",
+    "EasyCache": "reuse_threshold start_percent end_percent verbose",
+    "FreeU": "b1 b2 s1 s2",
+    "FreeU_V2": "b1 b2 s1 s2",
+    "LazyCache": "reuse_threshold start_percent end_percent verbose",
+    "ModelSamplingAuraFlow": "shift",
+    "ModelSamplingContinuousEDM": "sampling sigma_max sigma_min",
+    "ModelSamplingContinuousV": "sampling sigma_max sigma_min",
+    "ModelSamplingDiscrete": "sampling zsnr",
+    "ModelSamplingFlux": "max_shift base_shift width height",
+    "ModelSamplingLTXV": "max_shift base_shift",
+    "ModelSamplingSD3": "shift",
+    "ModelSamplingStableCascade": "shift",
+    "PatchModelAddDownscale": "block_number downscale_factor start_percent end_percent downscale_after_skip"
+    " downscale_method upscale_method",
+    "PerturbedAttentionGuidance": "scale",
+    "RescaleCFG": "multiplier",
+    "TomePatchModel": "ratio",
+    "TorchCompileModel": "backend",
+    # ends, and what feeds the rest of an ordinary graph
+    "CheckpointSave": "filename_prefix",
+    "CLIPTextEncode": "text",
+    "CLIPTextEncodeFlux": "clip_l t5xxl guidance",
+    "EmptyHunyuanLatentVideo": "width height length batch_size",
+    "EmptyLatentImage": "width height batch_size",
+    "EmptySD3LatentImage": "width height batch_size",
+    "LoraSave": "filename_prefix rank lora_type bias_diff",
+    "ModelSave": "filename_prefix",
+    "PrimitiveBoolean": "value",
+    "PrimitiveFloat": "value",
+    "PrimitiveInt": "value",
+    "PrimitiveString": "value",
+    "PrimitiveStringMultiline": "value",
+    "SaveImage": "filename_prefix",
+    "SaveLoRA": "prefix steps",
+}
+_OURS = {
+    "FoundryApply": "how memory keep",
+    "FoundryDeclareLineage": "lora_name trained_with use_with role strength note",
+    "FoundryFuseBaseLoRA": "lora_name strength rounding",
+    "FoundryLoadBase": "base_name on_quantized_base",
+    "FoundryLoadCheckpoint": "ckpt_name on_quantized_base",
+    "FoundryLoRA": "lora_name strength_model strength_clip enabled blocks",
+    "FoundryLoRAStack": "loras",
+    "FoundryQuantizeFP8": "format matmul keep_high_precision max_error memory keep",
+    "FoundrySaveModel": "filename_prefix format matmul keep_high_precision max_error memory max_shard_gb",
+    "FoundrySaveTrainedLoRA": "filename_prefix",
+    "FoundryStackValidator": "policy strict",
+}
+_OTHER_PACKS = {
+    "CheckpointLoader|pysssss": "ckpt_name",
+    "CheckpointLoaderNF4": "ckpt_name",
+    "CR Load LoRA": "switch lora_name strength_model strength_clip",
+    "DiffusionModelLoaderKJ": "model_name weight_dtype",
+    "Efficient Loader": "ckpt_name vae_name clip_skip lora_name lora_model_strength lora_clip_strength",
+    "LoraLoader|pysssss": "lora_name strength_model strength_clip",
+    "NunchakuFluxDiTLoader": "model_path",
+    "NunchakuFluxLoraLoader": "lora_name lora_strength",
+    "NunchakuQwenImageDiTLoader": "model_name",
+    "UltimateSDUpscale": "upscale_by seed steps cfg sampler_name scheduler denoise",
+    "UnetLoaderGGUF": "unet_name",
+    "UnetLoaderGGUFAdvanced": "unet_name dequant_dtype patch_dtype patch_on_device",
+    "WanVideoLoraSelect": "lora strength low_mem_load merge_loras",
+    "WanVideoModelLoader": "model base_precision quantization load_device attention_mode",
+    "WanVideoSampler": "steps cfg shift seed force_offload scheduler",
+}
+ORDERS: Mapping[str, tuple[str, ...]] = {
+    **{kind: tuple(names.split()) for kind, names in {**_NATIVE, **_OURS, **_OTHER_PACKS}.items()},
+    "CR LoRA Stack": _numbered("switch lora_name model_weight clip_weight", 3),
+    "Lora Loader Stack (rgthree)": _numbered("lora strength", 4, "{}_0{}"),
+    "LoRA Stacker": ("input_mode", "lora_count", *_numbered("lora_name lora_wt model_str clip_str", 49)),
+}
+
+
+def named_values(kind: str, sockets: Sequence[str], saved: object) -> Named:
+    """``widgets_values`` of a node by name, and the values without a name.
+
+    ``sockets`` are the names of the widget sockets the file kept. ``saved`` is the list of values, or their mapping
+    where a pack stores them by name; anything else is no values.
+    """
+    if isinstance(saved, Mapping):
+        return {str(name): value for name, value in saved.items()}, ()
+    if not isinstance(saved, list):
+        return {}, ()
+    if kind in ROWS:
+        rows = [row for row in saved if isinstance(row, Mapping) and "lora" in row]
+        return {f"lora_{number}": row for number, row in enumerate(rows, 1)}, ()
+    values, rest, complete = _paired(sockets, saved)
+    if sockets and complete:
+        return values, rest
+    values, rest, _ = _paired(ORDERS.get(kind, ()), saved)
+    return values, rest
+
+
+def _paired(names: Sequence[str], values: list[Any]) -> tuple[dict[str, Any], tuple[Any, ...], bool]:
+    """Values by name, the rest, and whether names and values came out even."""
+    found: dict[str, Any] = {}
+    left = deque(values)
+    for name in names:
+        if not left:
+            break
+        found[name] = left.popleft()
+        if SEED in name and left and left[0] in CONTROLS:
+            left.popleft()
+    return found, tuple(left), not left and len(found) == len(names)

@@ -1,0 +1,142 @@
+"""Lineage records by names of ComfyUI's LoRA folder: what the user says is written down, what is known is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..engine.errors import FoundryError
+from ..engine.lineage import UNKNOWN, Claim, Ingredient, Lineage
+from ..engine.stacks import Item
+from ..loaders.identity import identify_file
+from ..loaders.lineage_json import Record, claim_json
+from ..loaders.lineages import BY_USER, forget, read, save
+from ..loaders.lineages import declare as write_down
+from ..loaders.provenance import lineage_of
+from . import folders
+
+BASE = "the untouched base"
+Step = Callable[[int, int], None]  # bytes done, bytes in all; raises when the user pressed Cancel
+Rows = Sequence[tuple[str, float | None]]  # LoRAs by name, with their strength where it is said
+
+
+@dataclass(frozen=True)
+class Said:
+    """What the user says about a LoRA: rows of LoRAs, () for the untouched base, None for nothing."""
+
+    trained_with: Rows | None = None
+    use_with: Rows | None = None
+    role: str = UNKNOWN
+    note: str = ""
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is something to write down."""
+        return self.trained_with is not None or self.use_with is not None or self.role != UNKNOWN
+
+
+def declare(lora_name: str, said: Said, step: Step | None = None) -> Record | None:
+    """Write down what the user says about a LoRA; nothing said takes back what they said before.
+
+    Every file it names is hashed once. Returns the whole record, None where there is none. Raises FoundryError.
+    """
+    refuse_itself(lora_name, said)
+    ids = identify_file(folders.find_file(lora_name, "loras"), step).ids
+    if not said.anything:
+        return retract(ids)
+    trained, used = (ingredients(rows, step) for rows in (said.trained_with, said.use_with))
+    return write_down(ids, lora_name, trained_with=trained, use_with=used, role=said.role, note=said.note)
+
+
+def retract(ids: Sequence[str]) -> Record | None:
+    """Take the user's own word out of a record; what other sources say stays. Returns what is left, if anything is."""
+    record = read(ids)
+    if record is None:
+        return None
+    left = tuple(claim for claim in record.claims if claim.evidence.source != BY_USER)
+    forget(ids)
+    return save(replace(record, claims=left)) if left or record.contains else None
+
+
+def ingredients(rows: Rows | None, step: Step | None) -> tuple[Ingredient, ...] | None:
+    """LoRAs by all that they can be recognised by; None stays None."""
+    return None if rows is None else tuple(ingredient(name, strength, step) for name, strength in rows)
+
+
+def ingredient(name: str, strength: float | None, step: Step | None) -> Ingredient:
+    """A LoRA at a strength, as something that another one was trained with."""
+    path = folders.find_file(name, "loras")
+    identify_file(path, step)  # what follows finds the hashes there
+    return replace(Item(name, "", lineage=lineage_of(path)).ingredient, strength=strength)
+
+
+def said_before(lora_name: str) -> str:
+    """The user's own claim on a LoRA as text, but for its time; empty without one, or for a file never hashed."""
+    try:
+        ids = hashed_ids(folders.find_file(lora_name, "loras"))
+        record = read(ids) if ids else None
+    except FoundryError as error:
+        return error.what
+    own = [claim for claim in record.claims if claim.evidence.source == BY_USER] if record else []
+    return " ".join(repr(replace(claim, evidence=replace(claim.evidence, time=""))) for claim in own)
+
+
+def refuse_itself(lora_name: str, said: Said) -> None:
+    """FoundryError ``lineage`` for a LoRA that is said to stand on itself."""
+    if lora_name in {name for name, _ in (*(said.trained_with or ()), *(said.use_with or ()))}:
+        raise FoundryError(
+            "lineage",
+            f"{lora_name} is named as its own base LoRA.",
+            "No LoRA was there before it was trained.",
+            "Choose the one that was fused while it was trained.",
+        )
+
+
+def claim_sentence(claim: Claim) -> str:
+    """``trained with lightning.safetensors x 1, a style LoRA: declared by the user (it says so on its page)``."""
+    said = [
+        "" if claim.trained_with is None else f"trained with {names(claim.trained_with)}",
+        "" if claim.use_with is None else f"to be used with {names(claim.use_with)}",
+        "" if claim.role == UNKNOWN else f"role {claim.role}",
+    ]
+    quote = f" ({claim.evidence.quote})" if claim.evidence.quote else ""
+    return f"{', '.join(filter(None, said)) or 'says nothing'}: {claim.evidence.source}{quote}"
+
+
+def names(ingredients: Sequence[Ingredient]) -> str:
+    """LoRAs with their strengths, or the untouched base."""
+    strengths = (f" x {each.strength:g}" if each.strength is not None else "" for each in ingredients)
+    return ", ".join(f"{each.name}{strength}" for each, strength in zip(ingredients, strengths, strict=True)) or BASE
+
+
+def lineage_json(lineage: Lineage) -> dict[str, Any]:
+    """What is known of a LoRA: every claim, which of them count, who contradicts whom (places in ``claims``)."""
+    claims, (role, level) = list(lineage.claims), lineage.role
+    return {
+        "ids": list(lineage.ids),
+        "role": {"role": role, "level": level},
+        "claims": [claim_json(claim) for claim in claims],
+        "trained": None if lineage.trained is None else claims.index(lineage.trained),
+        "used": None if lineage.used is None else claims.index(lineage.used),
+        "declared": next((at for at, claim in enumerate(claims) if claim.evidence.source == BY_USER), None),
+        "conflicts": [[claims.index(first), claims.index(second)] for first, second in lineage.conflicts()],
+        "accelerator": None if lineage.accelerator is None else asdict(lineage.accelerator),
+    }
+
+
+def hashed_ids(path: Path) -> tuple[str, ...]:
+    """The ids of a file that was hashed before; () otherwise, for nothing is hashed here."""
+    try:
+        return identify_file(path, _stop).ids
+    except _NotHashed:
+        return ()
+
+
+class _NotHashed(Exception):
+    pass
+
+
+def _stop(done: int, total: int) -> None:
+    raise _NotHashed

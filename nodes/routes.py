@@ -1,0 +1,105 @@
+"""The routes of this pack on ComfyUI's server, for the browser and for scripts. They take names, never paths."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ..engine.errors import FoundryError
+from ..engine.lineage import ROLES, UNKNOWN
+from ..engine.stacks import ALLOW, POLICIES
+from ..loaders.lint import lint
+from ..loaders.provenance import lineage_of
+from ..loaders.workflows import graph_of
+from . import folders, server
+from .lineage import Rows, Said, declare, hashed_ids, lineage_json
+
+VANILLA = "vanilla"  # in place of a list of LoRAs: the untouched base
+FORMS = ("prompt", "workflow")  # keys of a body
+
+
+def post_lint(query: Mapping[str, str], body: Any) -> dict[str, Any]:
+    """``{"prompt"}`` (API form), ``{"workflow"}`` (UI form) or best both, and a ``policy``: the findings of that graph.
+
+    Files are looked for in ComfyUI's folders, and a LoRA that was never hashed is hashed once.
+    """
+    forms = {form: body[form] for form in FORMS if body.get(form) is not None}
+    if not forms:
+        raise FoundryError("body", "The body has neither a prompt nor a workflow.", fix="Send one of them, or both.")
+    policy = one_of(body, "policy", POLICIES, ALLOW)
+    return lint(graph_of(forms, "The request"), folders.Listed(), lineage_of, policy).to_json()
+
+
+def get_lineage(query: Mapping[str, str], body: Any) -> dict[str, Any]:
+    """``?lora=NAME``: what is known of it; ``hash=1`` also hashes a file that never was, which may take seconds."""
+    name = query.get("lora")
+    path = folders.find_file(name, "loras")  # type: ignore[arg-type]
+    hashed = bool(hashed_ids(path))
+    known = lineage_json(lineage_of(path)) if hashed or query.get("hash") == "1" else {}
+    return {"schema": 1, "lora": name, "hashed": bool(known), **known}
+
+
+def post_lineage(query: Mapping[str, str], body: Any) -> dict[str, Any]:
+    """``{"lora", "trained_with", "use_with", "role", "strength", "note"}``: written down as the user's word.
+
+    ``trained_with`` and ``use_with``: a list of names or ``{"name", "strength"}``, ``"vanilla"``, or null for not said;
+    ``strength`` holds where a name comes alone. Nothing said takes back what the user said before.
+    """
+    strength = number(body, "strength", 1.0)
+    trained, used = (rows_of(body, key, strength) for key in ("trained_with", "use_with"))
+    said = Said(trained, used, one_of(body, "role", ROLES, UNKNOWN), text(body, "note"))
+    declare(text(body, "lora"), said)
+    return get_lineage({"lora": text(body, "lora"), "hash": "1"}, None)
+
+
+ROUTES = (
+    ("POST", "/lora_foundry/lint", post_lint),
+    ("GET", "/lora_foundry/lineage", get_lineage),
+    ("POST", "/lora_foundry/lineage", post_lineage),
+)
+
+
+def register() -> None:
+    """Put the routes on ComfyUI's server, if there is one."""
+    for route in ROUTES:
+        server.serve(*route)
+
+
+def rows_of(body: Mapping[str, Any], key: str, strength: float) -> Rows | None:
+    """The LoRAs a body names under a key. FoundryError ``body`` for anything but a list, ``vanilla`` or null."""
+    given = body.get(key)
+    if given is None or given == VANILLA:
+        return None if given is None else ()
+    if not isinstance(given, list):
+        raise unfit(key, given, f'a list of names, "{VANILLA}", or null')
+    rows = [row if isinstance(row, dict) else {"name": row} for row in given]
+    return [(text(row, "name"), number(row, "strength", strength)) for row in rows]
+
+
+def text(body: Mapping[str, Any], key: str) -> str:
+    """A text of a body, empty where there is none. FoundryError ``body`` for anything else."""
+    given = body.get(key, "")
+    if not isinstance(given, str):
+        raise unfit(key, given, "a text")
+    return given
+
+
+def number(body: Mapping[str, Any], key: str, default: float) -> float:
+    """A number of a body. FoundryError ``body`` for anything else."""
+    given = body.get(key, default)
+    if isinstance(given, bool) or not isinstance(given, int | float):
+        raise unfit(key, given, "a number")
+    return float(given)
+
+
+def one_of(body: Mapping[str, Any], key: str, choices: tuple[str, ...], default: str) -> str:
+    """A choice of a body. FoundryError ``body`` for anything else."""
+    given = body.get(key, default)
+    if given not in choices:
+        raise unfit(key, given, f"one of: {', '.join(choices)}")
+    return str(given)
+
+
+def unfit(key: str, given: object, wanted: str) -> FoundryError:
+    """FoundryError ``body``."""
+    return FoundryError("body", f"{key} is {given!r:.100}.", fix=f"It must be {wanted}.")

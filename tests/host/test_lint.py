@@ -1,0 +1,263 @@
+"""The lint on a real host: its route, and the three mistakes told alike by node, HTTP and command line."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+from host import rig
+from host.foundry import declare, fuse, load, loras, message, native, quantize, report, row, stack
+from host.graphs import Graph, Link
+from lora_foundry import tiny
+
+PATH = "/lora_foundry/lint"
+MATCH, ALLOW = "match training", "allow accelerators"
+POLICY = {MATCH: "training", ALLOW: "accelerators"}  # as the command line names them
+Verdicts = set[tuple[str, str, str]]  # code, severity, subject
+_seeds = count(200)
+
+
+@pytest.fixture
+def names(host) -> tuple[str, str, str]:
+    """(base, Lightning-like LoRA, a style LoRA of which nothing is known yet)."""
+    number = next(_seeds)
+    tensors = tiny.lora(tiny.shapes("wan"), rank=8, dialect="A/B", prefix="diffusion_model.", seed=number)
+    style = host.add_model("loras", f"lint/style_{number}.safetensors", tensors)
+    return host.tiny("wan"), loras(host, "wan")[0], style
+
+
+@pytest.fixture
+def faces(host, run_cli, tmp_path):
+    """Call ``faces(graph, policy)``: the same verdicts by HTTP on both forms and by the command line; returns them."""
+
+    def ask(graph: Graph, policy: str = MATCH) -> Verdicts:
+        drawn = canvas(graph, host.object_info())
+        bodies = ({"prompt": graph}, {"workflow": drawn}, {"prompt": graph, "workflow": drawn})
+        seen = [verdicts(lint(host, {**body, "policy": policy})["findings"]) for body in bodies]
+        seen += [verdicts(check(form, policy)["findings"]) for form in (graph, drawn)]
+        assert all(each == seen[0] for each in seen), seen
+        return seen[0]
+
+    def check(form: object, policy: str) -> dict[str, Any]:
+        path = tmp_path / "workflow.json"
+        path.write_text(json.dumps(form), encoding="utf-8")
+        home = {**os.environ, "LORA_FOUNDRY_HOME": str(host.base / "user" / "lora_foundry")}
+        told = run_cli("check", path, "--models", host.base / "models", "--policy", POLICY[policy], "--json", env=home)
+        return json.loads(told.stdout)
+
+    return ask
+
+
+def lint(host: rig.Host, body: object) -> dict[str, Any]:
+    """The answer of the route."""
+    status, answer = host.request(PATH, body)
+    assert status == 200, answer
+    return answer
+
+
+def verdicts(findings: list[dict[str, Any]]) -> Verdicts:
+    """What all faces must agree on."""
+    return {(finding["code"], finding["severity"], finding["subject"]) for finding in findings}
+
+
+def validated(host: rig.Host, graph: Graph, plan: Link, policy: str = MATCH) -> Verdicts:
+    """What the validator node says of this plan in /history."""
+    node = graph.add("FoundryStackValidator", model=plan, policy=policy, strict=False)
+    return verdicts(report(host.run(graph), node)["findings"])
+
+
+def said(host: rig.Host, *args: str, **inputs: object) -> None:
+    """Declare a lineage through POST /prompt, as a user does."""
+    graph = Graph()
+    declare(graph, *args, **inputs)
+    host.run(graph)
+
+
+def canvas(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
+    """A prompt as the frontend would save it: widgets by position, links by number."""
+    nodes, links = [], []
+    for place, (key, node) in enumerate(graph.items()):
+        about, sockets, widgets = info[node["class_type"]], [], []
+        for name, spec in declared(about):
+            value = node["inputs"].get(name)
+            if isinstance(value, list):
+                kind = info[graph[value[0]]["class_type"]]["output"][value[1]]
+                links.append([len(links) + 1, int(value[0]), value[1], int(key), len(sockets), kind])
+                sockets.append({"name": name, "type": spec[0], "link": len(links)})
+            elif isinstance(spec[0], list) or spec[0] in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"):
+                widgets.append(spec[1].get("default") if value is None and len(spec) > 1 else value)
+            else:
+                sockets.append({"name": name, "type": spec[0], "link": None})
+        outputs = [{"name": kind, "type": kind, "links": []} for kind in about["output"]]
+        saved = {"id": int(key), "type": node["class_type"], "mode": 0, "order": place, "inputs": sockets}
+        nodes.append({**saved, "outputs": outputs, "widgets_values": widgets, "properties": {}, "pos": [0, 0]})
+    return {"version": 0.4, "nodes": nodes, "links": links, "groups": []}
+
+
+def declared(about: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Inputs of a node class, in the order its widgets stand."""
+    for group in ("required", "optional"):
+        yield from about["input"].get(group, {}).items()
+
+
+# --- the three mistakes
+
+
+def test_wrong_order_is_told_and_fails_before_the_base_is_loaded(host, names, faces):
+    base, lightning, style = names
+    graph = Graph()
+    unet = graph.unet(base)
+    graph.sample(quantize(graph, fuse(graph, native(graph, unet, (style, 1.0)), lightning)), "wan")
+    (verdict,) = {each for each in faces(graph) if each[0] == "LF101"}
+    assert verdict[1] == "error"
+    entry = host.run(graph, expect_error=True)
+    assert "[LF101]" in message(entry) and style in message(entry)
+    assert unet[0] not in rig.failure(entry)["executed"]
+
+
+def test_a_missing_base_fusion_is_told_by_every_face_once_it_is_known(host, names, faces):
+    base, lightning, style = names
+    graph = Graph()
+    plan = stack(graph, load(graph, base), style)
+    assert validated(host, graph, plan) == set() == faces(graph)
+    said(host, style, lightning, role="style")
+    graph = Graph()
+    seen = validated(host, graph, stack(graph, load(graph, base), style))
+    assert seen == {("LF102", "warning", style)} == faces(graph)
+    graph = Graph()
+    right = stack(graph, fuse(graph, load(graph, base), lightning), style)
+    assert validated(host, graph, right) == set() == faces(graph)
+
+
+def test_an_unnecessary_fusion_is_told_by_every_face_once_it_is_known(host, names, faces):
+    base, lightning, style = names
+
+    def ask(policy: str) -> tuple[Verdicts, Verdicts]:
+        graph = Graph()
+        plan = stack(graph, fuse(graph, load(graph, base), lightning), style)
+        return validated(host, graph, plan, policy), faces(graph, policy)
+
+    assert ask(MATCH) == (set(), set())
+    said(host, style, "vanilla base")
+    wanted = {("LF103", "warning", style)}
+    assert ask(MATCH) == (wanted, wanted)
+    by_node, by_others = ask(ALLOW)
+    assert by_node == by_others and not {severity for _, severity, _ in by_node} & {"error", "warning"}
+
+
+def test_native_loaders_are_judged_by_the_same_lineage(host, names, faces):
+    base, lightning, style = names
+    said(host, style, lightning)
+    graph = Graph()
+    graph.sample(native(graph, graph.unet(base), (style, 0.7)), "wan")
+    assert ("LF102", "warning", style) in faces(graph)
+    graph = Graph()
+    graph.sample(native(graph, graph.unet(base), (lightning, 1.0), (style, 0.7)), "wan")
+    assert not {code for code, severity, _ in faces(graph) if severity in ("error", "warning")}
+
+
+def test_strict_stops_the_run_at_what_the_lint_warns_of(host, names):
+    base, lightning, style = names
+    said(host, style, lightning)
+    graph = Graph()
+    plan = stack(graph, load(graph, base), style)
+    checked = graph.add("FoundryStackValidator", model=plan, policy=MATCH, strict=True)
+    graph.sample(quantize(graph, checked), "wan")
+    assert not lint(host, {"prompt": graph})["ok"]
+    assert "[LF102]" in message(host.run(graph, expect_error=True))
+
+
+# --- the route
+
+
+def test_the_answer_tells_the_stacks_and_which_node_is_meant(host, names):
+    base, lightning, style = names
+    said(host, style, lightning, role="style")
+    graph = Graph()
+    only = row(graph, style)
+    plan = graph.add("FoundryStackLoRAs", model=load(graph, base), lora_stack=only)
+    graph.add("FoundryStackValidator", model=plan, policy=MATCH, strict=False)
+    answer = lint(host, {"prompt": graph})
+    assert (answer["schema"], answer["ok"]) == (1, False)
+    (told,) = answer["stacks"]
+    (lora,) = told["loras"]
+    assert (told["base"], lora["path"], lora["stage"], lora["weight"]) == (base, style, "stack", 0.7)
+    assert (lora["lineage"]["trained_with"], lora["lineage"]["level"]) == ([lightning], "declared")
+    (finding,) = answer["findings"]
+    assert finding["node"] in (only[0], plan[0]) and finding["why"] and finding["fix"]
+    assert (finding["text"].partition(".")[0], finding["values"]["base_lora"]) == ("LF102", lightning)
+
+
+def test_missing_files_are_told_and_names_that_leave_the_folder_are_missing(host, names):
+    secret = "../loras_secret.safetensors"  # there, but in no folder of ComfyUI's
+    host.add_model(".", "loras_secret.safetensors", tiny.lora(tiny.shapes("wan"), rank=4, prefix="diffusion_model."))
+    absolute = str(host.base / "models" / "loras" / names[2])
+    for name in ("nowhere.safetensors", secret, absolute):
+        graph = Graph()
+        graph.sample(native(graph, graph.unet(names[0]), (name, 0.7)), "wan")
+        found = lint(host, {"prompt": graph})["findings"]
+        assert [(finding["code"], finding["subject"]) for finding in found] == [("LF306", name)], name
+
+
+def test_a_backslash_in_a_shared_workflow_still_finds_the_file(host, names):
+    graph = Graph()
+    graph.sample(native(graph, graph.unet(names[0]), (names[2].replace("/", "\\"), 0.7)), "wan")
+    assert lint(host, {"prompt": graph})["findings"] == []
+
+
+def test_the_example_workflows_are_clean_but_for_files_that_are_not_here(host, root):
+    for path in sorted((root / "example_workflows").glob("*.json")):
+        answer = lint(host, {"workflow": json.loads(path.read_text(encoding="utf-8"))})
+        assert answer["stacks"], path.name
+        assert {finding["code"] for finding in answer["findings"]} <= {"LF306"}, path.name
+
+
+NODE = {"class_type": "LoraLoaderModelOnly", "inputs": {"model": ["1", 0], "lora_name": "x", "strength_model": 1}}
+BAD: dict[str, tuple[Any, int, str]] = {
+    "nothing": ({}, 400, "body"),
+    "no JSON": (b"{", 400, "body"),
+    "no text": (b'{"prompt": "\xff"}', 400, "body"),
+    "a list": ([], 400, "body"),
+    "nested too deeply": (b"[" * 300_000, 400, "body"),
+    "a prompt that is a number": ({"prompt": 5}, 400, "workflow"),
+    "a prompt without nodes": ({"prompt": {}}, 400, "workflow"),
+    "a workflow without nodes": ({"workflow": {"nodes": 5, "links": []}}, 400, "workflow"),
+    "no such policy": ({"prompt": {"1": NODE}, "policy": "kind"}, 400, "body"),
+    "a policy that is a list": ({"prompt": {"1": NODE}, "policy": [MATCH]}, 400, "body"),
+    "more than 32 MiB": (b" " * (33 << 20), 413, "size"),
+}
+
+
+@pytest.mark.parametrize(("body", "status", "code"), BAD.values(), ids=BAD.keys())
+def test_a_bad_body_is_refused_with_a_reason(host, body, status, code):
+    seen, answer = host.request(PATH, body)
+    assert (seen, answer["error"]["code"]) == (status, code)
+    assert answer["error"]["what"] and set(answer["error"]) == {"code", "what", "why", "fix"}
+
+
+def test_a_form_of_another_site_is_refused(host):
+    """No page may post JSON here without being asked for leave by the browser first."""
+    status, answer = host.request(PATH, json.dumps({"prompt": {"1": NODE}}).encode(), "text/plain")
+    assert (status, answer["error"]["code"]) == (400, "body")
+
+
+@pytest.mark.parametrize("strength", ["NaN", "Infinity", "1e999", '"much"', "null", "[1, 2]", "{}"])
+def test_odd_numbers_give_an_answer_every_browser_reads(host, strength):
+    text = json.dumps({"prompt": {"1": NODE, "2": {"class_type": "KSampler", "inputs": {"model": ["1", 0]}}}})
+    status, answer = host.request(PATH, text.replace('"strength_model": 1', f'"strength_model": {strength}').encode())
+    assert status in (200, 400) and isinstance(answer, dict)
+    json.dumps(answer, allow_nan=False)
+
+
+def test_the_route_leaves_no_file_behind(host, names):
+    before = {path for path in Path(host.base).rglob("*") if path.is_file()}
+    graph = Graph()
+    graph.sample(native(graph, graph.unet(names[0]), (names[2], 0.7)), "wan")
+    lint(host, {"prompt": graph})
+    new = {path.name for path in Path(host.base).rglob("*") if path.is_file()} - {path.name for path in before}
+    assert new <= {"hashes.jsonl", Path(names[2]).name}
