@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from . import __version__, cli_bake, cli_check
+from . import __version__, cli_bake, cli_check, cli_lineage
 from .cli_shared import (
     DONE,
     INTERRUPTED,
@@ -106,6 +106,8 @@ def _parser() -> Parser:
     text = "Check a stack document or a workflow: order, training, files, families, coverage, damaged tensors."
     cli_check.add_arguments(verb("check", cli_check.run, text))
     cli_bake.add_arguments(verb("bake", cli_bake.run, "Bake stack documents into files that any ComfyUI loads."))
+    text = "What LoRAs were trained with and are to be used with: show, declare, read, export and import it."
+    cli_lineage.add_arguments(verb("lineage", cli_lineage.run, text))
     added = verb("benchmark", _benchmark, "Measure on this machine what the orders people argue about cost and keep.")
     own = "a stack document with your own files; default: a tiny model made on the spot"
     added.add_argument("document", metavar="DOCUMENT", nargs="?", type=Path, help=own)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .cli_shared import DONE, STOPPED, planned, print_findings, print_json, print_layers
+from .cli_shared import DONE, STOPPED, planned, print_findings, print_json, print_layers, trained_with
 from .engine.findings import stops
 from .terminal import table
 
@@ -110,6 +110,5 @@ def _print_stacks(found: Lint) -> None:
 def _row(lora: dict[str, Any]) -> tuple[str, ...]:
     from .loaders.header import shown
 
-    known = lora["lineage"]["trained_with"]
-    trained = "not known" if known is None else ", ".join(known) or "no base LoRA"
-    return lora["stage"], shown(lora["path"], 60), f"{lora['weight']:g}", lora["node"], shown(trained, 60)
+    path, weight = shown(lora["path"], 60), f"{lora['weight']:g}"
+    return lora["stage"], path, weight, lora["node"], trained_with(lora["lineage"])

@@ -67,21 +67,28 @@ def print_layers(plan: Plan, gains: Sequence[float | None] = ()) -> None:
 
     family = plan.base.family or "family not recognised"
     print(f"base   {shown(plan.base.name)} ({family})" + (", no base LoRA by choice" if plan.vanilla else ""))
-    rows = [
-        (
-            layer["stage"],
-            shown(layer["path"], 60),
-            f"{layer['weight']:g}",
-            f"{layer['matched']} of {layer['modules']}",
-            span(*layer["scale"]) if layer["scale"] else "-",
-            layer["dialect"],
-            "-" if layer["gain"] is None else f"{layer['gain']:.1%}",
-        )
-        for layer in layers_json(plan, gains)
-    ]
-    columns = ("stage", "LoRA", "weight", "modules", "scale", "dialect", "kept")
-    end = len(columns) if gains else -1  # before a bake nothing is known of what is kept
-    print(table([row[:end] for row in rows], columns[:end]) if rows else "no LoRA")
+    layers = layers_json(plan, gains)
+    columns: dict[str, list[str]] = {
+        "stage": [layer["stage"] for layer in layers],
+        "LoRA": [shown(layer["path"], 60) for layer in layers],
+        "weight": [f"{layer['weight']:g}" for layer in layers],
+        "modules": [f"{layer['matched']} of {layer['modules']}" for layer in layers],
+        "scale": [span(*layer["scale"]) if layer["scale"] else "-" for layer in layers],
+        "dialect": [layer["dialect"] for layer in layers],
+    }
+    if any(layer["lineage"]["trained_with"] is not None for layer in layers):
+        columns["trained with"] = [trained_with(layer["lineage"]) for layer in layers]
+    if gains:  # before a bake nothing is known of what is kept
+        columns["kept"] = ["-" if layer["gain"] is None else f"{layer['gain']:.1%}" for layer in layers]
+    print(table(list(zip(*columns.values(), strict=True)), list(columns)) if layers else "no LoRA")
+
+
+def trained_with(lineage: dict[str, Any]) -> str:
+    """What a LoRA was trained with, for a table."""
+    from .loaders.header import shown
+
+    names = lineage["trained_with"]
+    return "not known" if names is None else shown(", ".join(names) or "no base LoRA", 60)
 
 
 def print_findings(findings: Iterable[Finding]) -> None:

@@ -149,8 +149,10 @@ def test_text_of_others_cannot_steer_the_terminal(lineage):
     ids = identify_file(Path("style.safetensors")).ids
     evil = Ingredient("\x1b[2Jevil")
     save(Record(ids, "style", None, (Claim(Evidence(GUESSED, "\x1b[31m", "\u202e" * 500), (evil,)),)))
-    for arguments in (("show", "style.safetensors"), ("export",)):
-        assert not {"\x1b", "\u202e"} & set(lineage(*arguments)[1])
+    Path("style.safetensors").rename("\x1b[31mstyle.safetensors")
+    for arguments in (("show", "\x1b[31mstyle.safetensors"), ("export",)):
+        code, out, _ = lineage(*arguments)
+        assert code == 0 and not {"\x1b", "\u202e"} & set(out)
 
 
 # --- forget, export, import
@@ -226,6 +228,12 @@ def test_a_script_is_read_and_written_down_for_a_lora(lineage, folder):
     assert faults(out["claims"][0], "lineage", "claim") == []
     assert tuple(out["stored_for"]) == identify_file(Path("style.safetensors")).ids
     assert len(claims("style")) == 1  # reading again replaces
+
+
+def test_a_flag_with_two_meanings_asks(lineage, folder):
+    (folder / "train.sh").write_text("python train.py --base_weights lightning.safetensors --output_name style\n")
+    code, out, _ = lineage("read", "train.sh", "--lora", "style.safetensors")
+    assert code == 0 and "keep it or drop it?" in out and claims("style")[0].ask
 
 
 def test_what_is_not_found_is_known_by_its_name(lineage, folder):

@@ -116,7 +116,7 @@ def test_a_log_of_any_length_is_read_from_its_begin(tmp_path, monkeypatch):
     monkeypatch.setattr(evidence, "LOG_HEAD", 100)
     text = "Loading and fusing pretrained LoRA from: L.safetensors\n"
     assert trained(read_evidence(put(tmp_path / "a.log", text + "x" * 1000))) == [L]
-    cut = put(tmp_path / "b.log", "y" * 70 + "\n" + text + "x" * 1000)  # the name ends after the cut
+    cut = put(tmp_path / "b.log", "y" * 55 + "\n" + text + "x" * 1000)  # the name ends after the cut
     assert read_evidence(cut) == ()
     assert read_evidence(put(tmp_path / "c.log", "x" * 10_000_000)) == ()
 

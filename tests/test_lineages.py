@@ -374,9 +374,7 @@ def test_nothing_is_written_before_all_is_checked(tmp_path, move, monkeypatch):
     file = tmp_path / "a.json"
     file.write_text(json.dumps({"schema": 1, "records": [record_json(), record_json(id={"tensor_sha256": OTHER})]}))
     checked = []
-    monkeypatch.setattr(
-        lineage_exchange, "parse_record", lambda *a: checked.append(list(every())) or parse_record(*a)
-    )
+    monkeypatch.setattr(lineage_exchange, "parse_record", lambda *a: checked.append(list(every())) or parse_record(*a))
     assert len(import_from(file).new) == 2 and checked == [[], []]
 
 

@@ -204,6 +204,13 @@ def test_the_distance_is_the_rms_of_what_differs_from_row_to_row():
     assert distance(norms * torch.tensor([0.99, 1.01, 0.99, 1.01]), norms) == pytest.approx(0.01, rel=1e-3)
 
 
+def test_a_verdict_is_clear_near_and_of_most_modules():
+    sure = Nearest((), 0.6, 16, 20, 0.019, 0.05)
+    assert sure.clear
+    for lacking in ({"margin": 0.49}, {"agree": 15}, {"moved": 0.021}, {"agree": 7, "modules": 7}):
+        assert not replace(sure, **lacking).clear, lacking
+
+
 def test_the_quote_has_the_numbers():
     near = Nearest((0,), 0.871, 11, 12, 0.0019, 0.0154)
     assert quote(near) == "in 11 of 12 modules nearest; 0.19% away, the next 1.54% (margin 0.87)"

@@ -41,7 +41,7 @@ def test_every_node_is_listed_under_its_menu_name():
 
 def test_every_code_is_explained():
     sources = [path for folder in ("engine", "loaders", "nodes") for path in (ROOT / folder).glob("*.py")]
-    used = {code for path in sources for code in re.findall(r'"(LF\d{3})"', path.read_text(encoding="utf-8"))}
+    used = {code for path in sources for code in re.findall(r'"(LF\d{3})[".]', path.read_text(encoding="utf-8"))}
     told = cells(section("Messages, and what to do"))
     assert {code for code in told if code.startswith("LF")} == used
 
