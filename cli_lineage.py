@@ -52,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = verb("read", _read, "Read what a training script, config or log says about base LoRAs.")
     add("source", metavar="SOURCE", type=Path, help=".sh .bat .ps1 .yaml .toml .json .log .txt README.md")
     add("--lora", metavar="FILE", type=Path, help="write it down as declared for this LoRA")
+    add = verb("weigh", _weigh, "Say whether a LoRA is inside another one or inside a checkpoint, by their weights.")
+    add("file", metavar="FILE", type=Path, help="a LoRA or a checkpoint")
+    add("--contains", metavar="LORA", type=Path, required=True, help="the LoRA that may be inside")
+    original = "the checkpoint before the merge; for LoRAs their base, if they name modules differently"
+    add("--original", metavar="FILE", type=Path, help=original)
+    add("--keep", action="store_true", help="write down a checkpoint that contains it, so that checks know it")
     add = verb("stamp", _stamp, "Write a copy of a LoRA that carries its lineage; the original is not touched.")
     add("file", metavar="FILE", type=Path)
     add("-o", "--out", metavar="OUT", type=Path, help="default: FILE with _lineage in its name, if that is free")
@@ -170,6 +176,34 @@ def _read(options: argparse.Namespace) -> int:
     if lora is not None:
         print(f"Written down for {lora.path.name}.")
     return DONE
+
+
+def _weigh(options: argparse.Namespace) -> int:
+    from .loaders.weighing import CONTAINS, weigh
+
+    with Bar("weighing") as bar:
+        told = weigh(options.file, options.contains, options.original, bar)
+    kept = options.keep and told["verdict"] == CONTAINS and told["kind"] == "checkpoint"
+    if kept:
+        _keep_inside(options, told["coefficient"])
+    if options.json:
+        print_json({"schema": 1, **told, "kept": kept})
+    else:
+        print(told["says"], *([f"Written down for {options.file.name}."] if kept else []), sep="\n")
+    return DONE
+
+
+def _keep_inside(options: argparse.Namespace, strength: float) -> None:
+    """A checkpoint's record that a LoRA is inside it, by its weights."""
+    from .engine.lineage import DERIVED, Contained
+    from .loaders.lineage_json import Record
+    from .loaders.lineages import save
+    from .loaders.subjects import name_lora
+
+    subject = _subject(options.file)
+    source = f"its weights, compared with {options.original.name}"
+    inside = Contained(name_lora(str(options.contains), round(strength, 2)), DERIVED, source)
+    save(Record(subject.ids, subject.path.name, subject.family, (), (inside,)))
 
 
 def _stamp(options: argparse.Namespace) -> int:

@@ -31,6 +31,7 @@ def subject_json(subject: Subject) -> dict[str, Any]:
 
 def subject_text(subject: Subject) -> str:
     """The same as tables: what counts on top, every claim below, then who contradicts whom."""
+    from .loaders.probes import NOT_FROM_WEIGHTS
     from .loaders.subjects import BASE
 
     facts = [("file", _shown(subject.path.name)), ("family", subject.family or "not recognised")]
@@ -45,7 +46,7 @@ def subject_text(subject: Subject) -> str:
     for (field, what), claim in zip(FIELDS.items(), (lineage.trained, lineage.used), strict=True):
         facts.append((what, _counted(claim, field)))
     conflicts = [_conflict(field, *pair) for field in FIELDS for pair in lineage.conflicts(field)]
-    claims = claims_table(lineage.claims) if lineage.claims else UNSAID
+    claims = claims_table(lineage.claims) if lineage.claims else f"{NOT_FROM_WEIGHTS}\n{UNSAID}"
     return "\n".join([table(facts), "", claims, *conflicts])
 
 

@@ -34,6 +34,7 @@ from .adapters import (
     take,
 )
 from .gemm import full_fp32
+from .lineage import Sketch
 from .plan import Adapter
 
 VERSION = 1  # raised when the numbers change
@@ -62,6 +63,10 @@ class Fingerprint:
             return False
         faint = FAINT * max(found[-1][0] for found in self.marks.values())
         return all(_same(found, other.marks[shape], faint, tolerance) for shape, found in self.marks.items())
+
+    def sketch(self) -> Sketch:
+        """The same in a few numbers a shape, for records: the norm of all its modules and the sums of projections."""
+        return tuple((*map(float, (*shape, len(found))), *_sums(found)) for shape, found in self.marks.items())
 
     def to_json(self) -> dict[str, Any]:
         """As plain data (a few dozen bytes a module); ``from_json`` reads it back."""
@@ -138,6 +143,12 @@ def _signs(length: int, side: str) -> torch.Tensor:
     stored = torch.tensor(list(stream), dtype=torch.uint8).view(SIGNS, count, 1)
     bits = (stored >> torch.arange(8, dtype=torch.uint8)) & 1
     return bits.view(SIGNS, -1)[:, :length].to(torch.float32).mul_(2).sub_(1)
+
+
+def _sums(marks: tuple[Mark, ...]) -> Iterator[float]:
+    norms, *projections = zip(*marks, strict=True)
+    for number in (math.hypot(*norms), *map(math.fsum, projections)):
+        yield float(f"{number:.{DIGITS}g}")
 
 
 # --- comparing

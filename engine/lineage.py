@@ -22,6 +22,10 @@ ACCELERATOR, TRAINING_ADAPTER, REPAIR, CONTROL = "accelerator", "training adapte
 ROLES = (STYLE, SUBJECT, QUALITY, SUBTLE, ACCELERATOR, TRAINING_ADAPTER, REPAIR, CONTROL, UNKNOWN)
 # How an id begins: of the whole file, of the bytes after its header, of an entry in the registry of accelerators.
 FILE_ID, TENSORS_ID, KNOWN_ID = "sha256:", "tensors:", "known:"
+# Of a fingerprint, one row a shape: rows, columns, how many modules, the norm of all, sums of their projections.
+Sketch = tuple[tuple[float, ...], ...]
+HEAD = 3  # numbers of a row that must be equal
+TOLERANCE = 1e-2  # of the norm, for the others
 SAME, DIFFERENT, UNDECIDED = "same", "different", "undecided"
 
 
@@ -30,7 +34,8 @@ class Ingredient:
     """A base LoRA that something was trained with, or is to be used with.
 
     ``ids`` are what it can be recognised by (``sha256:``, ``tensors:`` and ``known:`` prefixes; none where a source
-    only gave a name). ``coverage`` is (modules that were fused, modules it has) where the trainer told.
+    only gave a name). ``coverage`` is (modules that were fused, modules it has) where the trainer told. ``sketch`` is
+    that of its fingerprint: it also recognises the LoRA under another name, re-saved or in another dtype.
     """
 
     name: str
@@ -38,21 +43,30 @@ class Ingredient:
     strength: float | None = None
     dtype: str = ""
     coverage: tuple[int, int] | None = None
+    sketch: Sketch = ()
 
     def compare(self, other: Ingredient) -> str:
         """``same``, ``different`` or ``undecided`` (only names to go by, and they differ).
 
-        One id in common decides; else two ids of the same kind that differ do; else equal file names do.
+        One id in common decides; else two sketches do; else two ids of one kind that differ; else equal file names.
         """
-        if set(self.ids) & set(other.ids):
+        if self.shares_contents(other):
             return SAME
+        if self.sketch and other.sketch:
+            return DIFFERENT
         if {id.partition(":")[0] for id in self.ids} & {id.partition(":")[0] for id in other.ids}:
             return DIFFERENT
         return SAME if plain_name(self.name) == plain_name(other.name) else UNDECIDED
 
+    def shares_contents(self, other: Ingredient) -> bool:
+        """Whether contents tell that both are one LoRA, whatever their names are."""
+        return bool(set(self.ids) & set(other.ids)) or bool(self.sketch and alike(self.sketch, other.sketch))
+
     def to_json(self) -> dict[str, Any]:
         """As plain data; ``from_json`` reads it back."""
-        return {**asdict(self), "ids": list(self.ids), "coverage": list(self.coverage) if self.coverage else None}
+        data = {**asdict(self), "ids": list(self.ids), "coverage": list(self.coverage) if self.coverage else None}
+        sketch = [list(row) for row in data.pop("sketch")]
+        return {**data, "sketch": sketch} if sketch else data
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Ingredient:
@@ -64,7 +78,22 @@ class Ingredient:
             None if data.get("strength") is None else float(data["strength"]),
             str(data.get("dtype") or ""),
             None if matched is None else (int(matched[0]), int(matched[1])),
+            tuple(tuple(map(float, row)) for row in data.get("sketch") or ()),
         )
+
+
+def alike(one: Sketch, other: Sketch) -> bool:
+    """Whether two sketches are of one LoRA: the same shapes as often, and all sums within 1 % of the norms."""
+    if [row[:HEAD] for row in one] != [row[:HEAD] for row in other]:
+        return False
+    return all(map(_same_sums, one, other))
+
+
+def _same_sums(mine: tuple[float, ...], theirs: tuple[float, ...]) -> bool:
+    if not len(mine) == len(theirs) > HEAD:
+        return False
+    slack = TOLERANCE * max(mine[HEAD], theirs[HEAD])
+    return all(abs(a - b) <= slack for a, b in zip(mine, theirs, strict=True))
 
 
 @lru_cache(maxsize=4096)
@@ -136,11 +165,12 @@ class Contained:
 
 @dataclass(frozen=True)
 class Lineage:
-    """All claims about one file, in the order they were found. ``ids`` are its own."""
+    """All claims about one file, in the order they were found. ``ids`` and ``sketch`` are its own."""
 
     ids: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     accelerator: Accelerator | None = None
+    sketch: Sketch = ()
 
     @cached_property
     def trained(self) -> Claim | None:

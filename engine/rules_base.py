@@ -29,6 +29,7 @@ from .around import (
 )
 from .findings import Finding
 from .lineage import QUALITY, STYLE, SUBJECT, SUBTLE, UNDECIDED, UNKNOWN, Claim, Ingredient
+from .plan import FUSE
 from .stacks import Item, Stack
 from .texts import say
 
@@ -85,9 +86,14 @@ def _missing(stack: Stack, at: int, need: Need, wanted: Ingredient, near: list[P
             values = {"base_lora": wanted.name, "other": each.ingredient.name}
             return _told("LF104.undecided", item, need, "question", **values)
     for each in spare:
-        if each.accelerates and each.level in KNOWN:
+        if _is_fused(stack, each) or (each.accelerates and each.level in KNOWN):
             return _told("LF104.another", item, need, severity, base_lora=wanted.name, other=each.ingredient.name)
     return _told(_missing_key(stack, need), item, need, severity, base_lora=wanted.name)
+
+
+def _is_fused(stack: Stack, each: Presence) -> bool:
+    """Whether the user put a LoRA where base LoRAs belong."""
+    return each.item is not None and stack.items[each.item].stage == FUSE
 
 
 def _missing_key(stack: Stack, need: Need) -> str:

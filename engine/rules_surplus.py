@@ -35,15 +35,12 @@ def unneeded(stack: Stack, policy: str) -> Iterator[Finding]:
     training too, so only what this stack adds warns, and only where the user wants the stack as it was trained.
     """
     everything = present(stack)
-    for at, item, need in needing(stack):
+    for _, item, need in needing(stack):
         if need.ingredients or need.rival or not need.firm or item.stage == FUSE or _accelerates(item):
             continue
         dropped = dropped_by(item.lineage)
-        extra = [
-            each
-            for each in everything
-            if each.item != at and _is_base_lora(stack, each) and not any(each.serves(other) for other in dropped)
-        ]
+        base_loras = [each for each in everything if _is_base_lora(stack, each)]
+        extra = [each for each in base_loras if not any(each.serves(other) for other in dropped)]
         if extra:
             strict = policy == MATCH and need.level == DECLARED and any(each.item is not None for each in extra)
             yield say(
@@ -91,8 +88,7 @@ def _inside_key(contained: Contained, item: Item) -> str:
         return "LF105.contained_guessed"
     if item.stage != FUSE:
         return "LF105.contained_stacked"
-    same_contents = set(contained.ingredient.ids) & set(item.ingredient.ids)
-    return "LF105.contained" if same_contents else "LF105.contained_name"
+    return "LF105.contained" if contained.ingredient.shares_contents(item.ingredient) else "LF105.contained_name"
 
 
 def listed_twice(stack: Stack, policy: str) -> Iterator[Finding]:
@@ -117,7 +113,7 @@ def listed_twice(stack: Stack, policy: str) -> Iterator[Finding]:
 
 def _same_file(one: Ingredient, other: Ingredient) -> bool | None:
     """Whether two LoRAs of a stack are one file; None where only names are known and just their folders differ."""
-    if set(one.ids) & set(other.ids) or one.name == other.name:
+    if one.shares_contents(other) or one.name == other.name:
         return True
     return None if one.compare(other) == SAME else False
 

@@ -39,7 +39,7 @@ class Item:
         known = self.lineage.accelerator
         ids = (*self.lineage.ids, *((KNOWN_ID + known.id,) if known and known.level in (DECLARED, DERIVED) else ()))
         coverage = (self.matched, self.modules) if self.modules else None
-        return Ingredient(self.name, ids, self.strength, coverage=coverage)
+        return Ingredient(self.name, ids, self.strength, coverage=coverage, sketch=self.lineage.sketch)
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ HASHES = {"sha256": FILE_ID, "tensor_sha256": TENSORS_ID, "base": BASE_ID}  # ke
 MAX_RECORD = 1 << 20  # bytes of a record
 NAME, SOURCE, QUOTE = 300, 400, 1000  # characters kept of a text
 MANY = 100  # claims of a record, LoRAs of a claim
+MANY_SHAPES = 1000  # rows of a sketch
 MAX_STRENGTH = 1000.0
 _HASH = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"(sha256|tensors|base):[0-9a-f]{64}|known:[\w.+-]{1,120}")
@@ -175,7 +176,12 @@ def _ingredient(data: Mapping[str, Any]) -> Ingredient:
         None if strength is None else _number(strength, "strength"),
         _text(data.get("dtype", ""), "dtype", 60),
         None if coverage is None else _coverage(coverage),
+        _many(data.get("sketch"), "sketch", _row, MANY_SHAPES),
     )
+
+
+def _row(data: object) -> tuple[float, ...]:
+    return _many(data, "a row of a sketch", lambda each: _number(each, "sketch", 1e30))
 
 
 def _coverage(data: object) -> tuple[int, int]:
@@ -197,11 +203,11 @@ def _list_json(ingredients: tuple[Ingredient, ...] | None) -> list[dict[str, Any
 # --- plain values -----------------------------------------------------------------------------------------------------
 
 
-def _many(data: object, what: str, parse: Callable[[object], _Thing]) -> tuple[_Thing, ...]:
+def _many(data: object, what: str, parse: Callable[[object], _Thing], most: int = MANY) -> tuple[_Thing, ...]:
     if data is None:
         return ()
-    if not isinstance(data, list) or len(data) > MANY:
-        raise ValueError(f"{what} is no list of at most {MANY}")
+    if not isinstance(data, list) or len(data) > most:
+        raise ValueError(f"{what} is no list of at most {most}")
     return tuple(parse(each) for each in data)
 
 

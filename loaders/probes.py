@@ -14,7 +14,7 @@ from typing import Any
 from ..engine.containment import contains
 from ..engine.findings import Finding
 from ..engine.grams import Sums
-from ..engine.lineage import ACCELERATOR, DERIVED, REPAIR, TRAINING_ADAPTER, Claim, Evidence
+from ..engine.lineage import ACCELERATOR, DERIVED, REPAIR, TRAINING_ADAPTER, Claim, Evidence, alike
 from ..engine.magnitudes import Nearest, has_magnitudes, nearest, quote
 from ..engine.overlap import COMPARED, Overlap, Pair, Progress, as_filed, overlaps
 from ..engine.plan import FUSE, STACK, Layer, Plan
@@ -92,7 +92,9 @@ def _contained(plan: Plan, on_step: Progress | None) -> Iterator[Finding]:
 
 
 def _same_file(pair: Pair) -> bool:
-    return pair[0].lora.sha256 == pair[1].lora.sha256  # said from the hashes already
+    """Whether two layers are of one LoRA, saved again or not: that is said without a look at the weights."""
+    sketches = [layer.lineage.sketch for layer in pair]
+    return pair[0].lora.sha256 == pair[1].lora.sha256 or (all(sketches) and alike(*sketches))
 
 
 def _inside(upper: Layer, lower: Layer, sums: Sums) -> Finding:

@@ -24,6 +24,7 @@ from ..engine.lineage import (
     Evidence,
     Ingredient,
     Lineage,
+    Sketch,
 )
 from . import lineages
 from .accelerators import recognise, recognise_fingerprint
@@ -102,7 +103,15 @@ def _collect(
 ) -> Lineage:
     known, faults = _recognised(name, ids, metadata, lora)
     claims = _once(lineages.load(ids), tuple(_in_header(metadata, ids)), near, tuple(_from_training(metadata)), faults)
-    return Lineage(ids, tuple(map(_with_known_ids, claims)), known)
+    return Lineage(ids, tuple(map(_with_known_ids, claims)), known, _sketch(lora))
+
+
+def _sketch(lora: LoRAFile | None) -> Sketch:
+    """What the LoRA is recognised by when it was saved again; none of a file that cannot be read to its end."""
+    try:
+        return fingerprint(lora).sketch() if lora and lora.adapters else ()
+    except FoundryError:
+        return ()
 
 
 def _once(*sources: tuple[Claim, ...]) -> list[Claim]:

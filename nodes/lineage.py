@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ from ..engine.errors import FoundryError
 from ..engine.lineage import UNKNOWN, Claim, Ingredient, Lineage
 from ..engine.stacks import Item
 from ..loaders.identity import identify_file
-from ..loaders.lineage_json import Record, claim_json
-from ..loaders.lineages import BY_USER, forget, read, save
+from ..loaders.lineage_json import Record, lineage_json
+from ..loaders.lineages import BY_USER, read, retract
 from ..loaders.lineages import declare as write_down
 from ..loaders.provenance import lineage_of
 from . import folders
@@ -48,16 +48,6 @@ def declare(lora_name: str, said: Said, step: Step | None = None) -> Record | No
         return retract(ids)
     trained, used = (ingredients(rows, step) for rows in (said.trained_with, said.use_with))
     return write_down(ids, lora_name, trained_with=trained, use_with=used, role=said.role, note=said.note)
-
-
-def retract(ids: Sequence[str]) -> Record | None:
-    """Take the user's own word out of a record; what other sources say stays. Returns what is left, if anything is."""
-    record = read(ids)
-    if record is None:
-        return None
-    left = tuple(claim for claim in record.claims if claim.evidence.source != BY_USER)
-    forget(ids)
-    return save(replace(record, claims=left)) if left or record.contains else None
 
 
 def ingredients(rows: Rows | None, step: Step | None) -> tuple[Ingredient, ...] | None:
@@ -111,19 +101,10 @@ def names(ingredients: Sequence[Ingredient]) -> str:
     return ", ".join(f"{each.name}{strength}" for each, strength in zip(ingredients, strengths, strict=True)) or BASE
 
 
-def lineage_json(lineage: Lineage) -> dict[str, Any]:
-    """What is known of a LoRA: every claim, which of them count, who contradicts whom (places in ``claims``)."""
-    claims, (role, level) = list(lineage.claims), lineage.role
-    return {
-        "ids": list(lineage.ids),
-        "role": {"role": role, "level": level},
-        "claims": [claim_json(claim) for claim in claims],
-        "trained": None if lineage.trained is None else claims.index(lineage.trained),
-        "used": None if lineage.used is None else claims.index(lineage.used),
-        "declared": next((at for at, claim in enumerate(claims) if claim.evidence.source == BY_USER), None),
-        "conflicts": [[claims.index(first), claims.index(second)] for first, second in lineage.conflicts()],
-        "accelerator": None if lineage.accelerator is None else asdict(lineage.accelerator),
-    }
+def told_json(lineage: Lineage) -> dict[str, Any]:
+    """What is known of a LoRA: every claim, which of them count, and where in ``claims`` the user's own word is."""
+    declared = (at for at, claim in enumerate(lineage.claims) if claim.evidence.source == BY_USER)
+    return {**lineage_json(lineage), "declared": next(declared, None)}
 
 
 def hashed_ids(path: Path) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from ..loaders.lint import lint
 from ..loaders.provenance import lineage_of
 from ..loaders.workflows import graph_of
 from . import folders, server
-from .lineage import Rows, Said, declare, hashed_ids, lineage_json
+from .lineage import Rows, Said, declare, hashed_ids, told_json
 
 VANILLA = "vanilla"  # in place of a list of LoRAs: the untouched base
 FORMS = ("prompt", "workflow")  # keys of a body
@@ -35,7 +35,7 @@ def get_lineage(query: Mapping[str, str], body: Any) -> dict[str, Any]:
     name = query.get("lora")
     path = folders.find_file(name, "loras")  # type: ignore[arg-type]
     hashed = bool(hashed_ids(path))
-    known = lineage_json(lineage_of(path)) if hashed or query.get("hash") == "1" else {}
+    known = told_json(lineage_of(path)) if hashed or query.get("hash") == "1" else {}
     return {"schema": 1, "lora": name, "hashed": bool(known), **known}
 
 

@@ -10,11 +10,13 @@ import test_cli
 from lora_foundry.engine.findings import Finding
 from lora_foundry.engine.lineage import DECLARED, DERIVED, GUESSED, Claim, Evidence, Ingredient
 from lora_foundry.engine.texts import TEXTS
+from lora_foundry.loaders.fingerprints import fingerprint
 from lora_foundry.loaders.header import read_header
 from lora_foundry.loaders.identity import identify_file
 from lora_foundry.loaders.lineage_json import Record
 from lora_foundry.loaders.lineages import BY_USER, every, load, save
 from lora_foundry.loaders.lint import lint
+from lora_foundry.loaders.lora import open_lora
 from lora_foundry.loaders.subjects import find_named
 from lora_foundry.loaders.workflows import graph_of
 from schemas import faults
@@ -58,7 +60,9 @@ def test_declaring_a_file_records_all_it_can_be_recognised_by(lineage):
     declared(lineage, "--strength", "0.9", "--use-with", "same", "--role", "style", "--note", "my own training")
     (claim,) = claims("style")
     ids = identify_file(Path("lightning.safetensors")).ids
-    assert claim.trained_with == claim.use_with == (Ingredient("lightning.safetensors", ids, 0.9),)
+    sketch = fingerprint(open_lora(Path("lightning.safetensors"))).sketch()
+    assert claim.trained_with == claim.use_with == (Ingredient("lightning.safetensors", ids, 0.9, sketch=sketch),)
+    assert sketch
     assert (claim.role, claim.evidence.level, claim.evidence.quote) == ("style", DECLARED, "my own training")
     _, out, _ = lineage("show", "style.safetensors")
     assert "lightning.safetensors x 0.9 (declared: declared by the user)" in out and "my own training" in out

@@ -10,6 +10,7 @@ from fixtures_parts import ZOO
 from lora_foundry.engine import fingerprint as engine
 from lora_foundry.engine.adapters import as_rows, delta_rows, needs_weight
 from lora_foundry.engine.fingerprint import Fingerprint, _signs, make_fingerprint
+from lora_foundry.engine.lineage import alike
 from lora_foundry.engine.plan import Adapter
 from lora_foundry.loaders import fingerprints
 from lora_foundry.loaders.fingerprints import FOLDER, fingerprint
@@ -124,12 +125,14 @@ def test_the_same_lora_however_it_is_saved(how, base):
     assert len(base) == len(SHAPES)
     found = of(SAME[how])
     assert base.matches(found) and found.matches(base)
+    assert alike(base.sketch(), found.sketch()) and alike(found.sketch(), base.sketch())
 
 
 @pytest.mark.parametrize("how", OTHER)
 def test_another_lora_is_another_one(how, base):
     found = of(OTHER[how])
     assert len(found) and not base.matches(found) and not found.matches(base)
+    assert not alike(base.sketch(), found.sketch()) and not alike(found.sketch(), base.sketch())
 
 
 def test_one_module_of_many_that_was_trained_on(base):
@@ -150,6 +153,15 @@ def test_modules_of_very_different_strength():
     strong = {module: (up * 10.0 ** (number % 5), down) for number, (module, (up, down)) in enumerate(BASE.items())}
     one, two = of(tensors(strong)), of(tensors(strong, prefix="lora_unet_", dtype=torch.bfloat16))
     assert one.matches(two) and not one.matches(of(tensors(noisy(strong, 0.05))))
+
+
+def test_a_sketch_is_a_row_a_shape(base):
+    rows = base.sketch()
+    assert [row[:3] for row in rows] == [(96.0, 96.0, 24.0), (96.0, 192.0, 8.0), (192.0, 96.0, 8.0)]
+    for row in rows:
+        marks = torch.tensor(base.marks[(int(row[0]), int(row[1]))], dtype=torch.float64)
+        wanted = [float(marks[:, 0].norm()), *marks[:, 1:].sum(0).tolist()]
+        torch.testing.assert_close(torch.tensor(row[3:]), torch.tensor(wanted), rtol=1e-4, atol=1e-4 * wanted[0])
 
 
 @pytest.mark.parametrize("factors", [{}, {"x.q": (torch.zeros(4, 2), torch.ones(2, 4))}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -25,6 +26,7 @@ from lora_foundry.engine.lineage import (
     Evidence,
     Ingredient,
     Lineage,
+    alike,
     plain_name,
     same_ingredients,
 )
@@ -41,6 +43,11 @@ def ids(*each: str, name: str = "a") -> Ingredient:
     return Ingredient(name, each)
 
 
+def sketched(id: str, norm: float = 1.0, name: str = "a") -> Ingredient:
+    rows = ((8.0, 8.0, 3.0, norm, 0.2, -0.1, 0.4, 0.3), (8.0, 4.0, 1.0, 2.0, 0.1, 0.0, 0.0, 0.0))
+    return Ingredient(name, (id,), sketch=rows)
+
+
 @pytest.mark.parametrize(("one", "other", "verdict"), [
     (ids("sha256:1"), ids("sha256:1", name="b"), SAME),
     (ids("sha256:1", "tensors:1"), ids("sha256:2", "tensors:1"), SAME),  # its metadata was edited
@@ -48,6 +55,11 @@ def ids(*each: str, name: str = "a") -> Ingredient:
     (ids("sha256:1"), ids("sha256:2", name="b"), DIFFERENT),
     (ids("sha256:1"), ids("sha256:2"), DIFFERENT),  # one name, other contents
     (ids("known:4"), ids("known:8", name="b"), DIFFERENT),
+    (sketched("sha256:1"), sketched("sha256:2", 1.004, name="b"), SAME),  # saved in another dtype and renamed
+    (sketched("sha256:1"), sketched("sha256:2", 1.1), DIFFERENT),
+    (sketched("sha256:1"), sketched("sha256:1", 1.1), SAME),  # one file, whatever was measured
+    (sketched("sha256:1"), ids("sha256:2"), DIFFERENT),
+    (sketched("sha256:1"), ids(), SAME),
     (ids("sha256:1"), ids("tensors:2"), SAME),  # nothing to compare but the names
     (ids("sha256:1"), ids("tensors:2", name="b"), UNDECIDED),
     (ids(), ids("sha256:1", name="b"), UNDECIDED),
@@ -123,6 +135,21 @@ kinds = st.sampled_from(["sha256:1", "sha256:2", "tensors:1", "tensors:2", "know
 some = st.builds(Ingredient, st.sampled_from("ab"), st.lists(kinds, max_size=2, unique=True).map(tuple))
 
 
+@pytest.mark.parametrize("other", [
+    (), ((8.0, 8.0, 3.0),), ((8.0, 8.0, 3.0, 1.0, 0.2),), ((8.0, 8.0, 2.0, 1.0, 0.2, -0.1),),
+    ((8.0, 8.0, 3.0, 1.0, 0.2, -0.1), (4.0, 4.0, 1.0, 1.0, 0.0, 0.0)), ((8.0, 8.0, 3.0, 1.0, 0.2, -0.12),),
+])  # fmt: skip
+def test_sketches_that_are_not_alike(other):
+    one = ((8.0, 8.0, 3.0, 1.0, 0.2, -0.1),)
+    assert alike(one, one) and not alike(one, other) and not alike(other, one)
+
+
+def test_an_ingredient_comes_back_from_plain_data():
+    for ingredient in (X, named("a"), replace(sketched("sha256:1"), strength=0.5, dtype="bf16", coverage=(3, 4))):
+        assert Ingredient.from_json(json.loads(json.dumps(ingredient.to_json()))) == ingredient
+    assert "sketch" not in X.to_json()
+
+
 @given(some, some)
 def test_comparing_goes_both_ways(one, other):
     assert one.compare(other) == other.compare(one) and one.compare(one) == SAME
@@ -195,7 +222,7 @@ def test_what_does_nothing_is_not_below():
 
 def test_a_plan_is_checked_with_its_lineage_policy_and_sampling():
     plan = a_stacked_plan()
-    assert [finding.text for finding in check(plan)] == ["LF102.missing"]
+    assert [finding.text for finding in check(plan)] == ["LF104.another"]
     vanilla = replace(plan.layers[1], lineage=Lineage((), (trained(),)))
     plan = replace(plan, layers=(plan.layers[0], vanilla))
     assert [finding.severity for finding in check(plan)] == ["note"]

@@ -50,7 +50,7 @@ def save_lora(path: Path, parts: Factors, prefix: str = "", flat: bool = False, 
     for module, (up, down) in parts.items():
         name = prefix + (module.replace(".", "_") if flat else module)
         tensors |= {f"{name}.lora_up.weight": up.bfloat16(), f"{name}.lora_down.weight": down.bfloat16()}
-        if magnitudes:
+        if magnitudes and module in magnitudes:
             tensors[f"{name}.dora_scale"] = magnitudes[module].bfloat16()
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
     return path
@@ -141,8 +141,10 @@ def test_two_fused_loras_are_compared_too(planned):
     assert [finding.code for finding in probe(plan).findings] == ["LF105"]
 
 
-def test_a_known_accelerator_in_the_stack_counts_as_a_base_lora(planned):
-    plan = planned((), {"merge": add(STYLE, LIGHTNING, 0.5), "lightning": LIGHTNING})
+@pytest.mark.parametrize("first", ["merge", "lightning"])
+def test_a_known_accelerator_in_the_stack_counts_as_a_base_lora(first, planned):
+    files = {first: None, "merge": add(STYLE, LIGHTNING, 0.5), "lightning": LIGHTNING}
+    plan = planned((), files)
     assert probe(plan).findings == ()
     known = Lineage(accelerator=Accelerator("known:x", "Lightning", "derived", "its hash"))
     (finding,) = probe(with_lineage(plan, "lightning.safetensors", known)).findings
@@ -195,7 +197,9 @@ def test_a_negative_strength_turns_agreement_into_a_fight(planned):
     twin = add(factors(1), factors(5), 0.2)
     assert [f.text for f in probe(planned((), {"style": STYLE, "twin": twin})).findings] == ["LF402.alike"]
     plan = planned((), {"style": STYLE, "twin": twin}, {"twin": -0.7})
-    assert [f.text for f in probe(plan).findings] == ["LF402.fight"]
+    (finding,) = probe(plan).findings
+    assert finding.text == "LF402.fight"
+    assert int(dict(finding.values)["clash"].rstrip("%")) > 80
     assert probe(planned((), {"style": STYLE, "opponent": against(0.5)}, {"style": -1.0})).findings == ()
 
 
@@ -290,7 +294,10 @@ def test_a_dora_that_was_trained_for_long_says_nothing(planned):
 def test_nothing_is_claimed_without_a_fused_lora_or_of_unknown_weights(planned):
     dora = {"magnitudes": magnitudes()}
     assert probe(planned((), {"dora": STYLE}, dora=dora)).claims == {}
+    assert probe(planned({"lightning": LIGHTNING}, {"dora": STYLE}, {"dora": 0.0}, dora=dora)).claims == {}
+    assert probe(planned({"lightning": LIGHTNING}, {"dora": STYLE}, {"lightning": 0.0}, dora=dora)).claims == {}
     plan = planned({"lightning": LIGHTNING}, {"dora": STYLE}, dora=dora)
+    assert list(probe(plan).claims) == [1]
     assert probe(replace(plan, base=replace(plan.base, applied=("other.safetensors",)))).claims == {}
 
 
@@ -458,6 +465,14 @@ def test_weigh_says_when_it_cannot_tell(tmp_path):
     told = weigh(merge, dora)
     assert (told["verdict"], told["coefficient"], told["left_out"]) == (weighing.UNKNOWN, None, 16)
     assert "16 weights were left out" in told["says"]
+
+
+def test_weigh_does_not_judge_by_the_smaller_part_of_a_lora(tmp_path):
+    """Four plain modules say nothing of the twelve that depend on the base."""
+    lightning = save_lora(tmp_path / "lightning.safetensors", LIGHTNING)
+    mixed = save_lora(tmp_path / "mixed.safetensors", STYLE, magnitudes=dict(list(magnitudes().items())[:12]))
+    told = weigh(mixed, lightning)
+    assert (told["verdict"], told["modules"], told["left_out"]) == (weighing.UNKNOWN, 4, 12)
 
 
 @pytest.mark.parametrize("strength", [1.0, 0.6])

@@ -51,6 +51,8 @@ from stack_parts import (
     used,
 )
 
+USUAL = {SUBJECT: (0.8, 1.0), STYLE: (0.5, 0.7), QUALITY: (0.3, 0.5), SUBTLE: (0.2, 0.4)}  # as the design says
+
 NEEDED = (
     case("nothing known, nothing fused", style()),
     case("nothing known, something fused", fused(X), style()),
@@ -163,7 +165,8 @@ ANOTHER = (
     case("another one inside the base", inside(Y, known=fast("turbo")), style(trained(X)), "LF104.another warning"),
     case("another one is only guessed inside", inside(Y, GUESSED, fast("turbo")), style(trained(X)),
          "LF102.missing warning"),
-    case("another that is no accelerator", fused(Z), style(trained(X)), "LF102.missing warning"),
+    case("another that nobody knows, fused", fused(Z), style(trained(X)), "LF104.another warning"),
+    case("another that nobody knows, stacked", stacked(Z), style(trained(X)), "LF102.missing warning"),
     case("the same under another name?", fused(Y), style(trained(named("l4"))), "LF104.undecided question"),
     case("an accelerator of another name", stacked(Y, known=FAST), style(trained(named("l4"))),
          "LF104.undecided question"),
@@ -305,6 +308,7 @@ DROPPED = (
          "LF104.undecided question", "LF106.dropped warning"),
     case("dropped, and another is fused", fused(X), fused(Y), style(trained(X), used()),
          "LF106.dropped warning", "LF103.stated note"),
+    case("a LoRA that went on from its own earlier state", style(trained(named("style")), used())),
     case("subtracted is fine", fused(X, at=-1.0), style(trained(X), used())),
     case("a training adapter", fused(Z, role(TRAINING_ADAPTER)), "LF106.adapter warning"),
     case("a training adapter, derived", stacked(Z, role(TRAINING_ADAPTER, DERIVED)), "LF106.adapter warning"),
@@ -316,8 +320,10 @@ DROPPED = (
 )  # fmt: skip
 
 USE = (
-    case("a style at 0.5", style(role(STYLE), at=0.5)),
-    case("a style at 0.7", style(role(STYLE), at=0.7)),
+    *(case(f"{what} at {at}", style(role(what), at=at)) for what, ends in USUAL.items() for at in ends),
+    *(case(f"{what} at {at:g}", style(role(what), at=at), "LF401.role note")
+      for what, (least, most) in USUAL.items() for at in (least - 0.05, most + 0.05)),
+    case("a style at 0", style(role(STYLE), at=0.0)),
     case("a style at 0.7 in fp32", style(role(STYLE), at=0.699999988079071)),
     case("a style at 0.8", style(role(STYLE), at=0.8), "LF401.role note"),
     case("a style at 0.8, guessed", style(role(STYLE, GUESSED), at=0.8)),
