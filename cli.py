@@ -209,7 +209,7 @@ def _facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
         elif name == "role":
             value = f"{value} ({facts['role_evidence']}: {facts['role_why']})"
         elif name == "lineage":
-            value = json.dumps(value)
+            value = _lineage(value)
         elif name in ("tags", "unused"):
             value = ", ".join(value[:5]) + (f" and {len(value) - 5} more" if len(value) > 5 else "")
         elif isinstance(value, list):
@@ -218,6 +218,18 @@ def _facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if facts.get("made_by"):
         rows += _recipe(facts["made_by"])
     return rows + [(f"metadata {shown(key, 40)}", shown(text, 100)) for key, text in facts["metadata"].items()]
+
+
+def _lineage(lineage: dict[str, Any]) -> str:
+    """What counts of a lineage, in one line; ``lineage show`` tells all of it."""
+    told = {"trained with": ("trained", "trained_with"), "use with": ("used", "use_with")}
+    lines = []
+    for what, (counted, field) in told.items():
+        if lineage[counted] is not None:
+            claim = lineage["claims"][lineage[counted]]
+            names = ", ".join(each["name"] for each in claim[field]) or "no base LoRA"
+            lines.append(f"{what} {names} ({claim['evidence']['level']}: {claim['evidence']['source']})")
+    return "; ".join(lines) or "nobody says what it was trained with"
 
 
 def _recipe(record: dict[str, Any]) -> list[tuple[str, str]]:

@@ -6,6 +6,7 @@ never resolved. Nothing here reads a file: ``loaders/provenance.py`` collects th
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from typing import Any
 from .findings import EVIDENCE
 
 DECLARED, DERIVED, GUESSED, UNKNOWN = EVIDENCE  # best known first
+BY_USER = "declared by the user"  # the source that settles what other declared ones dispute
 SCHEMA = 1  # of records in files and in the store; raised when what they hold changes its meaning
 LINEAGE_KEY = "lora_foundry.lineage"  # of a record in ``__metadata__``
 STYLE, SUBJECT, QUALITY, SUBTLE = "style", "subject", "quality", "subtle"
@@ -25,8 +27,10 @@ FILE_ID, TENSORS_ID, KNOWN_ID = "sha256:", "tensors:", "known:"
 # Of a fingerprint, one row a shape: rows, columns, how many modules, the norm of all, sums of their projections.
 Sketch = tuple[tuple[float, ...], ...]
 HEAD = 3  # numbers of a row that must be equal
-TOLERANCE = 1e-2  # of the norm, for the others
+TOLERANCE, COARSE = 1e-2, 0.12  # of the norm, for the others; three times what rounding to 8 bits moves them
 SAME, DIFFERENT, UNDECIDED = "same", "different", "undecided"
+# What trainers call every LoRA, as ``plain_name`` writes it: equal ones tell nothing.
+NO_NAME = re.compile(r"(step|epoch)-?\d+|pytorch-lora-weights|adapter-model|checkpoint-\d+|lora|last")
 
 
 @dataclass(frozen=True)
@@ -48,15 +52,17 @@ class Ingredient:
     def compare(self, other: Ingredient) -> str:
         """``same``, ``different`` or ``undecided`` (only names to go by, and they differ).
 
-        One id in common decides; else two sketches do; else two ids of one kind that differ; else equal file names.
+        One id in common decides; else two sketches do, unless precision or the cut into modules may be all that
+        differs; else two ids of one kind that differ; else equal file names, if they are names at all.
         """
-        if self.shares_contents(other):
+        if self == other or self.shares_contents(other):
             return SAME
         if self.sketch and other.sketch:
-            return DIFFERENT
+            return UNDECIDED if may_be_alike(self.sketch, other.sketch) else DIFFERENT
         if {id.partition(":")[0] for id in self.ids} & {id.partition(":")[0] for id in other.ids}:
             return DIFFERENT
-        return SAME if plain_name(self.name) == plain_name(other.name) else UNDECIDED
+        name = plain_name(self.name)
+        return SAME if name == plain_name(other.name) and not NO_NAME.fullmatch(name) else UNDECIDED
 
     def shares_contents(self, other: Ingredient) -> bool:
         """Whether contents tell that both are one LoRA, whatever their names are."""
@@ -84,15 +90,31 @@ class Ingredient:
 
 def alike(one: Sketch, other: Sketch) -> bool:
     """Whether two sketches are of one LoRA: the same shapes as often, and all sums within 1 % of the norms."""
-    if [row[:HEAD] for row in one] != [row[:HEAD] for row in other]:
-        return False
-    return all(map(_same_sums, one, other))
+    return _shapes(one) == _shapes(other) and _same(one, other, TOLERANCE)
 
 
-def _same_sums(mine: tuple[float, ...], theirs: tuple[float, ...]) -> bool:
+def may_be_alike(one: Sketch, other: Sketch) -> bool:
+    """Whether two sketches that are not alike may be of one LoRA all the same: their norms agree.
+
+    In 8 bits its sums are off by some percent; in other modules (q, k and v, or all in one) nothing else is the same.
+    """
+    norms = [math.hypot(*(row[HEAD] for row in sketch if len(row) > HEAD)) for sketch in (one, other)]
+    recut = _shapes(one) != _shapes(other)
+    return abs(norms[0] - norms[1]) <= TOLERANCE * max(norms) and (recut or _same(one, other, COARSE))
+
+
+def _shapes(sketch: Sketch) -> list[tuple[float, ...]]:
+    return [row[:HEAD] for row in sketch]
+
+
+def _same(one: Sketch, other: Sketch, tolerance: float) -> bool:
+    return all(_same_sums(mine, theirs, tolerance) for mine, theirs in zip(one, other, strict=True))
+
+
+def _same_sums(mine: tuple[float, ...], theirs: tuple[float, ...], tolerance: float) -> bool:
     if not len(mine) == len(theirs) > HEAD:
         return False
-    slack = TOLERANCE * max(mine[HEAD], theirs[HEAD])
+    slack = tolerance * max(mine[HEAD], theirs[HEAD])
     return all(abs(a - b) <= slack for a, b in zip(mine, theirs, strict=True))
 
 
@@ -179,7 +201,10 @@ class Lineage:
 
     @cached_property
     def used(self) -> Claim | None:
-        """The best known claim about what it is to be used with; None when nobody says."""
+        """The best known claim about what it is to be used with; None when nobody says, or the user: as trained."""
+        own = next((claim for claim in self._known() if claim.evidence.source == BY_USER), None)
+        if own is not None and own.trained_with is not None and own.use_with is None:
+            return None
         return self._best("use_with")
 
     @cached_property
@@ -198,9 +223,13 @@ class Lineage:
     def conflicts(self, field: str = "trained_with") -> Iterator[tuple[Claim, Claim]]:
         """Pairs of the best claim and another of the same level that says something else in ``field``.
 
+        None against the user's own word: it comes first, and settles a dispute of others.
+
         ``field`` is ``trained_with`` or ``use_with``.
         """
         best = self._best(field)
+        if best is not None and best.evidence.source == BY_USER:
+            return  # who declares has seen what the others say
         for claim in self._known():
             told = getattr(claim, field)
             if best is None or told is None or claim.evidence.level != best.evidence.level:
@@ -214,7 +243,11 @@ class Lineage:
 
     def _best(self, field: str) -> Claim | None:
         saying = [claim for claim in self._known() if getattr(claim, field) is not None]
-        return min(saying, key=lambda claim: EVIDENCE.index(claim.evidence.level), default=None)
+        return min(saying, key=_by_knowledge, default=None)
+
+
+def _by_knowledge(claim: Claim) -> tuple[int, bool]:
+    return EVIDENCE.index(claim.evidence.level), claim.evidence.source != BY_USER
 
 
 NOTHING_KNOWN = Lineage()

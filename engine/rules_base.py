@@ -28,7 +28,7 @@ from .around import (
     weakest,
 )
 from .findings import Finding
-from .lineage import QUALITY, STYLE, SUBJECT, SUBTLE, UNDECIDED, UNKNOWN, Claim, Ingredient
+from .lineage import QUALITY, STYLE, SUBJECT, SUBTLE, UNDECIDED, UNKNOWN, Claim, Ingredient, plain_name
 from .plan import FUSE
 from .stacks import Item, Stack
 from .texts import say
@@ -87,8 +87,16 @@ def _missing(stack: Stack, at: int, need: Need, wanted: Ingredient, near: list[P
             return _told("LF104.undecided", item, need, "question", **values)
     for each in spare:
         if _is_fused(stack, each) or (each.accelerates and each.level in KNOWN):
-            return _told("LF104.another", item, need, severity, base_lora=wanted.name, other=each.ingredient.name)
+            return _another(item, need, wanted, each.ingredient)
     return _told(_missing_key(stack, need), item, need, severity, base_lora=wanted.name)
+
+
+def _another(item: Item, need: Need, wanted: Ingredient, other: Ingredient) -> Finding:
+    """LF104: another LoRA where the needed one belongs, be it a file of the same name."""
+    severity = verdict(need.firm)
+    if plain_name(wanted.name) == plain_name(other.name):
+        return _told("LF104.contents", item, need, severity, base_lora=wanted.name)
+    return _told("LF104.another", item, need, severity, base_lora=wanted.name, other=other.name)
 
 
 def _is_fused(stack: Stack, each: Presence) -> bool:
@@ -102,9 +110,9 @@ def _missing_key(stack: Stack, need: Need) -> str:
         return "LF102.guessed"
     if need.ask:
         return "LF102.ask"
-    if stack.vanilla:
-        return "LF102.vanilla"
-    return "LF102.stated" if need.stated else "LF102.missing"
+    if need.stated:
+        return "LF102.stated"
+    return "LF102.vanilla" if stack.vanilla else "LF102.missing"
 
 
 def _differences(item: Item, need: Need, wanted: Ingredient, found: Presence) -> Iterator[Finding]:

@@ -112,8 +112,12 @@ def listed_twice(stack: Stack, policy: str) -> Iterator[Finding]:
 
 
 def _same_file(one: Ingredient, other: Ingredient) -> bool | None:
-    """Whether two LoRAs of a stack are one file; None where only names are known and just their folders differ."""
-    if one.shares_contents(other) or one.name == other.name:
+    """Whether two LoRAs of a stack are one file; None where only names are known and just their folders differ.
+
+    Files of one name in two folders are two LoRAs where their contents differ.
+    """
+    unread = not (one.ids and other.ids)
+    if one.shares_contents(other) or (unread and one.name == other.name):
         return True
     return None if one.compare(other) == SAME else False
 

@@ -5,7 +5,6 @@ A plan, a stack document and a workflow made of native nodes all become this, so
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -80,11 +79,6 @@ class Stack:
     def stacked(self) -> tuple[Item, ...]:
         """What is stacked, at a strength that does something."""
         return tuple(item for item in self.items if item.stage == STACK and item.strength)
-
-    def below(self) -> Iterator[Ingredient]:
-        """Every base LoRA the stacked ones stand on: inside the base, and fused."""
-        yield from (contained.ingredient for contained in self.contains)
-        yield from (item.ingredient for item in self.fused)
 
 
 def stack_of(plan: Plan, sampling: tuple[Sampling, ...] = ()) -> Stack:

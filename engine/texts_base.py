@@ -105,10 +105,16 @@ BASE_TEXTS: dict[str, tuple[str, str, str, str]] = {
         "Another file or version leaves other weights than those of training.",
         "Fuse {base_lora} instead of {other}.",
     ),
+    "LF104.contents": (
+        "warning",
+        "{lora} needs {base_lora} ({said}); the file of that name in this model is another one.",
+        "Their contents differ, and so do the weights they leave from those of training.",
+        "Fuse the very file that was used in training: lora-foundry lineage show tells the hashes of both.",
+    ),
     "LF104.undecided": (
         "question",
-        "{lora} needs {base_lora} ({said}). Is {other} the same file under another name?",
-        "Only names are known of one of them, and they differ.",
+        "{lora} needs {base_lora} ({said}). Is {other} the same LoRA?",
+        "Only the name of one is known, or they differ in modules or precision: that does not settle it.",
         "If it is another LoRA, fuse {base_lora} instead. If it is the same, " + _DECLARE,
     ),
     "LF104.strength": (

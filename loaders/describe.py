@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..engine.errors import FoundryError
+from ..engine.findings import EVIDENCE
+from ..engine.lineage import UNKNOWN, Lineage
 from ..engine.plan import Adapter
 from ..engine.tensors import TensorInfo
 from .alphas import is_dense
@@ -17,14 +18,13 @@ from .building import SCALED
 from .checkpoints import Checkpoint, FileSource, fingerprint, open_checkpoint
 from .dialects import adapter_parts, identify
 from .families import detect_base, variant_of_lora
-from .hashes import file_sha256
+from .identity import identify_file
 from .layouts import layout
+from .lineage_json import lineage_json
 from .lora import LoRAFile
-from .roles import by_block, guess_role, tell_training
+from .provenance import lineage_of, lineage_of_lora
+from .roles import Role, by_block, guess_role, tell_training
 from .shards import INDEX
-
-LINEAGE = "lineage"
-MAX_RECORD = 1 << 20
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -42,25 +42,38 @@ def describe(path: Path) -> dict[str, Any]:
 
 
 def describe_lora(source: FileSource) -> dict[str, Any]:
-    """Everything a LoRA file tells of itself, and its hash; a role is a guess, what its metadata says are claims."""
+    """Everything a LoRA file tells of itself, its hash and its lineage; what its metadata says are claims."""
     path = source.files[0]
-    sha256 = file_sha256(path)
+    sha256 = identify_file(path).sha256
     found = layout(source.tensors)
     facts = {"kind": "lora", **_common(source.label, source.files, source.tensors), "sha256": sha256}
     facts |= {"dialect": identify(source.tensors), "layout": found.name if found else None}
     facts |= {"writers": found.writers if found else None, **tell_training(source.metadata)}
-    facts |= {"lineage": _lineage(path, source.metadata), "metadata": dict(source.metadata)}
+    facts |= {"metadata": dict(source.metadata)}
     try:
         lora = LoRAFile(source, source.label, sha256, source.metadata, path)
     except FoundryError as error:
-        return {**facts, "findings": [error.finding(source.label).to_json()]}
-    return {**facts, **_adapter_facts(lora), "findings": [finding.to_json() for finding in lora.findings]}
+        known = lineage_json(lineage_of(path))
+        return {**facts, "lineage": known, "findings": [error.finding(source.label).to_json()]}
+    lineage = lineage_of_lora(lora)
+    facts |= {"lineage": lineage_json(lineage), **_adapter_facts(lora, _role(lora, lineage))}
+    return {**facts, "findings": [finding.to_json() for finding in lora.findings]}
 
 
-def _adapter_facts(lora: LoRAFile) -> dict[str, Any]:
+def _role(lora: LoRAFile, lineage: Lineage) -> Role:
+    """What its lineage says it is for, unless nobody does; else a guess by signs."""
+    role, level = lineage.role
+    guess = guess_role(lora.info.name, lora.metadata, lora.adapters)
+    if role == UNKNOWN or EVIDENCE.index(level) > EVIDENCE.index(guess.evidence):
+        return guess
+    saying = (each.evidence.source for each in lineage.claims if (each.role, each.evidence.level) == (role, level))
+    known = lineage.accelerator.why if lineage.accelerator else ""
+    return Role(role, next(saying, known), level)
+
+
+def _adapter_facts(lora: LoRAFile, role: Role) -> dict[str, Any]:
     adapters = lora.adapters
     scaled = [adapter for adapter in adapters if adapter.kind in SCALED and not is_dense(adapter)]
-    role = guess_role(lora.info.name, lora.metadata, adapters)
     return {
         "role": role.role,
         "role_why": role.why,
@@ -84,20 +97,6 @@ def _kind(adapter: Adapter) -> str:
     extra = [part for part, _ in adapter.parts if part in ("mid", "magnitude", "reshape")]
     target = next((name for name in ("bias", "modulation", "scale") if adapter.module.endswith(f".{name}")), "")
     return " + ".join([adapter.kind, *extra]) + (f" of {target}" if target else "")
-
-
-def _lineage(path: Path, metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """The record of what it was trained with, from the file beside it or from its header; None when there is none."""
-    texts = [metadata.get(LINEAGE, "")]
-    for beside in (path.with_name(f"{path.name}.{LINEAGE}.json"), path.with_suffix(f".{LINEAGE}.json")):
-        with suppress(OSError, UnicodeDecodeError), beside.open(encoding="utf-8") as file:
-            texts.insert(0, file.read(MAX_RECORD))
-    for text in texts:
-        with suppress(ValueError, RecursionError):
-            record = json.loads(text)
-            if isinstance(record, dict):
-                return record
-    return None
 
 
 def describe_base(model: Checkpoint) -> dict[str, Any]:

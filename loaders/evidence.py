@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..engine.errors import FoundryError
-from ..engine.lineage import DERIVED, Claim, plain_name
+from ..engine.lineage import DERIVED, NO_NAME, Claim, plain_name
 from .evidence_claims import Statement, evidence_error
 from .evidence_configs import read_readme, read_toml, read_yaml
 from .evidence_logs import read_log
@@ -32,7 +32,6 @@ OWN_ENDINGS = (".metadata.json", ".civitai.info", ".json", ".txt", *SHARED_ENDIN
 SHARED_NAMES = ("config.json", "training_args.json", "args.json", "training_config.json")
 LONELY_NAMES = ("adapter_config.json", "readme.md")  # of the one LoRA of a folder
 STEP = re.compile(r"(-(step|epoch)-?\d+|-\d{6,})+$")  # what trainers add to the name of what is not the last
-UNNAMED = re.compile(r"(step|epoch)-?\d+|pytorch-lora-weights|adapter-model|checkpoint-\d+|lora|last")
 
 
 @dataclass(frozen=True)
@@ -102,10 +101,10 @@ def _claims(statements: tuple[Statement, ...] | list[Statement], sha256: str) ->
 def _names(lora: Path) -> frozenset[str]:
     """The names a run may have written this file under: its own, and its folder's where it has none of its own."""
     name = plain_name(lora.name)
-    if not UNNAMED.fullmatch(name):
+    if not NO_NAME.fullmatch(name):
         return frozenset({name, STEP.sub("", name)})
     folders = [plain_name(folder.name) for folder in lora.absolute().parents[:2]]
-    return frozenset(folders if UNNAMED.fullmatch(folders[0]) else folders[:1])
+    return frozenset(folders if NO_NAME.fullmatch(folders[0]) else folders[:1])
 
 
 def _is_of(statement: Statement, names: frozenset[str]) -> bool:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.errors import FoundryError
-from ..engine.lineage import DECLARED, FILE_ID, GUESSED, Claim, Contained
+from ..engine.lineage import DECLARED, GUESSED, Claim, Contained
 from .evidence_claims import Statement, base_name, evidence, ingredient, number, texts
 from .evidence_configs import parse_json, read_config
 from .header import disk_errors, regular_file
 
 FUSION_FILE = "fusion_metadata.json"
-HUB_FOLDER = (".cache", "huggingface", "download")
 SHA256, EMPTY = re.compile(r"[0-9a-f]{64}"), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 RANGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:-|–|~|to)\s*(\d+(?:\.\d+)?)\s*")
 MAX_SIDECAR = 1_000_000
@@ -46,20 +45,6 @@ def contained_from_fusion_metadata(base: Path) -> tuple[Contained, ...]:
         entries = parse_json(small_text(folder / FUSION_FILE), FUSION_FILE)
         return _fused_into(entries, base) if isinstance(entries, dict) else ()
     return ()
-
-
-def hub_id(path: Path) -> str:
-    """The ``sha256:`` id that Hugging Face's downloader noted for a file it wrote; empty when there is none.
-
-    It is the word of the hub about the file of that name, and only counts while the file is no newer than the note.
-    """
-    note = path.parent.joinpath(*HUB_FOLDER, f"{path.name}.metadata")
-    with suppress(FoundryError, OSError, ValueError):
-        _, etag, written, *_ = small_text(note).split("\n")
-        fresh = path.stat().st_mtime <= float(written) + 1
-        if fresh and SHA256.fullmatch(etag.strip()) and etag.strip() != EMPTY:
-            return FILE_ID + etag.strip()
-    return ""
 
 
 def small_text(path: Path) -> str:

@@ -63,7 +63,7 @@ def keep(path: Path, text: str) -> bool:
 def recall(path: Path) -> str:
     """The text of a small file; empty when there is none to be had."""
     with suppress(OSError):
-        return path.read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""  # reading a pipe would hang
     return ""
 
 

@@ -123,9 +123,9 @@ def parse_contained(data: object, source: str) -> tuple[Contained, ...]:
     return _many(data, "contains", lambda each: _contained(_mapping(each, "an entry of contains"), source))
 
 
-def lineage_error(where: str, what: str, fix: str = "") -> FoundryError:
-    """The one form of a record's error: where it is, then what was seen."""
-    return FoundryError("lineage", f"{shown(where)}: {what}.", "Nothing in it is believed.", fix)
+def lineage_error(where: str, what: str, fix: str = "", why: str = "Nothing in it is believed.") -> FoundryError:
+    """The one form of a record's error: where it is, then what was seen. ``why`` is another where nothing was read."""
+    return FoundryError("lineage", f"{shown(where)}: {what}.", why, fix)
 
 
 def _record(data: Mapping[str, Any]) -> Record:

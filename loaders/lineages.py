@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..engine.errors import FoundryError
+from ..engine.lineage import BY_USER as BY_USER
 from ..engine.lineage import DECLARED, TENSORS_ID, UNKNOWN, Claim, Contained, Evidence, Ingredient
-from .header import disk_errors
+from .header import disk_errors, regular_file
 from .home import data_home, keep
 from .lineage_json import BASE_ID, MANY, MAX_RECORD, Record, lineage_error, parse_json, parse_record
 from .temps import sweep
 
 FOLDERS = {TENSORS_ID: "lineage", BASE_ID: "lineage/bases"}  # how the id begins that a record is filed under
-BY_USER = "declared by the user"
+UNWRITTEN = "Nothing was written down."
 _HEX = re.compile(r"[0-9a-f]{64}")
 Said = TypeVar("Said", Claim, Contained)
 
@@ -49,7 +50,7 @@ def declare(
     inside = tuple(Contained(ingredient, DECLARED, BY_USER) for ingredient in contains)
     says = trained_with is not None or use_with is not None or role != UNKNOWN
     if not says and not inside:
-        raise lineage_error(name, "nothing was declared", "Say what it was trained with, or what it is for.")
+        raise lineage_error(name, "nothing was declared", "Say what it was trained with, or what it is for.", "")
     return save(Record(tuple(ids), name, family, (claim,) if says else (), inside))
 
 
@@ -144,7 +145,7 @@ def merge(old: Record | None, new: Record) -> Record:
     old = old or replace(new, claims=(), contains=())
     claims, contains = merge_said(old.claims, new.claims), merge_said(old.contains, new.contains)
     if max(len(claims), len(contains)) > MANY:
-        raise lineage_error(new.name, f"it would hold more than {MANY} claims", "Forget the record first.")
+        raise lineage_error(new.name, f"it would hold more than {MANY} claims", "Forget the record first.", UNWRITTEN)
     ids = max(old.ids, new.ids, key=len)
     return Record(ids, new.name or old.name, new.family or old.family, claims, contains)
 
@@ -175,7 +176,8 @@ def place(record: Record) -> Path:
     """Where a record is filed. Raises FoundryError ``lineage`` for one without an id to file it under."""
     path = find_place(record.ids)
     if path is None:
-        raise lineage_error(record.name, "it has no hash of the tensors to file it under", "Name the file itself.")
+        what = "it has no hash of the tensors to file it under"
+        raise lineage_error(record.name, what, "Name the file itself.", UNWRITTEN)
     return path
 
 
@@ -184,7 +186,7 @@ def write(record: Record) -> None:
     path, text = place(record), json.dumps(record.to_json(), indent=1) + "\n"
     if len(text) > MAX_RECORD or not keep(path, text):
         what = f"its record cannot be written to {path.parent}"
-        raise lineage_error(record.name, what, "Make room there, or name a folder in LORA_FOUNDRY_HOME.")
+        raise lineage_error(record.name, what, "Make room there, or name a folder in LORA_FOUNDRY_HOME.", UNWRITTEN)
     sweep(path.parent)
 
 
@@ -205,6 +207,7 @@ def _files() -> list[Path]:
 def _read(path: Path) -> Record:
     where = f"the lineage record {path.name}"
     try:
+        regular_file(path)
         with disk_errors(path), path.open("rb") as file:
             data = file.read(MAX_RECORD + 1)
         if len(data) > MAX_RECORD:

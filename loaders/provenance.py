@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,9 @@ from . import lineages
 from .accelerators import recognise, recognise_fingerprint
 from .contents import contained_in
 from .evidence import beside
+from .evidence_claims import checked
+from .evidence_configs import parse_json as parse_config
+from .evidence_configs import read_config
 from .fingerprints import fingerprint
 from .header import read_header, regular_file, shown
 from .identity import identify_file
@@ -40,10 +44,13 @@ from .registry import registry, users_file
 
 __all__ = ["contained_in", "lineage_of", "lineage_of_lora"]
 MOST = 512  # lineages kept in this process
-HEADER = "its header: "  # before the source of what a file says of itself
+# Where a record may stand, which is told before its source; a file of records may stand beside a LoRA.
+HEADER, SIDECAR = "its header", "its lineage file"
+SIDECARS = ("{0.name}.lineage.json", "{0.stem}.lineage.json")
 State = tuple[object, ...]
 # What the names of ready-made models carry beside the name of the LoRA that was fused into them.
 NOISE = re.compile(r"[-_ .]?(?:fp8|fp16|bf16|e4m3fn|e5m2|scaled|fused|merged|comfyui)(?=[-_ .]|$)", re.IGNORECASE)
+CONFIG = "ot_config"
 COMMENTS = ("ss_training_comment", "modelspec.description", "modelspec.comment")
 TRAINED_ON = re.compile(
     r"(?<!not )\btrained (?:on top of|on|with|over) (?:the )?(.{3,80}?)(?:[,;!]|\.(?:\s|$)|$)", re.IGNORECASE
@@ -70,10 +77,11 @@ def lineage_of_lora(lora: LoRAFile) -> Lineage:
 def _lineage_of(path: Path, opened: Callable[[], tuple[Mapping[str, str], LoRAFile | None]]) -> Lineage:
     identity = identify_file(path)
     near = beside(path, identity.sha256)
-    places = (path, lineages.find_place(identity.ids), users_file())
+    places = (path, lineages.find_place(identity.ids), users_file(), *_sidecars(path))
     state = (identity, near, *map(_stamp, places))
     kept, lineage = _known.get(path.absolute(), ((), None))
     if lineage is None or kept != state:
+        near = (*_in_sidecars(path, identity.ids), *near)
         lineage = _collect(f"{path.absolute().parent.name}/{path.name}", identity.ids, near, *opened())
         if len(_known) >= MOST:
             _known.clear()
@@ -102,7 +110,9 @@ def _collect(
     name: str, ids: tuple[str, ...], near: tuple[Claim, ...], metadata: Mapping[str, str], lora: LoRAFile | None
 ) -> Lineage:
     known, faults = _recognised(name, ids, metadata, lora)
-    claims = _once(lineages.load(ids), tuple(_in_header(metadata, ids)), near, tuple(_from_training(metadata)), faults)
+    header = tuple(_recorded(metadata.get(LINEAGE_KEY, ""), HEADER, ids))
+    trained = (*_from_training(metadata), *_from_config(metadata))
+    claims = _once(lineages.load(ids), header, near, trained, faults)
     return Lineage(ids, tuple(map(_with_known_ids, claims)), known, _sketch(lora))
 
 
@@ -136,37 +146,49 @@ def _recognised(
     return known, ()
 
 
-def _in_header(metadata: Mapping[str, str], ids: tuple[str, ...]) -> Iterator[Claim]:
-    """The record in the file's own header. Tools that resize or merge copy it, so its hash must be that of the file."""
-    text = metadata.get(LINEAGE_KEY, "")
+def _sidecars(path: Path) -> list[Path]:
+    return [path.with_name(name.format(path)) for name in SIDECARS]
+
+
+def _in_sidecars(path: Path, ids: tuple[str, ...]) -> Iterator[Claim]:
+    for place in _sidecars(path):
+        with suppress(FoundryError, OSError):  # there is none, or none to be had
+            regular_file(place)
+            with place.open("rb") as file:
+                yield from _recorded(file.read(MAX_RECORD + 1).decode("utf-8", "replace"), SIDECAR, ids)
+
+
+def _recorded(text: str, where: str, ids: tuple[str, ...]) -> Iterator[Claim]:
+    """The record in the file's header or beside it. Tools copy both, so its hash must be that of the file."""
     if not text:
         return
     try:
         if len(text) > MAX_RECORD:
             raise FoundryError("lineage", f"It is longer than {MAX_RECORD} characters.")
-        record = parse_record(parse_json(text, "its header"), "its header")
+        record = parse_record(parse_json(text, where), where)
     except FoundryError as error:
-        yield Claim(Evidence(UNKNOWN, "the record in its header is not used", error.what))
+        yield Claim(Evidence(UNKNOWN, f"the record in {where} is not used", error.what))
         return
     own = record.hash_of(TENSORS_ID) is not None and f"{TENSORS_ID}{record.hash_of(TENSORS_ID)}" in ids
     for claim in record.claims:
-        yield replace(claim, evidence=_own(claim.evidence) if own else _copied(claim.evidence, record))
-
-
-def _own(evidence: Evidence) -> Evidence:
-    return replace(evidence, source=HEADER + evidence.source)
+        told = claim.evidence
+        told = replace(told, source=f"{where}: {told.source}") if own else _copied(told, record, where)
+        yield replace(claim, evidence=told)
 
 
 def unpacked(evidence: Evidence) -> Evidence:
-    """Evidence as it stood before it went into a header."""
-    return replace(evidence, source=evidence.source.removeprefix(HEADER))
+    """Evidence as it stood before it went into a header or a file beside it."""
+    source = evidence.source
+    for where in (HEADER, SIDECAR):
+        source = source.removeprefix(f"{where}: ")
+    return replace(evidence, source=source)
 
 
-def _copied(evidence: Evidence, record: Record) -> Evidence:
+def _copied(evidence: Evidence, record: Record, where: str) -> Evidence:
     """What a record of another file says is no more than a hint, and never more than that file's word."""
     level = UNKNOWN if evidence.level == UNKNOWN else GUESSED
     whose = f"of another file, {record.name}" if record.hash_of(TENSORS_ID) else "of no certain file"
-    return replace(evidence, level=level, source=f"a record in its header that is {whose}: {evidence.source}")
+    return replace(evidence, level=level, source=f"a record in {where} that is {whose}: {evidence.source}")
 
 
 def _from_training(metadata: Mapping[str, str]) -> Iterator[Claim]:
@@ -179,6 +201,15 @@ def _from_training(metadata: Mapping[str, str]) -> Iterator[Claim]:
             quote = shown(text, 200)
             ingredient = Ingredient(quote, (f"{KNOWN_ID}{known.id}",) if known.id else ())
             yield Claim(Evidence(GUESSED, f"'{key}' in its metadata", quote), (ingredient,))
+
+
+def _from_config(metadata: Mapping[str, str]) -> Iterator[Claim]:
+    """OneTrainer writes its whole config into the file."""
+    text, where = metadata.get(CONFIG, ""), f"'{CONFIG}' in its metadata"
+    with suppress(FoundryError):
+        config = parse_config(checked(text, where), where) if text else None
+        if isinstance(config, dict):
+            yield from (statement.claim for statement in read_config(config, where))
 
 
 def _with_known_ids(claim: Claim) -> Claim:

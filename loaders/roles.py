@@ -71,10 +71,6 @@ def _structure(adapters: tuple[Adapter, ...]) -> str:
     kinds = {adapter.kind for adapter in adapters}
     if kinds == {"lora", "diff"} and any("norm" in adapter.module for adapter in adapters if adapter.kind == "diff"):
         return "LoRAs of all linear layers with differences of norms and biases, as extracted step distillations have"
-    lightning = {(adapter.rank, adapter.alpha) for adapter in adapters} == {(64, 8.0)}
-    blocks = all(re.match(r"transformer_blocks\.\d+\.(attn|img_mlp|txt_mlp)\.", adapter.module) for adapter in adapters)
-    if lightning and blocks and len(adapters) >= 720:
-        return "720 modules of rank 64 and alpha 8 without a prefix, as Qwen-Image Lightning has"
     return ""
 
 

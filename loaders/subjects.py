@@ -63,8 +63,7 @@ def name_lora(text: str, strength: float | None = None, on_step: OnStep | None =
     """
     path = Path(text)
     if path.is_file():
-        subject = open_lora_subject(path, on_step)
-        return replace(Item(path.name, "", 1.0, subject.lineage).ingredient, strength=strength)
+        return replace(_ingredient(path, on_step), strength=strength)
     if re.search(r"[\\/]", text) and path.suffix:
         raise file_error(path, "does not exist", "Correct the path, or give the bare name of a LoRA you do not have.")
     return known_as(Ingredient(shown(text, 300), strength=strength))
@@ -96,10 +95,15 @@ def _with_ids(ingredient: Ingredient, folders: tuple[Path, ...], on_step: OnStep
     if path is None:
         return ingredient
     try:
-        ids = open_lora_subject(path, on_step).ids
+        found = _ingredient(path, on_step)
     except FoundryError:  # it has the name and is no LoRA: the name is all that is known
         return ingredient
-    return replace(ingredient, ids=tuple(dict.fromkeys((*ingredient.ids, *ids))))
+    return replace(ingredient, ids=tuple(dict.fromkeys((*ingredient.ids, *found.ids))), sketch=found.sketch)
+
+
+def _ingredient(path: Path, on_step: OnStep | None) -> Ingredient:
+    """A LoRA by all that tells it from others."""
+    return Item(path.name, "", 1.0, open_lora_subject(path, on_step).lineage).ingredient
 
 
 def _family(path: Path) -> str | None:
@@ -116,7 +120,7 @@ def lineage_metadata(subject: Subject) -> dict[str, str]:
     """
     known = [claim for claim in subject.lineage.claims if claim.evidence.level in (DECLARED, DERIVED)]
     if not known:
-        raise lineage_error(subject.path.name, "nothing is known of its training", "Declare it first.")
+        raise lineage_error(subject.path.name, "nothing is known of its training", "Declare it first.", "")
     claims = dict.fromkeys(replace(each, evidence=unpacked(each.evidence)) for each in known)
     record = Record(subject.ids, subject.path.name, subject.family, tuple(claims))
     return {LINEAGE_KEY: json.dumps(record.to_json())}

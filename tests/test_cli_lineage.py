@@ -139,14 +139,17 @@ def test_bad_input_is_one_json_object(arguments, lineage):
     assert list(every()) == []
 
 
-def test_conflicts_are_shown_and_not_resolved(lineage):
-    declared(lineage)
+def test_conflicts_are_shown_and_settled_by_the_user_alone(lineage):
     ids = identify_file(Path("style.safetensors")).ids
-    save(Record(ids, "style", None, (Claim(Evidence(DECLARED, "log.txt"), ()),)))
+    fused = Claim(Evidence(DECLARED, "train.sh"), (Ingredient("x"),))
+    save(Record(ids, "style", None, (fused, Claim(Evidence(DECLARED, "log.txt"), ()))))
     code, out, _ = lineage("show", "style.safetensors")
     assert code == 0 and "Conflict about 'trained with'" in out and "log.txt says the untouched base" in out
     out = lineage("show", "style.safetensors", "--json")[1]
     assert out["conflicts"] == [[0, 1]] and out["trained"] == 0 and faults(out, "lineage") == []
+    declared(lineage)
+    out = lineage("show", "style.safetensors", "--json")[1]
+    assert out["conflicts"] == [] and out["claims"][out["trained"]]["evidence"]["source"] == BY_USER
 
 
 def test_text_of_others_cannot_steer_the_terminal(lineage):
@@ -228,6 +231,7 @@ def test_a_script_is_read_and_written_down_for_a_lora(lineage, folder):
     (claim,) = claims("style")
     assert (claim.evidence.level, claim.evidence.source) == (DECLARED, "train.sh")
     assert claim.trained_with[0].ids[0] == sha256
+    assert claim.trained_with[0].sketch  # so that it is known again when it was saved in another dtype
     code, out, _ = lineage("read", "train.sh", "--lora", "style.safetensors", "--json")
     assert faults(out["claims"][0], "lineage", "claim") == []
     assert tuple(out["stored_for"]) == identify_file(Path("style.safetensors")).ids

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 
 import pytest
 from lora_foundry.engine.lineage import DECLARED, GUESSED, Contained, Ingredient
-from lora_foundry.loaders.evidence_sidecars import contained_from_fusion_metadata, hub_id, read_json
+from lora_foundry.loaders.evidence_sidecars import contained_from_fusion_metadata, read_json
 
 
 def manager(tips: object, sha256: object = "a" * 64):
@@ -87,23 +86,3 @@ def test_fusion_metadata(tmp_path):
     for junk in (b"[]", b"{", b"\xff", b"[" * 100_000, b" " * 2_000_000):
         (tmp_path / "fusion_metadata.json").write_bytes(junk)
         assert contained_from_fusion_metadata(base) == ()
-
-
-def test_the_hubs_note(tmp_path):
-    lora = tmp_path / "x.safetensors"
-    lora.write_bytes(b"x")
-    os.utime(lora, (1000, 1000))
-    note = tmp_path / ".cache/huggingface/download/x.safetensors.metadata"
-    note.parent.mkdir(parents=True)
-    assert hub_id(lora) == ""
-    for etag, time, expected in [
-        ("b" * 64, "1000.5", f"sha256:{'b' * 64}"),
-        ("b" * 64, "900", ""),  # the file was changed afterwards
-        ("b" * 40, "2000", ""),  # a small file: the hash of git
-        (hashlib.sha256(b"").hexdigest(), "2000", ""),
-        ("b" * 64, "soon", ""),
-    ]:
-        note.write_text(f"{'c' * 40}\n{etag}\n{time}\n")
-        assert hub_id(lora) == expected
-    note.write_text("one line")
-    assert hub_id(lora) == ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import lora_foundry
@@ -50,3 +51,8 @@ def test_user_without_a_home_has_no_data_folder(monkeypatch):
     monkeypatch.delenv(home.VARIABLE)
     monkeypatch.setattr(Path, "home", homeless)
     assert not home.keep(home.data_home() / "a", "text") and home.recall(home.data_home() / "a") == ""
+
+
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "hashes.jsonl")
+    assert home.recall(tmp_path / "hashes.jsonl") == "" == home.recall(tmp_path)

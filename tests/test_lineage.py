@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lora_foundry.engine.lineage import (
     ACCELERATOR,
+    BY_USER,
     DECLARED,
     DERIVED,
     DIFFERENT,
@@ -43,9 +44,14 @@ def ids(*each: str, name: str = "a") -> Ingredient:
     return Ingredient(name, each)
 
 
-def sketched(id: str, norm: float = 1.0, name: str = "a") -> Ingredient:
-    rows = ((8.0, 8.0, 3.0, norm, 0.2, -0.1, 0.4, 0.3), (8.0, 4.0, 1.0, 2.0, 0.1, 0.0, 0.0, 0.0))
+def sketched(id: str, norm: float = 1.0, name: str = "a", noise: float = 0.0) -> Ingredient:
+    rows = ((8.0, 8.0, 3.0, norm, 0.2 + noise, -0.1, 0.4, 0.3), (8.0, 4.0, 1.0, 2.0, 0.1, 0.0, 0.0, 0.0))
     return Ingredient(name, (id,), sketch=rows)
+
+
+def recut(id: str, times: float = 1.0) -> Ingredient:
+    """What ``sketched`` is of, as one module."""
+    return Ingredient("b", (id,), sketch=((24.0, 8.0, 1.0, times * 5**0.5, 0.3, -0.1, 0.4, 0.3),))
 
 
 @pytest.mark.parametrize(("one", "other", "verdict"), [
@@ -65,6 +71,14 @@ def sketched(id: str, norm: float = 1.0, name: str = "a") -> Ingredient:
     (ids(), ids("sha256:1", name="b"), UNDECIDED),
     (named("x/Qwen-Lightning_4steps V1.0"), named(r"y\qwen_lightning-4steps-v1.0"), SAME),
     (named("lightning-4steps"), named("lightning-8steps"), UNDECIDED),
+    (named("a/pytorch_lora_weights"), named("b/pytorch_lora_weights"), UNDECIDED),
+    (named("a/pytorch_lora_weights"), named("a/pytorch_lora_weights"), SAME),
+    (named("x/lora"), named("lora"), UNDECIDED),  # what every trainer calls them
+    (sketched("sha256:1"), sketched("sha256:2", noise=0.06), UNDECIDED),  # in 8 bits
+    (sketched("sha256:1"), sketched("sha256:2", noise=0.3), DIFFERENT),
+    (recut("sha256:1"), sketched("sha256:2"), UNDECIDED),  # q, k and v in one
+    (recut("sha256:1", 1.5), sketched("sha256:2"), DIFFERENT),
+    (recut("sha256:1"), sketched("sha256:1"), SAME),
 ])  # fmt: skip
 def test_which_is_which(one, other, verdict):
     assert one.compare(other) == other.compare(one) == verdict
@@ -241,3 +255,24 @@ def test_a_claim_says_nothing_until_told():
         None,
         False,
     )
+
+
+def test_the_users_own_word_settles_what_others_dispute():
+    mine = Claim(Evidence(DECLARED, BY_USER), ())
+    script, log = trained(X), trained(Y)
+    disputed = Lineage((), (script, log))
+    assert list(disputed.conflicts()) == [(script, log)]
+    settled = Lineage((), (script, log, mine))
+    assert settled.trained == mine and list(settled.conflicts()) == []
+    sure = Lineage((), (replace(mine, evidence=Evidence(DERIVED, BY_USER)), script))
+    assert sure.trained == script  # how well a thing is known comes first
+
+
+def test_as_trained_is_a_word_on_its_use_too():
+    """A script's `use with X` does not outlive the user's `trained on the untouched base, used as trained`."""
+    script = Claim(Evidence(DECLARED, "train.sh"), (X,), (X,))
+    assert Lineage((), (script,)).used == script
+    assert Lineage((), (script, Claim(Evidence(DECLARED, BY_USER), ()))).used is None
+    own = Claim(Evidence(DECLARED, BY_USER), (X,), ())
+    assert Lineage((), (script, own)).used == own
+    assert Lineage((), (script, Claim(Evidence(DECLARED, BY_USER), role=STYLE))).used == script

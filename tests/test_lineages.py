@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import sys
 from pathlib import Path
 
@@ -405,3 +406,18 @@ def test_a_missing_file_and_a_folder_are_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FoundryError, match="cannot be written"):
         export_to(tmp_path / "file" / "x.json")
+
+
+def test_what_is_no_file_among_the_records_is_told_and_not_waited_for(pack_home):
+    place(pack_home).parent.mkdir(parents=True)
+    os.mkfifo(place(pack_home))
+    (fault,) = damaged()
+    assert "not a regular file" in fault.what and list(every()) == [] and forget(IDS)
+
+
+def test_a_record_that_cannot_be_written_is_not_called_unbelievable(pack_home):
+    pack_home.mkdir(exist_ok=True)
+    (pack_home / "lineage").write_text("in the way")
+    with pytest.raises(FoundryError) as refused:
+        declare(IDS, "x", trained_with=())
+    assert "cannot be written" in refused.value.what and refused.value.why == "Nothing was written down."

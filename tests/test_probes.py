@@ -11,7 +11,7 @@ from lora_foundry.engine.errors import Cancelled, FoundryError
 from lora_foundry.engine.grams import Sums
 from lora_foundry.engine.lineage import Accelerator, Contained, Ingredient, Lineage
 from lora_foundry.engine.plan import FUSE, STACK, Base, Layer, Plan
-from lora_foundry.loaders import kept, probes, weighing
+from lora_foundry.loaders import checkpoints, kept, probes, weighing
 from lora_foundry.loaders.checkpoints import open_checkpoint
 from lora_foundry.loaders.lora import open_lora
 from lora_foundry.loaders.names import BaseNames
@@ -327,8 +327,8 @@ def test_the_second_look_reads_nothing_and_says_the_same(everything, monkeypatch
     def refused(*_):
         raise AssertionError("looked at weights again")
 
-    monkeypatch.setattr("lora_foundry.loaders.lora.LoRAFile.read", refused)
-    monkeypatch.setattr("lora_foundry.loaders.checkpoints.Checkpoint.read", refused)
+    monkeypatch.setattr(probes.LoRAFile, "read", refused)
+    monkeypatch.setattr(checkpoints.Checkpoint, "read", refused)
     assert probe(everything) == first
 
 

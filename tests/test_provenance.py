@@ -27,7 +27,7 @@ from lora_foundry.engine.lineage import (
     Ingredient,
 )  # fmt: skip
 from lora_foundry.engine.plan import FUSE, STACK, Base, Plan, recipe_sha256
-from lora_foundry.loaders import contents, provenance
+from lora_foundry.loaders import contents, provenance, stamping
 from lora_foundry.loaders.accelerators import learn
 from lora_foundry.loaders.checkpoints import fingerprint, open_checkpoint
 from lora_foundry.loaders.contents import OWN, RECIPE, WORKFLOW, base_ids, contained_in
@@ -132,6 +132,40 @@ def test_a_record_without_a_hash_is_a_guess(lora):
     text = json.dumps({"schema": 1, "id": {}, "name": "x", "claims": json.loads(record(lora))["claims"]})
     stamp(lora, lora, {LINEAGE_KEY: text})
     assert told(lora)[0][:2] == (GUESSED, f"a record in its header that is of no certain file: {BY_USER}")
+
+
+@pytest.mark.parametrize("name", ["mine.safetensors.lineage.json", "mine.lineage.json"])
+def test_a_record_beside_a_file_is_trusted_as_one_in_its_header(name, lora):
+    assert told(lora) == []
+    beside = lora.with_name(name)
+    beside.write_text(record(lora, LIGHTNING, source="trainer"))
+    assert told(lora) == [(DECLARED, "its lineage file: trainer", (LIGHTNING,))]
+    other = a_lora(lora.parent / "other.safetensors", value=3.0)
+    beside.write_text(record(other, LIGHTNING, source="trainer"))
+    ((level, source, _),) = told(lora)
+    assert level == GUESSED and "a record in its lineage file that is of another file" in source
+    beside.write_text(HUGE)
+    assert told(lora)[0][:2] == (UNKNOWN, "the record in its lineage file is not used")
+    beside.unlink()
+    beside.mkdir()  # and not even a file
+    assert told(lora) == []
+
+
+def test_what_a_record_beside_it_and_the_store_say_is_told_once(lora):
+    declare(identify_file(lora).ids, "mine", trained_with=(LIGHTNING,))
+    kept = Record(lineage_of(lora).ids, "mine", None, lineage_of(lora).claims)
+    lora.with_suffix(".lineage.json").write_text(json.dumps(kept.to_json()))
+    assert told(lora) == [(DECLARED, BY_USER, (LIGHTNING,))]
+
+
+def test_the_config_that_onetrainer_puts_into_a_file_is_read(lora):
+    config = {"training_method": "LORA", "base_model_name": "models/sdxl_lightning_4step.safetensors"}
+    stamp(lora, lora, {"ot_config": json.dumps(config)})
+    ((level, source, (base,)),) = told(lora)
+    assert (level, source, base.name) == (GUESSED, "'ot_config' in its metadata", config["base_model_name"])
+    for harmless in (json.dumps({**config, "base_model_name": "sdxl.safetensors"}), "{", "[1]", "[" * 90_000, HUGE):
+        stamp(lora, lora, {"ot_config": harmless})
+        assert told(lora) == []
 
 
 HUGE = '{"schema": 1, "id": {}, "name": "x"}' + " " * (1 << 20)
@@ -393,7 +427,7 @@ def test_a_base_that_is_dequantized_is_known_all_the_same(tmp_path):
 
 
 def test_a_base_is_not_read_for_a_store_without_bases(base, monkeypatch):
-    monkeypatch.setattr("lora_foundry.loaders.contents.fingerprint", lambda source: pytest.fail("read"))
+    monkeypatch.setattr(contents, "fingerprint", lambda source: pytest.fail("read"))
     assert contained_in(base) == ()
 
 
@@ -448,9 +482,7 @@ def test_stamping_that_fails_leaves_everything_as_it_was(lora, tmp_path, monkeyp
     assert out.read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 2
     with pytest.raises(FoundryError):
         stamp(lora, tmp_path / "out.txt", {})
-    monkeypatch.setattr(
-        "lora_foundry.loaders.stamping.read_header", lambda path: replace(read_header(path), mtime_ns=1)
-    )
+    monkeypatch.setattr(stamping, "read_header", lambda path: replace(read_header(path), mtime_ns=1))
     with pytest.raises(FoundryError, match="changed"):
         stamp(lora, out, {"a": "1"})
     assert out.read_bytes() == b"old"

@@ -7,10 +7,12 @@ import json
 import pytest
 import torch
 from fixtures_dialects import FIXTURES
-from fixtures_parts import BESIDE, ZOO, numbers, pair
+from fixtures_parts import BESIDE, numbers, pair
 from lora_foundry.cli import main
-from lora_foundry.engine.plan import Adapter
+from lora_foundry.engine.lineage import Ingredient
 from lora_foundry.loaders.describe import describe
+from lora_foundry.loaders.identity import identify_file
+from lora_foundry.loaders.lineages import BY_USER, declare
 from lora_foundry.loaders.lora import LoRAFile
 from lora_foundry.loaders.roles import by_block, guess_role, tell_training
 from safetensors.torch import save_file
@@ -41,10 +43,6 @@ def test_a_role_by_metadata_and_by_structure():
     assert "ss_output_name" in guess_role("x.safetensors", {"ss_output_name": "qwen_4step"}, ()).why
     distilled = LoRAFile(ShapeSource(FIXTURES["lightx2v_wan_step_distill_extracted"][1]), "x", "0" * 64)
     assert guess_role("x.safetensors", {}, distilled.adapters).role == "accelerator"
-    modules = [f"transformer_blocks.{i}.attn.to_{j}" for i in range(60) for j in range(12)]
-    lightning = tuple(Adapter(module, "lora", (), 64, (8, 8), 8.0) for module in modules)
-    assert "720 modules" in guess_role("x.safetensors", {}, lightning).why
-    assert guess_role("x.safetensors", {}, lightning[:100]).role == "unknown"
     assert guess_role("x.safetensors", {"modelspec.trigger_phrase": "ohwx"}, ()).role == "style"
 
 
@@ -99,7 +97,8 @@ def test_facts_of_a_lora(mixed):
         "lora": 1, "lora + magnitude": 1, "diff": 1, "diff of bias": 1, "diff of modulation": 1,
     }  # fmt: skip
     assert facts["modules"] == 5 and facts["blocks"] == {"blocks": {"blocks": 2, "modules": 5}}
-    assert [finding["code"] for finding in facts["findings"]] == ["LF302"] and facts["lineage"] is None
+    assert [finding["code"] for finding in facts["findings"]] == ["LF302"]
+    assert (facts["lineage"]["claims"], facts["lineage"]["trained"]) == ([], None)
     json.dumps(facts)
 
 
@@ -113,26 +112,33 @@ def test_the_page_a_person_reads(mixed, capsys):
     assert json.loads(capsys.readouterr().out)["role"] == "accelerator"
 
 
-@pytest.mark.parametrize("name", ["Wan-4steps.safetensors.lineage.json", "Wan-4steps.lineage.json"])
-def test_a_lineage_record_beside_the_file(mixed, name, capsys):
-    mixed.with_name(name).write_text('{"role": "style", "trained_with": []}', encoding="utf-8")
-    assert describe(mixed)["lineage"] == {"role": "style", "trained_with": []}
-    assert main(["inspect", str(mixed)]) == 0 and "trained_with" in capsys.readouterr().out
-    for damaged in ("", "[", "[1]", "\0"):
-        mixed.with_name(name).write_text(damaged, encoding="utf-8")
-        assert describe(mixed)["lineage"] is None
-
-
-def test_a_lineage_record_in_the_header(tmp_path):
-    path = tmp_path / "a.safetensors"
-    save_file(ZOO["lokr dense"][2], path, metadata={"lineage": '{"role": "style"}'})
+def test_what_is_known_better_than_by_signs_is_the_role(tmp_path, capsys):
+    path = tmp_path / "turbo_car_4step.safetensors"
+    save_file(pair("diffusion_model.blocks.0.self_attn.q"), path)
+    assert describe(path)["role"] == "accelerator"
+    declare(identify_file(path).ids, path.name, trained_with=(Ingredient("x.st"),), role="style")
     facts = describe(path)
-    assert facts["lineage"] == {"role": "style"} and facts["dialect"] == "lokr" and facts["rank"] is None
+    assert (facts["role"], facts["role_evidence"], facts["role_why"]) == ("style", "declared", BY_USER)
+    assert facts["lineage"]["trained"] == 0 and facts["lineage"]["claims"][0]["trained_with"][0]["name"] == "x.st"
+    assert main(["inspect", str(path)]) == 0
+    assert "trained with x.st (declared: declared by the user)" in capsys.readouterr().out
+
+
+def test_the_structure_of_lightning_is_the_registrys_to_know(tmp_path):
+    modules = [f"transformer_blocks.{block}.attn.to_{part}" for block in range(60) for part in range(12)]
+    tensors = {}
+    for module in modules:
+        tensors |= {f"{module}.lora_down.weight": torch.ones(64, 2), f"{module}.lora_up.weight": torch.ones(2, 64)}
+        tensors |= {f"{module}.alpha": torch.tensor(8.0)}
+    save_file(tensors, tmp_path / "x.safetensors")
+    facts = describe(tmp_path / "x.safetensors")
+    assert (facts["role"], facts["role_evidence"]) == ("accelerator", "guessed") and "720 modules" in facts["role_why"]
 
 
 def test_a_lora_that_cannot_be_used_is_described_all_the_same(tmp_path):
     path = tmp_path / "a.safetensors"
     save_file({**pair(), "n.ia3_l": numbers(6)}, path)
     facts = describe(path)
+    assert facts["lineage"]["ids"] == list(identify_file(path).ids)
     assert facts["dialect"] == "down/up" and facts["findings"][0]["severity"] == "error"
     assert "IA3" in facts["findings"][0]["seen"] and main(["inspect", str(path)]) == 1

@@ -52,6 +52,8 @@ def test_a_finding_names_who_says_what_and_where():
     ("LF102.conflict", case("", style(trained(X), PLAIN)), ["says lightning.safetensors (", "says none (train.sh"]),
     ("LF103.trained", case("", fused(X), fused(Z), style(PLAIN)), ["lightning.safetensors, detail.safetensors is in"]),
     ("LF104.another", case("", fused(Y, known=FAST), style(trained(X))), ["turbo.safetensors is in this model"]),
+    ("LF104.contents", case("", fused(X), style(trained(replace(Y, name="lightning.safetensors")))),
+     ["the file of that name in this model is another one"]),
     ("LF104.strength", case("", fused(X, at=0.5), style(trained(like_x(strength=0.8)))), ["strength 0.8", "at 0.5"]),
     ("LF104.coverage", case("", fused(X, modules=FULL), style(trained(like_x(coverage=HALF)))),
      ["while 360 of 720 modules", "here it is 720 of 720"]),
