@@ -5,60 +5,63 @@ It looks at nothing else, reads no file, and ignores unknown keys and nodes: a p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding, worst_first
+from ..engine.lineage import GUESSED
 from ..engine.texts import say
-from .node_kinds import FUSE_NODE, LOADERS, QUANTIZE_NODE, STACK_NODE, STAGES, VALIDATOR_NODE
+from .node_kinds import FUSE_NODE, LOADERS, MERGES, QUANTIZE_NODE, STACK_NODE, STAGES, VALIDATOR_NODE
 from .node_kinds import NO_LORA as NO_LORA
 from .node_values import LoraRow
 from .tracing import lora_rows, model_links, quantized_by
 from .workflow_graph import Graph, GraphNode
+from .workflows import graph_of_prompt
 
-Prompt = Mapping[str, Mapping[str, Any]]
+Links = Callable[[GraphNode], tuple[str, ...]]
 
 
-def check_order(prompt: Prompt, node_id: str) -> tuple[Finding, ...]:
+def check_order(prompt: Mapping[str, Any], node_id: str) -> tuple[Finding, ...]:
     """Findings about what stands above one of our stages in a prompt: LF101 before Fuse, LF201 before any of them."""
-    return order_above(prompt_graph(prompt), node_id)
+    return order_above(graph_of_prompt(prompt), node_id)
 
 
 def order_above(graph: Graph, node_id: str) -> tuple[Finding, ...]:
     """Findings about what stands above one of our stages, worst first, else nearest first."""
     stage = graph.nodes.get(node_id)
-    above = upstream(graph, node_id) if stage is not None else ()
-    return worst_first(finding for node in above for finding in _fault(graph, node, stage.kind if stage else ""))
+    if stage is None:
+        return ()
+    certain = {node.id for node in upstream(graph, node_id, certain_links)}
+    return worst_first(
+        finding if node.id in certain else as_question(finding)
+        for node in upstream(graph, node_id)
+        for finding in _fault(graph, node, stage.kind)
+    )
 
 
-def upstream(graph: Graph, node_id: str) -> Iterator[GraphNode]:
+def upstream(graph: Graph, node_id: str, links: Links = model_links) -> Iterator[GraphNode]:
     """Every node above this one on a model path, nearest first, each once."""
     seen, queue = {node_id}, [node_id]
     for current in queue:
-        for source in model_links(graph.nodes[current]):
+        for source in links(graph.nodes[current]):
             if source in graph.nodes and source not in seen:
                 seen.add(source)
                 queue.append(source)
                 yield graph.nodes[source]
 
 
-def prompt_graph(prompt: Prompt) -> Graph:
-    """A prompt as ComfyUI runs it; what is no node becomes one that does nothing."""
-    return Graph({str(key): _node(str(key), node) for key, node in prompt.items()})
+def certain_links(node: GraphNode) -> tuple[str, ...]:
+    """Where a model comes from for certain: of several it may be any, unless they are merged."""
+    links = model_links(node)
+    return links if len(links) < 2 or MERGES.search(node.kind) else ()
 
 
-def _node(node_id: str, data: object) -> GraphNode:
-    kind = data.get("class_type") if isinstance(data, Mapping) else None
-    inputs = data.get("inputs") if isinstance(data, Mapping) else None
-    inputs = inputs if isinstance(inputs, Mapping) else {}
-    links = {str(name): (value[0], value[1]) for name, value in inputs.items() if _is_link(value)}
-    values = {str(name): value for name, value in inputs.items() if name not in links}
-    return GraphNode(node_id, kind if isinstance(kind, str) else "", values, links)
-
-
-def _is_link(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
+def as_question(finding: Finding) -> Finding:
+    """A finding about a model that a switch may leave out: it may ask, not warn, and stops nothing."""
+    firm = finding.severity in ("error", "warning")
+    return replace(finding, severity="question", evidence=GUESSED) if firm else finding
 
 
 def _fault(graph: Graph, node: GraphNode, stage: str) -> Iterator[Finding]:

@@ -7,15 +7,15 @@ their names: such findings ask and never warn.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..engine.findings import Finding, stops, worst_first
-from ..engine.lineage import GUESSED, summary
+from ..engine.lineage import summary
 from ..engine.rules import check_stack
 from ..engine.stacks import ALLOW, POLICIES, Item, Sampling, Stack
 from ..engine.texts import say
-from .graphs import order_above
+from .graphs import as_question, order_above
 from .lint_files import BaseFacts, Files, Find, LineageOf
 from .node_kinds import GGUF, LOW_BITS, STAGES, VALIDATOR_NODE
 from .sampling import ends
@@ -64,7 +64,7 @@ def lint(graph: Graph, find: Find | None = None, lineage_of: LineageOf | None = 
         judged = [finding for finding in check_stack(stack, _policy(graph, model, policy)) if finding.code not in told]
         judged += [*_late(trail), *_low_bits(graph, trail, base)]
         found += [*trail.problems, *base.findings, *_lora_findings(files, trail)]
-        found += judged if model.certain else [_asked(finding) for finding in judged]
+        found += judged if model.certain else [as_question(finding) for finding in judged]
         stacks.append(stack)
     return Lint(worst_first(found), tuple(stacks))
 
@@ -83,12 +83,6 @@ def _policy(graph: Graph, model: _Model, otherwise: str) -> str:
     passed = (graph.nodes[node] for node in reversed(model.nodes))
     asked = (node.values.get("policy") for node in passed if node.kind == VALIDATOR_NODE)
     return next((policy for policy in asked if policy in POLICIES), otherwise)
-
-
-def _asked(finding: Finding) -> Finding:
-    """A finding about a model that a switch may leave out: it may ask, not warn."""
-    firm = finding.severity in ("error", "warning")
-    return replace(finding, severity="question", evidence=GUESSED) if firm else finding
 
 
 def _is_stage(node: GraphNode) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ TAG = re.compile(r"<lora:([^:<>]+):(-?\d*\.?\d+)")
 HELD = ("value", "Value", "int", "float", "number", "string", "text")  # what nodes that hold one value call it
 NAMES, STRENGTHS = ("lora", "lora_name", "name"), ("strength", "strength_model", "model_strength", "weight")
 SWITCHES = ("on", "active", "enabled")
+MOST = sys.float_info.max  # JSON knows larger numbers, and some that are none
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,14 @@ def held(graph: Graph, node: GraphNode, name: str) -> Any:
 
 def number(graph: Graph, node: GraphNode, name: str) -> float | None:
     """An input as a number, or None where it says none that is known here."""
-    value = held(graph, node, name)
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return finite(held(graph, node, name))
+
+
+def finite(value: object) -> float | None:
+    """A value as a number; None for another kind, for NaN, and for what no float holds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) <= MOST else None
 
 
 def word(graph: Graph, node: GraphNode, name: str) -> str:
@@ -106,10 +114,10 @@ def _strength(graph: Graph, node: GraphNode, layout: Rows, spelled: str) -> floa
 def _from_mappings(node: GraphNode) -> Iterator[tuple[str, float]]:
     for row in _mappings(node):
         name = next((row[key] for key in NAMES if isinstance(row.get(key), str)), None)
-        strength = next((row[key] for key in STRENGTHS if isinstance(row.get(key), int | float)), None)
+        strength = next((found for key in STRENGTHS if (found := finite(row.get(key))) is not None), None)
         on = next((row[key] for key in SWITCHES if key in row), True)
         if name is not None and (strength is not None or "lora" in row) and str(on).lower() not in _OFF:
-            yield name, 1.0 if strength is None else float(strength)
+            yield name, 1.0 if strength is None else strength
 
 
 def _mappings(node: GraphNode) -> Iterator[Mapping[str, Any]]:
@@ -128,6 +136,7 @@ def _mappings(node: GraphNode) -> Iterator[Mapping[str, Any]]:
 def _from_text(node: GraphNode, kind: LoraNode) -> Iterator[tuple[str, float]]:
     text = node.values.get(kind.text) if kind.text else None
     if isinstance(text, str) and "<lora:" in text:
-        yield from ((name, float(strength)) for name, strength in TAG.findall(text))
+        tags = ((name, finite(float(strength))) for name, strength in TAG.findall(text))
+        yield from ((name, strength) for name, strength in tags if strength is not None)
     elif text is not None and node.kind.startswith("Foundry"):
         yield from ((row.path, row.weight) for row in parse_rows(text, node.title or node.kind) if row.on)

@@ -20,7 +20,7 @@ from .node_kinds import (
     Sampler,
 )
 from .node_values import number
-from .tracing import linked, model_links
+from .tracing import linked, model_links, trails
 from .workflow_graph import ON, Graph, GraphNode
 
 
@@ -41,6 +41,13 @@ def ends(graph: Graph) -> Iterator[End]:
             yield End(node.id, _sampling(graph, node, sampler))
         elif node.kind in SAVERS or node.kind in TRAINERS or (node.kind in STAGES and node.id not in handed_on):
             yield End(node.id)
+
+
+def sampled_below(graph: Graph, node_id: str) -> tuple[Sampling, ...]:
+    """How the model that comes out of a node is sampled, wherever no other one can arrive and it was not merged."""
+    found = trails(graph)
+    arriving = ((end.sampling, found.get(end.node, ())) for end in ends(graph))
+    return tuple(how for how, ways in arriving if how and len(ways) == 1 and node_id in ways[0].nodes)
 
 
 def _sampler(node: GraphNode) -> Sampler | None:

@@ -118,7 +118,7 @@ def _of_both(prompt: Mapping[str, Any] | None, canvas: Mapping[str, Any] | None,
         if canvas is None:
             raise _no_workflow(where, instead)
         return graph_of_canvas(canvas, where)
-    ran = _graph_of_prompt(prompt)
+    ran = graph_of_prompt(prompt)
     if canvas is None:
         return ran
     try:
@@ -127,7 +127,8 @@ def _of_both(prompt: Mapping[str, Any] | None, canvas: Mapping[str, Any] | None,
         return ran
 
 
-def _graph_of_prompt(prompt: Mapping[str, Any]) -> Graph:
+def graph_of_prompt(prompt: Mapping[str, Any]) -> Graph:
+    """The graph of a prompt as ComfyUI runs it; what is no node is left out, and links to it lead nowhere."""
     nodes = {str(identity): node for identity, node in prompt.items() if _is_node(node)}
     return Graph({identity: _node(identity, node, nodes) for identity, node in nodes.items()})
 

@@ -9,6 +9,7 @@ from ..engine.errors import FoundryError
 from ..engine.lineage import ROLES, UNKNOWN
 from ..engine.stacks import ALLOW, POLICIES
 from ..loaders.lint import lint
+from ..loaders.node_values import finite
 from ..loaders.provenance import lineage_of
 from ..loaders.workflows import graph_of
 from . import folders, server
@@ -87,9 +88,10 @@ def text(body: Mapping[str, Any], key: str) -> str:
 def number(body: Mapping[str, Any], key: str, default: float) -> float:
     """A number of a body. FoundryError ``body`` for anything else."""
     given = body.get(key, default)
-    if isinstance(given, bool) or not isinstance(given, int | float):
+    value = finite(given)
+    if value is None:
         raise unfit(key, given, "a number")
-    return float(given)
+    return value
 
 
 def one_of(body: Mapping[str, Any], key: str, choices: tuple[str, ...], default: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ..engine.lineage import DERIVED, Contained, Ingredient
-from ..engine.plan import FUSE, STACK, Base, Plan, Target
+from ..engine.plan import STACK, Base, Plan, Target
 from ..engine.rules import already_quantized, raise_first
 from ..engine.tensors import Reader, TensorInfo
 from ..loaders.checkpoints import Checkpoint, open_checkpoint
@@ -115,7 +115,7 @@ def plan_of(value: Any) -> Plan:
     quantized = host.quantized_as(value)
     raise_first(already_quantized(Plan(Base(name, None, _Nothing(), quantized))))
     source = host.ModelWeights(value)
-    contains = fused_in(value)
+    contains = inside(value)
     return Plan(Base(name, detect_base(source.tensors), source, None, applied_to(value, source), contains=contains))
 
 
@@ -138,7 +138,7 @@ def applied_to(model: Any, weights: host.ModelWeights) -> tuple[str, ...]:
     return stacked
 
 
-def fused_in(model: Any) -> tuple[Contained, ...]:
-    """Base LoRAs inside a MODEL that this pack made, by the record on it."""
-    fused = [each for each in host.ledger(model).get("ingredients", ()) if each.get("stage") == FUSE]
-    return tuple(Contained(Ingredient.from_json(each), DERIVED, LEDGER_SOURCE) for each in fused)
+def inside(model: Any) -> tuple[Contained, ...]:
+    """The LoRAs inside a MODEL that this pack made, by the record on it: fused and stacked ones, as in a file."""
+    ingredients = host.ledger(model).get("ingredients", ())
+    return tuple(Contained(Ingredient.from_json(each), DERIVED, LEDGER_SOURCE) for each in ingredients)

@@ -8,13 +8,14 @@ from typing import Any
 from ..engine.findings import stops, worst_first
 from ..engine.report import plan_sentences
 from ..engine.rules import check, raise_first
-from ..engine.stacks import POLICIES, Sampling
-from ..loaders.graphs import prompt_graph, upstream
+from ..engine.stacks import POLICIES
 from ..loaders.probes import Probed, probe
-from ..loaders.sampling import ends
+from ..loaders.sampling import sampled_below
 from ..loaders.verify import verify
+from ..loaders.workflows import graph_of_prompt
 from . import host
 from .common import HIDDEN, StageNode, report_plan, stage_input
+from .news import changes, known_now
 from .sockets import ANY, STACKED
 from .sources import plan_of
 
@@ -39,6 +40,11 @@ class FoundryStackValidator(StageNode):
         "hidden": HIDDEN,
     }
 
+    @classmethod
+    def IS_CHANGED(cls, unique_id: str | None = None, **_: Any) -> int:
+        """Runs again when something else is known of LoRAs it looked at: no input tells, for plans are kept."""
+        return changes(str(unique_id))
+
     def run(
         self,
         model: Any,
@@ -49,23 +55,13 @@ class FoundryStackValidator(StageNode):
         **_: Any,
     ) -> dict[str, Any]:
         """(the same plan, report, ok)."""
-        plan = plan_of(model)
+        plan = known_now(plan_of(model), str(unique_id))
         damaged = verify(plan)
         probed = Probed() if damaged else probe(plan, host.progress())
         plan = plan.with_claims(probed.claims)
-        sampling = sampled_below(prompt or {}, str(unique_id))
+        sampling = sampled_below(graph_of_prompt(prompt or {}), str(unique_id))
         findings = worst_first([*check(plan, policy, sampling), *damaged, *probed.findings])
         if strict:
             raise_first(findings, strict=True)
         text = "\n".join(plan_sentences(plan, findings))
         return report_plan(plan, findings, (plan, text, not stops(findings, strict=True)))
-
-
-def sampled_below(prompt: Mapping[str, Any], node_id: str) -> tuple[Sampling, ...]:
-    """How the workflow samples the model that comes out of a node."""
-    graph = prompt_graph(prompt)
-    return tuple(
-        end.sampling
-        for end in ends(graph)
-        if end.sampling and any(above.id == node_id for above in upstream(graph, end.node))
-    )

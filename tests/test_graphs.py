@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from lora_foundry.loaders.graphs import check_order, prompt_graph, upstream
+from lora_foundry.loaders.graphs import check_order, upstream
 from lora_foundry.loaders.tracing import lora_rows, model_links
+from lora_foundry.loaders.workflows import graph_of_prompt
 
 BASE = {"class_type": "FoundryLoadBase", "inputs": {"base_name": "wan.safetensors"}}
 UNET = {"class_type": "UNETLoader", "inputs": {"unet_name": "wan.safetensors", "weight_dtype": "default"}}
@@ -42,11 +43,12 @@ def codes(prompt, node_id):
 
 
 def above(prompt, node_id):
-    return [node.id for node in upstream(prompt_graph(prompt), node_id)]
+    return [node.id for node in upstream(graph_of_prompt(prompt), node_id)]
 
 
 def names(node):
-    return [row.name for row in lora_rows(prompt_graph({"0": node}), prompt_graph({"0": node}).nodes["0"])]
+    graph = graph_of_prompt({"0": node})
+    return [row.name for row in lora_rows(graph, graph.nodes["0"])]
 
 
 RIGHT = {
@@ -159,6 +161,33 @@ def test_both_sides_of_a_merge_count():
     assert sorted(codes(prompt, "5")) == ["LF101", "LF201"]
 
 
+SWITCHED = {
+    "set": node("ImpactSwitch", select=2, input1=["1", 0], input2=["2", 0]),
+    "wired": node("ImpactSwitch", select=["8", 0], input1=["1", 0], input2=["2", 0]),
+    "unknown": node("Some Model Switch", model_a=["1", 0], model_b=["2", 0], which=1),
+}
+
+
+@pytest.mark.parametrize(("how", "severity"), [("set", "error"), ("wired", "question"), ("unknown", "question")])
+def test_what_a_switch_may_leave_out_is_asked_and_stops_nothing(how, severity):
+    prompt = {"1": UNET, "2": native("1"), "3": SWITCHED[how], "4": node("ModelSamplingSD3", "3"), "5": fuse("4")}
+    (finding,) = check_order(prompt, "5")
+    assert (finding.code, finding.severity) == ("LF101", severity)
+    assert (finding.evidence == "guessed") == (severity == "question")
+
+
+def test_what_stands_above_a_switch_on_every_way_but_also_in_its_own_is_certain():
+    """The loader below both ways is asked about; the LoRA between switch and fusion is told."""
+    prompt = {"1": FP8, "2": native("1"), "3": SWITCHED["wired"], "4": native("3", "near"), "5": fuse("4")}
+    severities = {finding.node: finding.severity for finding in check_order(prompt, "5")}
+    assert severities == {"4": "error", "2": "question", "1": "question"}
+
+
+def test_ids_of_nodes_inside_subgraphs():
+    prompt = {"1": UNET, "7:2": native("1"), "7:3": fuse("7:2")}
+    assert codes(prompt, "7:3") == ["LF101"]
+
+
 def test_unknown_keys_nodes_and_links_are_ignored():
     junk = [["3", 0], ["4", 0], ["5", 0], ["gone", 0], [1, 0], ["1"], [[], {}], None]
     odd = {
@@ -215,8 +244,9 @@ def test_every_node_of_a_large_workflow_is_visited_once():
 
 def test_links_and_loras():
     junk = {"seed": 3, "name": "x", "model1": [1, 2], "model2": ["1", 0, 2]}
-    assert model_links(prompt_graph({"0": {"inputs": {"model": ["1", 0], **junk}}}).nodes["0"]) == ("1",)
-    assert model_links(prompt_graph({"0": {}}).nodes["0"]) == ()
+    assert model_links(graph_of_prompt({"0": node("X", "1", **junk), "1": UNET}).nodes["0"]) == ("1",)
+    assert model_links(graph_of_prompt({"0": node("X", "1")}).nodes["0"]) == ()  # nothing is there
+    assert model_links(graph_of_prompt({"0": {"class_type": "X"}}).nodes["0"]) == ()
     assert names(native("1")) == ["style.safetensors"] and names(native("1", strength=0)) == []
     assert names(native("1", lora="None")) == []  # nothing is chosen
     assert names(node("CheckpointLoader", "1", lora_name="x")) == []

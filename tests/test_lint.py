@@ -7,6 +7,7 @@ import json
 import pytest
 import torch
 from community_graphs import ASKED, LIGHTNING_8, MISTAKEN, ORDINARY, Sketch, qwen_lightning
+from community_packs import PACKS
 from lora_foundry.engine.lineage import (
     DECLARED,
     DERIVED,
@@ -70,6 +71,12 @@ both_forms = pytest.mark.parametrize("form", [of_prompt, of_canvas])
 
 def test_there_are_enough_of_them():
     assert len(ORDINARY) >= 35 and len(MISTAKEN) >= 15
+
+
+@both_forms
+@pytest.mark.parametrize("build", PACKS.values(), ids=PACKS)
+def test_packs_and_families_that_are_less_common_give_nothing(build, form):
+    assert verdicts(lint(form(build()))) == []
 
 
 @both_forms

@@ -104,3 +104,13 @@ def test_partly_matched_warns_and_strict_stops(host):
     assert lora["matched"] == lora["modules"] - 1 and "blocks.99" in lora["unmatched"][0]["module"]
     graph, _ = graph_of(True)
     assert "[LF302]" in message(host.run(graph, expect_error=True))
+
+
+def test_the_validator_tells_of_a_damaged_lora(host):
+    (host.base / "models" / "loras" / "damaged.safetensors").write_bytes(with_nan())
+    graph = Graph()
+    plan = stack(graph, load(graph, host.tiny("wan")), host.add_model("loras", "sound.safetensors", good()))
+    plan = stack(graph, plan, "damaged.safetensors")
+    validator = graph.add("FoundryStackValidator", model=plan, policy="match training", strict=False)
+    seen = report(host.run(graph), validator)["findings"]
+    assert [(finding["code"], finding["subject"]) for finding in seen] == [("LF304", "damaged.safetensors")]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,7 @@ def test_wrong_order_is_told_and_fails_before_the_base_is_loaded(host, names, fa
     graph.sample(quantize(graph, fuse(graph, native(graph, unet, (style, 1.0)), lightning)), "wan")
     (verdict,) = {each for each in faces(graph) if each[0] == "LF101"}
     assert verdict[1] == "error"
+    host.free()  # a base that is kept from the run before would not be loaded again
     entry = host.run(graph, expect_error=True)
     assert "[LF101]" in message(entry) and style in message(entry)
     assert unet[0] not in rig.failure(entry)["executed"]
@@ -140,7 +143,8 @@ def test_an_unnecessary_fusion_is_told_by_every_face_once_it_is_known(host, name
     def ask(policy: str) -> tuple[Verdicts, Verdicts]:
         graph = Graph()
         plan = stack(graph, fuse(graph, load(graph, base), lightning), style)
-        return validated(host, graph, plan, policy), faces(graph, policy)
+        by_others = faces(graph, policy)  # before a validator is there, for its policy would count
+        return validated(host, graph, plan, policy), by_others
 
     assert ask(MATCH) == (set(), set())
     said(host, style, "vanilla base")
@@ -246,18 +250,139 @@ def test_a_form_of_another_site_is_refused(host):
     assert (status, answer["error"]["code"]) == (400, "body")
 
 
-@pytest.mark.parametrize("strength", ["NaN", "Infinity", "1e999", '"much"', "null", "[1, 2]", "{}"])
-def test_odd_numbers_give_an_answer_every_browser_reads(host, strength):
-    text = json.dumps({"prompt": {"1": NODE, "2": {"class_type": "KSampler", "inputs": {"model": ["1", 0]}}}})
-    status, answer = host.request(PATH, text.replace('"strength_model": 1', f'"strength_model": {strength}').encode())
-    assert status in (200, 400) and isinstance(answer, dict)
+@pytest.mark.parametrize("place", ["strength_model", "steps", "cfg", "denoise"])
+@pytest.mark.parametrize("odd", ["NaN", "-Infinity", "1e999", "1" * 400, '"much"', "null", "[1, 2]", "{}"])
+def test_odd_numbers_give_an_answer_every_browser_reads(host, place, odd):
+    sampler = {"class_type": "KSampler", "inputs": {"model": ["1", 0], "steps": 1, "cfg": 1, "denoise": 1}}
+    lora = {"class_type": "LoraLoaderModelOnly", "inputs": {**NODE["inputs"], "model": ["0", 0]}}
+    unet = {"class_type": "UNETLoader", "inputs": {"unet_name": "y"}}
+    text = json.dumps({"prompt": {"0": unet, "1": lora, "2": sampler}})
+    status, answer = host.request(PATH, text.replace(f'"{place}": 1', f'"{place}": {odd}').encode())
+    assert (status, len(answer["stacks"])) == (200, 1)
     json.dumps(answer, allow_nan=False)
 
 
-def test_the_route_leaves_no_file_behind(host, names):
+@pytest.mark.parametrize("depth", [800, 900, 950, 970, 980, 985, 990, 995, 1000, 1100, 3000])
+@pytest.mark.parametrize("place", ['{"prompt": %s}', '{"workflow": %s}', '{"prompt": {"1": %s}, "policy": %s}'])
+def test_a_body_as_deep_as_the_parser_goes_is_answered(host, place, depth):
+    for opened, closed in (("[", "]"), ('{"a": ', "}")):
+        deep = opened * depth + "1" + closed * depth
+        status, answer = host.request(PATH, place.replace("%s", deep).encode())
+        assert (status, set(answer)) == (400, {"error"}), answer
+
+
+def test_many_at_once_get_the_same_answer(host, names):
+    base, lightning, style = names
+    graph = Graph()
+    graph.sample(native(graph, graph.unet(base), (lightning, 1.0), (style, 0.7)), "wan")
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: host.request(PATH, {"prompt": graph}), range(24)))
+    assert all(answer == answers[0] for answer in answers) and answers[0][0] == 200
+
+
+# --- what changes between two runs
+
+
+def ran(host: rig.Host, graph: Graph) -> tuple[set[str], rig.Entry]:
+    """(the nodes that a run executed and did not take from ComfyUI's cache, its history)."""
+    entry = host.run(graph)
+    (cached,) = (data["nodes"] for kind, data in entry["status"]["messages"] if kind == "execution_cached")
+    return graph.keys() - set(cached), entry
+
+
+def tell(host: rig.Host, name: str, **said: object) -> None:
+    """Declare a lineage by HTTP: another prompt in between would empty ComfyUI's cache."""
+    assert host.request("/lora_foundry/lineage", {"lora": name, **said})[0] == 200
+
+
+def test_a_declaration_changes_the_verdict_of_the_next_run_and_nothing_else_runs_it_again(host, names):
+    base, lightning, style = names
+    graph = Graph()
+    plan = stack(graph, load(graph, base), style)
+    validator = graph.add("FoundryStackValidator", model=plan, policy=MATCH, strict=False)
+    graph.sample(quantize(graph, validator), "wan")
+    fused = fuse(graph, load(graph, base), lightning)
+    other = graph.add("FoundryStackValidator", model=fused, policy=MATCH, strict=False)
+    time.sleep(2.1)  # a younger file's hash is not kept, for it may still change
+    assert report(ran(host, graph)[1], validator)["findings"] == []
+    assert ran(host, graph)[0] == set()
+    tell(host, lightning, role="accelerator")
+    assert ran(host, graph)[0] == {other[0]}
+    tell(host, style, trained_with=[lightning])
+    again, entry = ran(host, graph)
+    assert validator[0] in again and plan[0] not in again
+    assert verdicts(report(entry, validator)["findings"]) == {("LF102", "warning", style)}
+    assert ran(host, graph)[0] == set()
+    tell(host, style, trained_with=None)
+    assert report(ran(host, graph)[1], validator)["findings"] == []
+    tell(host, lightning)  # other tests know nothing of it
+
+
+def test_a_script_put_beside_a_lora_is_news_too(host, names):
+    base, lightning, style = names
+    graph = Graph()
+    validator = graph.add(
+        "FoundryStackValidator", model=stack(graph, load(graph, base), style), policy=MATCH, strict=False
+    )
+    time.sleep(2.1)
+    assert report(host.run(graph), validator)["findings"] == []
+    file = host.base / "models" / "loras" / style
+    line = f"python train.py --lora_fused {Path(lightning).name} --output_name {file.stem}\n"
+    (file.parent / f"{file.stem}.sh").write_text(line, encoding="utf-8")
+    (finding,) = report(host.run(graph), validator)["findings"]
+    assert (finding["code"], finding["subject"]) == ("LF102", style)
+
+
+def test_the_validator_knows_the_sampler_below_it(host, names):
+    base, lightning, _ = names
+    known = "Qwen-Image-Lightning-4steps-V1.0.safetensors"  # recognised by name: a guess
+    name = host.add_model("loras", known, host.base / "models" / "loras" / lightning)
+    graph = Graph()
+    plan = fuse(graph, load(graph, base), name)
+    validator = graph.add("FoundryStackValidator", model=plan, policy=MATCH, strict=False)
+    graph.sample(quantize(graph, validator), "wan", steps=2)
+    found = report(host.run(graph), validator)["findings"]
+    told = {(finding["code"], finding["severity"]) for finding in found}
+    asked = lint(host, {"prompt": graph, "policy": MATCH})["findings"]
+    assert ("LF403", "question") in told and told == {(finding["code"], finding["severity"]) for finding in asked}
+
+
+# --- the same from a picture, and behind other nodes
+
+
+def test_a_saved_picture_says_the_same_as_its_graph(host, names, faces, run_cli):
+    base, lightning, style = names
+    said(host, style, lightning)
+    graph = Graph()
+    plan = stack(graph, load(graph, base), style)
+    picture = graph.add("EmptyImage", width=16, height=16, batch_size=1, color=0)
+    graph.add("SaveImage", images=picture, filename_prefix="lint/picture")
+    seen = validated(host, graph, plan)
+    path = max(host.output.glob("lint/picture*.png"), key=lambda each: each.stat().st_mtime_ns)
+    home = {**os.environ, "LORA_FOUNDRY_HOME": str(host.base / "user" / "lora_foundry")}
+    told = run_cli("check", path, "--models", host.base / "models", "--policy", "training", "--json", env=home)
+    assert verdicts(json.loads(told.stdout)["findings"]) == seen == faces(graph) == {("LF102", "warning", style)}
+
+
+def test_a_wrong_order_inside_a_subgraph_fails_before_the_base_is_loaded(host, names):
+    base, lightning, style = names
+    graph = Graph()
+    unet = graph.unet(base)
+    shifted = graph.add("ModelSamplingSD3", model=native(graph, unet, (style, 1.0)), shift=3.0)
+    graph.sample(quantize(graph, fuse(graph, shifted, lightning)), "wan")
+    ids = {key: key if key == unet[0] else f"7:{key}" for key in graph}  # as the frontend sends what is inside node 7
+    for node in graph.values():
+        links = {name: value for name, value in node["inputs"].items() if isinstance(value, list)}
+        node["inputs"] |= {name: [ids[source], output] for name, (source, output) in links.items()}
+    host.free()
+    entry = host.run({ids[key]: node for key, node in graph.items()}, expect_error=True)
+    assert "[LF101]" in message(entry) and unet[0] not in rig.failure(entry)["executed"]
+
+
+def test_the_route_writes_into_our_own_user_folder_only(host, names):
     before = {path for path in Path(host.base).rglob("*") if path.is_file()}
     graph = Graph()
     graph.sample(native(graph, graph.unet(names[0]), (names[2], 0.7)), "wan")
     lint(host, {"prompt": graph})
-    new = {path.name for path in Path(host.base).rglob("*") if path.is_file()} - {path.name for path in before}
-    assert new <= {"hashes.jsonl", Path(names[2]).name}
+    new = {path for path in Path(host.base).rglob("*") if path.is_file()} - before
+    assert all(path.is_relative_to(host.base / "user" / "lora_foundry") for path in new), new
