@@ -1,23 +1,27 @@
-"""Write locales/en/main.json: what findings say, for the browser and for translators. Run it after changing a text.
+"""Write locales/en/main.json: what findings and panels say, for translators. Run it after changing a text.
 
-``python tests/make_locales.py``; engine/texts.py is the source, and a test compares the two.
+``python tests/make_locales.py``; engine/texts.py and web/texts.mjs are the sources, and a test compares them.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from conftest import ROOT
 from lora_foundry.engine.texts import TEXTS
 
 FILE = ROOT / "locales" / "en" / "main.json"
+WORDS = re.compile(r"export const UI = (\{.*?\n\})", re.DOTALL)  # of web/texts.mjs, valid JSON
 
 
 def english() -> str:
-    """The file as it has to be: each text's parts by name, in the order of the codes."""
+    """The file as it has to be: the browser's own words, and each text's parts by name, in the order of the codes."""
+    found = WORDS.search((ROOT / "web" / "texts.mjs").read_text(encoding="utf-8"))
+    words = json.loads(found[1]) if found else {}
     parts = {key: {"seen": text.seen, "why": text.why, "fix": text.fix} for key, text in sorted(TEXTS.items())}
-    return json.dumps({"loraFoundry": {"findings": parts}}, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps({"loraFoundry": {"ui": words, "findings": parts}}, indent=2, ensure_ascii=False) + "\n"
 
 
 def main(path: Path = FILE) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from lora_foundry import comfyui, demo, demo_files, demo_host
 from lora_foundry.cli import main
+from lora_foundry.engine import terms
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def test_json_is_one_object(small, capsys):
 
 def test_it_can_fail(small, capsys, monkeypatch):
     """An engine that forgets alpha: the demo must not call that right."""
-    monkeypatch.setattr("lora_foundry.engine.terms.effective_scale", lambda layer, patch: layer.strength)
+    monkeypatch.setattr(terms, "effective_scale", lambda layer, patch: layer.strength)
     assert main(["demo"]) == 1
     assert "FAILED: not as expected: fuse -> stack -> quantize" in capsys.readouterr().out
 

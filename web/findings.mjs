@@ -1,59 +1,74 @@
-// What a run says about a node, as plain data: no DOM, no ComfyUI. The severities are those of engine/findings.py.
+// What a run or a check says about a node, as plain data: no DOM. The severities are those of engine/findings.py.
 
-/** Worst first. `word` and `icon` carry the meaning; colour only repeats it. */
-export const SEVERITIES = {
-  error: { icon: "×", word: "Error" },
-  warning: { icon: "!", word: "Warning" },
-  question: { icon: "?", word: "Question" },
-  note: { icon: "i", word: "Note" },
-  ok: { icon: "✓", word: "No findings" },
-}
-const RANK = Object.keys(SEVERITIES)
+import { word } from "./texts.mjs"
+
+/** Worst first. The icon and a word beside it carry the meaning; colour only repeats it. */
+export const ICONS = { error: "×", warning: "!", question: "?", note: "i", ok: "✓" }
+const RANK = Object.keys(ICONS)
+const FIELDS = ["code", "seen", "why", "fix", "evidence", "subject", "node", "text"]
 
 /**
- * @typedef {{code: string, severity: string, seen: string, why: string, fix: string, evidence: string, subject: string}} Finding
- * @typedef {{severity: string, headline: string, facts: string[], findings: Finding[]}} Report
+ * @typedef {{code: string, severity: string, seen: string, why: string, fix: string, evidence: string, subject: string,
+ *   node: string, text: string, values: Record<string, string>}} Finding
+ * @typedef {{path: string, stage: string, weight: number, node?: string, lineage: object}} Lora
+ * @typedef {{facts: string[], findings: Finding[], loras: Lora[], solved?: boolean}} Report solved: without some findings by now
  */
 
 const text = (value) => (typeof value === "string" ? value.trim() : "")
+const list = (value) => (Array.isArray(value) ? value.filter((item) => item && typeof item === "object") : [])
 
 /** One finding with every field a string and a severity we know (anything else is shown as a note). */
 function finding(raw) {
-  const known = RANK.includes(raw?.severity) && raw.severity !== "ok"
-  const fields = ["code", "seen", "why", "fix", "evidence", "subject"].map((name) => [name, text(raw?.[name])])
-  return { ...Object.fromEntries(fields), severity: known ? raw.severity : "note" }
+  const known = RANK.includes(raw.severity) && raw.severity !== "ok"
+  const fields = FIELDS.map((name) => [name, text(raw[name])])
+  return { ...Object.fromEntries(fields), severity: known ? raw.severity : "note", values: { ...raw.values } }
 }
+
+/** @returns {Finding[]} worst first */
+export function readFindings(raw) {
+  return list(raw).map(finding).sort((a, b) => RANK.indexOf(a.severity) - RANK.indexOf(b.severity))
+}
+
+/** LoRAs with what is known of them, whoever tells. @returns {Lora[]} */
+export const readLoras = (raw) => list(raw).filter((lora) => text(lora.path) && lora.lineage)
+
+/** Whether two findings are about the same thing. An error that stopped a run has no subject, but repeats what was seen. */
+export function same(a, b) {
+  if (a.code !== b.code) return false
+  return a.subject && b.subject ? a.subject === b.subject : a.seen.startsWith(b.seen) || b.seen.startsWith(a.seen)
+}
+
+/** The findings that are not among others. */
+export const without = (findings, others) => findings.filter((found) => !others.some((other) => same(found, other)))
+
+/** @param {Finding[]} findings */
+export const worst = (findings) => RANK.find((severity) => findings.some((found) => found.severity === severity)) ?? "ok"
 
 /** "1 error, 2 notes", or "No findings". */
 export function headline(findings) {
-  const counts = RANK.map((severity) => [severity, findings.filter((f) => f.severity === severity).length])
+  const counts = RANK.map((severity) => [severity, findings.filter((found) => found.severity === severity).length])
   const parts = counts
     .filter(([, count]) => count > 0)
-    .map(([severity, count]) => `${count} ${SEVERITIES[severity].word.toLowerCase()}${count > 1 ? "s" : ""}`)
-  return parts.join(", ") || SEVERITIES.ok.word
-}
-
-/** @returns {Report} */
-function report(findings, facts) {
-  const sorted = findings.map(finding).sort((a, b) => RANK.indexOf(a.severity) - RANK.indexOf(b.severity))
-  return { severity: sorted[0]?.severity ?? "ok", headline: headline(sorted), facts, findings: sorted }
+    .map(([severity, count]) => word(`${count > 1 ? "counts" : "count"}.${severity}`, { count }))
+  return parts.join(", ") || word("severity.ok")
 }
 
 /**
  * The report in a node's `ui` output, `{text: [sentences], foundry: [{findings, ...}]}`, or null when there is none.
  * The sentences that do not repeat a finding are its facts: the base, each LoRA, what was baked.
+ * @returns {Report | null}
  */
 export function readReport(output) {
   const data = output?.foundry?.[0]
   if (!data || typeof data !== "object") return null
-  const findings = Array.isArray(data.findings) ? data.findings : []
-  const repeats = ["No findings.", ...findings.map((f) => `${f?.code} ${f?.severity}: `)]
+  const repeats = ["No findings.", ...list(data.findings).map((f) => `${f.code} ${f.severity}: `)]
   const sentences = (Array.isArray(output.text) ? output.text : []).flatMap((lines) => text(lines).split("\n"))
-  return report(findings, sentences.filter((line) => line && !repeats.some((start) => line.startsWith(start))))
+  const facts = sentences.filter((sentence) => sentence && !repeats.some((start) => sentence.startsWith(start)))
+  return { findings: readFindings(data.findings), facts, loras: readLoras(data.loras) }
 }
 
 /** The report of a run that stopped in a node: `[LF301] No module of ...` becomes one finding with its code. */
 export function readError(message) {
   const [, code, seen] = text(message).match(/^\[([A-Za-z]+\d*)\]\s*(.+)$/s) ?? [null, "", text(message)]
-  return report([{ code, severity: "error", seen }], [])
+  return { findings: readFindings([{ code, severity: "error", seen }]), facts: [], loras: [] }
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -65,3 +66,16 @@ def names(host) -> dict[str, str]:
         "partial": host.add_model("loras", "wan_partial.safetensors", {**whole, **stray}),
         "unrelated": host.add_model("loras", "unrelated.safetensors", other),
     }
+
+
+_seeds = count(500)
+
+
+@pytest.fixture
+def unknown(host, names) -> dict[str, str]:
+    """The names, with a LoRA called ``new`` of which nobody has said anything yet."""
+    from lora_foundry import tiny
+
+    seed = next(_seeds)
+    tensors = tiny.lora(tiny.shapes("wan"), rank=8, dialect="A/B", prefix="diffusion_model.", seed=seed)
+    return {**names, "new": host.add_model("loras", f"portrait_{seed}.safetensors", tensors)}

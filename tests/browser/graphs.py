@@ -56,3 +56,32 @@ def finishers(names: dict[str, str]) -> tuple[Nodes, Links]:
         ("stack", 0, "save", "model"),
     ]
     return nodes, links
+
+
+def native(names: dict[str, str], style: str, dtype: str = "default") -> tuple[Nodes, Links]:
+    """ComfyUI's own nodes only: load, one LoRA, sample."""
+    cond = {"tokens": 8, "dim": 4096, "control_after_generate": "fixed"}
+    nodes: Nodes = {
+        "load": ("UNETLoader", (0, 0), {"unet_name": names["wan"], "weight_dtype": dtype}),
+        "lora": ("LoraLoaderModelOnly", (380, 0), {"lora_name": style, "strength_model": 1.0}),
+        "positive": ("TinyCond", (380, 300), {**cond, "seed": 1}),
+        "negative": ("TinyCond", (760, 300), {**cond, "seed": 2}),
+        "latent": ("TinyLatent", (0, 300), {"channels": 16, "frames": 1, "height": 8, "width": 8}),
+        "sample": ("KSampler", (1140, 0), {"steps": 1, "cfg": 1.0, "seed": 7, "control_after_generate": "fixed"}),
+        "stats": ("TinyStats", (1520, 0), {}),
+    }
+    links: Links = [
+        ("load", 0, "lora", "model"),
+        ("lora", 0, "sample", "model"),
+        ("positive", 0, "sample", "positive"),
+        ("negative", 0, "sample", "negative"),
+        ("latent", 0, "sample", "latent_image"),
+        ("sample", 0, "stats", "samples"),
+    ]
+    return nodes, links
+
+
+def without_fusion(names: dict[str, str], style: str) -> tuple[Nodes, Links]:
+    """The pipeline, but nothing is wired through Fuse Base LoRA."""
+    nodes, links = pipeline(names, style)
+    return nodes, [("load", 0, "stack", "model"), *(link for link in links if "fuse" not in link)]

@@ -10,7 +10,7 @@ from browser.graphs import Links, Nodes
 from host import rig
 
 if TYPE_CHECKING:  # installed on first use by tests/install.py
-    from playwright.sync_api import Browser, ConsoleMessage, Page
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 EXTENSION = f"/extensions/{rig.PACK_FOLDER}"
 SETTINGS = {
@@ -73,6 +73,7 @@ class Studio:
     def __init__(self, browser: Browser, host: rig.Host, mode: str, artefacts: Path) -> None:
         self.host, self.mode, self.artefacts = host, mode, artefacts
         self.problems: list[str] = []
+        self.requests: list[str] = []  # to this pack's routes: "POST lint"
         settings = {**SETTINGS, "Comfy.VueNodes.Enabled": mode == "nodes2"}
         for name, value in settings.items():
             host.request(f"/settings/{name}", value)
@@ -110,7 +111,13 @@ class Studio:
         page.on("console", console)
         page.on("pageerror", lambda error: failed(str(error.stack), "uncaught"))
         page.on("requestfailed", lambda request: failed(request.url, request.failure))
+        page.on("request", self._count)
         page.on("response", lambda answer: answer.status >= 400 and failed(answer.url, answer.status))
+
+    def _count(self, request: Request) -> None:
+        _, ours, route = request.url.partition("/lora_foundry/")
+        if ours:
+            self.requests.append(f"{request.method} {route}")
 
     # --- graph
     def clear(self) -> None:
@@ -154,6 +161,21 @@ class Studio:
         """Change a widget the way a user does."""
         self.page.evaluate("args => foundry.set(...args)", [name, widget, value])
 
+    def edited(self) -> None:
+        """What every input of a user ends with: the frontend looks whether the graph changed."""
+        self.page.evaluate("() => window.dispatchEvent(new MouseEvent('mouseup'))")
+
+    def check(self) -> None:
+        """Wait for the check that follows a change of the graph."""
+        with self.page.expect_response(lambda answer: answer.url.endswith("/lora_foundry/lint")):
+            self.edited()
+        self.settle()
+
+    def quiet(self) -> None:
+        """Wait until nothing more would be asked."""
+        self.edited()
+        self.page.wait_for_timeout(1500)  # the check waits 800 ms after a change
+
     def run(self) -> dict[str, Any]:
         """Queue the graph from the page and wait for its end: {outcome, detail, seen}."""
         self.page.keyboard.press("Escape")
@@ -186,6 +208,17 @@ class Studio:
         self.page.wait_for_function(script, arg=[name, severity], timeout=20_000)
         self.settle()
         return self.panel(name)
+
+    def badge(self, name: str) -> str:
+        """What the badges of ours on a node say; in Nodes 2.0 it is checked that the page shows it."""
+        script = """name => (foundry.nodes[name].badges ?? []).map((badge) => (badge.call ? badge() : badge).text)
+          .filter((text) => /^[×!?i] /.test(text)).join()"""
+        said = self.page.evaluate(script, name)
+        if said and self.mode == "nodes2":
+            node = self.page.locator(f'[data-node-id="{self.page.evaluate("name => foundry.nodes[name].id", name)}"]')
+            styled = self.page.locator(f'[data-lf-badge="{said}"]').and_(node)
+            styled.or_(node.get_by_text(said)).first.wait_for()
+        return said
 
     def settle(self) -> None:
         """Two frames: layout, observers and canvas have caught up."""

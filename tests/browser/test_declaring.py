@@ -1,0 +1,126 @@
+"""What a LoRA was trained with is said by one click, and taken back by another. In both renderers."""
+
+from __future__ import annotations
+
+import pytest
+from browser.graphs import without_fusion
+
+ASK = "trained with?"
+
+
+@pytest.fixture
+def asking(studio, unknown):
+    """A stack without a fusion, of a LoRA nobody knows anything of."""
+    studio.problems.clear()
+    studio.build(*without_fusion(unknown, "new"))
+    studio.check()
+    studio.screenshot("asking")  # brings every node into view
+    yield studio
+    assert studio.problems == []
+
+
+def lineage(host, lora: str) -> dict:
+    """What the server has written down."""
+    return host.get(f"/lora_foundry/lineage?lora={lora}&hash=1")
+
+
+def row(studio, name: str):
+    """The row about a LoRA in a node's panel, as a user finds it."""
+    panel = studio.page.evaluate_handle("name => foundry.panel(name)", name).as_element()
+    return panel.wait_for_selector("li.lf-ask")
+
+
+def press(studio, label: str) -> None:
+    """Click a button in the validator's panel."""
+    row(studio, "check").wait_for_selector(f"button:has-text('{label}')").click()
+
+
+def test_an_unknown_lora_is_a_quiet_question(asking, unknown):
+    panel = asking.panel("check")
+    assert f"{unknown['new']}: {ASK}" in panel["text"] and panel["severity"] == "none"
+    assert asking.badge("row") == "" and asking.badge("check") == ""
+    assert ASK not in asking.panel("stack")["text"]  # asked once: the validator below does
+
+
+def test_a_click_declares_and_undo_takes_it_back(asking, host, unknown):
+    asking.connect("fuse", 0, "stack", "model")
+    asking.connect("load", 0, "fuse", "model")
+    asking.check()
+    press(asking, f"{unknown['lightning']} (fused here)")
+    asking.page.wait_for_function("() => foundry.panel('check').innerText.includes('Undo')")
+    known = lineage(host, unknown["new"])
+    assert known["claims"][known["declared"]]["trained_with"][0]["name"] == unknown["lightning"]
+    asking.screenshot("declared")
+    asking.connect("load", 0, "stack", "model")
+    asking.check()
+    assert "LF102" in asking.wait_for_panel("check", "warning")["text"]
+    asking.screenshot("declared-missing")
+    press(asking, "Undo")
+    asking.wait_for_panel("check", "none")
+    assert ASK in asking.panel("check")["text"] and lineage(host, unknown["new"])["declared"] is None
+
+
+def test_the_keyboard_does_it_too(asking, host, unknown):
+    """Enter on a button; the focus stays in the row that takes its place."""
+    row(asking, "check").wait_for_selector("button").focus()
+    asking.page.keyboard.press("Enter")
+    asking.page.wait_for_function("() => document.activeElement.textContent === 'Undo'")
+    known = lineage(host, unknown["new"])
+    assert known["claims"][known["declared"]]["trained_with"] == []
+    label = asking.page.evaluate("() => document.activeElement.getAttribute('aria-label')")
+    assert unknown["new"] in label and "Undo" in label
+    asking.page.keyboard.press("Enter")
+    asking.page.wait_for_function(f"() => foundry.panel('check').innerText.includes('{ASK}')")
+
+
+def test_another_lora_is_chosen_in_a_dialog(asking, host, unknown):
+    press(asking, "Other...")
+    dialog = asking.page.locator("dialog.lf-dialog")
+    select = dialog.get_by_label("Base LoRA")
+    assert unknown["new"] not in select.inner_text()
+    select.select_option(unknown["style"])
+    dialog.get_by_label("Strength").fill("0.5")
+    asking.page.screenshot(path=asking.artefacts / f"other-{asking.mode}.png")
+    dialog.get_by_role("button", name="OK").click()
+    text = asking.wait_for_panel("check", "warning")["text"]
+    assert "LF102" in text and unknown["style"] in text
+    known = lineage(host, unknown["new"])
+    (base,) = known["claims"][known["declared"]]["trained_with"]
+    assert (base["name"], base["strength"]) == (unknown["style"], 0.5)
+    press(asking, "Undo")
+    asking.wait_for_panel("check", "none")
+
+
+def test_cancel_says_nothing(asking, host, unknown):
+    press(asking, "Other...")
+    asking.page.keyboard.press("Escape")
+    asking.page.locator("dialog.lf-dialog").wait_for(state="detached")
+    press(asking, "Other...")
+    asking.page.locator("dialog.lf-dialog").get_by_role("button", name="Cancel").click()
+    asking.quiet()
+    assert ASK in asking.panel("check")["text"] and lineage(host, unknown["new"])["declared"] is None
+
+
+def test_a_refusal_of_the_server_is_told(asking):
+    error = '{"error": {"code": "lineage", "what": "The record cannot be written.", "why": "", "fix": ""}}'
+    asking.page.route("**/lora_foundry/lineage", lambda route: route.fulfill(status=400, body=error))
+    try:
+        press(asking, "Vanilla base")
+        asking.page.get_by_text("The record cannot be written.").first.wait_for()
+        assert ASK in asking.panel("check")["text"]
+    finally:
+        asking.page.unroute("**/lora_foundry/lineage")
+
+
+def test_after_a_run_the_report_asks(asking, host, unknown):
+    """Without the check too: the report of the run knows its LoRAs."""
+    asking.page.evaluate("() => app.extensionManager.setting.set('LoRAFoundry.Lint', false)")
+    try:
+        host.free()
+        asking.load_again()
+        asking.run()
+        asking.wait_for_panel("check", "ok")
+        assert ASK in asking.panel("check")["text"]
+        asking.screenshot("asking-after-a-run")
+    finally:
+        asking.page.evaluate("() => app.extensionManager.setting.set('LoRAFoundry.Lint', true)")

@@ -1,0 +1,114 @@
+// One click says what a LoRA was trained with. The record is the server's, and by the file's contents.
+
+import { api } from "../../scripts/api.js"
+import { app } from "../../scripts/app.js"
+import { ask, button, element } from "./dom.mjs"
+import { word } from "./texts.mjs"
+
+/** LoRA -> what was said in this page ("" while it is being written down): only that is offered to be taken back. */
+const said = new Map()
+let changed = () => {}
+
+/** @param {(written: boolean) => void} listener called before and after something is written down or taken back */
+export const whenDeclared = (listener) => (changed = listener)
+
+const silent = ({ lineage }) => !lineage.trained_with && !lineage.use_with && !lineage.accelerator
+const isQuestion = (found) => found.code === "LF102" && found.severity === "question"
+const asked = (lora, findings) => findings.some((found) => isQuestion(found) && found.subject === lora.path)
+
+/**
+ * A row for each LoRA that nobody says enough of, and for each the user just spoke of.
+ * @param {import("./findings.mjs").Lora[]} loras of one stack @param {import("./findings.mjs").Finding[]} findings
+ */
+export function declarations(loras, findings) {
+  const fused = loras.filter((lora) => lora.stage === "fuse")
+  const stacked = loras.filter((lora) => lora.stage === "stack")
+  const open = stacked.filter((lora) => said.has(lora.path) || silent(lora) || asked(lora, findings))
+  const once = new Map(open.map((lora) => [lora.path, lora]))
+  return [...once.keys()].map((lora) => row(lora, said.has(lora) ? sentence(lora) : question(lora, fused)))
+}
+
+function row(lora, content) {
+  const made = element("li", "lf-ask", content)
+  made.dataset.lora = lora
+  made.tabIndex = -1 // keeps the focus while there is no button in it
+  made.addEventListener("keydown", (event) => event.stopPropagation()) // Enter and Space are the button's
+  return made
+}
+
+function question(lora, fused) {
+  const label = word("declare.ask", { lora })
+  const choices = [
+    [word("declare.vanilla"), "vanilla"],
+    ...fused.map(({ path, weight }) => [word("declare.fused", { lora: path }), [{ name: path, strength: weight }]]),
+  ]
+  const buttons = choices.map(([text, base]) => named(label, button(text, () => declare(lora, base))))
+  return [element("span", "", label), ...buttons, named(label, button(word("declare.other"), () => other(lora)))]
+}
+
+function sentence(lora) {
+  const base = said.get(lora)
+  if (!base) return [element("span", "", word("declare.busy", { lora }))]
+  const done = word("declare.done", { lora, base })
+  return [element("span", "", done), named(done, button(word("declare.undo"), () => declare(lora, null)))]
+}
+
+/** A label for those who do not see the row around a button. */
+function named(label, made) {
+  made.setAttribute("aria-label", `${label} ${made.textContent}`)
+  return made
+}
+
+const baseWords = (base) => (base === "vanilla" ? word("declare.vanilla") : base.map(({ name }) => name).join(", "))
+
+/** @param {string} lora @param {"vanilla" | {name: string, strength: number}[] | null} base null takes it back */
+async function declare(lora, base) {
+  const before = said.get(lora)
+  said.set(lora, "")
+  changed(false)
+  const problem = await post({ lora, trained_with: base })
+  const now = problem ? before : base && baseWords(base)
+  if (now) said.set(lora, now)
+  else said.delete(lora)
+  const toast = { severity: "error", summary: word("declare.failed"), detail: problem, life: 9000 }
+  if (problem) app.extensionManager?.toast?.add(toast)
+  changed(true)
+}
+
+/** @returns {Promise<string>} what went wrong, empty when nothing did */
+async function post(body) {
+  const headers = { "Content-Type": "application/json" }
+  try {
+    const answer = await api.fetchApi("/lora_foundry/lineage", { method: "POST", headers, body: JSON.stringify(body) })
+    if (answer.ok) return ""
+    const { error } = await answer.json()
+    return [error.what, error.why, error.fix].filter(Boolean).join(" ")
+  } catch (error) {
+    return String(error)
+  }
+}
+
+async function other(lora) {
+  const select = element("select", "lf-input", (await everyLora(lora)).map((name) => new Option(name)))
+  const strength = element("input", "lf-input", [])
+  Object.assign(strength, { type: "number", value: "1", step: "0.05" })
+  const fields = [
+    [word("declare.base"), select],
+    [word("declare.strength"), strength],
+  ].map(([label, field]) => element("label", "lf-field", [element("span", "", label), field]))
+  const [ok, cancel] = [button(word("dialog.ok")), button(word("dialog.cancel"))]
+  ok.value = "ok"
+  const answer = await ask(word("declare.choose", { lora }), fields, [ok, cancel])
+  const base = { name: select.value, strength: strength.valueAsNumber || 1 }
+  if (answer === "ok" && base.name) await declare(lora, [base])
+}
+
+/** The LoRAs the server lists now, but not the one that is asked about. */
+async function everyLora(lora) {
+  try {
+    const defs = await (await api.fetchApi("/object_info/FoundryDeclareLineage")).json()
+    return defs.FoundryDeclareLineage.input.required.lora_name[0].filter((name) => name !== lora)
+  } catch {
+    return []
+  }
+}
