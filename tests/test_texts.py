@@ -13,7 +13,7 @@ from lora_foundry.engine.texts import TEXTS, say
 from make_locales import FILE, english
 
 ROOT = Path(__file__).resolve().parents[1]
-TABLES = ("texts.py", "texts_base.py")
+TABLES = ("texts.py", "texts_base.py", "texts_seen.py")
 KEY = re.compile(r"LF\d{3}\.\w+")
 FIELDS = {"severity", "evidence", "subject", "node"}  # what ``say`` takes for itself
 SOURCES = [path for folder in ("engine", "loaders", "nodes") for path in (ROOT / folder).glob("*.py")]
