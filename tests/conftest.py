@@ -123,6 +123,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(marker)
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What needs nothing comes first. The browser comes last: its page draws for as long as it is open."""
+    session.items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in ("browser", "host")])
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     """With LORA_FOUNDRY_REQUIRE_HOST a skipped test is a failed test: a green CI hides nothing."""
