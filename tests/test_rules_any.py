@@ -120,7 +120,7 @@ def test_nothing_known_is_silence(stack, policy):
 @given(stacks(), st.randoms(use_true_random=False), st.sampled_from(POLICIES))
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_the_order_of_rows_in_a_plan_changes_no_verdict(stack, random, policy):
-    """LF104 and LF105 name the first of several that are alike, so they are left out; so are equal names, and how often a thing is said."""
+    """LF104, LF105 and LF403 name the first of several that are alike: they are left out, as are equal names."""
     assume(len({plain_name(item.name) for item in stack.items}) == len(stack.items))
     shuffled = replace(stack, native=False, items=tuple(random.sample(stack.items, len(stack.items))))
     rows = [told(check_stack(each, policy)) for each in (replace(stack, native=False), shuffled)]
