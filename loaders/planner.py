@@ -1,6 +1,6 @@
 """From files to a plan: every adapter finds its weight, every shape is checked, and what does not fit is said.
 
-Nothing is computed and no weight is read here.
+No weight of the base is read here. A LoRA's factors are read the first time a file is seen, for its fingerprint.
 """
 
 from __future__ import annotations
