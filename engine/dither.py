@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import torch
 
 from .formats import Format
-from .fuse import row_blocks
 from .plan import Base
 
 BITS = 20  # of the chance: at most what fp8 e4m3 drops of an fp32 mantissa, so that all of it counts
@@ -25,18 +24,13 @@ _HASH = -1640531527  # 2**32 / golden ratio as a signed number, odd: mixes all b
 class Unbiased(Format):
     """A format whose codes are right on average instead of nearest."""
 
-    def encode(self, prepared: torch.Tensor, scale: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
-        """Codes [rows, in]: one of the two around prepared / scale, which is overwritten; as ``Format.encode``."""
-        codes = torch.empty(prepared.shape, dtype=self.dtype, device=prepared.device) if out is None else out
-        column = scale.reshape(-1, 1) if scale.ndim else scale
-        for rows in row_blocks(prepared):
-            exact = prepared[rows].div_(column[rows] if column.ndim else column).clamp_(-self.largest, self.largest)
-            chance = _chance(exact)
-            if self.dtype.is_floating_point:
-                codes[rows] = _float_grid(exact, chance, self.dtype)
-            else:
-                codes[rows] = exact.add_(chance).floor_()
-        return codes
+    def _round(self, prepared: torch.Tensor, column: torch.Tensor, codes: torch.Tensor) -> None:
+        """Write one of the two codes around prepared / scale."""
+        exact = prepared.div_(column).clamp_(-self.largest, self.largest)
+        chance = _chance(exact)
+        codes.copy_(
+            _float_grid(exact, chance, self.dtype) if self.dtype.is_floating_point else exact.add_(chance).floor_()
+        )
 
 
 def rounding_for(format: Format, base: Base) -> Format:

@@ -76,13 +76,18 @@ class Format:
         codes = torch.empty(prepared.shape, dtype=self.dtype, device=prepared.device) if out is None else out
         column = _column(scale)
         for rows in row_blocks(prepared) if prepared.ndim else ():
-            exact = prepared[rows].div_(column[rows] if column.ndim else column)
-            codes[rows] = exact if self.dtype.is_floating_point else exact.round_()
+            self._round(prepared[rows], column[rows] if column.ndim else column, codes[rows])
         return codes
 
-    def decode(self, codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    def _round(self, prepared: torch.Tensor, column: torch.Tensor, codes: torch.Tensor) -> None:
+        """Write the codes of a block; one scale for all is multiplied by its reciprocal, as in ComfyUI."""
+        exact = prepared.div_(column) if column.ndim else prepared.mul_(column.reciprocal())
+        codes.copy_(exact if self.dtype.is_floating_point else exact.round_())
+
+    def decode(self, codes: torch.Tensor, scale: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """The fp32 weight [rows, in] that the host computes with: codes times scale, rotated back."""
-        return self.prepare(codes.to(torch.float32) * _column(scale))  # a regular Hadamard is its own inverse
+        out = torch.empty(codes.shape, device=codes.device) if out is None else out
+        return self.prepare(out.copy_(codes).mul_(_column(scale)))  # a regular Hadamard is its own inverse
 
 
 FORMATS = {
@@ -147,6 +152,12 @@ def finite_amax(weight: torch.Tensor, name: str) -> torch.Tensor:
             "Check the base and the LoRAs; lower the strength if the factors are very large.",
         )
     return amax
+
+
+def require_finite(weight: torch.Tensor, name: str) -> None:
+    """FoundryError LF304 when the tensor holds NaN or Inf; a sum finds both, and is finite for all but huge numbers."""
+    if not math.isfinite(weight.sum().item()):
+        finite_amax(weight, name)
 
 
 def rotate(block: torch.Tensor, group: int) -> torch.Tensor:

@@ -36,8 +36,8 @@ from .terms import read_factors as read_factors
 from .terms import swap_scale_shift as swap_scale_shift
 
 TRAINING_DTYPE = torch.bfloat16
-PEAK_ROWS = 64  # rows whose largest numbers are looked at together: the fewer, the fewer blocks must be summed for amax
 BLOCK = 3 << 18  # elements of a row block: 3 MB of fp32
+LEAST_ROWS = 64  # of a block: with fewer, a product spends its time on arranging its second factor
 Pairs = Sequence[tuple[Layer, Patch]]
 
 
@@ -118,9 +118,11 @@ def start_and_terms(
 
 def row_blocks(tensor: torch.Tensor) -> Iterator[slice]:
     """Rows that are worked on together: few enough that their fp32 sum stays in the core's cache; all on a GPU."""
-    rows, columns = tensor.shape[0], max(1, tensor[:1].numel())
-    step = max(1, BLOCK // columns) if tensor.device.type == "cpu" else max(1, rows)
-    return (slice(first, min(first + step, rows)) for first in range(0, rows, step))
+    rows = tensor.shape[0]
+    columns = max(1, tensor.numel() // max(1, rows))
+    step = max(LEAST_ROWS, BLOCK // columns) if tensor.device.type == "cpu" else max(1, rows)
+    for first in range(0, rows, step):
+        yield slice(first, min(first + step, rows))
 
 
 def fused_blocks(
@@ -161,14 +163,15 @@ def fused_weight(
     The result is fresh memory, or with a ``workspace`` a buffer that its next user overwrites.
     """
     start, merged = start_and_terms(weight, pairs, terms, device)
-    return _total(start, merged, workspace or Workspace()).reshape(weight.shape)
+    return total(start, merged, workspace or Workspace()).reshape(weight.shape)
 
 
-def _total(start: torch.Tensor, terms: Sequence[AnyTerm], workspace: Workspace) -> torch.Tensor:
-    total = workspace.take(start.shape, start.device)
+def total(start: torch.Tensor, terms: Sequence[AnyTerm], workspace: Workspace) -> torch.Tensor:
+    """start + all terms in fp32, in workspace memory."""
+    whole = workspace.take(start.shape, start.device)
     for rows in row_blocks(start):
-        fused_rows(start[rows], rows.start, terms, total[rows])
-    return total
+        fused_rows(start[rows], rows.start, terms, whole[rows])
+    return whole
 
 
 def fused_cast(
@@ -181,7 +184,7 @@ def fused_cast(
     """weight + all deltas, rounded once into ``out``: the weight's shape, any dtype, where the maths runs."""
     start, merged = start_and_terms(weight, pairs, terms, out.device)
     flat = out.view(start.shape)
-    if out.dtype != gemm.BF16 or not gemm.suits(start) or not _low_rank(merged):
+    if out.dtype != gemm.BF16 or not gemm.suits(start) or not low_rank(merged):
         _cast_blocks(start, merged, flat, workspace)
         return
     for rows, products in row_segments(start.shape[0], merged):
@@ -200,7 +203,7 @@ def _cast_blocks(start: torch.Tensor, terms: Sequence[AnyTerm], out: torch.Tenso
         out[rows] = block
 
 
-def _low_rank(terms: Sequence[AnyTerm]) -> TypeGuard[Sequence[Term]]:
+def low_rank(terms: Sequence[AnyTerm]) -> TypeGuard[Sequence[Term]]:
     """Whether there are only products, on whole rows: what bf16 matrix units can do."""
     return all(isinstance(term, Term) and term.place.columns == WHOLE for term in terms)
 
@@ -220,71 +223,7 @@ def row_segments(rows: int, terms: Sequence[Term]) -> Iterator[tuple[slice, tupl
         )
 
 
-class FusedSum:
-    """weight + all deltas in fp32 for quantizing, block by block and as often as needed: the GEMM is done once.
-
-    What is held is the delta in bf16 (2 bytes a weight; the sum itself is never rounded), or, where bf16 products are
-    slow or the delta too strong for them or not of low rank, the fp32 sum (4 bytes); with ``passes`` = 1 not even that.
-    """
-
-    def __init__(self, start: torch.Tensor, terms: Sequence[AnyTerm], workspace: Workspace, passes: int = 2) -> None:
-        """``start`` and ``terms`` as ``start_and_terms`` gives them."""
-        self._start, self._terms, self._workspace = start, terms, workspace
-        self._delta = _weak_delta(start, terms, workspace) if terms else None
-        again = terms and self._delta is None and passes > 1 and start.device.type == "cpu"
-        self._sum = _total(start, terms, workspace) if again else None
-
-    def amax(self) -> torch.Tensor | None:
-        """max |sum| as an fp32 scalar where only a few blocks can hold it, told by max |weight| + max |delta| of each.
-
-        None where all of the sum has to be looked at: it is held anyway, or not every number is finite.
-        """
-        if self._delta is None:
-            return None
-        pieces = [slice(first, first + PEAK_ROWS) for first in range(0, self._start.shape[0], PEAK_ROWS)]
-        bounds = torch.stack([largest(self._start[rows]) + largest(self._delta[rows]) for rows in pieces])
-        if not torch.isfinite(bounds).all():
-            return None
-        found = bounds.new_zeros(())
-        for number in bounds.argsort(descending=True).tolist():
-            if bounds[number] <= found:
-                break
-            found = torch.maximum(found, largest(self._summed(pieces[number])))
-        return found
-
-    def blocks(self) -> Iterator[tuple[slice, torch.Tensor]]:
-        """(rows, the sum there in fp32); the block is the caller's to change until the next one."""
-        if self._sum is None and self._delta is None:
-            yield from fused_blocks(self._start, self._terms, self._workspace)
-            return
-        for rows in row_blocks(self._start):
-            yield rows, self._summed(rows)
-
-    def _summed(self, rows: slice) -> torch.Tensor:
-        """The sum in some rows, in fp32 workspace memory, where it or the delta is held."""
-        if self._sum is not None:
-            return self._take(self._sum[rows], "block")
-        block = self._take(self._start[rows], "block")
-        return block if self._delta is None else block.add_(self._take(self._delta[rows], "piece"))
-
-    def _take(self, rows: torch.Tensor, slot: str) -> torch.Tensor:
-        return self._workspace.take(rows.shape, rows.device, slot=slot).copy_(rows)
-
-
 def largest(tensor: torch.Tensor) -> torch.Tensor:
     """max |tensor| as an fp32 scalar; NaN stays NaN."""
     low, high = torch.aminmax(tensor)
     return torch.maximum(low.abs(), high.abs()).to(torch.float32)
-
-
-def _weak_delta(start: torch.Tensor, terms: Sequence[AnyTerm], workspace: Workspace) -> torch.Tensor | None:
-    """All deltas in bf16, or None where fp32 has to do it."""
-    if not gemm.suits(start) or not _low_rank(terms):
-        return None
-    delta = workspace.take(start.shape, start.device, gemm.BF16, "delta")
-    for rows, products in row_segments(start.shape[0], terms):
-        if products:
-            gemm.rounded_stack(products, workspace).write_to(delta[rows])
-        else:
-            delta[rows] = 0
-    return delta if gemm.is_weak(delta, start) else None

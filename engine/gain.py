@@ -16,10 +16,11 @@ from typing import Any
 import torch
 
 from .errors import FoundryError
+from .gemm import Workspace
 from .terms import AnyTerm
 
 WHOLE_WEIGHT = 1 << 18  # weights up to this size are compared whole
-SAMPLE, LEAST_ROWS = 1 << 17, 32  # numbers, and rows, of a larger one
+SAMPLE, LEAST_ROWS = 1 << 16, 32  # numbers, and rows, of a larger one
 SIGMAS = 6.0
 SLACK = 0.01
 
@@ -77,31 +78,46 @@ def sampled_rows(shape: Sequence[int]) -> range:
 
 
 def measure(
-    base: torch.Tensor, stored: torch.Tensor, rows: range, shape: Sequence[int], terms: Sequence[AnyTerm]
+    base: torch.Tensor,
+    stored: torch.Tensor,
+    rows: range,
+    shape: Sequence[int],
+    terms: Sequence[AnyTerm],
+    workspace: Workspace | None = None,
 ) -> Measure:
     """Compare rows of a result with base + terms.
 
     ``base`` and ``stored`` are [len(rows), in * kh * kw], the rows ``rows`` of a weight of ``shape``; ``stored`` as a
-    loader reads it.
+    loader reads it. What is worked with lies in the ``workspace``.
     """
-    index = torch.arange(rows.start, rows.stop, rows.step, device=base.device)
+    workspace, device = workspace or Workspace(), base.device
+    index = torch.arange(rows.start, rows.stop, rows.step, device=device)
     dtype = torch.float64 if rows.step == 1 else torch.float32  # a sample is off by 0.1% anyway
-    plain = base.to(dtype)
-    deltas = [delta_rows(term, index, plain) for term in terms]
-    exact = plain + sum(deltas)
-    error = stored.to(dtype) - exact
+    exact = workspace.take(base.shape, device, dtype, "exact").copy_(base)
+    deltas = workspace.take((len(terms), *base.shape), device, dtype, "deltas")
+    for term, delta in zip(terms, deltas, strict=True):
+        write_delta(term, index, delta, workspace)
+        exact += delta
+    error = workspace.take(base.shape, device, dtype, "error").copy_(stored).sub_(exact)
     whole = (shape[0] if shape else 1) / max(1, len(rows))
-    noise, signal = (_squares(values) * whole for values in (error, exact))
-    return Measure(noise, signal, tuple(_share(error, delta) for delta in deltas))
+    signal = _squares(_wide(exact, "delta", workspace))
+    wide = _wide(error, "error", workspace)
+    shares = tuple(_share(wide, _wide(delta, "delta", workspace), workspace) for delta in deltas)
+    return Measure(_squares(wide) * whole, signal * whole, shares)
 
 
-def _share(error: torch.Tensor, delta: torch.Tensor) -> Share:
-    product = error.double() * delta
-    return Share(float(product.sum()), _squares(delta), _squares(product))
+def _share(error: torch.Tensor, delta: torch.Tensor, workspace: Workspace) -> Share:
+    product = torch.mul(error, delta, out=workspace.take(delta.shape, delta.device, delta.dtype, "product"))
+    return Share(float(error.dot(delta)), _squares(delta), _squares(product))
+
+
+def _wide(values: torch.Tensor, slot: str, workspace: Workspace) -> torch.Tensor:
+    """All values in fp64: in fp32 the square of 1e20 is Inf, and Inf / Inf no number."""
+    return workspace.take(values.shape, values.device, torch.float64, slot).copy_(values).flatten()
 
 
 def _squares(values: torch.Tensor) -> float:
-    return float(values.double().square().sum())  # in fp32 the square of 1e20 is Inf, and Inf / Inf no number
+    return float(values.dot(values))
 
 
 @dataclass
@@ -149,10 +165,11 @@ class GainMeter:
         return dict(sorted(known.items(), key=lambda item: -item[1]))
 
 
-def delta_rows(term: AnyTerm, rows: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-    """One delta on the sampled rows of the whole weight, zero outside the slice it lands on; in ``like``'s dtype."""
+def write_delta(term: AnyTerm, rows: torch.Tensor, out: torch.Tensor, workspace: Workspace) -> None:
+    """Write one delta on the sampled rows of the whole weight into ``out``, zero outside the slice it lands on."""
+    if term.place.is_whole:
+        term.write(rows, out, workspace)
+        return
     start, stop = term.span
-    inside = (rows >= start) & (rows < stop)
-    delta = torch.zeros_like(like)
-    delta[inside.nonzero()[:, 0], term.place.columns] = term.delta(rows[inside] - start, like.dtype)
-    return delta
+    inside = ((rows >= start) & (rows < stop)).nonzero()[:, 0]
+    out.zero_()[inside, term.place.columns] = term.delta(rows[inside] - start, out.dtype)

@@ -19,8 +19,9 @@ import torch
 
 BF16 = torch.bfloat16
 SMALLEST = 1 << 18  # weights below this size gain nothing
-SAMPLE_ROWS = 16
+SAMPLE_ROWS, SAMPLE_STEP = 16, 8  # rows, and every eighth column, of a weight that are looked at for a choice
 SPLIT_LIMIT = 0.05  # mean of |split part / sum| up to which two terms still round 99.99 % of the sums correctly
+ROUNDING = 1.03  # what rounding products, norms and their squares to bf16 adds at most
 DELTA_LIMIT = 0.03  # rms(delta) / rms(weight) up to which a delta in bf16 moves 3 of 1000 8-bit codes at most, by one
 
 
@@ -29,16 +30,23 @@ class Workspace:
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, torch.device, torch.dtype], torch.Tensor] = {}
+        self._last: dict[tuple[str, torch.device, torch.dtype], torch.Tensor] = {}
 
     def take(
         self, shape: Sequence[int], device: torch.device, dtype: torch.dtype = torch.float32, slot: str = "sum"
     ) -> torch.Tensor:
         """A tensor of this shape with any content; it shares its memory with all others taken from the slot."""
-        size, key = math.prod(shape), (slot, device, dtype)
+        key = (slot, device, dtype)
+        last = self._last.get(key)
+        if last is not None and last.shape == tuple(shape):
+            return last
+        size = math.prod(shape)
         if key not in self._buffers or self._buffers[key].numel() < size:
+            self._last.pop(key, None)
             self._buffers.pop(key, None)
             self._buffers[key] = torch.empty(size, dtype=dtype, device=device)
-        return self._buffers[key][:size].view(*shape)
+        self._last[key] = self._buffers[key][:size].view(*shape)
+        return self._last[key]
 
 
 @dataclass(frozen=True)
@@ -54,9 +62,9 @@ class Product:
         """r."""
         return self.down.shape[0]
 
-    def scaled_up(self) -> torch.Tensor:
-        """scale * up in fp32."""
-        return self.up.to(torch.float32) * self.scale
+    def scaled_up(self, rows: slice | torch.Tensor = slice(None)) -> torch.Tensor:
+        """scale * up[rows] in fp32."""
+        return self.up[rows].to(torch.float32) * self.scale
 
 
 @dataclass(frozen=True)
@@ -71,9 +79,17 @@ class Stack:
         """bf16 weight + product, rounded once into the bf16 ``out``."""
         torch.addmm(weight, self.up, self.down, alpha=self.alpha, out=out)
 
-    def write_to(self, out: torch.Tensor) -> None:
-        """The product alone, rounded to the bf16 ``out``."""
-        torch.addmm(out, self.up, self.down, beta=0, alpha=self.alpha, out=out)
+    def multiply(self, rows: slice, out: torch.Tensor) -> torch.Tensor:
+        """up[rows] @ down without ``alpha``, rounded to the bf16 ``out``, which is returned."""
+        return torch.mm(self.up[rows], self.down, out=out)
+
+    def reach(self, workspace: Workspace) -> torch.Tensor:
+        """fp32 [rows]: no number of alpha * up @ down is larger, by Cauchy and Schwarz; Inf or NaN where one may be."""
+        rows, columns = (
+            torch.mul(factor, factor, out=workspace.take(factor.shape, factor.device, BF16, "squares")).sum(dim).sqrt()
+            for factor, dim in ((self.up, 1), (self.down, 0))
+        )
+        return rows.to(torch.float32) * (columns.amax().to(torch.float32) * abs(self.alpha) * ROUNDING)
 
 
 def suits(weight: torch.Tensor) -> bool:
@@ -111,9 +127,12 @@ def exact_stack(weight: torch.Tensor, products: Sequence[Product], workspace: Wo
     return _stacked(products, alpha, split, workspace)
 
 
-def rounded_stack(products: Sequence[Product], workspace: Workspace) -> Stack:
-    """One bf16 term per rank, factors rounded where they must be: good to 2^-8 of the products."""
-    return _stacked(products, shared_scale(products), [False] * len(products), workspace)
+def rounded_stack(products: Sequence[Product], workspace: Workspace, slot: str = "") -> Stack:
+    """One bf16 term per rank, factors rounded where they must be: good to 2^-8 of the products.
+
+    Stacks of different ``slot`` can be used side by side.
+    """
+    return _stacked(products, shared_scale(products), [False] * len(products), workspace, slot)
 
 
 def shared_scale(products: Sequence[Product]) -> float:
@@ -140,27 +159,35 @@ def split_share(weight: torch.Tensor, products: Sequence[Product], split: Sequen
     return float((part / total).abs_().clamp_(max=1.0).mean())
 
 
-def is_weak(delta: torch.Tensor, weight: torch.Tensor) -> bool:
-    """Whether rms(delta) <= 0.03 rms(weight) on a few rows."""
-    rows = slice(None, None, max(1, weight.shape[0] // SAMPLE_ROWS))
-    ours, theirs = (float(tensor[rows].to(torch.float32).square().sum()) for tensor in (delta, weight))
-    return ours <= DELTA_LIMIT**2 * theirs
+def is_weak(stack: Stack, weight: torch.Tensor) -> bool:
+    """Whether rms(product) <= 0.03 rms(weight) on a sample; both have the same rows."""
+    rows, columns = slice(None, None, max(1, weight.shape[0] // SAMPLE_ROWS)), slice(None, None, SAMPLE_STEP)
+    ours, theirs = (
+        float(torch.linalg.vector_norm(sample, dtype=torch.float32))
+        for sample in (stack.up[rows] @ stack.down[:, columns], weight[rows, columns])
+    )
+    return abs(stack.alpha) * ours <= DELTA_LIMIT * theirs
 
 
-def _stacked(products: Sequence[Product], alpha: float, split: Sequence[bool], workspace: Workspace) -> Stack:
+def _stacked(
+    products: Sequence[Product], alpha: float, split: Sequence[bool], workspace: Workspace, slot: str = ""
+) -> Stack:
     if len(products) == 1 and not split[0] and all(f.dtype == BF16 for f in (products[0].up, products[0].down)):
         return Stack(products[0].up, products[0].down, products[0].scale)
     device, terms = products[0].up.device, sum(p.rank * (1 + s) for p, s in zip(products, split, strict=True))
-    up = workspace.take((products[0].up.shape[0], terms), device, BF16, "up")
-    down = workspace.take((terms, products[0].down.shape[1]), device, BF16, "down")
+    up = workspace.take((products[0].up.shape[0], terms), device, BF16, "up" + slot)
+    down = workspace.take((terms, products[0].down.shape[1]), device, BF16, "down" + slot)
     at = 0
     for product, is_split in zip(products, split, strict=True):
-        scaled = workspace.take(product.up.shape, device, slot="scaled").copy_(product.up).mul_(product.scale / alpha)
-        for _ in range(1 + is_split):
-            piece = slice(at, at + product.rank)
-            up[:, piece], down[piece] = scaled, product.down
-            scaled -= up[:, piece]
-            at += product.rank
+        piece, rest = (slice(first, first + product.rank) for first in (at, at + product.rank))
+        scaled = product.up
+        if is_split or product.scale != alpha:
+            scaled = workspace.take(product.up.shape, device, slot="scaled").copy_(product.up)
+            scaled.mul_(product.scale / alpha)
+        up[:, piece], down[piece] = scaled, product.down
+        if is_split:
+            up[:, rest], down[rest] = scaled.sub_(up[:, piece]), product.down
+        at += product.rank * (1 + is_split)
     return Stack(up, down, alpha)
 
 

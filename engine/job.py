@@ -13,12 +13,13 @@ from .adapters import as_rows
 from .dither import rounding_for
 from .errors import FoundryError
 from .finish import layer_marker, marker_name, output_dtype, outputs, quantized_names, scale_name
-from .formats import Format, finite_amax
-from .fuse import FusedSum, Workspace, add_rows, any_needs_weight, fused_cast, make_terms, start_and_terms
+from .formats import Format, finite_amax, require_finite
+from .fuse import Workspace, add_rows, any_needs_weight, fused_cast, make_terms, start_and_terms
 from .gain import GainMeter, Measure, measure, sampled_rows
 from .pipeline import Outlet, Read
 from .plan import MATCH_TRAINING, Layer, Patch
 from .rows import Blocks, SampledRows, cast_blocks, quantize_blocks, row_ranges
+from .sums import FusedSum
 from .tensors import Reader, RowSink, TensorInfo
 from .terms import AnyTerm, canonical_key, is_as_trained, refuse_part, refuse_untrained
 
@@ -63,8 +64,7 @@ class Job:
         touched = {*self._work, *self._quantized}
         infos = [info for info in self.order.plan.base.source.tensors.values() if info.name in touched]
         largest = max((math.prod(info.shape) for info in infos), default=0)
-        for slot, dtype in (("sum", torch.float32), ("delta", torch.bfloat16)):
-            self._workspace.take((largest,), torch.device("cpu"), dtype, slot)
+        self._workspace.take((largest,), torch.device("cpu"))
         entries = (entry.nbytes for group in self._entries.values() for entry in group)
         self.outlet.reserve(max(entries, default=0))
 
@@ -95,13 +95,13 @@ class Job:
         format, scale = self._format_of(info), None
         if format is None:
             fused_cast(weight, pairs, terms, out, self._workspace)
-            finite_amax(out, info.name)
+            require_finite(out, info.name)
         else:
             start, merged = start_and_terms(weight, pairs, terms, self.device)
             blocks, amax = self._blocks(info, lambda rows: start[rows], merged), None
             if self.keep_sum:
-                total = FusedSum(start, merged, self._workspace, 1 if format.row_scaled else 2)
-                blocks, amax = total.blocks, None if format.row_scaled else total.amax()
+                fused = FusedSum(start, merged, self._workspace, 1 if format.row_scaled else 2)
+                blocks, amax = fused.blocks, None if format.row_scaled else fused.amax()
             scale = quantize_blocks(
                 blocks, format, info.name, lambda rows, block, scale: format.encode(block, scale, out=out[rows]), amax
             )
@@ -211,7 +211,9 @@ class Job:
         """Stored rows as a loader reads them."""
         format = self._format_of(info)
         flat = as_rows(stored)
-        return flat if format is None or scale is None else format.decode(flat, scale)
+        if format is None or scale is None:
+            return flat
+        return format.decode(flat, scale, self._workspace.take(flat.shape, flat.device, slot="stored"))
 
     def _measure(
         self, info: TensorInfo, base: torch.Tensor, stored: torch.Tensor, pairs: Pairs, terms: Sequence[AnyTerm]
@@ -219,7 +221,8 @@ class Job:
         term_of = {id(pair): term for pair, term in zip(pairs, terms, strict=True)}
         ordered = sorted(pairs, key=canonical_key)
         rows = sampled_rows(info.shape)
-        measured = measure(as_rows(base), stored, rows, info.shape, [term_of[id(pair)] for pair in ordered])
+        deltas = [term_of[id(pair)] for pair in ordered]
+        measured = measure(as_rows(base), stored, rows, info.shape, deltas, self._workspace)
         self._add(info, measured, ordered)
 
     def _add(self, info: TensorInfo, measured: Measure, ordered: Sequence[tuple[Layer, Patch]]) -> None:

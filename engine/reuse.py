@@ -14,7 +14,7 @@ from .plan import Layer, Patch, Plan
 from .tensors import TensorSource
 from .terms import is_as_trained
 
-REVISION = 1  # raised when the maths changes, so that no result of the old one is taken over
+REVISION = 2  # raised when the maths changes, so that no result of the old one is taken over
 
 
 @dataclass(frozen=True)

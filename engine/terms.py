@@ -32,7 +32,7 @@ from .adapters import (
     scale_of,
 )
 from .errors import FoundryError
-from .gemm import Product
+from .gemm import Product, Workspace
 from .plan import FUSE, MATCH_TRAINING, Adapter, Layer, Patch, Target
 
 WHOLE = slice(None)
@@ -49,6 +49,11 @@ class Place:
     def key(self) -> tuple[int | None, int | None, int | None, int | None]:
         """The place as something to compare and sort by; terms with one place share a GEMM."""
         return (self.rows.start, self.rows.stop, self.columns.start, self.columns.stop)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this is all of the weight."""
+        return self.rows == self.columns == WHOLE
 
     def of(self, weight: torch.Tensor) -> torch.Tensor:
         """This part of a weight, as a view."""
@@ -88,7 +93,14 @@ class Term:
 
     def delta(self, rows: Index, dtype: torch.dtype) -> torch.Tensor:
         """The term's own rows ``rows``, worked out in ``dtype``."""
-        return self.up[rows].to(dtype) @ self.down.to(dtype)
+        return torch.cat([product.scaled_up(rows) for product in self.products], 1).to(dtype) @ self.down.to(dtype)
+
+    def write(self, rows: Index, out: torch.Tensor, workspace: Workspace) -> None:
+        """Write the term's own rows ``rows`` into ``out`` [rows, columns], worked out in its dtype."""
+        for number, product in enumerate(self.products):
+            down = workspace.take(product.down.shape, out.device, out.dtype, "factor").copy_(product.down)
+            with gemm.full_fp32():
+                out.addmm_(product.scaled_up(rows).to(out.dtype), down, beta=min(1, number))
 
 
 @dataclass(frozen=True)
@@ -115,6 +127,10 @@ class Dense:
         """The term's own rows ``rows`` in ``dtype``; they are fp32 numbers."""
         with gemm.full_fp32():
             return self.make(rows).to(dtype) * self.strength
+
+    def write(self, rows: Index, out: torch.Tensor, workspace: Workspace) -> None:
+        """Write the term's own rows ``rows`` into ``out`` [rows, columns]."""
+        out.copy_(self.delta(rows, out.dtype))
 
 
 AnyTerm = Term | Dense
