@@ -20,7 +20,7 @@ from .pipeline import Outlet, Read
 from .plan import MATCH_TRAINING, Layer, Patch
 from .rows import Blocks, SampledRows, cast_blocks, quantize_blocks, row_ranges
 from .sums import FusedSum
-from .tensors import Reader, RowSink, TensorInfo
+from .tensors import PlacedReader, Reader, RowSink, TensorInfo
 from .terms import AnyTerm, canonical_key, is_as_trained, refuse_part, refuse_untrained
 
 if TYPE_CHECKING:
@@ -41,6 +41,8 @@ class Job:
     ) -> None:
         self.order, self.outlet, self.device, self.keep_sum = order, outlet, device, keep_sum
         self._previous = previous
+        placed = isinstance(previous, PlacedReader) and outlet.copy is not None
+        self._placed = previous if placed and isinstance(previous, PlacedReader) else None
         self._work = order.plan.by_weight()
         for pair in chain.from_iterable(self._work.values()):
             refuse_untrained(*pair)
@@ -78,8 +80,8 @@ class Job:
         return all(previous.source.tensors.get(entry.name) == entry for entry in self._entries[name])
 
     def copies(self, name: str) -> Iterator[Read]:
-        """What ``copy`` will take from the stream for a base tensor."""
-        if self._previous is not None and self.reuses(name):
+        """What ``copy`` will take from the stream for a base tensor: nothing where files copy from each other."""
+        if self._previous is not None and self._placed is None and self.reuses(name):
             yield from ((self._previous, entry.name) for entry in self._entries[name])
 
     # --- one tensor
@@ -150,7 +152,11 @@ class Job:
         transient = self._previous is None or self._previous.transient
         for entry in self._entries[info.name]:
             self.counts["bytes_read"] += entry.nbytes
-            self._write(entry.name, self._own(next(tensors), entry.dtype, transient))
+            if self._placed is None or self.outlet.copy is None:
+                self._write(entry.name, self._own(next(tensors), entry.dtype, transient))
+            else:
+                self._count(entry)
+                self.outlet.copy(entry.name, self._placed.extent(entry.name))
 
     def take_over(self, info: TensorInfo) -> None:
         """Count a base tensor whose result is there already, by the measures of the earlier bake."""

@@ -12,13 +12,15 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from types import TracebackType
+from typing import TypeVar
 
 import torch
 
-from .tensors import Reader, StreamedSource, TensorSink, TensorSource
+from .tensors import CopySink, Extent, Reader, StreamedSource, TensorSink, TensorSource
 
 Read = tuple[Reader, str]
 Place = Callable[[torch.Tensor], torch.Tensor]
+Stored = TypeVar("Stored")
 IN_FLIGHT = 4  # tensors on their way to the disk; two of them large
 
 
@@ -89,6 +91,7 @@ class Outlet:
 
     def __init__(self, sink: TensorSink) -> None:
         self.write: Callable[[str, torch.Tensor], None] = sink.write
+        self.copy: Callable[[str, Extent], None] | None = sink.copy if isinstance(sink, CopySink) else None
 
     def buffer(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """Memory for one result."""
@@ -138,10 +141,10 @@ class WriteBehind(Reused):
 
     def __init__(self, sink: TensorSink) -> None:
         super().__init__(sink)
-        self._sink = sink
         self._writer = ThreadPoolExecutor(1, "lora-foundry-write")
         self._waiting: deque[Future[None]] = deque()
-        self.write = self._queue
+        self.write = self._later(self.write)
+        self.copy = self._later(self.copy) if self.copy is not None else None
 
     def buffer(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """As that of ``Reused``; waits until what was in the buffer is written."""
@@ -150,13 +153,17 @@ class WriteBehind(Reused):
         self._ring[1].busy.clear()
         return super().buffer(shape, dtype, device)
 
-    def _queue(self, name: str, tensor: torch.Tensor) -> None:
-        """Queue one tensor; waits while too many are on their way."""
-        while len(self._waiting) >= IN_FLIGHT:
-            self._waiting.popleft().result()
-        future = self._writer.submit(self._sink.write, name, tensor)
-        self._waiting.append(future)
-        self._ring[0].busy.append(future)
+    def _later(self, store: Callable[[str, Stored], None]) -> Callable[[str, Stored], None]:
+        """A call of the sink that is queued; it waits while too many are on their way."""
+
+        def queue(name: str, what: Stored) -> None:
+            while len(self._waiting) >= IN_FLIGHT:
+                self._waiting.popleft().result()
+            future = self._writer.submit(store, name, what)
+            self._waiting.append(future)
+            self._ring[0].busy.append(future)
+
+        return queue
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -70,6 +70,23 @@ class StreamedSource(Protocol):
         """A reader for one ``with`` block. ``mmap``: None maps files where that is safe, False never, True always."""
 
 
+@dataclass(frozen=True)
+class Extent:
+    """The bytes ``begin`` to ``end`` (not included) of a file that is open as ``handle``."""
+
+    handle: int
+    begin: int
+    end: int
+
+
+@runtime_checkable
+class PlacedReader(Protocol):
+    """A reader that can say where the bytes of a stored tensor lie."""
+
+    def extent(self, name: str) -> Extent:
+        """Its bytes in an open file; the handle is good, and nobody else's, for as long as the reader is."""
+
+
 class TensorSink(Protocol):
     """Where a bake puts its result; entries arrive in the order they were announced."""
 
@@ -83,3 +100,11 @@ class RowSink(TensorSink, Protocol):
 
     def write_rows(self, name: str, first: int, rows: torch.Tensor) -> None:
         """Store rows [n, ...] of a tensor from row ``first`` on; every row must come once, in any order."""
+
+
+@runtime_checkable
+class CopySink(TensorSink, Protocol):
+    """A sink (a file) that takes a tensor also out of another file, without its passing through this program."""
+
+    def copy(self, name: str, extent: Extent) -> None:
+        """Store a tensor whose bytes are there already."""

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import suppress
-from io import FileIO
+from collections.abc import Callable
 from pathlib import Path
 
 from .header import disk_errors, file_error
+from .ranges import copy_range
 from .temps import temporary
 from .writer import check_target, sync_folder, writing
-
-CHUNK = 1 << 26  # bytes copied at once
 
 
 def copy_result(source: Path, out: Path, on_step: Callable[[int, int], None] | None = None) -> None:
@@ -28,7 +25,7 @@ def copy_result(source: Path, out: Path, on_step: Callable[[int, int], None] | N
         check_target(out, before.st_size)
         with temporary(out.parent) as temp, writing(out, before.st_size):
             with temp.open("xb", buffering=0) as copy:
-                for done in _copied(file, copy):
+                for done in copy_range(file.fileno(), 0, before.st_size, copy.fileno(), 0):
                     if on_step is not None:
                         on_step(done, before.st_size)
                 os.fsync(copy.fileno())
@@ -37,19 +34,3 @@ def copy_result(source: Path, out: Path, on_step: Callable[[int, int], None] | N
                 raise file_error(source, "changed while it was copied", "Run again.")
             temp.replace(out)
             sync_folder(out.parent)
-
-
-def _copied(file: FileIO, copy: FileIO) -> Iterator[int]:
-    """Copy block by block and tell how many bytes are done: inside the kernel where that works, else by hand."""
-    done = 0
-    with suppress(OSError, AttributeError):  # not on every system, and not between every two file systems
-        while count := os.copy_file_range(file.fileno(), copy.fileno(), CHUNK):
-            done += count
-            yield done
-    buffer = memoryview(bytearray(1 << 20))
-    while count := file.readinto(buffer):
-        rest = buffer[:count]
-        while rest:
-            rest = rest[copy.write(rest) :]
-        done += count
-        yield done

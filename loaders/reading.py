@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from ..engine.errors import FoundryError
-from ..engine.tensors import Reader, TensorInfo
+from ..engine.tensors import Extent, Reader, TensorInfo
 from .header import Header, disk_errors, file_error, shown
 
 LIVES = 2  # a tensor is valid until this many reads later
@@ -67,6 +67,7 @@ class FileReader:
     def __init__(self, homes: Mapping[str, Header], mapped: bool | None, opened: ExitStack) -> None:
         self._homes, self._mapped, self._opened = homes, mapped, opened
         self._files: dict[Path, _File] = {}
+        self._copied: dict[Path, _File] = {}
         self._slots = deque(_Slot() for _ in range(LIVES))
         opened.callback(self._let_go)
 
@@ -84,6 +85,15 @@ class FileReader:
         shape = (stop - first, *info.shape[1:])
         return self._tensor(header, begin + first * row, begin + stop * row, info.dtype, shape)
 
+    def extent(self, name: str) -> Extent:
+        """Where a tensor's bytes lie, in a file that is open for copying and unchanged until now."""
+        header = self._homes[name]
+        if header.path not in self._copied:
+            self._copied[header.path] = _File(header)
+            self._opened.callback(self._copied[header.path].close)
+        self._copied[header.path].check()
+        return Extent(self._copied[header.path].file.fileno(), *header.offsets[name])
+
     def forget(self) -> None:
         """Give back all but the last tensor, when no next read will do it."""
         for slot in list(self._slots)[:-1]:
@@ -91,7 +101,7 @@ class FileReader:
 
     def check(self) -> None:
         """FoundryError when a file that was read is no longer the one that was planned."""
-        for file in self._files.values():
+        for file in (*self._files.values(), *self._copied.values()):
             file.check()
 
     def _tensor(self, header: Header, begin: int, end: int, dtype: torch.dtype, shape: tuple[int, ...]) -> torch.Tensor:

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..engine.errors import FoundryError
-from ..engine.tensors import RowSink, TensorInfo
+from ..engine.tensors import Extent, RowSink, TensorInfo
 from .header import file_error, shown
 from .shards import INDEX, MAX_SHARDS
 from .temps import hidden
@@ -117,6 +117,9 @@ class _Shards:
 
     def write_rows(self, name: str, first: int, rows: torch.Tensor) -> None:
         self._sink(name).write_rows(name, first, rows)
+
+    def copy(self, name: str, extent: Extent) -> None:
+        self._sink(name).copy(name, extent)
 
     def _sink(self, name: str) -> FileSink:
         if name not in self._sinks:

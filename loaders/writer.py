@@ -5,22 +5,28 @@ Whatever happens, the target is either the complete old file or the complete new
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import io
 import json
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 
 from ..engine.errors import FoundryError
-from ..engine.tensors import RowSink, TensorInfo
+from ..engine.tensors import Extent, RowSink, TensorInfo
 from .header import DTYPES, MAX_HEADER, SUFFIXES, disk_errors, file_error, shown
+from .ranges import copy_range
 from .temps import hidden, sweep
 
+LARGE = 1 << 20  # bytes that are sent to the disk as soon as they are written
+_WRITE = 2  # Linux's SYNC_FILE_RANGE_WRITE: begin to write, wait for nothing
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
@@ -58,6 +64,8 @@ class Draft:
                 # Unbuffered: closing the file has nothing left to write, so cannot fail.
                 file = self.temp.open("xb", buffering=0)
             with file:
+                with writing(self.path, self.size):
+                    reserve(file.fileno(), self.size)
                 sink = FileSink(file, self.path, self.size, self._places)
                 sink.put(self._header, 0)
                 yield sink
@@ -127,13 +135,40 @@ class FileSink:
         if sum(end - begin for begin, end in there) == info.shape[0]:
             del self._missing[name], self._rows[name]
 
+    def copy(self, name: str, extent: Extent) -> None:
+        """Store one tensor whose bytes are in another file, without reading them into this process."""
+        info, offset = self._place(name)
+        size = extent.end - extent.begin
+        if name in self._rows or size != info.nbytes:
+            raise file_error(self._path, f"was given {size} bytes for '{shown(name)}', which has {info.nbytes}")
+        with writing(self._path, self._size):
+            steps = copy_range(extent.handle, extent.begin, extent.end, self._file.fileno(), offset)
+            done = max(steps, default=0)
+            if size >= LARGE:
+                send(self._file.fileno(), offset, size)
+                if self._replaces(extent.handle):
+                    forget(extent.handle, extent.begin, size)
+        if done != size:
+            what = f"could not be copied together: the earlier result ends within '{shown(name)}'"
+            raise file_error(self._path, what, "Run again; it will be made anew.")
+        del self._missing[name]
+
+    def _replaces(self, handle: int) -> bool:
+        """Whether an open file is the one whose place this one takes."""
+        with suppress(OSError):
+            return os.path.samestat(os.fstat(handle), self._path.stat())
+        return False
+
     def _announced(self, name: str, tensor: torch.Tensor) -> tuple[TensorInfo, int]:
-        if name not in self._missing:
-            raise file_error(self._path, f"was given the tensor '{shown(name)}' twice or unannounced")
-        info, offset = self._missing[name]
+        info, offset = self._place(name)
         if tensor.dtype != info.dtype:
             raise self._odd(tensor, info)
         return info, offset
+
+    def _place(self, name: str) -> tuple[TensorInfo, int]:
+        if name not in self._missing:
+            raise file_error(self._path, f"was given the tensor '{shown(name)}' twice or unannounced")
+        return self._missing[name]
 
     def _odd(self, tensor: torch.Tensor, info: TensorInfo) -> FoundryError:
         seen = f"{tensor.dtype} {tuple(tensor.shape)} instead of {info.dtype} {info.shape}"
@@ -146,6 +181,8 @@ class FileSink:
             self._file.seek(offset)
             while rest:
                 rest = rest[self._file.write(rest) :]  # one call takes at most 2 GiB
+            if len(data) >= LARGE:
+                send(self._file.fileno(), offset, len(data))
 
     def finish(self) -> None:
         """Check that nothing is missing, bring every byte to the disk and close the file."""
@@ -200,6 +237,41 @@ def sync_folder(folder: Path) -> None:
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def reserve(handle: int, size: int) -> None:
+    """Take all of the disk space at once, where the system can: cheaper than block by block, and a full disk shows now.
+
+    Raises OSError for a full disk. (Python's own call writes zeros where the file system cannot reserve.)
+    """
+    failed = ctypes.get_errno() if _fallocate is not None and _fallocate(handle, 0, 0, size) else 0
+    if failed in (errno.ENOSPC, errno.EDQUOT):
+        raise OSError(failed, os.strerror(failed))
+
+
+def send(handle: int, offset: int, size: int) -> None:
+    """Begin to write a part of a file to the disk, so that it works while the rest is computed; only a hint."""
+    if _sync_range is not None:
+        _sync_range(handle, offset, size, _WRITE)
+
+
+def forget(handle: int, offset: int, size: int) -> None:
+    """Let the system use the memory of a part of a file again: what is written next need not look for more."""
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError):
+            os.posix_fadvise(handle, offset, size, os.POSIX_FADV_DONTNEED)
+
+
+def _find(name: str, *arguments: type) -> Callable[..., int] | None:
+    """A call of Linux's C library that Python has none for."""
+    found = getattr(ctypes.CDLL(None, use_errno=True), name, None) if sys.platform == "linux" else None
+    if found is not None:
+        found.argtypes = arguments
+    return found
+
+
+_fallocate = _find("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_sync_range = _find("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 
 
 def _megabytes(size: int) -> str:

@@ -15,7 +15,7 @@ from lora_foundry.demo_files import save
 from lora_foundry.engine.bake import LOW, LOWEST
 from lora_foundry.engine.errors import Cancelled, FoundryError
 from lora_foundry.engine.finish import Finish
-from lora_foundry.loaders import baking
+from lora_foundry.loaders import baking, ranges, reading, writer
 from lora_foundry.loaders.baking import CACHED, MADE, UNCHANGED, Baked, How, Wanted, bake_files
 from lora_foundry.loaders.cache import BakeCache
 from lora_foundry.loaders.checkpoints import FileSource, open_checkpoint
@@ -76,6 +76,53 @@ def test_a_changed_strength_reads_only_what_it_touches(files, tmp_path, memory):
     assert changed.report.reused == changed.report.tensors - 10 and anew.report.reused == 0
     assert changed.report.gains == pytest.approx(anew.report.gains)
     assert changed.report.bytes_read < anew.report.bytes_read
+
+
+@pytest.mark.parametrize("way", ["kernel", "by hand", "without pread", "in shards"])
+def test_what_is_unchanged_goes_from_file_to_file(way, files, tmp_path, monkeypatch):
+    """The earlier result is not read into this program, whatever the system can do."""
+    if way in ("by hand", "without pread"):
+        monkeypatch.delattr(os, "copy_file_range", raising=False)
+        monkeypatch.setattr(ranges, "PIECE", 1000)
+    if way == "without pread":
+        for name in ("pread", "pwrite"):
+            monkeypatch.delattr(os, name, raising=False)
+    how = {"max_shard": 600_000} if way == "in shards" else {}
+    out, fresh = tmp_path / "out.safetensors", tmp_path / "fresh.safetensors"
+    old = bake(a_plan(files, first=1.0, second=0.5), out, **how).files
+    copied, opened = [], set()
+    copy, take = writer.FileSink.copy, reading.FileReader._tensor
+
+    def copying(sink, name, extent):
+        copied.append(name)
+        copy(sink, name, extent)
+
+    def taking(reader, header, *more):
+        opened.add(header.path)
+        return take(reader, header, *more)
+
+    monkeypatch.setattr(writer.FileSink, "copy", copying)
+    monkeypatch.setattr(reading.FileReader, "_tensor", taking)
+    changed = bake(a_plan(files, first=1.0, second=0.7), out, **how)
+    assert changed.report.reused == changed.report.tensors - 10 and len(copied) >= changed.report.reused
+    assert opened == {files / "base.safetensors"} and changed.files == old
+    bake(a_plan(files, first=1.0, second=0.7), fresh, fresh=True)
+    place = tmp_path / "out.safetensors.index.json" if way == "in shards" else out
+    assert same_all(content(place), content(fresh))
+
+
+def test_an_earlier_result_that_ends_too_soon_leaves_it_as_it_is(files, tmp_path, monkeypatch):
+    out = tmp_path / "out.safetensors"
+    bake(a_plan(files, first=1.0, second=0.5), out)
+    before, copy = out.read_bytes(), writer.copy_range
+
+    def short(source, begin, end, *more):
+        return copy(source, begin, end - 1, *more)
+
+    monkeypatch.setattr(writer, "copy_range", short)
+    with pytest.raises(FoundryError, match="the earlier result ends within"):
+        bake(a_plan(files, first=1.0, second=0.7), out)
+    assert out.read_bytes() == before and not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 @pytest.mark.parametrize("memory", ["auto", LOW, LOWEST])

@@ -22,7 +22,7 @@ import torch
 from lora_foundry.engine.errors import Cancelled, FoundryError
 from lora_foundry.engine.tensors import TensorInfo
 from lora_foundry.loaders import cache as module
-from lora_foundry.loaders import copying
+from lora_foundry.loaders import ranges
 from lora_foundry.loaders.cache import RECORD, RESULT, BakeCache, Key
 from lora_foundry.loaders.checkpoints import FileSource, open_checkpoint
 from lora_foundry.loaders.copying import copy_result
@@ -479,7 +479,7 @@ def test_copy_is_complete_and_its_own(way, cache, tmp_path, monkeypatch):
             raise OSError(errno.EXDEV, "Invalid cross-device link")
 
         monkeypatch.setattr(os, "copy_file_range", refuse, raising=False)
-    monkeypatch.setattr(copying, "CHUNK", 60_000)
+    monkeypatch.setattr(ranges, "CHUNK", 60_000)
     copy_result(entry.path, out, lambda done, total: steps.append((done, total)))
     assert out.read_bytes() == entry.path.read_bytes()
     size = out.stat().st_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
@@ -17,7 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lora_foundry.engine.errors import FoundryError
-from lora_foundry.engine.tensors import TensorInfo
+from lora_foundry.engine.tensors import Extent, TensorInfo
 from lora_foundry.loaders import temps, writer
 from lora_foundry.loaders.checkpoints import FileSource
 from lora_foundry.loaders.header import DTYPES, read_header
@@ -41,6 +42,10 @@ def write(path: Path, tensors: dict[str, torch.Tensor] = TENSORS, metadata: dict
     with write_safetensors(path, infos(tensors), metadata or {}) as sink:
         for name, tensor in tensors.items():
             sink.write(name, tensor)
+
+
+def draft_of(path: Path) -> writer.Draft:
+    return writer.Draft(path, infos(TENSORS), {})
 
 
 def same(left: torch.Tensor, right: torch.Tensor) -> bool:
@@ -264,6 +269,95 @@ def test_disk_that_fills_up_while_writing_leaves_the_old_file(target):
     assert_untouched(target)
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_space_that_cannot_be_reserved_is_known_before_anything_is_computed(number, target, monkeypatch):
+    def full(*_):
+        ctypes.set_errno(number)
+        return -1
+
+    monkeypatch.setattr(writer, "_fallocate", full)
+    with pytest.raises(FoundryError, match=r"could not be written: .*It needs 0\.0 MB"), draft_of(target).open():
+        pytest.fail("the block was entered")
+    assert_untouched(target)
+
+
+@pytest.mark.parametrize("number", [None, errno.EOPNOTSUPP, errno.EFBIG])
+def test_a_file_system_that_reserves_nothing_is_written_all_the_same(number, target, monkeypatch):
+    def refuse(*_):
+        ctypes.set_errno(number)
+        return -1
+
+    monkeypatch.setattr(writer, "_fallocate", None if number is None else refuse)
+    monkeypatch.setattr(writer, "_sync_range", None)
+    monkeypatch.setattr(writer, "LARGE", 1)
+    write(target)
+    with safe_open(target, "pt") as file:
+        assert all(same(file.get_tensor(name), tensor) for name, tensor in TENSORS.items())
+
+
+def test_a_reserved_file_has_the_size_it_says(tmp_path):
+    write(tmp_path / "a.safetensors")
+    assert (tmp_path / "a.safetensors").stat().st_size == draft_of(tmp_path / "b.safetensors").size
+
+
+# --- tensors out of another file
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    """An open file, and a way to get the place of one of its tensors."""
+    path = tmp_path / "earlier.safetensors"
+    write(path)
+    offsets = read_header(path).offsets
+    with path.open("rb", buffering=0) as file:
+        yield lambda name: Extent(file.fileno(), *offsets[name])
+
+
+def test_a_copied_tensor_is_the_same(earlier, tmp_path):
+    path = tmp_path / "new.safetensors"
+    with write_safetensors(path, infos(TENSORS), {"other": "header" * 99}) as sink:
+        for name in reversed(TENSORS):
+            sink.copy(name, earlier(name))
+    with safe_open(path, "pt") as file:
+        assert all(same(file.get_tensor(name), tensor) for name, tensor in TENSORS.items())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("a", "b"), r"was given 12 bytes for 'a', which has 15"),
+        (("other", "a"), "twice or unannounced"),
+        (("a", "a", "a", "a"), "twice or unannounced"),
+    ],
+)
+def test_a_copy_must_be_what_was_announced(given, message, earlier, target):
+    with pytest.raises(FoundryError, match=message), write_safetensors(target, infos(TENSORS), {}) as sink:
+        for name, place in zip(given[::2], given[1::2], strict=True):
+            sink.copy(name, earlier(place))
+    assert target.read_bytes() == b"old"
+
+
+def test_a_copy_does_not_cover_rows_that_came(earlier, target):
+    with pytest.raises(FoundryError, match="was given 15 bytes"), write_safetensors(target, infos(TENSORS), {}) as sink:
+        sink.write_rows("a", 0, TENSORS["a"][:1])
+        sink.copy("a", earlier("a"))
+    assert target.read_bytes() == b"old"
+
+
+def test_only_the_memory_of_the_replaced_file_is_given_back(tmp_path, monkeypatch):
+    forgotten = []
+    monkeypatch.setattr(writer, "LARGE", 1)
+    monkeypatch.setattr(writer, "forget", lambda handle, *_: forgotten.append(handle))
+    path = tmp_path / "model.safetensors"
+    write(path)
+    for out, count in ((tmp_path / "other.safetensors", 0), (path, 1)):
+        with path.open("rb", buffering=0) as file, write_safetensors(out, infos(TENSORS), {}) as sink:
+            sink.copy("a", Extent(file.fileno(), *read_header(path).offsets["a"]))
+            for name in list(TENSORS)[1:]:
+                sink.write(name, TENSORS[name])
+            assert len(forgotten) == count
+
+
 @pytest.mark.parametrize("call", ["fsync", "replace", "open"])
 def test_every_step_that_the_system_may_refuse_is_survived(call, target, monkeypatch):
     def refuse(*_, **__):
@@ -292,7 +386,7 @@ import runpy, sys, time
 runpy.run_path(sys.argv[1])
 import torch
 from pathlib import Path
-from lora_foundry.engine.tensors import TensorInfo
+from lora_foundry.engine.tensors import Extent, TensorInfo
 from lora_foundry.loaders.writer import write_safetensors
 with write_safetensors(Path(sys.argv[2]), [TensorInfo(n, torch.float32, (1000,)) for n in "ab"], {}) as sink:
     sink.write("a", torch.zeros(1000))
