@@ -22,6 +22,7 @@ SMALLEST = 1 << 18  # weights below this size gain nothing
 SAMPLE_ROWS, SAMPLE_STEP = 16, 8  # rows, and every eighth column, of a weight that are looked at for a choice
 SPLIT_LIMIT = 0.05  # mean of |split part / sum| up to which two terms still round 99.99 % of the sums correctly
 ROUNDING = 1.03  # what rounding products, norms and their squares to bf16 adds at most
+LOST = 2e-19  # the square of a smaller number may vanish in bf16
 DELTA_LIMIT = 0.03  # rms(delta) / rms(weight) up to which a delta in bf16 moves 3 of 1000 8-bit codes at most, by one
 
 
@@ -89,7 +90,9 @@ class Stack:
             torch.mul(factor, factor, out=workspace.take(factor.shape, factor.device, BF16, "squares")).sum(dim).sqrt()
             for factor, dim in ((self.up, 1), (self.down, 0))
         )
-        return rows.to(torch.float32) * (columns.amax().to(torch.float32) * abs(self.alpha) * ROUNDING)
+        lost = math.sqrt(self.down.shape[0]) * LOST
+        largest = columns.amax().to(torch.float32) + lost
+        return (rows.to(torch.float32) + lost) * (largest * abs(self.alpha) * ROUNDING)
 
 
 def suits(weight: torch.Tensor) -> bool:

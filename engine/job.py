@@ -41,8 +41,7 @@ class Job:
     ) -> None:
         self.order, self.outlet, self.device, self.keep_sum = order, outlet, device, keep_sum
         self._previous = previous
-        placed = isinstance(previous, PlacedReader) and outlet.copy is not None
-        self._placed = previous if placed and isinstance(previous, PlacedReader) else None
+        self._placed = previous if isinstance(previous, PlacedReader) and outlet.copy is not None else None
         self._work = order.plan.by_weight()
         for pair in chain.from_iterable(self._work.values()):
             refuse_untrained(*pair)

@@ -117,7 +117,8 @@ class FusedSum:
 
 def _weak_parts(start: torch.Tensor, terms: Sequence[AnyTerm], workspace: Workspace) -> list[_Part] | None:
     """All deltas as bf16 products, none where there are no terms; None where fp32 has to do it."""
-    if start.device.type != "cpu" or not low_rank(terms) or (terms and not gemm.suits(start)):
+    known = start.device.type == "cpu" and start.itemsize in INTEGERS
+    if not known or not low_rank(terms) or (terms and not gemm.suits(start)):
         return None
     parts = list[_Part]()
     for rows, products in row_segments(start.shape[0], terms):

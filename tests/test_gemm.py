@@ -314,6 +314,20 @@ def test_a_delta_can_hold_the_largest_number(seed, rank):
     assert float(want) > float(weight.abs().max())
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e-12, 1.0, 1e12, 1e25])
+@pytest.mark.parametrize("rank", [1, 3, 64, 512])
+def test_no_product_reaches_farther_than_its_bound(rank, size):
+    """Also where the squares of a factor vanish, or are Inf."""
+    generator = torch.Generator().manual_seed(rank)
+    up = (torch.randn((96, rank), generator=generator) * size).to(BF16)
+    down = (torch.randn((rank, 80), generator=generator) / size).to(BF16)
+    down[:, 0] = 9 * up[5] / (size * size)  # as far as it can reach
+    exact = (up.double() @ down.double()).abs().amax(1) * 0.7
+    bound = Stack(up, down, -0.7).reach(Workspace()).double()
+    assert (bound.isinf() | (bound >= exact)).all()
+    assert size != 1.0 or float(bound[5]) < 1.1 * float(exact[5])
+
+
 def test_the_largest_number_of_a_weight_alone_needs_no_sum():
     weight = noise((300, 512), 0.02, 1)
     assert float(summed(weight).amax()) == float(weight.abs().max())
