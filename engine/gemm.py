@@ -19,7 +19,7 @@ import torch
 
 BF16 = torch.bfloat16
 SMALLEST = 1 << 18  # weights below this size gain nothing
-SAMPLE_ROWS, SAMPLE_STEP = 16, 8  # rows, and every eighth column, of a weight that are looked at for a choice
+SAMPLE_ROWS, SAMPLE_STEP = 16, 7  # rows, and every seventh column, looked at for a choice: odd, as no layout is
 SPLIT_LIMIT = 0.05  # mean of |split part / sum| up to which two terms still round 99.99 % of the sums correctly
 ROUNDING = 1.03  # what rounding products, norms and their squares to bf16 adds at most
 LOST = 2e-19  # the square of a smaller number may vanish in bf16
@@ -43,6 +43,7 @@ class Workspace:
             return last
         size = math.prod(shape)
         if key not in self._buffers or self._buffers[key].numel() < size:
+            del last  # the old buffer goes before the new one comes
             self._last.pop(key, None)
             self._buffers.pop(key, None)
             self._buffers[key] = torch.empty(size, dtype=dtype, device=device)
@@ -166,7 +167,7 @@ def is_weak(stack: Stack, weight: torch.Tensor) -> bool:
     """Whether rms(product) <= 0.03 rms(weight) on a sample; both have the same rows."""
     rows, columns = slice(None, None, max(1, weight.shape[0] // SAMPLE_ROWS)), slice(None, None, SAMPLE_STEP)
     ours, theirs = (
-        float(torch.linalg.vector_norm(sample, dtype=torch.float32))
+        float(torch.linalg.vector_norm(sample.to(torch.float32)))
         for sample in (stack.up[rows] @ stack.down[:, columns], weight[rows, columns])
     )
     return abs(stack.alpha) * ours <= DELTA_LIMIT * theirs

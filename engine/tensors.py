@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from io import FileIO
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -72,9 +73,9 @@ class StreamedSource(Protocol):
 
 @dataclass(frozen=True)
 class Extent:
-    """The bytes ``begin`` to ``end`` (not included) of a file that is open as ``handle``."""
+    """The bytes ``begin`` to ``end`` (not included) of an open file."""
 
-    handle: int
+    file: FileIO
     begin: int
     end: int
 
@@ -84,7 +85,7 @@ class PlacedReader(Protocol):
     """A reader that can say where the bytes of a stored tensor lie."""
 
     def extent(self, name: str) -> Extent:
-        """Its bytes in an open file; the handle is good, and nobody else's, for as long as the reader is."""
+        """Its bytes in a file that is open, and nobody else's, for as long as the reader is."""
 
 
 class TensorSink(Protocol):

@@ -92,7 +92,7 @@ class FileReader:
             self._copied[header.path] = _File(header)
             self._opened.callback(self._copied[header.path].close)
         self._copied[header.path].check()
-        return Extent(self._copied[header.path].file.fileno(), *header.offsets[name])
+        return Extent(self._copied[header.path].file, *header.offsets[name])
 
     def forget(self) -> None:
         """Give back all but the last tensor, when no next read will do it."""

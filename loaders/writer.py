@@ -141,13 +141,12 @@ class FileSink:
         size = extent.end - extent.begin
         if name in self._rows or size != info.nbytes:
             raise file_error(self._path, f"was given {size} bytes for '{shown(name)}', which has {info.nbytes}")
-        with writing(self._path, self._size):
-            steps = copy_range(extent.handle, extent.begin, extent.end, self._file.fileno(), offset)
-            done = max(steps, default=0)
+        with writing(self._path, self._size), _own(extent.file) as source, _own(self._file) as target:
+            done = max(copy_range(source, extent.begin, extent.end, target, offset), default=0)
             if size >= LARGE:
-                send(self._file.fileno(), offset, size)
-                if self._replaces(extent.handle):
-                    forget(extent.handle, extent.begin, size)
+                send(target, offset, size)
+                if self._replaces(source):
+                    forget(source, extent.begin, size)
         if done != size:
             what = f"could not be copied together: the earlier result ends within '{shown(name)}'"
             raise file_error(self._path, what, "Run again; it will be made anew.")
@@ -196,6 +195,16 @@ class FileSink:
             os.fsync(self._file.fileno())
 
 
+@contextmanager
+def _own(file: io.FileIO) -> Iterator[int]:
+    """A handle that stays that file's: closed by another thread, its number could become an unrelated file's."""
+    handle = os.dup(file.fileno())
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
 def _bytes_of(tensor: torch.Tensor) -> memoryview:
     return tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().data
 
@@ -242,9 +251,13 @@ def sync_folder(folder: Path) -> None:
 def reserve(handle: int, size: int) -> None:
     """Take all of the disk space at once, where the system can: cheaper than block by block, and a full disk shows now.
 
-    Raises OSError for a full disk. (Python's own call writes zeros where the file system cannot reserve.)
+    Raises OSError for a full disk; a file system that only wants more room to spare is written to all the same.
+    (Python's own call writes zeros where the file system cannot reserve.)
     """
     failed = ctypes.get_errno() if _fallocate is not None and _fallocate(handle, 0, 0, size) else 0
+    if failed == errno.ENOSPC:
+        left = os.fstatvfs(handle)
+        failed = failed if left.f_bavail * left.f_frsize < size else 0
     if failed in (errno.ENOSPC, errno.EDQUOT):
         raise OSError(failed, os.strerror(failed))
 

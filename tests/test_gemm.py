@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from itertools import permutations
 
 import pytest
@@ -280,7 +281,7 @@ def test_the_gemm_is_done_once_for_two_passes(path, monkeypatch, passes, times):
     assert len(seen) == times
 
 
-@pytest.mark.parametrize("dtype", [BF16, torch.float16, torch.float32])
+@pytest.mark.parametrize("dtype", [BF16, torch.float16, torch.float32, torch.float64])
 @pytest.mark.parametrize("outlier", [0.0, 0.3, -0.3])
 def test_the_largest_number_of_a_sum_is_found_in_a_few_rows(path, outlier, dtype):
     """That of the blocks, but for the rounding of the delta; where one outlier holds it, from its neighbours alone."""
@@ -331,6 +332,15 @@ def test_no_product_reaches_farther_than_its_bound(rank, size):
 def test_the_largest_number_of_a_weight_alone_needs_no_sum():
     weight = noise((300, 512), 0.02, 1)
     assert float(summed(weight).amax()) == float(weight.abs().max())
+
+
+def test_a_strong_delta_with_gaps_is_not_weak():
+    weight = noise((512, 512), 0.02, 1)
+    up, down = torch.randn(512, 8).to(BF16), torch.randn(8, 512).to(BF16)
+    for step in (2, 4, 8, 16):
+        gaps = down.clone()
+        gaps[:, ::step] = 0
+        assert not gemm.is_weak(Stack(up, gaps, 0.02), weight)
 
 
 def test_a_weight_of_the_same_number_everywhere():
@@ -408,14 +418,18 @@ def test_fp32_products_are_fp32_whatever_the_host_chose(precision, monkeypatch):
     assert seen == ["highest"]
 
 
-def test_a_workspace_has_one_buffer_a_slot_and_grows():
+def test_a_workspace_has_one_buffer_a_slot_and_grows(monkeypatch):
     workspace, cpu = Workspace(), torch.device("cpu")
     small = workspace.take((4, 4), cpu)
     other = workspace.take((4, 4), cpu, slot="up")
     half = workspace.take((4, 4), cpu, BF16)
     assert len({tensor.data_ptr() for tensor in (small, other, half)}) == 3 and half.dtype == BF16
     assert workspace.take((2, 3), cpu).data_ptr() == small.data_ptr()
+    view, gone, empty = weakref.ref(workspace.take((4, 4), cpu)), [], torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *given, **more: (gone.append(view() is None), empty(*given, **more))[1])
+    del small
     large = workspace.take((64, 64), cpu)
+    assert gone == [True]  # the old buffer goes before the new one comes
     assert large.shape == (64, 64) and workspace.take((8, 8), cpu).data_ptr() == large.data_ptr()
 
 
