@@ -89,7 +89,7 @@ class FileReader:
         """Where a tensor's bytes lie, in a file that is open for copying and unchanged until now."""
         header = self._homes[name]
         if header.path not in self._copied:
-            self._copied[header.path] = _File(header)
+            self._copied[header.path] = _Plain(header)
             self._opened.callback(self._copied[header.path].close)
         self._copied[header.path].check()
         return Extent(self._copied[header.path].file, *header.offsets[name])

@@ -311,7 +311,8 @@ def test_a_delta_can_hold_the_largest_number(seed, rank):
     steps, layers = loras(1, ALIKE, 0.0003, tuple(weight.shape), rank=rank)
     total = summed(weight, *layers)
     want = exact(weight, steps).abs().max()
-    assert total.amax() is None or float(total.amax()) == pytest.approx(float(want), rel=2**-12)
+    found = total.amax()
+    assert (found is not None) == fast() and (found is None or float(found) == pytest.approx(float(want), rel=2**-12))
     assert float(want) > float(weight.abs().max())
 
 
@@ -348,7 +349,7 @@ def test_a_weight_of_the_same_number_everywhere():
     steps, layers = loras(1, ALIKE, 0.001, (512, 512))
     want = exact(weight, steps).abs().max()
     found = summed(weight, *layers).amax()
-    assert found is None or float(found) == pytest.approx(float(want), rel=2**-12)
+    assert (found is not None) == fast() and (found is None or float(found) == pytest.approx(float(want), rel=2**-12))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
