@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from lora_foundry.comfyui import find_tree
+from lora_foundry.cli.demo.comfyui import find_tree
 from lora_foundry.engine.plan import STACK, Adapter, Base, Coverage, Layer, LoRAInfo, Patch, Plan, Target
 from lora_foundry.engine.tensors import TensorInfo
 

@@ -22,9 +22,9 @@ from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.memory import available_bytes
 from lora_foundry.engine.plan import STACK, Adapter, Base, Coverage, Layer, LoRAInfo, Patch, Plan, Target
 from lora_foundry.engine.tensors import TensorInfo
-from lora_foundry.loaders.baking import bake_to_file
-from lora_foundry.loaders.checkpoints import FileSource
-from lora_foundry.loaders.writer import write_safetensors
+from lora_foundry.loaders.bakes.baking import bake_to_file
+from lora_foundry.loaders.disk.source import FileSource
+from lora_foundry.loaders.disk.writer import write_safetensors
 
 WIDTH, RANK, LORAS = 3072, 32, 4
 BLOCK = {"q": (WIDTH, WIDTH), "k": (WIDTH, WIDTH), "v": (WIDTH, WIDTH), "o": (WIDTH, WIDTH)}

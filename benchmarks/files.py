@@ -18,17 +18,16 @@ import time
 from pathlib import Path
 
 import torch
-from lora_foundry import tiny
-from lora_foundry.engine.bake import LOW, LOWEST
+from lora_foundry.cli.demo import tiny
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.formats import FORMATS
-from lora_foundry.engine.memory import peak_rss_bytes
+from lora_foundry.engine.memory import LOW, LOWEST, peak_rss_bytes
 from lora_foundry.engine.tensors import TensorInfo
-from lora_foundry.loaders.baking import How, Wanted, bake_files
-from lora_foundry.loaders.checkpoints import FileSource
-from lora_foundry.loaders.documents import parse_document
-from lora_foundry.loaders.planner import plan_document
-from lora_foundry.loaders.writer import write_safetensors
+from lora_foundry.loaders.bakes.baking import How, Wanted, bake_files
+from lora_foundry.loaders.disk.source import FileSource
+from lora_foundry.loaders.disk.writer import write_safetensors
+from lora_foundry.loaders.documents.document import parse_document
+from lora_foundry.loaders.plans.planner import plan_document
 
 RANK, WIDTH = 32, 3072
 ROUNDS = 2  # the better one counts: in a virtual machine the first use of memory costs more than what is measured

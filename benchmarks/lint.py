@@ -11,9 +11,9 @@ import sys
 import time
 from typing import Any
 
-from lora_foundry.loaders.graphs import check_order
-from lora_foundry.loaders.lint import lint
-from lora_foundry.loaders.workflows import graph_of
+from lora_foundry.loaders.lint.lint import lint
+from lora_foundry.loaders.lint.order import check_order
+from lora_foundry.loaders.workflows.reading import graph_of
 
 ROUNDS = 7
 

@@ -16,12 +16,11 @@ import torch
 
 from .finish import Finish
 from .gain import Measure
-from .job import Job
-from .memory import AUTO, LOW, LOWEST, choose_memory, peak_rss_bytes
+from .guard import already_quantized, raise_first
+from .job import Job, Order
+from .memory import AUTO, LOWEST, choose_memory, peak_rss_bytes
 from .pipeline import Outlet, Read, Reused, WriteBehind, read_in_order, reader_of
 from .plan import Plan
-from .reuse import Previous
-from .rules import already_quantized, raise_first
 from .streams import Download, Upload
 from .tensors import Reader, TensorInfo, TensorSink
 
@@ -70,17 +69,6 @@ class BakeReport:
 def decibel(error: float | None) -> float | None:
     """Signal to noise of a relative error, in dB; None for no error at all."""
     return -20 * math.log10(error) if error else None
-
-
-@dataclass(frozen=True)
-class Order:
-    """One result that is wanted; tensors whose ``keys`` are those of ``previous`` are copied from there."""
-
-    plan: Plan
-    finish: Finish
-    sink: TensorSink
-    previous: Previous | None = None
-    keys: dict[str, str] = field(default_factory=dict)
 
 
 def bake(
@@ -191,6 +179,3 @@ def _told(job: Job, seconds: float) -> BakeReport:
         layers=meter.errors(),
         measures=meter.weights,
     )
-
-
-__all__ = ["AUTO", "LOW", "LOWEST", "BakeReport", "Order", "Progress", "bake", "bake_all", "decibel", "recall"]

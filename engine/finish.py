@@ -11,10 +11,10 @@ import torch
 
 from .errors import FoundryError
 from .formats import FORMATS, Format
+from .ingredients import ingredients_json
 from .lineage import LINEAGE_KEY, SCHEMA
 from .plan import Plan
 from .quantize import AUTO, is_quantizable
-from .stacks import ingredients_json
 from .tensors import TensorInfo
 
 FULL_PRECISION, FP8_MATMUL = "full precision", "fp8"

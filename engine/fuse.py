@@ -17,23 +17,21 @@ import torch
 from . import gemm
 from .adapters import SET, as_rows, needs_weight
 from .errors import FoundryError
-from .gemm import Product
-from .gemm import Workspace as Workspace
+from .gemm import Product, Workspace
 from .plan import FUSE, Layer, Patch
 from .terms import (
     WHOLE,
     AnyTerm,
     Term,
     canonical_key,
+    effective_scale,
     is_as_trained,
+    make_term,
+    merge_terms,
+    placement,
+    read_factors,
     refuse_untrained,
 )
-from .terms import effective_scale as effective_scale
-from .terms import make_term as make_term
-from .terms import merge_terms as merge_terms
-from .terms import placement as placement
-from .terms import read_factors as read_factors
-from .terms import swap_scale_shift as swap_scale_shift
 
 TRAINING_DTYPE = torch.bfloat16
 BLOCK = 3 << 18  # elements of a row block: 3 MB of fp32

@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING
 
 import torch
 
 from .adapters import as_rows
 from .dither import rounding_for
 from .errors import FoundryError
-from .finish import layer_marker, marker_name, output_dtype, outputs, quantized_names, scale_name
+from .finish import Finish, layer_marker, marker_name, output_dtype, outputs, quantized_names, scale_name
 from .formats import Format, finite_amax, require_finite
-from .fuse import Workspace, add_rows, any_needs_weight, fused_cast, make_terms, start_and_terms
+from .fuse import add_rows, any_needs_weight, fused_cast, make_terms, start_and_terms
 from .gain import GainMeter, Measure, measure, sampled_rows
+from .gemm import Workspace
 from .pipeline import Outlet, Read
-from .plan import MATCH_TRAINING, Layer, Patch
+from .plan import MATCH_TRAINING, Layer, Patch, Plan
+from .reuse import Previous
 from .rows import Blocks, SampledRows, cast_blocks, quantize_blocks, row_ranges
 from .sums import FusedSum
-from .tensors import PlacedReader, Reader, RowSink, TensorInfo
+from .tensors import PlacedReader, Reader, RowSink, TensorInfo, TensorSink
 from .terms import AnyTerm, canonical_key, is_as_trained, refuse_part, refuse_untrained
-
-if TYPE_CHECKING:
-    from .bake import Order
 
 Pairs = tuple[tuple[Layer, Patch], ...]
 RowReader = Callable[[slice], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class Order:
+    """One result that is wanted; tensors whose ``keys`` are those of ``previous`` are copied from there."""
+
+    plan: Plan
+    finish: Finish
+    sink: TensorSink
+    previous: Previous | None = None
+    keys: dict[str, str] = field(default_factory=dict)
 
 
 class Job:

@@ -1,7 +1,7 @@
 """What a LoRA was trained with and is to be used with, who says so, and how well that is known.
 
 Every source makes a claim of its own. The best known one counts; claims that contradict it on the same level are shown,
-never resolved. Nothing here reads a file: ``loaders/provenance.py`` collects the claims.
+never resolved. Nothing here reads a file: ``loaders/lineage/provenance.py`` collects the claims.
 """
 
 from __future__ import annotations

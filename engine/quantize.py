@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import torch
 
 from .formats import DEFAULT, FORMATS, Format, quantize
-from .formats import finite_amax as finite_amax
 from .tensors import TensorInfo
 
 FP8_MAX = {torch.float8_e4m3fn: 448.0, torch.float8_e5m2: 57344.0}

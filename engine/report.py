@@ -8,9 +8,9 @@ from typing import Any
 from .bake import BakeReport
 from .budget import Cost
 from .findings import Finding
-from .fuse import effective_scale
 from .lineage import Lineage, summary
 from .plan import MATCH_TRAINING, Layer, Plan
+from .terms import effective_scale
 
 SCHEMA = 1  # of this JSON; raised when what it holds changes its meaning
 

@@ -3,7 +3,7 @@ alone ask anything of ComfyUI."""
 
 from __future__ import annotations
 
-from ..loaders.home import set_home
+from ..loaders.disk.home import set_home
 from . import folders, routes
 from .apply import FoundryApply
 from .declare import FoundryDeclareLineage

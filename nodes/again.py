@@ -19,8 +19,8 @@ from ..engine.pipeline import Direct
 from ..engine.plan import Plan
 from ..engine.reuse import Previous
 from ..engine.tensors import Reader, TensorInfo
-from ..loaders.records import base_facts
-from ..loaders.records import identity_of as hashed
+from ..loaders.bakes.records import base_facts
+from ..loaders.bakes.records import identity_of as hashed
 
 SHARE = 8  # of the free memory: what a copy may take
 _last: tuple[str, Previous] | None = None

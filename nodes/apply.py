@@ -10,9 +10,10 @@ from typing import Any
 import torch
 
 from ..engine.adapters import RESHAPE
-from ..engine.bake import AUTO, BakeReport
+from ..engine.bake import BakeReport
 from ..engine.finish import Finish
 from ..engine.fuse import any_needs_weight, fused_weight, make_terms
+from ..engine.memory import AUTO
 from ..engine.plan import Layer, Patch, Plan
 from ..engine.tensors import TensorSource
 from ..engine.terms import (

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding
 from ..engine.formats import FORMATS
+from ..engine.guard import raise_first
 from ..engine.plan import Plan
 from ..engine.report import plan_json, plan_sentences
-from ..engine.rules import raise_first
-from ..loaders.graphs import check_order
+from ..loaders.lint.order import check_order
 from . import folders, host
 from .sockets import check_links
 

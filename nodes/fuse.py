@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..engine.errors import FoundryError
+from ..engine.guard import raise_first
 from ..engine.plan import FUSE, MATCH_TRAINING, ONCE, Plan
-from ..engine.rules import check, raise_first, wrong_order
+from ..validator.rules import check, wrong_order
 from .common import HIDDEN, StageNode, check_file, file_state, report_plan, stage_input
 from .layers import add_row, apply_to_clip, open_row, with_finding
 from .rows import STRENGTH, StackRow, lora_choices, read_stack

@@ -28,8 +28,6 @@ from ..engine.plan import Target
 from ..engine.tensors import FP8_DTYPES, TensorInfo, TensorSource
 from .again import identity_of_model
 from .folders import embedding_folders
-from .guards import refuse_bypassed as refuse_bypassed
-from .guards import refuse_compiled as refuse_compiled
 
 NET = "diffusion_model."
 LEDGER = "lora_foundry"  # attachment on every MODEL this pack makes

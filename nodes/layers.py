@@ -8,11 +8,11 @@ from typing import Any
 
 from ..engine.findings import Finding
 from ..engine.plan import ONCE, Plan
-from ..loaders.blocks import parse_blocks
-from ..loaders.lora import LoRAFile, open_lora
-from ..loaders.matching import add_layer
-from ..loaders.planner import make_layer
-from ..loaders.text_encoders import text_encoder_state
+from ..loaders.loras.file import LoRAFile, open_lora
+from ..loaders.loras.matching import add_layer
+from ..loaders.loras.text_encoders import text_encoder_state
+from ..loaders.names.blocks import parse_blocks
+from ..loaders.plans.planner import make_layer
 from . import folders, host
 from .rows import StackRow
 from .sources import HostMatcher

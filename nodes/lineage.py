@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.errors import FoundryError
-from ..engine.lineage import UNKNOWN, Claim, Ingredient, Lineage
-from ..engine.stacks import Item
-from ..loaders.identity import identify_file
-from ..loaders.lineage_json import Record, lineage_json
-from ..loaders.lineages import BY_USER, read, retract
-from ..loaders.lineages import declare as write_down
-from ..loaders.provenance import lineage_of
+from ..engine.lineage import BY_USER, UNKNOWN, Claim, Ingredient, Lineage
+from ..loaders.lineage.identity import identify_file
+from ..loaders.lineage.provenance import lineage_of
+from ..loaders.lineage.record import Record, lineage_json
+from ..loaders.lineage.store import declare as write_down
+from ..loaders.lineage.store import read, retract
+from ..validator.stacks import Item
 from . import folders
 
 BASE = "the untouched base"

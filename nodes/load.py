@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..engine.plan import Plan
-from ..loaders.dequantize import ON_QUANTIZED_BASE, REFUSE
+from ..loaders.bases.dequantize import ON_QUANTIZED_BASE, REFUSE
 from . import folders, host
 from .common import FoundryNode, check_file, file_state
 from .sockets import BASE, check_links

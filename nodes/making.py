@@ -10,21 +10,23 @@ from typing import Any
 
 import torch
 
-from ..engine.bake import AUTO, BakeReport, Order, bake_all
+from ..engine.bake import BakeReport, bake_all
 from ..engine.budget import Cost, Nowhere, check_budget, within
 from ..engine.findings import Finding
 from ..engine.finish import Finish, quantization_metadata
-from ..engine.memory import MODES
+from ..engine.guard import raise_first
+from ..engine.ingredients import ingredients_json
+from ..engine.job import Order
+from ..engine.memory import AUTO, MODES
 from ..engine.plan import FUSE, STACK, Plan, recipe_sha256
 from ..engine.report import bake_json, bake_sentence, budget_sentence, plan_sentences
 from ..engine.reuse import tensor_keys
-from ..engine.rules import check, raise_first
-from ..engine.stacks import ingredients_json
-from ..loaders.baking import MADE, Baked, How, Wanted, bake_files
-from ..loaders.cache import BakeCache, Entry
-from ..loaders.checkpoints import fingerprint
-from ..loaders.sharding import parse_size
-from ..loaders.verify import verify
+from ..loaders.bakes.baking import MADE, Baked, How, Wanted, bake_files
+from ..loaders.bakes.cache import BakeCache, Entry
+from ..loaders.disk.sharding import parse_size
+from ..loaders.disk.source import fingerprint
+from ..loaders.loras.verify import verify
+from ..validator.rules import check
 from . import again, folders, host
 from .common import reply
 

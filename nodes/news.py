@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 from ..engine.errors import FoundryError
 from ..engine.lineage import Contained, Lineage
 from ..engine.plan import Base, Layer, Plan
-from ..loaders.contents import contained_in
-from ..loaders.lora import LoRAFile
-from ..loaders.provenance import lineage_of
+from ..loaders.lineage.contents import contained_in
+from ..loaders.lineage.provenance import lineage_of
+from ..loaders.loras.file import LoRAFile
 from .lineage import hashed_ids
 
 T = TypeVar("T")

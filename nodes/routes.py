@@ -7,11 +7,11 @@ from typing import Any
 
 from ..engine.errors import FoundryError
 from ..engine.lineage import ROLES, UNKNOWN
-from ..engine.stacks import ALLOW, POLICIES
-from ..loaders.lint import lint
-from ..loaders.node_values import finite
-from ..loaders.provenance import lineage_of
-from ..loaders.workflows import graph_of
+from ..loaders.lineage.provenance import lineage_of
+from ..loaders.lint.lint import lint
+from ..loaders.workflows.node_values import finite
+from ..loaders.workflows.reading import graph_of
+from ..validator.stacks import ALLOW, POLICIES
 from . import folders, server
 from .lineage import Rows, Said, declare, hashed_ids, told_json
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..engine.errors import FoundryError
-from ..loaders.documents import parse_rows
-from ..loaders.graphs import NO_LORA
+from ..loaders.documents.document import parse_rows
+from ..loaders.workflows.node_kinds import NO_LORA
 from . import folders
 from .common import FoundryNode, check_file, file_state
 from .sockets import LORA_STACK, check_links

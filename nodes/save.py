@@ -10,7 +10,7 @@ from ..engine.finish import FP8_MATMUL, FULL_PRECISION, Finish
 from ..engine.formats import FORMATS
 from ..engine.memory import AUTO as AUTO_MEMORY
 from ..engine.quantize import AUTO, parse_keep
-from ..loaders.baking import How, Wanted, bake_files
+from ..loaders.bakes.baking import How, Wanted, bake_files
 from . import folders, host
 from .common import HIDDEN, FormatNode, stage_input
 from .making import MAX_ERROR, MEMORY_MODE, finished, ready

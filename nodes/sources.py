@@ -11,17 +11,18 @@ from typing import Any
 
 import torch
 
+from ..engine.guard import already_quantized, raise_first
 from ..engine.lineage import DERIVED, Contained, Ingredient
 from ..engine.plan import STACK, Base, Plan, Target
-from ..engine.rules import already_quantized, raise_first
 from ..engine.tensors import Reader, TensorInfo
-from ..loaders.checkpoints import Checkpoint, open_checkpoint
-from ..loaders.contents import contained_in
-from ..loaders.dequantize import REFUSE, Dequantized, opened
-from ..loaders.families import detect_base
-from ..loaders.names import BIAS, BaseNames, beside, host_spellings
-from ..loaders.reading import Renamed
+from ..loaders.bases.checkpoint import Checkpoint, open_checkpoint
+from ..loaders.bases.dequantize import REFUSE, Dequantized, opened
+from ..loaders.bases.families import detect_base
+from ..loaders.disk.reading import Renamed
+from ..loaders.lineage.contents import contained_in
+from ..loaders.names.lookup import BIAS, BaseNames, beside, host_spellings
 from . import folders, host
+from .guards import refuse_bypassed, refuse_compiled
 
 LEDGER_SOURCE = "LoRA Foundry's record on the MODEL"
 
@@ -109,8 +110,8 @@ def plan_of(value: Any) -> Plan:
     if isinstance(value, Plan):
         return value
     host.require_native(value)
-    host.refuse_compiled(value)
-    host.refuse_bypassed(value)
+    refuse_compiled(value)
+    refuse_bypassed(value)
     name = f"MODEL ({type(value.model).__name__})"
     quantized = host.quantized_as(value)
     raise_first(already_quantized(Plan(Base(name, None, _Nothing(), quantized))))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..engine.plan import STACK
-from ..engine.rules import check
+from ..validator.rules import check
 from .common import HIDDEN, StageNode, report_plan, stage_input
 from .layers import add_row, apply_to_clip, clip_strength, open_row, with_finding
 from .rows import read_stack

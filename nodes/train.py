@@ -16,10 +16,10 @@ from ..engine.findings import Finding
 from ..engine.lineage import DERIVED, GUESSED, LINEAGE_KEY, TENSORS_ID, Claim, Evidence, Ingredient
 from ..engine.plan import FUSE, STACK
 from ..engine.tensors import TensorInfo
-from ..loaders.identity import identify_file
-from ..loaders.lineage_json import Record
-from ..loaders.lineages import save
-from ..loaders.writer import layout, write_safetensors
+from ..loaders.disk.writer import layout, write_safetensors
+from ..loaders.lineage.identity import identify_file
+from ..loaders.lineage.record import Record
+from ..loaders.lineage.store import save
 from . import folders, host
 from .common import FoundryNode, reply
 from .lineage import names

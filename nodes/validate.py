@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..engine.findings import stops, worst_first
+from ..engine.guard import raise_first
 from ..engine.report import plan_sentences
-from ..engine.rules import check, raise_first
-from ..engine.stacks import POLICIES
-from ..loaders.probes import Probed, probe
-from ..loaders.sampling import sampled_below
-from ..loaders.verify import verify
-from ..loaders.workflows import graph_of_prompt
+from ..loaders.lineage.probes import Probed, probe
+from ..loaders.loras.verify import verify
+from ..loaders.workflows.reading import graph_of_prompt
+from ..loaders.workflows.sampling import sampled_below
+from ..validator.rules import check
+from ..validator.stacks import POLICIES
 from . import host
 from .common import HIDDEN, StageNode, report_plan, stage_input
 from .news import changes, known_now

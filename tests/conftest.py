@@ -62,7 +62,8 @@ def pack_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 @pytest.fixture(scope="session")
 def run_cli():
     """Call ``run_cli("inspect", path)``: the real command in its own process; returns a CompletedProcess (text)."""
-    boot = f"import runpy; runpy.run_path({str(ROOT / 'tests' / 'conftest.py')!r}); from lora_foundry.cli import main; "
+    conftest = str(ROOT / "tests" / "conftest.py")
+    boot = f"import runpy; runpy.run_path({conftest!r}); from lora_foundry.cli.main import main; "
 
     def call(*args: object, timeout: float = 120, **kwargs: object) -> subprocess.CompletedProcess[str]:
         code = boot + "import sys; sys.exit(main(sys.argv[1:]))"

@@ -40,7 +40,7 @@ def test_every_node_is_listed_under_its_menu_name():
 
 
 def test_every_code_is_explained():
-    sources = [path for folder in ("engine", "loaders", "nodes") for path in (ROOT / folder).glob("*.py")]
+    sources = [path for room in ("engine", "validator", "loaders", "nodes") for path in (ROOT / room).rglob("*.py")]
     used = {code for path in sources for code in re.findall(r'"(LF\d{3})[".]', path.read_text(encoding="utf-8"))}
     told = cells(section("Messages, and what to do"))
     assert {code for code in told if code.startswith("LF")} == used
@@ -51,7 +51,9 @@ def test_every_file_is_on_the_map():
     patterns = [pattern.rstrip("/") for pattern in re.findall(r"`([^`]+)`", named)]
     known = {path for pattern in patterns for path in ROOT.glob(pattern)}
     assert not [pattern for pattern in patterns if not list(ROOT.glob(pattern))]
-    files = [path for folder in ("engine", "loaders", "nodes") for path in (ROOT / folder).glob("*.py")]
+    files = [
+        path for room in ("engine", "validator", "loaders", "nodes", "cli") for path in (ROOT / room).rglob("*.py")
+    ]
     assert not {path for path in [*files, *ROOT.glob("*.py")] if path.name != "__init__.py"} - known
 
 

@@ -8,10 +8,11 @@ import threading
 import pytest
 from attacks.files import ATTACKS, HARMLESS, write
 from lora_foundry.engine.errors import FoundryError
-from lora_foundry.loaders.checkpoints import FileSource, open_checkpoint
-from lora_foundry.loaders.documents import load_document
-from lora_foundry.loaders.hashes import file_sha256
-from lora_foundry.loaders.header import read_header
+from lora_foundry.loaders.bases.checkpoint import open_checkpoint
+from lora_foundry.loaders.disk.hashes import file_sha256
+from lora_foundry.loaders.disk.header import read_header
+from lora_foundry.loaders.disk.source import FileSource
+from lora_foundry.loaders.documents.document import load_document
 
 
 @pytest.mark.timeout(60)  # a guard against hanging, no measurement

@@ -51,7 +51,7 @@ def studio(request, host, browser, artefacts):
 def names(host) -> dict[str, str]:
     """File names in the running host: a tiny Wan base, LoRAs that fit it whole, in part and not at all."""
     from host import foundry
-    from lora_foundry import tiny
+    from lora_foundry.cli.demo import tiny
 
     shapes = tiny.shapes("wan")
     whole = tiny.lora(shapes, rank=16, alpha=16, prefix="diffusion_model.", seed=3)
@@ -74,7 +74,7 @@ _seeds = count(500)
 @pytest.fixture
 def unknown(host, names) -> dict[str, str]:
     """The names, with a LoRA called ``new`` of which nobody has said anything yet."""
-    from lora_foundry import tiny
+    from lora_foundry.cli.demo import tiny
 
     seed = next(_seeds)
     tensors = tiny.lora(tiny.shapes("wan"), rank=8, dialect="A/B", prefix="diffusion_model.", seed=seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from host import rig
 from host.graphs import SAMPLING, Graph, Link, output
-from lora_foundry import tiny
+from lora_foundry.cli.demo import tiny
 
 # How a base LoRA of the family usually names its modules.
 PREFIX = {

@@ -217,8 +217,8 @@ class Host:
         return name
 
     def tiny(self, family: str, **options: Any) -> str:
-        """The file name of a tiny diffusion model of ``lora_foundry.tiny``; made on first use, 0 to 6 seconds."""
-        from lora_foundry import tiny
+        """The file name of a tiny diffusion model of ``cli.demo.tiny``; made on first use, 0 to 6 seconds."""
+        from lora_foundry.cli.demo import tiny
 
         stem = "_".join(["tiny", family, *(f"{key}-{value}" for key, value in sorted(options.items()))])
         name = f"{stem.replace('torch.', '')}.safetensors"
@@ -228,7 +228,7 @@ class Host:
 
     def tiny_checkpoint(self) -> str:
         """The file name of the tiny all-in-one SD1.5 checkpoint."""
-        from lora_foundry import tiny
+        from lora_foundry.cli.demo import tiny
 
         name = "tiny_sd15_checkpoint.safetensors"
         if not (self.base / "models" / "checkpoints" / name).exists():

@@ -9,7 +9,7 @@ import pytest
 import torch
 from fakes import noise
 from forms import Maker, every_form
-from lora_foundry import tiny
+from lora_foundry.cli.demo import tiny
 from lora_foundry.engine.adapters import delta_rows
 from safetensors.torch import load_file, save_file
 

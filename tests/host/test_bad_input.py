@@ -7,7 +7,7 @@ import torch
 from host import rig
 from host.foundry import codes, load, loras, message, quantize, report, stack
 from host.graphs import Graph
-from lora_foundry import tiny
+from lora_foundry.cli.demo import tiny
 from safetensors.torch import save
 
 

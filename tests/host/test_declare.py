@@ -11,7 +11,7 @@ import pytest
 from host import rig
 from host.foundry import declare, message, report, row
 from host.graphs import Graph, Link
-from lora_foundry import tiny
+from lora_foundry.cli.demo import tiny
 
 PATH = "/lora_foundry/lineage"
 GOOD = {"trained_with": "unknown", "use_with": "as trained", "role": "unknown"}

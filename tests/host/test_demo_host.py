@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from lora_foundry import comfyui
-from lora_foundry.cli import main
+from lora_foundry.cli.demo import comfyui
+from lora_foundry.cli.main import main
 
 
 def test_demo_host_makes_a_picture(inprocess, tmp_path, monkeypatch, capsys):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from host import rig
 from host.graphs import SAMPLING
-from lora_foundry import tiny
+from lora_foundry.cli.demo import tiny
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "example_workflows"
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.json"))

@@ -8,7 +8,7 @@ from fakes import a_plan
 from host import rig
 from host.foundry import message, relative
 from host.graphs import Graph
-from lora_foundry import tiny
+from lora_foundry.cli.demo import tiny
 from lora_foundry.engine.finish import (
     FP8_MATMUL,
     FULL_PRECISION,

@@ -6,7 +6,7 @@ import pytest
 from host import rig
 from host.foundry import fuse, load, loras, message, report, stack
 from host.graphs import Graph, Link
-from lora_foundry import tiny
+from lora_foundry.cli.demo import tiny
 from safetensors.torch import save_file
 
 HOWS = {
@@ -125,7 +125,7 @@ def histories(base, *paths):
     import comfy.lora
     import comfy.sd
     from lora_foundry.engine.plan import FUSE, STACK
-    from lora_foundry.loaders.lora import open_lora
+    from lora_foundry.loaders.loras.file import open_lora
     from lora_foundry.nodes import layers, rows, sources, train
     from lora_foundry.nodes.apply import FoundryApply
     from safetensors.torch import load_file

@@ -15,7 +15,7 @@ import pytest
 from host import rig
 from host.foundry import declare, fuse, load, loras, message, native, quantize, report, row, stack
 from host.graphs import Graph, Link
-from lora_foundry import tiny
+from lora_foundry.cli.demo import tiny
 
 PATH = "/lora_foundry/lint"
 MATCH, ALLOW = "match training", "allow accelerators"

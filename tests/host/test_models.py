@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from lora_foundry import tiny
+from lora_foundry.cli.demo import tiny
 from safetensors.torch import save_file
 
 
@@ -24,7 +24,7 @@ def twins(base, lora):
     import torch
     from lora_foundry.engine.finish import Finish
     from lora_foundry.engine.plan import STACK
-    from lora_foundry.loaders.lora import open_lora
+    from lora_foundry.loaders.loras.file import open_lora
     from lora_foundry.nodes import host, layers, making, rows, sources
 
     model = comfy.sd.load_diffusion_model(base)
@@ -113,9 +113,10 @@ def deltas(base, lora):
 
     import comfy.lora
     import comfy.sd
-    from lora_foundry.engine.fuse import fused_weight, make_term
+    from lora_foundry.engine.fuse import fused_weight
     from lora_foundry.engine.plan import STACK
-    from lora_foundry.loaders.lora import open_lora
+    from lora_foundry.engine.terms import make_term
+    from lora_foundry.loaders.loras.file import open_lora
     from lora_foundry.nodes import layers, rows, sources
     from safetensors.torch import load_file
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 from fixtures_dialects import FIXTURES
-from lora_foundry.loaders.dialects import split
-from lora_foundry.loaders.names import is_text_encoder
+from lora_foundry.loaders.names.dialects import split
+from lora_foundry.loaders.names.lookup import is_text_encoder
 
 FLUX = {
     "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 64, "context_in_dim": 64,
@@ -85,7 +85,7 @@ def matched(family, kind, config, modules):
     from comfy.ldm.flux.model import FluxParams
     from comfy.ldm.hunyuan_video.model import HunyuanVideoParams
     from lora_foundry.engine.tensors import TensorInfo
-    from lora_foundry.loaders.names import BaseNames
+    from lora_foundry.loaders.names.lookup import BaseNames
     from lora_foundry.nodes import host
     from lora_foundry.nodes.sources import HostMatcher
 

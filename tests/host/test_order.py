@@ -8,7 +8,7 @@ import pytest
 from host import rig
 from host.foundry import codes, fuse, load, loras, message, native, quantize, row, stack
 from host.graphs import Graph, Link
-from lora_foundry import tiny
+from lora_foundry.cli.demo import tiny
 
 
 def refused(host: rig.Host, graph: Graph) -> str:

@@ -12,7 +12,7 @@ import torch
 from host import rig
 from host.foundry import fuse, load, loras, message, native, quantize, relative, report, row, stack
 from host.graphs import Graph, Link, output
-from lora_foundry import tiny
+from lora_foundry.cli.demo import tiny
 from safetensors import safe_open
 
 FAMILIES = ["wan", "sd15", "sdxl", "flux", "qwen-image"]

@@ -11,7 +11,7 @@ import torch
 from host import rig
 from host.foundry import fuse, loras, message, native, quantize, relative, report, stack
 from host.graphs import Graph, Link
-from lora_foundry import tiny
+from lora_foundry.cli.demo import tiny
 from lora_foundry.engine.formats import FORMATS
 from lora_foundry.engine.formats import quantize as quantized
 from safetensors.torch import load_file, save_file
@@ -201,8 +201,8 @@ def ours(source: Path, target: Path) -> None:
 
 
 def test_an_int8_file_of_the_hosts_own_kitchen(host, inprocess, tmp_path):
-    from lora_foundry.loaders.checkpoints import open_checkpoint
-    from lora_foundry.loaders.dequantize import Dequantized
+    from lora_foundry.loaders.bases.checkpoint import open_checkpoint
+    from lora_foundry.loaders.bases.dequantize import Dequantized
 
     lightning, style = loras(host, "wan")
     source = host.base / "models" / "diffusion_models" / host.tiny("wan")

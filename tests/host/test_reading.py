@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from lora_foundry import tiny
+from lora_foundry.cli.demo import tiny
 from safetensors.torch import save_file
 
 
@@ -12,7 +12,7 @@ def read_both_ways(path, mapped):
     from pathlib import Path
 
     import torch
-    from lora_foundry.loaders.checkpoints import open_checkpoint
+    from lora_foundry.loaders.bases.checkpoint import open_checkpoint
     from lora_foundry.nodes import host, sources
 
     checkpoint = open_checkpoint(Path(path))

@@ -13,7 +13,7 @@ def detect(family):
     """What the host makes of a tiny model's names and shapes: its family, and the names and shapes it expects."""
     import torch
     from comfy import model_detection
-    from lora_foundry import tiny
+    from lora_foundry.cli.demo import tiny
 
     weights = {name: torch.empty(shape, device="meta") for name, shape in tiny.shapes(family).items()}
     config = model_detection.model_config_from_unet(weights, "")
@@ -44,7 +44,7 @@ def expected_parts():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_names_and_shapes_are_the_hosts_own(inprocess, family):
-    from lora_foundry import tiny
+    from lora_foundry.cli.demo import tiny
 
     detected, expected = inprocess(detect, family)
     assert detected == FAMILIES[family]
@@ -57,7 +57,7 @@ def _one_spelling(shapes):
 
 
 def test_checkpoint_parts_are_the_hosts_own(inprocess):
-    from lora_foundry import tiny
+    from lora_foundry.cli.demo import tiny
 
     expected = inprocess(expected_parts)
     expected["clip-l"].pop("text_projection.weight")  # SD1.5 files have none, and the host does without
@@ -92,7 +92,7 @@ def test_checkpoint_makes_an_image(host):
 
 
 def test_lora_of_the_tiny_kind_changes_the_result(host):
-    from lora_foundry import tiny
+    from lora_foundry.cli.demo import tiny
 
     name = host.add_model(
         "loras", "tiny_wan_lora.safetensors", tiny.lora(tiny.shapes("wan"), rank=4, prefix="diffusion_model.", rms=0.1)

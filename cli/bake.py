@@ -1,0 +1,168 @@
+"""``lora-foundry bake``: stack documents into files, each made once and only as far as something changed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..engine.errors import FoundryError
+from ..engine.findings import Finding, stops
+from .shared import DONE, Refused, planned, print_findings, print_json, print_layers
+from .terminal import Bar, size
+
+if TYPE_CHECKING:
+    from ..engine.finish import Finish
+    from ..loaders.bakes.baking import Baked, How
+    from ..loaders.documents.document import Document
+
+FORMATS = ("fp8", "float8_e4m3fn", "float8_e5m2", "int8_convrot", "none")
+CACHE_GB = 50
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``bake`` understands; what changes the result first, then what changes how it is made."""
+    add = parser.add_argument
+    add("documents", metavar="DOCUMENT", nargs="+", type=Path, help="YAML or JSON: base, fuse, stack, quantize")
+    out = "a .safetensors file, replaced if there; a folder for several documents"
+    add("-o", "--out", metavar="OUT", type=_out, required=True, help=out)
+    result = parser.add_argument_group("the result")
+    result.add_argument("--quantize", choices=FORMATS, help="instead of what the document says; fp8 is float8_e4m3fn")
+    result.add_argument(
+        "--dtype", choices=("bf16", "fp16", "fp32"), help="of what is not quantized; default: as stored"
+    )
+    result.add_argument(
+        "--matmul", choices=("full", "fp8"), default="full", help="full: best quality; fp8: fast on Ada on"
+    )
+    result.add_argument(
+        "--keep", metavar="PATTERNS", default="auto", help="layers left in high precision: auto,*.ffn.2"
+    )
+    result.add_argument(
+        "--max-error", metavar="SHARE", type=float, help="keep the worst layers too, until it holds: 0.02"
+    )
+    result.add_argument(
+        "--on-quantized-base", choices=("refuse", "dequantize"), help="instead of what the document says"
+    )
+    result.add_argument("--max-shard-size", metavar="SIZE", help="several files and an index: 5GB")
+    how = parser.add_argument_group("how it is made")
+    how.add_argument("--memory", choices=("auto", "low", "lowest"), default="auto", help="one tensor, or one row block")
+    how.add_argument("--device", metavar="DEVICE", default="cpu", help="where the sums are computed: cpu or cuda")
+    how.add_argument("--no-mmap", action="store_true", help="read files instead of mapping them")
+    how.add_argument("--fresh", action="store_true", help="take nothing over from an earlier result")
+    how.add_argument("--cache", metavar="FOLDER", type=Path, help="keep whole results there and use them again")
+    how.add_argument("--cache-size", metavar="SIZE", default=f"{CACHE_GB}GB", help="most the cache may hold")
+
+
+def _out(text: str) -> Path:
+    if not text.lower().endswith(".safetensors") and not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no folder and does not end in .safetensors, so no loader would read it"
+        )
+    return Path(text)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Plan everything, then bake: nothing is written while a document can still be refused."""
+    from ..loaders.bakes.baking import Wanted, bake_files, refuse_input
+    from ..loaders.documents.document import load_document
+
+    how = _how(options)
+    documents = [_adjusted(load_document(path), options) for path in options.documents]
+    outs = _outs(options.documents, options.out)
+    for out, document in ((out, document) for out in outs for document in documents):
+        refuse_input(out, document, sharded=how.max_shard is not None)
+    wanted, found = [], []
+    for document, out in zip(documents, outs, strict=True):
+        plan, findings = planned(document)
+        if stops(findings):
+            worst = findings[0]
+            raise Refused(FoundryError(worst.code, worst.seen, worst.why, worst.fix), findings)
+        wanted.append(Wanted(plan, _finish(document, options), out))
+        found.append(findings)
+    with Bar("baking") as bar:
+        baked = bake_files(wanted, how, bar)
+    told = [_json(each.plan, findings, result) for each, findings, result in zip(wanted, found, baked, strict=True)]
+    if options.json:
+        print_json(told[0] if len(told) == 1 else {"results": told})
+        return DONE
+    for each, findings, result in zip(wanted, found, baked, strict=True):
+        _print(each.plan, findings, result)
+    return DONE
+
+
+def _outs(documents: Sequence[Path], out: Path) -> list[Path]:
+    """The file of each document: ``out`` itself, or the document's name in the folder ``out``."""
+    into = out.is_dir() and not out.name.lower().endswith(".safetensors")
+    outs = [out / f"{path.stem}.safetensors" for path in documents] if into else [out] * len(documents)
+    if len(set(outs)) < len(documents):
+        what = f"{len(documents)} documents would be written to {len(set(outs))} file."
+        raise FoundryError("usage", what, fix="Name a folder with -o, and give the documents names of their own.")
+    return outs
+
+
+def _adjusted(document: Document, options: argparse.Namespace) -> Document:
+    """The document with what the command line says instead."""
+    wanted = {"quantize": options.quantize, "on_quantized_base": options.on_quantized_base}
+    return replace(document, **{name: value for name, value in wanted.items() if value is not None})
+
+
+def _finish(document: Document, options: argparse.Namespace) -> Finish:
+    import torch
+
+    from ..engine.finish import FP8_MATMUL, FULL_PRECISION, Finish
+    from ..engine.quantize import parse_keep
+
+    format = "float8_e4m3fn" if document.quantize == "fp8" else document.quantize
+    dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, None: None}
+    matmul = FULL_PRECISION if options.matmul == "full" else FP8_MATMUL
+    return Finish(format, dtypes[options.dtype], matmul, parse_keep(options.keep), max_error=options.max_error)
+
+
+def _how(options: argparse.Namespace) -> How:
+    from ..loaders.bakes.baking import How
+    from ..loaders.bakes.cache import BakeCache
+    from ..loaders.disk.sharding import parse_size
+
+    shard = parse_size(options.max_shard_size) if options.max_shard_size else None
+    if shard is not None and options.cache is not None:
+        raise FoundryError("usage", "The cache keeps whole files, not shards.", fix="Leave one of the two out.")
+    cache = BakeCache(options.cache, parse_size(options.cache_size)) if options.cache is not None else None
+    mmap = False if options.no_mmap else None
+    return How(_device(options.device), options.memory, mmap, shard, cache, options.fresh)
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    if name == "cpu":
+        return None
+    kind, _, number = name.partition(":")
+    count = torch.cuda.device_count() if kind == "cuda" else 0
+    if not count or (number and not (number.isdecimal() and int(number) < count)):
+        raise FoundryError("usage", f"There is no device {name!r} here.", fix="Use cpu, or cuda on a machine with one.")
+    return torch.device(name)
+
+
+def _json(plan: Any, findings: Sequence[Finding], baked: Baked) -> dict[str, Any]:
+    from ..engine.report import bake_json
+
+    budget = None if baked.cost is None else baked.cost.to_json()
+    out = {"out": str(baked.files[0]), "files": [str(path) for path in baked.files], "state": baked.state}
+    return {**out, **bake_json(plan, findings, baked.report, baked.sha256), "budget": budget}
+
+
+def _print(plan: Any, findings: Sequence[Finding], baked: Baked) -> None:
+    from ..engine.report import bake_sentence, budget_sentence
+
+    print_layers(plan, baked.report.gains)
+    print_findings(findings)
+    if baked.cost is not None:
+        print(budget_sentence(baked.cost))
+    if baked.state == "made":
+        print(bake_sentence(baked.report))
+    else:
+        print(f"{baked.state}: {bake_sentence(baked.report)}")
+    print(f"peak memory {size(baked.report.peak_rss_bytes)}, recipe {baked.sha256}")
+    print(*baked.files, sep="\n")

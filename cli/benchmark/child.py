@@ -1,0 +1,192 @@
+"""One strategy in a process of its own: so that its peak memory is its own, and its end cannot end the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+from ...engine.errors import FoundryError
+from ...engine.finish import quantized_names
+from ...engine.memory import peak_rss_bytes
+from ...engine.plan import Layer, Patch, Plan
+from ...engine.terms import effective_scale, placement, read_factors
+from ...loaders.documents.document import load_document
+from ...loaders.plans.planner import plan_document
+from ..terminal import size
+from .machine import free_memory
+from .strategies import FORMAT, Bench, Weights, matrices
+from .table import STRATEGIES, Sizes, Strategy, sizes
+
+Moment = tuple[float, float]
+ROWS, WHOLE = 64, 1 << 20  # rows compared of a weight with more elements than WHOLE
+
+
+def main() -> None:
+    """Run the job in argv[2] (JSON) and write its row to stdout as JSON; ends at once when the parent does."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        answer = measure(json.loads(sys.argv[2]))
+    except FoundryError as error:
+        answer = {"error": str(error)}
+    sys.stdout.write(f"\n{json.dumps(answer)}\n")
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1):  # nothing is ever sent: it returns when the other end is closed, even by a kill
+        pass
+    os._exit(1)
+
+
+def measure(job: dict[str, Any]) -> dict[str, Any]:
+    """The numbers of one row; ``job`` names strategy, files, device, dtype, tokens, steps and threads."""
+    strategy, device, dtype = STRATEGIES[job["strategy"]], torch.device(job["device"]), getattr(torch, job["dtype"])
+    torch.set_num_threads(job["threads"])
+    warm_up(device, dtype)
+    document = Path(job["document"])
+    plan = _planned(document)
+    if lacking := too_large(strategy, sizes(plan), device):
+        return {"state": "does not fit", "sentence": lacking}
+    before = peak_rss_bytes()
+    started = now()
+    plan = _planned(document) if strategy.ours else plan  # checking is a part of what ours does
+    bench = Bench(plan, device, dtype, Path(job["work"]), Path(job["fp8_base"]))
+    times, weights = _run(strategy, bench, job["tokens"], job["steps"])
+    row = {
+        **durations(started, times),
+        "memory_bytes": peak_rss_bytes() - before,
+        "device_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+    }
+    return row | quality(bench, weights)
+
+
+def now() -> Moment:
+    """(wall clock, CPU time of all threads of this process) in seconds."""
+    return time.perf_counter(), time.process_time()
+
+
+def durations(started: Moment, times: list[Moment]) -> dict[str, float]:
+    """Seconds until ready, to the end of the first step, and the median of the further steps; ``cpu``: of CPU time."""
+    ready, first, *later = times
+    told = {}
+    for clock, kind in enumerate(("s", "cpu_s")):
+        told[f"ready_{kind}"] = ready[clock] - started[clock]
+        told[f"first_step_{kind}"] = first[clock] - started[clock]
+        steps = (stop[clock] - start[clock] for start, stop in zip([first, *later], later, strict=False))
+        told[f"step_{kind}"] = statistics.median(steps)
+    return told
+
+
+def _planned(document: Path) -> Plan:
+    return plan_document(load_document(document))
+
+
+def too_large(strategy: Strategy, sizes: Sizes, device: torch.device) -> str:
+    """Why a strategy is not even tried: it needs more memory than is free; empty when it fits or nobody can tell."""
+    there, here = strategy.needs(sizes)
+    places: list[tuple[str, int, int | None]] = [("memory", there + here, free_memory())]
+    if device.type == "cuda":
+        places = [("GPU memory", there, torch.cuda.mem_get_info(device)[0]), ("memory", here, free_memory())]
+    return next(
+        (
+            f"does not fit: it needs {size(needed)} of {what} and {size(free)} are free."
+            for what, needed, free in places
+            if free is not None and needed > free
+        ),
+        "",
+    )
+
+
+def warm_up(device: torch.device, dtype: torch.dtype) -> None:
+    """Load the libraries and start the threads that any first product would: they are no strategy's doing."""
+    square = torch.ones(256, 256, device=device)
+    linear(square.to(dtype), square.to(dtype))
+    linear(square, square).to(torch.float8_e4m3fn).to(dtype)
+    synchronize(device)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for what a GPU still has to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _run(strategy: Strategy, bench: Bench, tokens: int, steps: int) -> tuple[list[Moment], Weights]:
+    """(times when the model was ready and after each of 1 + ``steps`` steps, the model)."""
+    weights = strategy.load(bench)
+    synchronize(bench.device)
+    times = [now()]
+    inputs: dict[int, Tensor] = {}
+    for _ in range(1 + steps):
+        step(weights, inputs, tokens)
+        synchronize(bench.device)
+        times.append(now())
+    return times, weights
+
+
+def step(weights: Weights, inputs: dict[int, Tensor], tokens: int) -> None:
+    """Every weight multiplied once with ``tokens`` rows of activations; one set of activations per width."""
+    for _, weight in weights():
+        width = weight.shape[1]
+        if width not in inputs:
+            inputs[width] = torch.randn(tokens, width, dtype=weight.dtype, device=weight.device)
+        linear(inputs[width], weight)
+
+
+# --- quality ----------------------------------------------------------------------------------------------------------
+
+
+def quality(bench: Bench, weights: Weights) -> dict[str, Any]:
+    """Relative weight error and the gain of each LoRA against float64, of every weight with LoRAs or in fp8.
+
+    error = ||used - exact|| / ||exact||; gain = 1 + <used - exact, delta> / <delta, delta>, on sampled rows.
+    """
+    plan = bench.plan
+    work, slots = plan.by_weight(), {id(layer): slot for slot, layer in enumerate(plan.layers)}
+    compared = {*work, *quantized_names(plan, FORMAT)} & {info.name for info in matrices(plan)}
+    noise = signal = 0.0
+    aligned, energy = [0.0] * len(slots), [0.0] * len(slots)
+    for name, used in weights():
+        if name not in compared:
+            continue
+        rows = sampled(used)
+        base = bench.read(name)[rows].double()
+        deltas = [(slots[id(layer)], delta_rows(base, rows, layer, patch)) for layer, patch in work.get(name, ())]
+        exact = base + sum(delta for _, delta in deltas)
+        wrong, share = used[rows.to(used.device)].to("cpu", torch.float64) - exact, used.shape[0] / len(rows)
+        noise, signal = noise + share * float(wrong.square().sum()), signal + share * float(exact.square().sum())
+        for slot, delta in deltas:
+            aligned[slot] += share * float((wrong * delta).sum())
+            energy[slot] += share * float(delta.square().sum())
+    gains = [
+        {"lora": layer.lora.name, "gain": 1 + aligned[slot] / energy[slot]}
+        for slot, layer in enumerate(plan.layers)
+        if energy[slot]
+    ]
+    return {"weight_error": (noise / signal) ** 0.5 if signal else None, "gains": gains}
+
+
+def sampled(weight: Tensor) -> Tensor:
+    """The rows that are compared: all of a small weight, else about 64."""
+    apart = 1 if weight.numel() <= WHOLE else max(1, weight.shape[0] // ROWS)
+    return torch.arange(0, weight.shape[0], apart)
+
+
+def delta_rows(base: Tensor, rows: Tensor, layer: Layer, patch: Patch) -> Tensor:
+    """Rows of strength * alpha / rank * up @ down in float64, zero where the patch does not reach."""
+    up, down = (factor.double() for factor in read_factors(layer, patch))
+    place, columns = placement(patch)
+    offset = place.start or 0
+    inside = (rows >= offset) & (rows < offset + up.shape[0])
+    delta = torch.zeros_like(base)
+    delta[inside.nonzero()[:, 0], columns] = effective_scale(layer, patch) * up[rows[inside] - offset] @ down
+    return delta

@@ -1,0 +1,199 @@
+"""``lora-foundry benchmark``: the strategies people argue about, measured on the machine at hand, as one table.
+
+Each strategy runs in a process of its own. What a step is, and that it is no time of a picture, is said in the result.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...engine.errors import FoundryError
+from ...engine.guard import raise_first
+from ...engine.plan import Plan
+from ...loaders.bakes.baking import bake_to_file
+from ...loaders.disk.temps import sweep, temporary
+from ...loaders.documents.document import load_document
+from ...loaders.plans.planner import plan_document
+from ...validator.rules import check
+from ..demo import tiny
+from ..demo.files import WEIGHTS, document, save
+from . import process as benchmark_process
+from .chart import svg
+from .machine import choose_device, machine, multiplied_in
+from .report import definitions, findings, markdown
+from .strategies import FORMAT, matrices
+from .table import STRATEGIES, Strategy
+
+WIDTH, LAYERS = 1536, 2  # 145 MB in weights as large as a real model's, so that they and not the process are measured
+TOKENS = {"cpu": 256, "cuda": 4096}  # 4096: a picture of 1024 x 1024 pixels
+STEPS = 5
+NAMES = ("benchmark.md", "benchmark.json", "benchmark.svg")
+Step = Callable[[int, int], None]
+
+
+def run(
+    document: Path | None = None,
+    device: str = "cpu",
+    tokens: int | None = None,
+    steps: int = STEPS,
+    out: Path | None = None,
+    on_step: Step = lambda done, total: None,
+) -> dict[str, Any]:
+    """Measure every strategy; ``ok``: none of them failed. Writes ``NAMES`` into ``out``, all of them or none.
+
+    ``document`` is a stack document (None: a tiny model made on the spot), ``tokens`` the rows of activations of a
+    step (None: 256 on a CPU, 4096 on a GPU), ``steps`` the further steps that are timed. Raises FoundryError for what
+    no strategy could work with.
+    """
+    started = time.perf_counter()
+    where = choose_device(device)
+    tokens = TOKENS[where.type] if tokens is None else tokens
+    if tokens < 1 or steps < 1:
+        raise FoundryError("usage", "A benchmark needs at least one token and one step.")
+    if out is not None:
+        _prepare(out)
+    with temporary(out or Path(tempfile.gettempdir())) as work:
+        work.mkdir()
+        result = _measured(document, work, where, tokens, steps, on_step)
+    result["seconds"] = time.perf_counter() - started
+    if out is not None:
+        write(result, out)
+        result["out"] = str(out)
+    return result
+
+
+def text(result: Mapping[str, Any]) -> str:
+    """The result as Markdown, and where its files are."""
+    last = f"\nWritten to {result['out']}: {', '.join(NAMES)}" if "out" in result else ""
+    return markdown(result).rstrip() + last
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
+
+
+def _measured(
+    given: Path | None, work: Path, device: torch.device, tokens: int, steps: int, on_step: Step
+) -> dict[str, Any]:
+    path = make_files(work) if given is None else given
+    plan = plan_document(load_document(path))
+    raise_first(check(plan))
+    if not plan.by_weight():
+        raise FoundryError("usage", "The document has no LoRA with a weight, so there is nothing to compare.")
+    _refuse_other_kinds(plan)
+    dtype = multiplied_in(device, Counter(info.dtype for info in matrices(plan)).most_common(1)[0][0])
+    job: dict[str, Any] = {
+        "document": str(path.resolve()),
+        "work": str(work),
+        "fp8_base": str(work / "base_fp8.safetensors"),
+        "device": str(device),
+        "dtype": str(dtype).removeprefix("torch."),
+        "tokens": tokens,
+        "steps": steps,
+        "threads": torch.get_num_threads(),
+    }
+    facts, rows = machine(device), []
+    for done, (key, strategy) in enumerate(STRATEGIES.items()):
+        on_step(done, len(STRATEGIES))
+        rows.append(_row(key, strategy, plan, job))
+    on_step(len(STRATEGIES), len(STRATEGIES))
+    return {
+        "ok": all(row["state"] != "failed" for row in rows),
+        "machine": facts,
+        "model": _model(plan, "tiny Wan made on the spot" if given is None else plan.base.name, tokens, job["dtype"]),
+        "definitions": definitions(tokens, job["dtype"], steps),
+        "rows": rows,
+        "findings": findings(rows, facts),
+    }
+
+
+def _refuse_other_kinds(plan: Plan) -> None:
+    """The other orders are worked out for LoRAs of two factors alone."""
+    for layer, patch in plan.patches():
+        if not {"up", "down"} <= dict(patch.adapter.parts).keys() <= {"up", "down", "alpha"}:
+            what = f"{layer.lora.name} is more than a plain LoRA of two factors ('{patch.adapter.module}')."
+            raise FoundryError(
+                "usage", what, "The benchmark compares plain LoRAs only.", "Leave it out of the document."
+            )
+
+
+def _model(plan: Plan, name: str, tokens: int, dtype: Any) -> dict[str, Any]:
+    infos = matrices(plan)
+    return {
+        "name": name,
+        "family": plan.base.family,
+        "weights": sum(torch.Size(info.shape).numel() for info in infos),
+        "matrices": len(infos),
+        "bytes": sum(info.nbytes for info in infos),
+        "loras": [{"name": layer.lora.name, "weight": layer.strength, "stage": layer.stage} for layer in plan.layers],
+        "tokens": tokens,
+        "dtype": dtype,
+    }
+
+
+def _row(key: str, strategy: Strategy, plan: Plan, job: Mapping[str, Any]) -> dict[str, Any]:
+    """One strategy, measured or with the sentence that says why not."""
+    row = {"strategy": key, "name": strategy.name, "does": strategy.does, "ours": strategy.ours}
+    try:
+        if strategy.reads_fp8 and not Path(job["fp8_base"]).exists():
+            bake_to_file(Plan(plan.base, vanilla=True), FORMAT, Path(job["fp8_base"]))
+    except FoundryError as error:
+        return row | {"state": "failed", "sentence": benchmark_process.without_folders(str(error))}
+    answer = benchmark_process.measure({**job, "strategy": key})
+    if "error" in answer:
+        return row | {"state": "failed", "sentence": answer["error"]}
+    return row | {"state": "measured", **answer}  # or the state it gives itself
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def make_files(folder: Path) -> Path:
+    """A Wan of ``LAYERS`` layers, the demo's three LoRAs of 1 % each, and the document that names them."""
+    base = tiny.state_dict("wan", width=WIDTH, layers=LAYERS)
+    save(folder / "base.safetensors", base)
+    for seed, (name, rank, alpha) in enumerate((("lightning", 64, 8), ("ink", 16, None), ("light", 32, None)), 1):
+        rms = 0.01 / WEIGHTS[name]
+        lora = tiny.lora(
+            base, rank=rank, alpha=alpha, prefix="diffusion_model.", modules=r"^blocks\.", rms=rms, seed=seed
+        )
+        save(folder / f"{name}.safetensors", lora)
+    return document(folder, "stack")
+
+
+def _prepare(out: Path) -> None:
+    """Refuse before minutes of measuring what could not be written at their end."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        sweep(out)  # what a killed benchmark left are copies of whole models
+        blocked = next((name for name in NAMES if (out / name).is_dir()), None)
+    except OSError as error:
+        raise FoundryError("file", f"{out} is no folder to write to: {error.strerror or error}.") from error
+    if blocked:
+        raise FoundryError("file", f"{out / blocked} is a folder.", fix="Choose another folder with --out.")
+
+
+def write(result: Mapping[str, Any], out: Path) -> None:
+    """The three files, each under a hidden name until all are complete; files of these names are replaced."""
+    texts = dict(zip(NAMES, (markdown(result), json.dumps(result, indent=1) + "\n", svg(result)), strict=True))
+    hidden = {name: out / f".{name}.{os.getpid()}.tmp" for name in NAMES}
+    try:
+        for name, written in texts.items():
+            hidden[name].write_text(written, encoding="utf-8")
+        for name in NAMES:
+            hidden[name].replace(out / name)
+    except OSError as error:
+        raise FoundryError("file", f"{out} could not be written to: {error.strerror or error}.") from error
+    finally:
+        for left in hidden.values():
+            with suppress(OSError):
+                left.unlink(missing_ok=True)

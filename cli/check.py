@@ -1,0 +1,114 @@
+"""``lora-foundry check``: a stack document, or a workflow of ComfyUI in any form, without computing anything."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..engine.findings import stops
+from .shared import DONE, STOPPED, planned, print_findings, print_json, print_layers, trained_with
+from .terminal import table
+
+if TYPE_CHECKING:
+    from ..loaders.lint.lint import Lint
+    from ..loaders.lint.model_folders import ModelFolders
+
+PICTURES = (".png", ".webp", ".jpg", ".jpeg")
+STOP, FINE = "Stopped: correct what is listed above.", "OK: nothing stops this "
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``check`` takes."""
+    kinds = "a stack document (YAML, JSON), a workflow (UI or API JSON), or a picture with one inside"
+    parser.add_argument("document", metavar="FILE", type=Path, help=kinds)
+    parser.add_argument("--strict", action="store_true", help="warnings stop it too")
+    policies = {"training": "match training", "accelerators": "allow accelerators"}
+    chosen = "training: warn about a base LoRA that a LoRA was not trained with; accelerators (default): a note"
+    parser.add_argument("--policy", choices=policies, default="accelerators", help=chosen)
+    where = "ComfyUI's models folder, for the files a workflow names; default: that of COMFYUI_PATH"
+    parser.add_argument("--models", metavar="FOLDER", type=Path, action="append", help=where)
+    parser.set_defaults(policies=policies)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check the file, whatever of the two it is."""
+    policy = options.policies[options.policy]
+    if is_workflow(options.document):
+        return _check_workflow(options, policy)
+    return _check_document(options, policy)
+
+
+def is_workflow(path: Path) -> bool:
+    """Whether a file is a workflow by its looks; what is no file at all is left to the documents to refuse."""
+    if path.suffix.lower() in PICTURES:
+        return True
+    if path.suffix.lower() != ".json" or not path.is_file():
+        return False
+    from ..loaders.workflows.reading import looks_like_workflow
+
+    return looks_like_workflow(path)
+
+
+def _check_document(options: argparse.Namespace, policy: str) -> int:
+    from ..engine.report import plan_json
+    from ..loaders.documents.document import load_document
+
+    plan, findings = planned(load_document(options.document), policy, look_into_weights=True)
+    stopped = stops(findings, options.strict)
+    if options.json:
+        print_json({**plan_json(plan, findings), "ok": not stopped})
+    else:
+        print_layers(plan)
+        print_findings(findings)
+        print(STOP if stopped else f"{FINE}stack.")
+    return STOPPED if stopped else DONE
+
+
+def _check_workflow(options: argparse.Namespace, policy: str) -> int:
+    from ..loaders.lineage.provenance import lineage_of
+    from ..loaders.lint.lint import lint
+    from ..loaders.workflows.reading import read_workflow
+
+    graph, find = read_workflow(options.document), model_folders(options.models or ())
+    found = lint(graph, find, lineage_of, policy)
+    stopped = stops(found.findings, options.strict)
+    if options.json:
+        print_json({**found.to_json(), "ok": not stopped})
+    else:
+        _print_stacks(found)
+        print_findings(found.findings)
+        if find is None:
+            print("Files were not looked at: name ComfyUI's models folder with --models.")
+        print(STOP if stopped else f"{FINE}workflow.")
+    return STOPPED if stopped else DONE
+
+
+def model_folders(given: Sequence[Path]) -> ModelFolders | None:
+    """The models folders to look in; None where there are none."""
+    from ..loaders.lint.model_folders import ModelFolders
+
+    tree = os.environ.get("COMFYUI_PATH")
+    default = [Path(tree).expanduser() / "models"] if tree else []
+    roots = [root for root in given or default if root.is_dir()]
+    return ModelFolders(roots) if roots else None
+
+
+def _print_stacks(found: Lint) -> None:
+    from ..loaders.disk.header import shown
+
+    columns = ("stage", "LoRA", "weight", "node", "trained with")
+    for stack in found.to_json()["stacks"]:
+        family = f" ({stack['family']})" if stack["family"] else ""
+        print(f"base   {shown(stack['base'] or 'not known')}{family}")
+        rows = [_row(lora) for lora in stack["loras"]]
+        print(table(rows, columns) if rows else "no LoRA")
+
+
+def _row(lora: dict[str, Any]) -> tuple[str, ...]:
+    from ..loaders.disk.header import shown
+
+    path, weight = shown(lora["path"], 60), f"{lora['weight']:g}"
+    return lora["stage"], path, weight, lora["node"], trained_with(lora["lineage"])

@@ -1,0 +1,271 @@
+"""The whole idea on a tiny model: the right order, the wrong orders, and what each leaves of the LoRAs; no ComfyUI.
+
+Everything shown is measured against base + LoRAs in float64. The right order, the missing alpha and the refusals run
+through the engine itself; the orders this pack does not offer are worked out here.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...engine.errors import FoundryError
+from ...engine.finish import Finish
+from ...engine.quantize import FP8_MAX, dequantize, quantize_fp8
+from ...loaders.bakes.baking import bake_to_file
+from ...loaders.disk.source import FileSource
+from ...loaders.documents.document import load_document
+from ...loaders.plans.planner import plan_document
+from ..terminal import table
+from .files import WEIGHTS, document, make_files
+
+FP8 = torch.float8_e4m3fn
+NAMES = {"lightning": "Lightning", "ink": "ink style", "light": "light style"}
+Weights = dict[str, Tensor]
+Step = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One order: relative weight error, gain of each LoRA (empty when refused), and whether that is as expected."""
+
+    order: str
+    verdict: str
+    ok: bool
+    error: float | None = None
+    gains: Mapping[str, float] = field(default_factory=dict)
+    refusal: str = ""
+
+
+def run(keep: Path | None = None, on_step: Step = lambda done, total: None) -> dict[str, Any]:
+    """Make the files (in ``keep``, or in a folder that is removed), run every order; ``ok``: all as expected."""
+    if keep is not None:
+        keep.mkdir(parents=True, exist_ok=True)
+        return _run(keep, on_step) | {"kept": str(keep)}
+    with tempfile.TemporaryDirectory(prefix="lora_foundry_demo_") as folder:
+        return _run(Path(folder), on_step)
+
+
+def _run(folder: Path, on_step: Step) -> dict[str, Any]:
+    started = time.perf_counter()
+    make_files(folder)
+    truth = Truth(folder)
+    rows: list[Row] = []
+    for done, order in enumerate(ORDERS):
+        on_step(done, len(ORDERS))
+        rows.append(order(folder, truth))
+    on_step(len(ORDERS), len(ORDERS))
+    return {
+        "ok": all(row.ok for row in rows),
+        "orders": [asdict(row) for row in rows],
+        "weights": truth.count,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def bake_file(path: Path) -> Path:
+    """What ``lora-foundry bake`` does with a document: the result lies beside it."""
+    out = path.with_suffix(".safetensors")
+    bake_to_file(plan_document(load_document(path)), Finish("float8_e4m3fn"), out)
+    return out
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
+
+
+class Truth:
+    """Base, deltas and their sum in float64, worked out from the files by the formula alone.
+
+    ``best`` is the error that fp8 with one scale per tensor cannot go below.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        source = FileSource(folder / "base.safetensors")
+        loras = {lora: FileSource(folder / f"{lora}.safetensors") for lora in NAMES}
+        modules = [name.removesuffix(".lora_down.weight") for name in loras["lightning"].tensors if "_down" in name]
+        names = [module.removeprefix("diffusion_model.") for module in modules]
+        deltas = {lora: {name: WEIGHTS[lora] * delta(loras[lora], name) for name in names} for lora in NAMES}
+        self.base = {name: source.read(f"{name}.weight").double() for name in names}
+        self.sum = {name: torch.stack([deltas[lora][name] for lora in NAMES]).sum(0) for name in names}
+        self.exact = {name: self.base[name] + self.sum[name] for name in names}
+        self._exact = flat(self.exact)
+        self._deltas = {lora: flat(deltas[lora]) for lora in NAMES}
+        self.count = self._exact.numel()
+        self.best, _ = self.measure({name: requantize(weight) for name, weight in self.exact.items()})
+
+    def measure(self, stored: Weights) -> tuple[float, dict[str, float]]:
+        """(relative error, gain of each LoRA) of the touched weights.
+
+        error = ||stored - exact|| / ||exact||; gain = 1 + <stored - exact, delta> / <delta, delta>.
+        """
+        wrong = flat({name: stored[name] for name in self.base}) - self._exact
+        gains = {lora: float(1 + wrong @ delta / (delta @ delta)) for lora, delta in self._deltas.items()}
+        return float(wrong.norm() / self._exact.norm()), gains
+
+    def noise(self, error: float) -> float:
+        """Standard deviation of the weakest LoRA's gain when ``error`` is nothing but rounding."""
+        weakest = min(float(delta.norm()) for delta in self._deltas.values())
+        return error * float(self._exact.norm()) / weakest / math.sqrt(self.count)
+
+
+def flat(weights: Weights) -> Tensor:
+    """All weights as one vector."""
+    return torch.cat([weight.flatten() for weight in weights.values()])
+
+
+def delta(lora: FileSource, name: str) -> Tensor:
+    """alpha / rank * up @ down of one module in float64, whichever dialect it is written in."""
+    parts = {key.split(f"{name}.", 1)[1]: lora.read(key).double() for key in lora.tensors if f"{name}." in key}
+    down = next(part for key, part in parts.items() if key.startswith(("lora_down", "lora_A")))
+    up = next(part for key, part in parts.items() if key.startswith(("lora_up", "lora_B")))
+    return float(parts["alpha"]) / down.shape[0] * up @ down if "alpha" in parts else up @ down
+
+
+def read_back(path: Path, names: Sequence[str] | Weights) -> Weights:
+    """The weights of a quantized file as a loader sees them, float64."""
+    source = FileSource(path)
+    return {
+        name: dequantize(source.read(f"{name}.weight"), source.read(f"{name}.weight_scale")).double() for name in names
+    }
+
+
+# --- orders -----------------------------------------------------------------------------------------------------------
+
+
+def right(folder: Path, truth: Truth) -> Row:
+    """Fuse, stack, quantize: every LoRA is whole, and no 8-bit file could be closer to the exact sum."""
+    error, gains = truth.measure(read_back(bake_file(document(folder, "stack")), truth.base))
+    noise = truth.noise(error)
+    ok = all(abs(gain - 1) < 5 * noise for gain in gains.values()) and error < truth.best * 1.001
+    return Row("fuse -> stack -> quantize", f"right: each LoRA is whole (rounding noise {noise:.1%})", ok, error, gains)
+
+
+def requantize(weight: Tensor) -> Tensor:
+    """A float64 weight to scaled fp8 and back."""
+    return dequantize(*quantize_fp8(weight.float(), FP8)).double()
+
+
+def nearest(folder: Path, truth: Truth) -> Row:
+    """LoRAs added to a quantized base, rounded to the nearest step of its grid."""
+    stored = onto_grid(folder, truth, lambda codes: codes.to(FP8).double())
+    return lossy("quantize -> LoRAs, nearest rounding", truth, stored)
+
+
+def stochastic(folder: Path, truth: Truth) -> Row:
+    """The same with stochastic rounding, which is what ComfyUI does with a LoRA on an fp8 model."""
+    generator = torch.Generator().manual_seed(0)
+    stored = onto_grid(folder, truth, lambda codes: round_stochastic(codes, generator))
+    error, gains = truth.measure(stored)
+    worse = error / truth.best - 1
+    verdict = f"wrong: {worse:.0%} more weight error"
+    return Row("quantize -> LoRAs, stochastic rounding", verdict, worse > 0.1, error, gains)
+
+
+def onto_grid(folder: Path, truth: Truth, rounding: Callable[[Tensor], Tensor]) -> Weights:
+    """Quantize the bare base with the engine, then add the deltas and round back to its fp8 grid."""
+    source = FileSource(bake_file(document(folder, "base_fp8", fuse="")))
+    stored = {}
+    for name, deltas in truth.sum.items():
+        codes, scale = (source.read(f"{name}.{part}").double() for part in ("weight", "weight_scale"))
+        stored[name] = rounding((codes + deltas / scale).clamp(-FP8_MAX[FP8], FP8_MAX[FP8])) * scale
+    return stored
+
+
+def round_stochastic(codes: Tensor, generator: torch.Generator) -> Tensor:
+    """Up or down to a neighbour on the e4m3 grid (3 mantissa bits, exponents from -6), by chance and without bias."""
+    step = torch.exp2(codes.abs().clamp(min=2.0**-6).log2().floor() - 3)
+    chance = torch.rand(codes.shape, generator=generator, dtype=codes.dtype)
+    return ((codes / step + chance).floor() * step).clamp(-FP8_MAX[FP8], FP8_MAX[FP8])
+
+
+def plain_cast(_: Path, truth: Truth) -> Row:
+    """fp8 by a bare cast (weight_dtype fp8 of a loader), then the LoRAs: they fall between its coarse steps."""
+    cast = {name: weight.float().to(FP8).double() for name, weight in truth.base.items()}
+    stored = {name: (weight + truth.sum[name]).float().to(FP8).double() for name, weight in cast.items()}
+    return lossy("fp8 cast without scale -> LoRAs", truth, stored)
+
+
+def lossy(order: str, truth: Truth, stored: Weights) -> Row:
+    """The row of an order that loses a part of every LoRA."""
+    error, gains = truth.measure(stored)
+    kept = max(gains.values())
+    return Row(order, f"wrong: {1 - kept:.0%} or more of each LoRA lost", kept < 0.9, error, gains)
+
+
+def alpha_ignored(folder: Path, truth: Truth) -> Row:
+    """The right order by a loader that does not know alpha: alpha 8 / rank 64 becomes 1."""
+    path = document(folder, "alpha_ignored", fuse="lightning_without_alpha")
+    error, gains = truth.measure(read_back(bake_file(path), truth.base))
+    strong = gains["lightning"]
+    verdict = f"wrong: Lightning {strong:.1f} times too strong"
+    return Row("alpha 8 / rank 64 ignored", verdict, abs(strong - 8) < 0.5, error, gains)
+
+
+def quantized_base(folder: Path, _: Truth) -> Row:
+    """The finished file as the base of another bake."""
+    return refused("quantized file -> bake", document(folder, "quantized_base", base="stack"), "LF201")
+
+
+def other_family(folder: Path, _: Truth) -> Row:
+    """A FLUX LoRA in the stack of a Wan."""
+    return refused("a FLUX LoRA on a Wan", document(folder, "other_family", extra=["flux_lora"]), "LF303")
+
+
+def refused(order: str, path: Path, code: str) -> Row:
+    """The row of a document that the engine must not bake, and that must leave no file behind."""
+    try:
+        bake_file(path)
+    except FoundryError as error:
+        ok = error.code == code and not path.with_suffix(".safetensors").exists()
+        return Row(order, f"refused: {error.code}", ok, refusal=str(error))
+    return Row(order, f"not refused with {code}", False)
+
+
+ORDERS = (right, nearest, stochastic, plain_cast, alpha_ignored, quantized_base, other_family)
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def text(result: dict[str, Any]) -> str:
+    """The table, the refusals in full, and what it comes to."""
+    rows = [
+        (
+            order["order"],
+            *(f"{order['gains'][lora]:.0%}" if order["gains"] else "-" for lora in NAMES),
+            "-" if order["error"] is None else f"{order['error']:.2%}",
+            order["verdict"],
+        )
+        for order in result["orders"]
+    ]
+    lines = [
+        f"A tiny Wan: {result['weights']:,} weights under three LoRAs of about 1 % each, measured against float64.",
+        table(rows, ("order", *(f"{name} kept" for name in NAMES.values()), "weight error", "verdict")),
+        *(order["refusal"] for order in result["orders"] if order["refusal"]),
+    ]
+    if "kept" in result:
+        kept = Path(result["kept"])
+        lines.append(f"The files are in {kept}. Try: lora-foundry check {kept / 'stack.json'}")
+    return "\n".join([*lines, conclusion(result)])
+
+
+def conclusion(result: dict[str, Any]) -> str:
+    """The last line: OK with the numbers, or which rows are not as they should be."""
+    first, *others = result["orders"]
+    failed = [order["order"] for order in result["orders"] if not order["ok"]]
+    if failed:
+        return f"FAILED: not as expected: {'; '.join(failed)}."
+    kept = " to ".join(dict.fromkeys(f"{bound(first['gains'].values()):.0%}" for bound in (min, max)))
+    refused = sum(bool(order["refusal"]) for order in others)
+    return (
+        f"OK: the right order kept {kept} of every LoRA; {len(others)} wrong orders were caught or measured "
+        f"({refused} refused, {len(others) - refused} measured) in {result['seconds']:.1f} s."
+    )

@@ -1,0 +1,129 @@
+"""Is this machine ready? Python, packages, what torch can do here, disk, ComfyUI, extras, and what mends it."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import sys
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ..engine.errors import FoundryError
+from .demo.comfyui import comfyui_version, find_tree
+from .terminal import size, table
+
+PYTHON = (3, 10)
+TORCH = (2, 5)
+PACKAGES = ("safetensors", "numpy", "einops", "pyyaml")
+EXTRAS = (
+    ("obstore", "for s3:// paths", "pip install obstore"),
+    ("playwright", "for the browser tests", "pip install playwright"),
+)
+LITTLE_ROOM = 20_000_000_000  # bytes; a model of the larger families in bf16
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the report; only a required one that is not ok makes the whole not ok."""
+
+    name: str
+    ok: bool
+    seen: str
+    fix: str = ""
+    required: bool = True
+
+
+def examine() -> dict[str, Any]:
+    """``{"ok", "checks": [{"name", "ok", "seen", "fix", "required"}]}``; imports torch, nothing of ComfyUI."""
+    checks = [_python(), *(_package(name) for name in PACKAGES), *_torch(), _disk(Path.cwd()), _comfyui()]
+    checks += [_extra(*extra) for extra in EXTRAS]
+    return {"ok": all(check.ok for check in checks if check.required), "checks": [asdict(check) for check in checks]}
+
+
+def text(result: dict[str, Any]) -> str:
+    """The report as a table and one closing line."""
+    rows = [
+        (_mark(check), check["name"], check["seen"] + (f". {check['fix']}" if check["fix"] and not check["ok"] else ""))
+        for check in result["checks"]
+    ]
+    return table(rows) + ("\nOK: ready." if result["ok"] else "\nNot ready: mend what is marked MISSING.")
+
+
+def _mark(check: dict[str, Any]) -> str:
+    return "ok" if check["ok"] else "MISSING" if check["required"] else "no"
+
+
+def _python() -> Check:
+    seen = sys.version.split()[0]
+    return Check("python", sys.version_info >= PYTHON, seen, "Use Python 3.10 or newer.")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _package(name: str) -> Check:
+    version = _version(name)
+    return Check(name, version is not None, version or "not installed", f"Run: pip install {name}")
+
+
+def _torch() -> list[Check]:
+    """The version, and what is only known by trying."""
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a library torch is linked against is missing
+        return [Check("torch", False, f"cannot be imported ({error})", "Run: pip install torch")]
+    version = torch.__version__
+    recent = tuple(map(int, re.findall(r"\d+", version)[:2])) >= TORCH
+    fix = "Run: pip install -U torch"
+    devices = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    cuda = torch.cuda.get_device_name() if devices["cuda"] else "not available"
+    return [
+        Check("torch", recent, version, fix),
+        Check("fp8 on this CPU", *_cast("float8_e4m3fn"), fix),
+        Check("bf16 on this CPU", *_cast("bfloat16"), fix),
+        Check("cuda", devices["cuda"], cuda, "Baking works without it.", required=False),
+        Check("mps", devices["mps"], "available" if devices["mps"] else "not available", required=False),
+    ]
+
+
+def _cast(name: str) -> tuple[bool, str]:
+    """(whether a cast there and back gives the expected numbers, what was seen)."""
+    import torch
+
+    dtype = getattr(torch, name, None)
+    if dtype is None:
+        return False, f"this torch has no {name}"
+    values = torch.tensor([1.0, -0.5, 448.0])
+    try:
+        works = torch.equal(values.to(dtype).float(), values)
+    except RuntimeError as error:
+        return False, str(error)
+    return works, "works" if works else f"casting to {name} changes 1.0, -0.5 or 448"
+
+
+def _disk(folder: Path) -> Check:
+    free = shutil.disk_usage(folder).free
+    fix = "A baked model of the larger families needs 10 to 40 GB."
+    return Check("disk", free >= LITTLE_ROOM, f"{size(free)} free in {folder}", fix, required=False)
+
+
+def _comfyui() -> Check:
+    fix = "Only demo --host and the host tests need one: set COMFYUI_PATH to its folder."
+    try:
+        tree = find_tree()
+    except FoundryError as error:
+        return Check("ComfyUI", False, error.what, fix, required=False)
+    return Check("ComfyUI", True, f"{comfyui_version(tree)} in {tree}", required=False)
+
+
+def _extra(package: str, purpose: str, fix: str) -> Check:
+    there = importlib.util.find_spec(package) is not None
+    seen = f"{_version(package) or 'installed'}, {purpose}" if there else f"not installed, {purpose}"
+    return Check(package, there, seen, f"If you want it: {fix}", required=False)

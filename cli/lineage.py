@@ -1,0 +1,281 @@
+"""``lora-foundry lineage``: what LoRAs were trained with and are to be used with; shown, written down, passed on."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..engine.errors import FoundryError
+from ..engine.lineage import ROLES, UNKNOWN
+from .lineage_text import claims_table, found_lines, record_text, subject_json, subject_text
+from .shared import DONE, STOPPED, print_json
+from .terminal import Bar
+
+if TYPE_CHECKING:
+    from ..loaders.lineage.record import Record
+    from ..loaders.lineage.subjects import Subject
+
+NONE, SAME = "none", "same"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The verbs of ``lineage``."""
+    verbs = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+
+    def verb(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
+        added = verbs.add_parser(name, help=text, description=text)
+        # Suppressed, so that it does not undo a --json that stands before the action.
+        added.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object")
+        added.set_defaults(act=run)
+        return added.add_argument
+
+    lora = "a LoRA file, the bare name of one you do not have, or none: the untouched base"
+    add = verb("show", _show, "Show every claim about a LoRA or a base model, who makes it, and which one counts.")
+    add("file", metavar="FILE", type=Path)
+    add = verb("declare", _declare, "Write down what you know. It replaces what you declared of this file before.")
+    add("file", metavar="FILE", type=Path)
+    add("--trained-with", metavar="LORA", action="append", help=f"may be repeated; {lora}")
+    add("--strength", metavar="S", action="append", type=float, help="of the LoRA trained with; one for all, or each")
+    add("--use-with", metavar="LORA", action="append", help="what to use it with: as --trained-with, or same")
+    add("--role", choices=[role for role in ROLES if role != UNKNOWN], help="what it is for")
+    add("--note", metavar="TEXT", default="", help="how you know")
+    add("--contains", metavar="LORA", action="append", default=[], help="for a base model: a LoRA that is inside it")
+    add = verb("forget", _forget, "Remove the record of a file; what the file says of itself stays.")
+    add("file", metavar="FILE", help="a file, or an id as show tells it when the file is gone")
+    add = verb("export", _export, "Put records into one JSON file, all of them or those of some files.")
+    add("files", metavar="FILE", nargs="*", type=Path)
+    add("-o", "--out", metavar="OUT", type=Path, help="default: print them")
+    add = verb("import", _import, "Take over the records of an export; where they come from is written down.")
+    add("source", metavar="IN", type=Path)
+    add = verb("read", _read, "Read what a training script, config or log says about base LoRAs.")
+    add("source", metavar="SOURCE", type=Path, help=".sh .bat .ps1 .yaml .toml .json .log .txt README.md")
+    add("--lora", metavar="FILE", type=Path, help="write it down as declared for this LoRA")
+    add = verb("weigh", _weigh, "Say whether a LoRA is inside another one or inside a checkpoint, by their weights.")
+    add("file", metavar="FILE", type=Path, help="a LoRA or a checkpoint")
+    add("--contains", metavar="LORA", type=Path, required=True, help="the LoRA that may be inside")
+    original = "the checkpoint before the merge; for LoRAs their base, if they name modules differently"
+    add("--original", metavar="FILE", type=Path, help=original)
+    add("--keep", action="store_true", help="write down a checkpoint that contains it, so that checks know it")
+    add = verb("stamp", _stamp, "Write a copy of a LoRA that carries its lineage; the original is not touched.")
+    add("file", metavar="FILE", type=Path)
+    add("-o", "--out", metavar="OUT", type=Path, help="default: FILE with _lineage in its name, if that is free")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Do what the action says; returns the exit code."""
+    code: int = options.act(options)
+    return code
+
+
+# --- actions ----------------------------------------------------------------------------------------------------------
+
+
+def _show(options: argparse.Namespace) -> int:
+    subject = _subject(options.file)
+    if options.json:
+        print_json(subject_json(subject))
+    else:
+        print(subject_text(subject))
+    return DONE
+
+
+def _declare(options: argparse.Namespace) -> int:
+    from ..loaders.lineage.store import declare
+    from ..loaders.lineage.subjects import BASE
+
+    subject = _subject(options.file)
+    trained = _ingredients(options.trained_with, options.strength)
+    if options.use_with == [SAME] and trained is None:
+        raise _usage("--use-with same needs --trained-with.")
+    used = trained if options.use_with == [SAME] else _ingredients(options.use_with)
+    inside = _ingredients(options.contains) or ()
+    said = trained is not None or used is not None or options.role is not None
+    if (subject.kind == BASE) is not bool(inside) or (inside and said):
+        raise _usage("--contains is for a base model, and everything else for a LoRA.")
+    if not said and not inside:
+        raise _usage("Nothing was declared: say --trained-with, --use-with or --role.")
+    record = declare(
+        subject.ids,
+        subject.path.name,
+        subject.family,
+        trained_with=trained,
+        use_with=used,
+        role=options.role or UNKNOWN,
+        contains=inside,
+        note=options.note,
+    )
+    return _told_record(record, options.json)
+
+
+def _forget(options: argparse.Namespace) -> int:
+    from ..loaders.lineage.store import find_place, forget
+
+    ids = (options.file,) if find_place((options.file,)) else _subject(Path(options.file)).ids
+    gone = forget(ids)
+    if options.json:
+        print_json({"schema": 1, "ids": list(ids), "forgotten": gone})
+    else:
+        print("Forgotten." if gone else "There was no record of it.")
+    return DONE
+
+
+def _export(options: argparse.Namespace) -> int:
+    from ..loaders.lineage.exchange import export, export_to
+    from ..loaders.lineage.store import damaged
+
+    records = [_stored(path) for path in options.files] if options.files else None
+    faults = [] if options.files else [error.what for error in damaged()]
+    if options.out is None:
+        print_json(export(records))
+        return DONE
+    count = export_to(options.out, records)
+    if options.json:
+        print_json({"schema": 1, "out": str(options.out), "records": count, "damaged": faults})
+    else:
+        print(f"{count} records in {options.out}", *(f"left out: {fault}" for fault in faults), sep="\n")
+    return DONE
+
+
+def _import(options: argparse.Namespace) -> int:
+    from dataclasses import asdict
+
+    from ..loaders.lineage.exchange import import_from
+
+    done = import_from(options.source)
+    if options.json:
+        print_json({"schema": 1, **asdict(done)})
+    else:
+        counts = ", ".join(f"{len(names)} {kind}" for kind, names in asdict(done).items())
+        print(counts, *(f"refused: {name}: {reason}" for name, reason in done.refused), sep="\n")
+    return STOPPED if done.refused else DONE
+
+
+def _read(options: argparse.Namespace) -> int:
+    from ..loaders.evidence.reading import read_evidence
+    from ..loaders.lineage.record import Record, claim_json
+    from ..loaders.lineage.store import save
+    from ..loaders.lineage.subjects import resolve
+
+    lora = _subject(options.lora) if options.lora else None
+    claims = read_evidence(options.source, options.lora, _hash(lora))
+    folders = [path.absolute().parent for path in (options.source, options.lora) if path]
+    claims = resolve(claims, [*folders, Path.cwd()])
+    if lora is not None and claims:
+        save(Record(lora.ids, lora.path.name, lora.family, claims))
+    if options.json:
+        stored = None if lora is None else list(lora.ids)
+        told = {"source": str(options.source), "claims": [claim_json(claim) for claim in claims]}
+        print_json({"schema": 1, **told, "stored_for": stored if claims else None})
+        return DONE
+    if not claims:
+        print(f"{options.source.name} says nothing about base LoRAs.")
+        return DONE
+    print(claims_table(claims), *found_lines(claims), sep="\n")
+    if lora is not None:
+        print(f"Written down for {lora.path.name}.")
+    return DONE
+
+
+def _weigh(options: argparse.Namespace) -> int:
+    from ..loaders.plans.weighing import CONTAINS, weigh
+
+    with Bar("weighing") as bar:
+        told = weigh(options.file, options.contains, options.original, bar)
+    kept = options.keep and told["verdict"] == CONTAINS and told["kind"] == "checkpoint"
+    if kept:
+        _keep_inside(options, told["coefficient"])
+    if options.json:
+        print_json({"schema": 1, **told, "kept": kept})
+    else:
+        print(told["says"], *([f"Written down for {options.file.name}."] if kept else []), sep="\n")
+    return DONE
+
+
+def _keep_inside(options: argparse.Namespace, strength: float) -> None:
+    """A checkpoint's record that a LoRA is inside it, by its weights."""
+    from ..engine.lineage import DERIVED, Contained
+    from ..loaders.lineage.record import Record
+    from ..loaders.lineage.store import save
+    from ..loaders.lineage.subjects import name_lora
+
+    subject = _subject(options.file)
+    source = f"its weights, compared with {options.original.name}"
+    inside = Contained(name_lora(str(options.contains), round(strength, 2)), DERIVED, source)
+    save(Record(subject.ids, subject.path.name, subject.family, (), (inside,)))
+
+
+def _stamp(options: argparse.Namespace) -> int:
+    from ..loaders.disk.stamping import stamp
+    from ..loaders.lineage.subjects import lineage_metadata, open_lora_subject
+
+    out = options.out or options.file.with_name(f"{options.file.stem}_lineage{options.file.suffix}")
+    if out.exists() and (options.out is None or out.samefile(options.file)):
+        raise _usage(f"{out.name} is there already: name another file with -o.")
+    with Bar("hashing") as bar:
+        subject = open_lora_subject(options.file, bar)
+    stamp(subject.path, out, lineage_metadata(subject))
+    if options.json:
+        print_json({"schema": 1, "out": str(out), "ids": list(subject.ids)})
+    else:
+        print(out)
+    return DONE
+
+
+def _told_record(record: Record, as_json: bool) -> int:
+    if as_json:
+        print_json({"schema": 1, "record": record.to_json()})
+    else:
+        print(f"Written down for {record.name}.", record_text(record), sep="\n")
+    return DONE
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def _subject(path: Path) -> Subject:
+    from ..loaders.lineage.subjects import open_subject
+
+    with Bar("hashing") as bar:
+        return open_subject(path, bar)
+
+
+def _stored(path: Path) -> Record:
+    from ..loaders.lineage.store import read
+
+    record = read(_subject(path).ids)
+    if record is None:
+        raise FoundryError("lineage", f"There is no record of {path.name}.", fix="Declare one: lineage declare FILE.")
+    return record
+
+
+def _hash(subject: Subject | None) -> str:
+    from ..engine.lineage import FILE_ID
+
+    ids = subject.ids if subject else ()
+    return next((id.removeprefix(FILE_ID) for id in ids if id.startswith(FILE_ID)), "")
+
+
+def _ingredients(names: Sequence[str] | None, strengths: Sequence[float] | None = None) -> Any:
+    """The LoRAs an option names: None where it is not given, () for ``none``."""
+    from ..loaders.lineage.subjects import name_lora
+
+    if not names:
+        if strengths:
+            raise _usage("--strength needs --trained-with.")
+        return None
+    if names == [NONE]:
+        return ()
+    if NONE in names or SAME in names:
+        raise _usage(f"{NONE} and {SAME} stand alone.")
+    given: Sequence[float | None] = strengths or [None]
+    if len(given) not in (1, len(names)):
+        raise _usage(f"There are {len(given)} strengths for {len(names)} LoRAs.")
+    each = [*given, *[given[0]] * (len(names) - len(given))]
+    with Bar("hashing") as bar:
+        return tuple(name_lora(name, strength, bar) for name, strength in zip(names, each, strict=True))
+
+
+def _usage(what: str) -> FoundryError:
+    return FoundryError("usage", what, fix="See lora-foundry lineage --help.")

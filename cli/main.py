@@ -1,0 +1,238 @@
+"""The terminal command ``lora-foundry``: the same engine as the nodes, without ComfyUI.
+
+Results go to stdout (with ``--json`` exactly one JSON object), progress and errors to stderr. Exit codes: 0 done,
+1 findings that stop it, 2 wrong use or bad input, 130 stopped by Ctrl-C. torch takes seconds to import, so only the
+functions that need it import it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .. import __version__
+from ..engine.errors import FoundryError
+from ..engine.findings import Finding, stops
+from . import bake as cli_bake
+from . import check as cli_check
+from . import lineage as cli_lineage
+from .shared import DONE, INTERRUPTED, STOPPED, Refused, exit_code, print_findings, print_json
+from .terminal import Bar, harden, size, span, table
+
+EPILOG = "exit codes: 0 done, 1 findings that stop it, 2 wrong use or bad input, 130 stopped by Ctrl-C"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code. No FoundryError and no OSError leaves it."""
+    # Threads that spin while they wait take the cores from reading and writing: 6 times the time on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    as_json = "--json" in arguments
+    harden(sys.stdout, sys.stderr)
+    try:
+        options = _parser().parse_args(arguments)
+        code: int = options.run(options)
+        sys.stdout.flush()
+        return code
+    except Refused as refused:
+        return _fail(refused.error, refused.findings, as_json)
+    except FoundryError as error:
+        return _fail(error, (), as_json)
+    except KeyboardInterrupt:
+        stopped = FoundryError("stopped", "Stopped by Ctrl-C.", "Nothing was changed; the unfinished file is removed.")
+        _fail(stopped, (), as_json)
+        return INTERRUPTED
+    except BrokenPipeError:  # `lora-foundry inspect ... | head`: whoever read us has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return STOPPED
+    except OSError as error:
+        what = f"{error.filename or 'The system'}: {error.strerror or error}."
+        return _fail(FoundryError("system", what), (), as_json)
+
+
+def _fail(error: FoundryError, findings: Sequence[Finding], as_json: bool) -> int:
+    if as_json:
+        parts = {name: getattr(error, name) for name in ("code", "what", "why", "fix")}
+        print_json({"error": parts, "findings": [finding.to_json() for finding in findings]})
+    else:
+        lines = [finding.sentence() for finding in findings] or [str(error)]
+        print(*lines, sep="\n", file=sys.stderr)
+    return exit_code(error)
+
+
+# --- the command line itself ------------------------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are FoundryErrors, so that ``--json`` holds for them too."""
+
+    def error(self, message: str) -> NoReturn:
+        """Wrong use: one sentence and the usage line."""
+        raise FoundryError("usage", f"{message[:1].upper()}{message[1:]}.", fix=self.format_usage().strip())
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        prog="lora-foundry",
+        description="Fuse the base LoRA, stack the weighted LoRAs, quantize last.",
+        epilog=EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=f"lora-foundry {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def verb(name: str, run: Any, text: str) -> argparse.ArgumentParser:
+        added = verbs.add_parser(name, help=text, description=text, epilog=EPILOG)
+        added.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
+        added.set_defaults(run=run)
+        return added
+
+    added = verb("demo", _demo, "Make a tiny model and show what the right and the wrong orders do to its LoRAs.")
+    added.add_argument("--host", action="store_true", help="do it inside a real ComfyUI, down to an image")
+    added.add_argument("--keep", metavar="FOLDER", type=Path, help="keep the files there")
+    added = verb("inspect", _inspect, "Say what a file is: a LoRA or a base model, and what is in it.")
+    files = ".safetensors, .index.json or a folder of shards"
+    added.add_argument("file", metavar="FILE", type=Path, nargs="?", help=files)
+    added.add_argument("--dialects", action="store_true", help="list the ways of writing a LoRA that are known")
+    text = "Check a stack document or a workflow: order, training, files, families, coverage, damaged tensors."
+    cli_check.add_arguments(verb("check", cli_check.run, text))
+    cli_bake.add_arguments(verb("bake", cli_bake.run, "Bake stack documents into files that any ComfyUI loads."))
+    text = "What LoRAs were trained with and are to be used with: show, declare, read, export and import it."
+    cli_lineage.add_arguments(verb("lineage", cli_lineage.run, text))
+    added = verb("benchmark", _benchmark, "Measure on this machine what the orders people argue about cost and keep.")
+    own = "a stack document with your own files; default: a tiny model made on the spot"
+    added.add_argument("document", metavar="DOCUMENT", nargs="?", type=Path, help=own)
+    added.add_argument("--device", metavar="DEVICE", default="cpu", help="cpu, cuda or cuda:0")
+    added.add_argument("--tokens", metavar="N", type=int, help="rows of activations of a step; 256, on a GPU 4096")
+    added.add_argument("--steps", metavar="N", type=int, default=5, help="further steps; their median is shown")
+    added.add_argument("--out", metavar="FOLDER", type=Path, help="write benchmark.md, .json and .svg there")
+    verb("doctor", _doctor, "Check this machine: Python, torch, fp8, disk, ComfyUI, extras.")
+    return parser
+
+
+# --- verbs ------------------------------------------------------------------------------------------------------------
+
+
+def _demo(options: argparse.Namespace) -> int:
+    if options.host:
+        from .demo import host as demo
+    else:
+        from .demo import run as demo  # type: ignore[no-redef]
+    with Bar("demo") as bar:
+        result = demo.run(options.keep, bar)
+    return _told(result, demo.text, options.json)
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    from .benchmark import run as benchmark
+
+    with Bar("benchmark") as bar:
+        result = benchmark.run(options.document, options.device, options.tokens, options.steps, options.out, bar)
+    return _told(result, benchmark.text, options.json)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .doctor import examine, text
+
+    return _told(examine(), text, options.json)
+
+
+def _told(result: dict[str, Any], text: Callable[[dict[str, Any]], str], as_json: bool) -> int:
+    """Print a result that says itself whether it is ``ok``."""
+    if as_json:
+        print_json(result)
+    else:
+        print(text(result))
+    return DONE if result["ok"] else STOPPED
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from ..loaders.plans.describe import describe
+
+    if options.dialects:
+        return _dialects(options.json)
+    if options.file is None:
+        raise FoundryError("usage", "Nothing to inspect.", fix="usage: lora-foundry inspect FILE, or --dialects")
+    facts = describe(options.file)
+    findings = [Finding.from_json(finding) for finding in facts["findings"]]
+    if options.json:
+        print_json(facts)
+    else:
+        print(table(_facts(facts)))
+        print_findings(findings)
+    return STOPPED if stops(findings) else DONE
+
+
+def _dialects(as_json: bool) -> int:
+    """The table that detection goes by."""
+    from ..loaders.loras.layouts import dialect_table
+
+    rows = dialect_table()
+    if as_json:
+        print_json({"dialects": rows})
+    else:
+        columns = ("name", "writers", "prefix", "alpha")
+        print(table([[row[column] or "-" for column in columns] for row in rows], columns))
+    return DONE
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
+def _facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The facts of ``inspect`` as lines: names left, values right, nothing longer than a screen."""
+    from ..loaders.disk.header import shown
+
+    rows = []
+    for name, value in facts.items():
+        if name in ("findings", "metadata", "made_by", "role_evidence", "role_why") or value in (None, "", {}, []):
+            continue
+        if name == "bytes":
+            name, value = "size", size(value)
+        elif name in ("rank", "alpha", "scale"):
+            value = span(*value)
+        elif name in ("dtypes", "adapters", "alpha_from"):
+            value = ", ".join(f"{count} x {what}" for what, count in value.items())
+        elif name == "blocks":
+            value = ", ".join(f"{count['modules']} in {count['blocks']} {group}" for group, count in value.items())
+        elif name == "variant":
+            value = ", ".join(f"{what} {text}" for what, text in value.items())
+        elif name == "role":
+            value = f"{value} ({facts['role_evidence']}: {facts['role_why']})"
+        elif name == "lineage":
+            value = _lineage(value)
+        elif name in ("tags", "unused"):
+            value = ", ".join(value[:5]) + (f" and {len(value) - 5} more" if len(value) > 5 else "")
+        elif isinstance(value, list):
+            value = f"{len(value)} files, first {value[0]}" if len(value) > 1 else value[0]
+        rows.append((name.replace("_", " "), shown(str(value), 400)))
+    if facts.get("made_by"):
+        rows += _recipe(facts["made_by"])
+    return rows + [(f"metadata {shown(key, 40)}", shown(text, 100)) for key, text in facts["metadata"].items()]
+
+
+def _lineage(lineage: dict[str, Any]) -> str:
+    """What counts of a lineage, in one line; ``lineage show`` tells all of it."""
+    told = {"trained with": ("trained", "trained_with"), "use with": ("used", "use_with")}
+    lines = []
+    for what, (counted, field) in told.items():
+        if lineage[counted] is not None:
+            claim = lineage["claims"][lineage[counted]]
+            names = ", ".join(each["name"] for each in claim[field]) or "no base LoRA"
+            lines.append(f"{what} {names} ({claim['evidence']['level']}: {claim['evidence']['source']})")
+    return "; ".join(lines) or "nobody says what it was trained with"
+
+
+def _recipe(record: dict[str, Any]) -> list[tuple[str, str]]:
+    from ..loaders.disk.header import shown
+
+    recipe = record["recipe"]
+    rows = [("made by", f"LoRA Foundry, recipe {shown(str(record.get('recipe_sha256')))}")]
+    for key in ("base", "finish"):
+        rows.append((f"  {key}", shown(json.dumps(recipe.get(key)))))
+    layers = recipe.get("layers")
+    return rows + [("  layer", shown(json.dumps(layer))) for layer in (layers if isinstance(layers, list) else ())]

@@ -1,0 +1,96 @@
+"""What the verbs of the terminal command share: a plan with its findings, and how both are shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..engine.errors import FoundryError
+from ..engine.findings import Finding, worst_first
+from .terminal import span, table
+
+if TYPE_CHECKING:
+    from ..engine.plan import Plan
+    from ..loaders.documents.document import Document
+
+DONE, STOPPED, MISUSE, INTERRUPTED = 0, 1, 2, 130
+
+
+class Refused(Exception):
+    """An error that ends the command, with everything else that was found."""
+
+    def __init__(self, error: FoundryError, findings: Iterable[Finding] = ()) -> None:
+        self.error, self.findings = error, tuple(findings)
+        super().__init__(str(error))
+
+
+def exit_code(error: FoundryError) -> int:
+    """1 for a verdict about a stack (LFxxx), 2 for input that cannot be worked with."""
+    return STOPPED if error.code.startswith("LF") else MISUSE
+
+
+def print_json(data: dict[str, Any]) -> None:
+    """The one object of ``--json``."""
+    print(json.dumps(data, indent=1))
+
+
+def planned(
+    document: Document, policy: str = "allow accelerators", look_into_weights: bool = False
+) -> tuple[Plan, tuple[Finding, ...]]:
+    """(the plan of every row that can be planned, all findings worst first); Refused when a row's file is unusable.
+
+    ``look_into_weights`` also compares the LoRAs with each other, as the Stack Validator does.
+    """
+    from ..loaders.lineage.probes import Probed, probe
+    from ..loaders.loras.verify import verify
+    from ..loaders.plans.planner import plan_document
+    from ..validator.rules import check
+
+    failed: list[tuple[FoundryError, Finding]] = []
+    plan = plan_document(document, on_error=lambda row, error: failed.append((error, error.finding(row.path))))
+    damaged = verify(plan)
+    probed = probe(plan) if look_into_weights and not damaged else Probed()
+    plan = plan.with_claims(probed.claims)
+    told = [finding for _, finding in failed]
+    findings = worst_first([*told, *check(plan, policy), *damaged, *probed.findings])
+    unusable = [error for error, _ in failed if exit_code(error) == MISUSE]
+    if unusable:
+        raise Refused(unusable[0], findings)
+    return plan, findings
+
+
+def print_layers(plan: Plan, gains: Sequence[float | None] = ()) -> None:
+    """The base, and a table of the LoRAs with what a bake kept of them."""
+    from ..engine.report import layers_json
+    from ..loaders.disk.header import shown
+
+    family = plan.base.family or "family not recognised"
+    print(f"base   {shown(plan.base.name)} ({family})" + (", no base LoRA by choice" if plan.vanilla else ""))
+    layers = layers_json(plan, gains)
+    columns: dict[str, list[str]] = {
+        "stage": [layer["stage"] for layer in layers],
+        "LoRA": [shown(layer["path"], 60) for layer in layers],
+        "weight": [f"{layer['weight']:g}" for layer in layers],
+        "modules": [f"{layer['matched']} of {layer['modules']}" for layer in layers],
+        "scale": [span(*layer["scale"]) if layer["scale"] else "-" for layer in layers],
+        "dialect": [layer["dialect"] for layer in layers],
+    }
+    if any(layer["lineage"]["trained_with"] is not None for layer in layers):
+        columns["trained with"] = [trained_with(layer["lineage"]) for layer in layers]
+    if gains:  # before a bake nothing is known of what is kept
+        columns["kept"] = ["-" if layer["gain"] is None else f"{layer['gain']:.1%}" for layer in layers]
+    print(table(list(zip(*columns.values(), strict=True)), list(columns)) if layers else "no LoRA")
+
+
+def trained_with(lineage: dict[str, Any]) -> str:
+    """What a LoRA was trained with, for a table."""
+    from ..loaders.disk.header import shown
+
+    names = lineage["trained_with"]
+    return "not known" if names is None else shown(", ".join(names) or "no base LoRA", 60)
+
+
+def print_findings(findings: Iterable[Finding]) -> None:
+    """Every finding as a sentence."""
+    print(*([finding.sentence() for finding in findings] or ["No findings."]), sep="\n")

@@ -1,0 +1,39 @@
+"""What findings say, as templates: one entry a situation, so that a translator and a reader find all of them here.
+
+``say`` fills the blanks. A key is a code and a word: ``LF102.missing``. The browser finds translations of the same
+keys under ``loraFoundry.findings`` in ``locales/<language>/main.json``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..findings import Finding
+from .lf1 import ORDER
+from .lf2 import QUANTIZATION
+from .lf3 import FILES
+from .lf4 import USE
+
+
+@dataclass(frozen=True)
+class Text:
+    """Severity where it does not depend on the evidence, and what was seen, why it matters, what to do."""
+
+    severity: str
+    seen: str
+    why: str = ""
+    fix: str = ""
+
+
+TEXTS = {key: Text(*parts) for key, parts in (ORDER | QUANTIZATION | FILES | USE).items()}
+
+
+def say(
+    key: str, *, severity: str = "", evidence: str = "derived", subject: str = "", node: str = "", **values: object
+) -> Finding:
+    """The finding of a text with its blanks filled. Raises KeyError for an unknown key or a blank without a value."""
+    text = TEXTS[key]
+    filled = {name: str(value) for name, value in values.items()}
+    seen, why, fix = (part.format_map(filled) for part in (text.seen, text.why, text.fix))
+    code = key.partition(".")[0]
+    return Finding(code, severity or text.severity, seen, why, fix, evidence, subject, node, key, tuple(filled.items()))

@@ -1,0 +1,141 @@
+"""What a bake leaves for the next one: what its result depends on, what was measured, and how its files looked.
+
+A record only speaks of files that are still as the bake left them. That is told from size, modification time and inode
+and from the recipe in the file's own header; what changes the weights and restores all of these is not seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from ...engine.errors import FoundryError
+from ...engine.tensors import TensorSource
+from ..disk.header import SUFFIXES, read_header
+from ..disk.home import home, keep, recall, seal, unseal
+from ..disk.source import file_state, fingerprint
+from ..disk.temps import remove, sweep
+
+SCHEMA = 1  # raised when what a record holds changes its meaning
+FOLDER = "records"
+MOST = 100  # records kept (half a megabyte each for a large model); the least recently used go first
+
+
+@dataclass(frozen=True)
+class Record:
+    """One bake as plain JSON data.
+
+    ``base`` is ``base_facts`` of the base, ``keys`` maps each base tensor to 32 hex digits over all its result depends
+    on, ``measures`` each base tensor to its numbers; ``report`` is shown again when nothing had to be done. ``files``
+    (name, size, mtime_ns, inode of each result file) is filled in by ``stamped``.
+    """
+
+    recipe_sha256: str
+    base: Mapping[str, Any]
+    keys: Mapping[str, str] = field(default_factory=dict)
+    measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+    files: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def base_identity(self) -> str:
+        """What ``base_identity`` gave for the base."""
+        return identity_of(self.base)
+
+    def sealed(self) -> str:
+        """The record as a line that ``unsealed`` reads."""
+        return seal({"schema": SCHEMA, **vars(self)})
+
+    def holds(self, folder: Path) -> bool:
+        """Whether every result file is in ``folder``, unchanged and readable."""
+        return bool(self.files) and all(_is_as_stated(folder, state, self.recipe_sha256) for state in self.files)
+
+
+def base_facts(source: TensorSource, sampled: str | None = None) -> dict[str, Any]:
+    """What tells this base from any other: its ``fingerprint`` (``sampled``, when it is at hand) and its files' states.
+
+    The fingerprint looks at the ends of each tensor; a change between them shows by the state of the file. A source
+    without ``files``, as a model in memory, has its fingerprint alone. Raises FoundryError ``file`` for a missing file.
+    """
+    files: Sequence[Path] = getattr(source, "files", ())
+    return {"fingerprint": sampled or fingerprint(source), "files": [file_state(path, path.parent) for path in files]}
+
+
+def identity_of(facts: Mapping[str, Any]) -> str:
+    """``base_facts`` as one hash (sha256, hex)."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def base_identity(source: TensorSource) -> str:
+    """One hash (sha256, hex) over the contents of a base, as far as ``base_facts`` tells."""
+    return identity_of(base_facts(source))
+
+
+def stamped(record: Record, folder: Path, files: Sequence[Path]) -> Record:
+    """The record with the present state of its result files in ``folder``. Raises FoundryError ``file``."""
+    return replace(record, files=[file_state(path, folder) for path in files])
+
+
+def unsealed(line: str) -> Record | None:
+    """The record of a line; None when it is damaged or of another version."""
+    data = unseal(line)
+    if not isinstance(data, dict) or data.pop("schema", None) != SCHEMA:
+        return None
+    with suppress(TypeError):  # other fields than ours
+        return Record(**data)
+    return None
+
+
+def save_record(out: Path, record: Record, files: Sequence[Path] = ()) -> bool:
+    """Keep the record of the bake that wrote ``out`` (``files``: all its files, when there are several).
+
+    False when the home cannot be written to: the next bake then does everything again. FoundryError ``file`` when a
+    result is missing.
+    """
+    path, paths = _place(out), [file.absolute() for file in files or (out,)]
+    kept = keep(path, stamped(record, out.absolute().parent, paths).sealed())
+    _drop_old(path.parent)
+    return kept
+
+
+def load_record(out: Path) -> Record | None:
+    """The record of the bake that wrote ``out``; None when there is none or a result file is not as it was then."""
+    path = _place(out)
+    record = unsealed(recall(path))
+    if record is None or not record.holds(out.parent):
+        return None
+    with suppress(OSError):
+        os.utime(path)  # used: among the last to be dropped
+    return record
+
+
+def _place(out: Path) -> Path:
+    """Where the record of a result is, by the result's absolute path."""
+    absolute = out.parent.resolve() / out.name
+    return home() / FOLDER / f"{hashlib.sha256(os.fsencode(absolute)).hexdigest()}.json"
+
+
+def _drop_old(folder: Path) -> None:
+    sweep(folder)
+    with suppress(OSError):
+        aged = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        for path in aged[:-MOST]:
+            remove(path)
+
+
+def _is_as_stated(folder: Path, state: Mapping[str, Any], recipe_sha256: str) -> bool:
+    path = folder / str(state["name"])
+    try:
+        if file_state(path, folder) != dict(state):
+            return False
+        # Two bakes may have written one name at once: a result says itself which of them it is of.
+        told = read_header(path).metadata.get("lora_foundry") if path.suffix.lower() in SUFFIXES else None
+    except FoundryError:
+        return False
+    return told is None or recipe_sha256 in told

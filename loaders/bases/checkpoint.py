@@ -1,0 +1,132 @@
+"""Base models on disk: one file, shards, or an all-in-one checkpoint, as one source of bare-named tensors.
+
+Nothing is held open and nothing is mapped between two reads, except by a ``reader()`` for as long as a bake runs: a
+plan may live for hours, and its files stay free to be moved, and the memory of a tensor goes away with the tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ...engine.tensors import Reader, TensorInfo
+from ..disk.header import file_error, shown
+from ..disk.reading import Renamed
+from ..disk.shards import find_files
+from ..disk.source import FileSource
+from ..names.dialects import adapter_parts
+
+# What a network is put under: beside other models in one file, or as the whole of a file.
+SHARED_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
+WHOLE_PREFIXES = ("model.", "net.")
+# Small tensors beside the network of an all-in-one checkpoint that tell ComfyUI how to sample it.
+MARKERS = ("v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
+
+
+class Checkpoint:
+    """A base model: the tensors of its diffusion network under bare names, without text encoders and VAE.
+
+    ``prefix`` is what was taken off the names; ``quantized`` says in words how the weights are stored when that is not
+    plain floating point, as far as the header tells, else None.
+    """
+
+    on_disk = True
+
+    def __init__(self, source: FileSource) -> None:
+        self.source, self.label = source, source.label
+        found = source.tensors
+        _refuse_other_kinds(source.files[0], found)
+        self.prefix = _prefix(found)
+        kept = (name for name in found if name.startswith(self.prefix) or name in MARKERS)
+        self._names = {name.removeprefix(self.prefix): name for name in kept}
+        self.tensors: Mapping[str, TensorInfo] = {
+            bare: replace(found[name], name=bare) for bare, name in self._names.items()
+        }
+        self.quantized = _quantized(self.tensors, source.metadata)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files the model is in."""
+        return self.source.files
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """``__metadata__`` of the files."""
+        return self.source.metadata
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor by its bare name, contiguous, in its stored dtype."""
+        return self.source.read(self._names[name])
+
+    @contextmanager
+    def reader(self, mmap: bool | None = None) -> Iterator[Reader]:
+        """A reader by bare names, as ``FileSource.reader``."""
+        with self.source.reader(mmap) as reader:
+            yield Renamed(reader, self._names)
+
+    def edges(self, name: str) -> bytes:
+        """The first and the last 4 KiB of a tensor, by its bare name."""
+        return self.source.edges(self._names[name])
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self.source.close()
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open a base model: a file, a ``*.index.json``, one shard of several, or a folder of them. Only headers are read.
+
+    Raises FoundryError ``file`` for a damaged or missing file, an index that does not fit, a pickle, a GGUF or a LoRA.
+    """
+    files, weight_map = find_files(path)
+    source = FileSource(*files, label=path.name)
+    found = source.tensors
+    for name, file in weight_map.items():
+        if name not in found or source.home(name) != file:
+            what = f"does not hold the tensor '{shown(name)}', which the index says it does"
+            raise file_error(file, what, "Download the shards and the index again, from one place.")
+    return Checkpoint(source)
+
+
+def _refuse_other_kinds(path: Path, tensors: Mapping[str, TensorInfo]) -> None:
+    if not tensors:
+        raise file_error(path, "contains no tensors", "Download or copy it again.")
+    if parts := adapter_parts(tensors):
+        what = f"is a LoRA, not a model: it holds '{shown(parts[0])}' and {len(parts) - 1} more LoRA parts"
+        raise file_error(path, what, "Name the model as base and this file in fuse or stack.")
+
+
+def _prefix(names: Mapping[str, TensorInfo]) -> str:
+    """What stands before the bare names; empty when they are bare already."""
+    shared = (prefix for prefix in SHARED_PREFIXES if any(name.startswith(prefix) for name in names))
+    whole = (prefix for prefix in WHOLE_PREFIXES if all(name.startswith(prefix) for name in names))
+    return next(shared, None) or next(whole, "")
+
+
+def _quantized(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> str | None:
+    """How quantized weights are stored, in a few words (the forms that ComfyUI 0.3.75 to 0.38 knows, and others)."""
+    endings = {name.rpartition(".")[2] for name in tensors}
+    dtypes = {info.dtype for info in tensors.values() if _is_low(info)}
+    fp8 = all(dtype.is_floating_point for dtype in dtypes)
+    stored = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes)) or "weights"
+    forms = (
+        ("comfy_quant" in endings, "comfy_quant"),
+        (not endings.isdisjoint(("scaled_fp8", "scale_weight")), "scaled fp8 (scale_weight)"),
+        ("weight_scale" in endings and "_quantization_metadata" in metadata,
+         f"{stored} with weight_scale (_quantization_metadata)"),
+        ("weight_scale" in endings, f"{stored} with weight_scale"),
+        (bool(dtypes) and fp8, f"{stored} without scales"),
+        (bool(dtypes), f"{stored} weights"),
+    )  # fmt: skip
+    return next((text for seen, text in forms if seen), None)
+
+
+def _is_low(info: TensorInfo) -> bool:
+    """An fp8 tensor, or a weight matrix of integers."""
+    if info.dtype.is_floating_point:
+        return info.dtype.itemsize == 1
+    return info.name.endswith("weight") and len(info.shape) >= 2 and not info.dtype.is_complex

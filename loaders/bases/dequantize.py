@@ -1,0 +1,294 @@
+"""Quantized bases as plain tensors: each weight is its codes times its scale in fp32, worked out when it is read.
+
+Understood are fp8 with or without scales, and the int8 layers of ComfyUI's ``comfy_quant``, rotated (ConvRot) or not.
+Everything else is refused by name. What quantization once rounded away does not come back.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...engine.errors import FoundryError
+from ...engine.formats import FORMATS, rotate
+from ...engine.tensors import FP8_DTYPES, Reader, TensorInfo
+from ..disk.header import shown
+from ..disk.reading import LIVES
+from ..names.lookup import bare
+from .checkpoint import Checkpoint
+
+REFUSE, DEQUANTIZE = "refuse", "dequantize"
+ON_QUANTIZED_BASE = (REFUSE, DEQUANTIZE)
+HEADER = "_quantization_metadata"
+SETTINGS, MARKER = "comfy_quant", "scaled_fp8"
+SCALES = ("weight_scale", "scale_weight")
+_EXTRAS = (*SCALES, SETTINGS, "input_scale", "scale_input")  # what stands beside a weight because it is quantized
+_DTYPES = {form.host_name: form.dtype for form in FORMATS.values()}
+_HALVES = (torch.bfloat16, torch.float16)
+_GROUPS = tuple(4**power for power in range(1, 8))  # sizes of a regular Hadamard matrix
+MAX_SETTINGS = 1 << 14  # bytes of one layer's settings; real ones have 30 to 100
+# Parts by which other schemes are known, and what is said of those that cannot be read.
+_TELLTALES = {
+    "weight_scale_2": "nvfp4",
+    "weight_scale_inv": "fp8 with scales per block (weight_scale_inv)",
+    "absmax": "bitsandbytes 4 bit or 8 bit",
+    "qweight": "packed codes (qweight: AWQ, GPTQ or Nunchaku)",
+}
+_FOUR_BITS = "Its 4 bits have lost about {} % of every weight already, and a LoRA would be fused into what is left."
+_WHY = {
+    "nvfp4": _FOUR_BITS.format(10),
+    "convrot_w4a4": _FOUR_BITS.format(13),
+    "mxfp8": "Its scales, one per 32 numbers, are packed in the order of a GPU kernel.",
+}
+_UNKNOWN = "Its codes or scales are packed in a way this version cannot read."
+_FIX = "Start from the bf16, fp16 or fp8 file of this model."
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How one weight is stored: its form in words, its fp32 scale (None: the codes are the numbers), its rotation.
+
+    ``scale`` is a scalar, or one number per row that broadcasts over the row; ``group`` columns are rotated together.
+    """
+
+    form: str
+    scale: torch.Tensor | None = None
+    group: int = 0
+
+    def decode(self, codes: torch.Tensor, first: int, out: torch.Tensor) -> torch.Tensor:
+        """The fp32 weight that the host computes with, or its rows from ``first`` on; ``out`` is written over."""
+        out.copy_(codes)
+        if self.scale is not None:
+            out.mul_(self.scale[first : first + len(codes)] if self.scale.ndim else self.scale)
+        return rotate(out, self.group) if self.group else out  # its own inverse
+
+    def digest(self) -> bytes:
+        """What beside the codes decides the weight."""
+        scale = b"" if self.scale is None else self.scale.numpy().tobytes()
+        return f"{self.form} {self.group} ".encode() + scale
+
+
+class Dequantized:
+    """A quantized Checkpoint as if it had never been quantized: no scales, no markers, floating-point weights.
+
+    Dequantized weights are declared in the half precision of the file (bf16 where there is none); ``read`` gives them
+    in exact fp32. Raises FoundryError LF201 for a form that is not understood, ``file`` for a scale that is missing or
+    odd; scales are read and checked here, codes only by ``read``.
+    """
+
+    on_disk = True
+
+    def __init__(self, source: Checkpoint) -> None:
+        self.source, self.label = source, source.label
+        self.stored = dict(_stored(source))
+        dtype = _half({name: info for name, info in source.tensors.items() if name not in self.stored})
+        self.tensors: Mapping[str, TensorInfo] = {
+            name: replace(info, dtype=dtype) if name in self.stored else info
+            for name, info in source.tensors.items()
+            if not _is_extra(name, source.tensors)
+        }
+        forms = ", ".join(sorted({stored.form for stored in self.stored.values()}))
+        told = source.quantized or "not quantized"
+        self.quantized = told if told.startswith(forms) else f"{told}: {forms}"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files the model is in."""
+        return self.source.files
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """``__metadata__`` of the files, without what it says of quantized layers."""
+        return {key: text for key, text in self.source.metadata.items() if key != HEADER}
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor: fp32 when it was quantized, else in its stored dtype."""
+        codes, stored = self.source.read(name), self.stored.get(name)
+        return codes if stored is None else stored.decode(codes, 0, torch.empty(codes.shape))
+
+    def edges(self, name: str) -> bytes:
+        """The first and the last 4 KiB of the stored tensor, and all that turns its codes into a weight."""
+        stored = self.stored.get(name)
+        return self.source.edges(name) + (stored.digest() if stored else b"")
+
+    @contextmanager
+    def reader(self, mmap: bool | None = None) -> Iterator[Reader]:
+        """A Reader over the dequantized tensors, by the files' own reader; ``read_rows`` decodes just those rows."""
+        with self.source.reader(mmap) as codes:
+            yield _Decoding(self.stored, codes)
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self.source.close()
+
+
+class _Decoding:
+    """A Reader of codes as a Reader of weights, which lie in a ring of reused buffers."""
+
+    transient = True
+
+    def __init__(self, stored: Mapping[str, Stored], codes: Reader) -> None:
+        self._stored, self._codes = stored, codes
+        self._ring = deque(torch.empty(0) for _ in range(LIVES))
+
+    def read(self, name: str) -> torch.Tensor:
+        return self._decode(name, self._codes.read(name), 0)
+
+    def read_rows(self, name: str, first: int, stop: int) -> torch.Tensor:
+        return self._decode(name, self._codes.read_rows(name, first, stop), first)
+
+    def forget(self) -> None:
+        self._codes.forget()
+
+    def _decode(self, name: str, codes: torch.Tensor, first: int) -> torch.Tensor:
+        stored = self._stored.get(name)
+        if stored is None:
+            return codes
+        self._ring.rotate(-1)
+        if len(self._ring[0]) < codes.numel():
+            self._ring[0] = torch.empty(codes.numel())
+        return stored.decode(codes, first, self._ring[0][: codes.numel()].view(codes.shape))
+
+
+def opened(source: Checkpoint, on_quantized_base: str = REFUSE) -> Checkpoint | Dequantized:
+    """What a plan works on: a quantized base dequantized where that was asked for, everything else as it is."""
+    wanted = on_quantized_base == DEQUANTIZE and source.quantized is not None
+    return Dequantized(source) if wanted else source
+
+
+def _stored(source: Checkpoint) -> Iterator[tuple[str, Stored]]:
+    """(name, how it is stored) of every quantized weight."""
+    tensors, told = source.tensors, _told(source)
+    scaled = any(name.rpartition(".")[2] in SCALES for name in tensors)
+    for name, info in tensors.items():
+        layer, _, part = name.rpartition(".")
+        if scheme := _TELLTALES.get(part):
+            raise _refused(source, _form(told.get(layer, {}), scheme), name)
+        if _is_extra(name, tensors):
+            continue
+        settings = told.get(layer) if part == "weight" else None
+        scale = next((f"{layer}.{each}" for each in SCALES if f"{layer}.{each}" in tensors), None)
+        scale = scale if part == "weight" else None
+        if settings is not None or scale is not None or _is_code(info):
+            must = settings is not None or (scaled and part == "weight" and len(info.shape) == 2)
+            yield name, _one(source, info, settings, scale, must)
+
+
+def _one(
+    source: Checkpoint, info: TensorInfo, settings: dict[str, Any] | None, scale: str | None, scaled: bool
+) -> Stored:
+    """How one weight is stored; ``scaled`` says that it must have a scale."""
+    form = dtype = str(info.dtype).removeprefix("torch.")
+    if settings is not None:
+        form = _form(settings, "an unnamed format")
+        if form not in _DTYPES:
+            raise _refused(source, form, info.name)
+        if info.dtype != _DTYPES[form]:
+            raise _damaged(source, f"'{shown(info.name)}' is {dtype}, but described as {form}")
+    elif _is_code(info) and info.dtype not in FP8_DTYPES:
+        raise _refused(source, f"{dtype} codes without a description", info.name)
+    if scale is None:
+        if scaled:
+            raise _damaged(source, f"'{shown(info.name)}' is {dtype}, and its scale is missing")
+        return Stored(form)
+    numbers, group = _scale(source, scale, info), _rotation(source, info, settings or {})
+    layout = f" per {'row' if numbers.ndim else 'tensor'}" if info.dtype == torch.int8 else ""
+    return Stored(form + layout + (" with convrot" if group else ""), numbers, group)
+
+
+def _scale(source: Checkpoint, name: str, weight: TensorInfo) -> torch.Tensor:
+    """The scale of a weight in fp32: a scalar, or [rows, 1 ...]."""
+    shape, rows = source.tensors[name].shape, weight.shape[0] if weight.shape else 1
+    count = math.prod(shape)
+    if count != 1 and not (count == rows == shape[0]):
+        what = f"the scale '{shown(name)}' has shape {list(shape)} for a weight of shape {list(weight.shape)}"
+        raise _damaged(source, what, "One number is understood, or one per row; not one per block.")
+    scale = source.read(name).to(torch.float32)
+    if not (torch.isfinite(scale) & (scale > 0)).all():
+        raise _damaged(source, f"the scale '{shown(name)}' holds NaN, infinity, zero or a negative number")
+    return scale.reshape(()) if count == 1 else scale.reshape(rows, *[1] * (len(weight.shape) - 1))
+
+
+def _rotation(source: Checkpoint, info: TensorInfo, settings: dict[str, Any]) -> int:
+    """How many columns ConvRot rotated together; 0 for a weight that is not rotated."""
+    nested = settings.get("params")
+    merged = {**(nested if isinstance(nested, dict) else {}), **settings}
+    if not merged.get("convrot", False):
+        return 0
+    group = merged.get("convrot_groupsize", 256)
+    if group not in _GROUPS or len(info.shape) != 2 or info.shape[1] % group:
+        what = f"'{shown(info.name)}' of shape {list(info.shape)} cannot be rotated in groups of {shown(str(group))}"
+        raise _damaged(source, what)
+    return int(group)
+
+
+def _told(source: Checkpoint) -> dict[str, dict[str, Any]]:
+    """Settings by layer, from the header and from the ``comfy_quant`` tensors; the latter count more."""
+    told: dict[str, dict[str, Any]] = {}
+    header = _parsed(source, source.metadata.get(HEADER, "{}"), HEADER).get("layers", {})
+    for layer, settings in header.items() if isinstance(header, dict) else ():
+        here = next((name for name in (layer, bare(layer)) if f"{name}.weight" in source.tensors), None)
+        if here is not None:
+            told[here] = settings if isinstance(settings, dict) else {"format": settings}
+    for name, info in source.tensors.items():
+        if name.endswith(f".{SETTINGS}"):
+            if info.nbytes > MAX_SETTINGS:
+                raise _damaged(source, f"'{shown(name)}' has {info.nbytes} bytes, too many for a description")
+            text = source.read(name).numpy().tobytes().decode("utf-8", "replace")
+            told[name.removesuffix(f".{SETTINGS}")] = _parsed(source, text, name)
+    return told
+
+
+def _parsed(source: Checkpoint, text: str, where: str) -> dict[str, Any]:
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(source, f"'{shown(where)}' is no JSON: {shown(str(error))}") from error
+    if not isinstance(data, dict):
+        raise _damaged(source, f"'{shown(where)}' holds no settings")
+    return data
+
+
+def _form(settings: Mapping[str, Any], otherwise: str) -> str:
+    return shown(str(settings.get("format", otherwise)), 60)
+
+
+def _is_extra(name: str, tensors: Mapping[str, TensorInfo]) -> bool:
+    """Whether a tensor is there only because the model is quantized."""
+    layer, _, part = name.rpartition(".")
+    return name == MARKER or (part in _EXTRAS and f"{layer}.weight" in tensors)
+
+
+def _is_code(info: TensorInfo) -> bool:
+    """An fp8 tensor, or a weight of integers."""
+    if info.dtype.is_floating_point:
+        return info.dtype.itemsize == 1
+    return info.name.endswith("weight") and len(info.shape) >= 2 and not info.dtype.is_complex
+
+
+def _half(tensors: Mapping[str, TensorInfo]) -> torch.dtype:
+    """The half precision most numbers of the plain weights have; bf16 where none has one."""
+    counts: Counter[torch.dtype] = Counter()
+    for name, info in tensors.items():
+        if name.rpartition(".")[2] not in _EXTRAS:
+            counts[info.dtype] += math.prod(info.shape)
+    return max(_HALVES, key=lambda dtype: counts[dtype])
+
+
+def _refused(source: Checkpoint, form: str, name: str) -> FoundryError:
+    what = f"{shown(source.label)} is stored as {form} ('{shown(name)}'), which cannot be dequantized here."
+    return FoundryError("LF201", what, _WHY.get(form, _UNKNOWN), _FIX)
+
+
+def _damaged(source: Checkpoint, what: str, why: str = "") -> FoundryError:
+    why = why or "With a wrong scale the layer would be noise."
+    fix = "Download the file again, or start from the bf16 or fp16 file of this model."
+    return FoundryError("file", f"{shown(source.label)}: {what}.", why, fix)

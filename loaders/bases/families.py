@@ -1,0 +1,221 @@
+"""Which family and variant of models a base or a LoRA belongs to, from names and shapes: tables, first match wins.
+
+Patterns are regular expressions with two short forms: ``.`` is a separator (a dot or an underscore, so flat names fit
+too), ``#`` a number. They are searched in names without prefixes and without ``.weight``. Ratios of sizes are preferred
+to sizes, so that models of any width are told apart; where names and shapes do not tell, the family is None.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from ...engine.tensors import TensorInfo
+from ..names.lookup import bare
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Size:
+    """A condition on the first weight whose name fits: its size or ratio ``measure`` is one of ``values``."""
+
+    pattern: str
+    measure: str
+    values: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A family shows itself by names that must all be there, names that must not, and sizes that must all hold."""
+
+    family: str
+    needs: tuple[str, ...]
+    never: tuple[str, ...] = ()
+    sizes: tuple[Size, ...] = ()
+
+
+UNET = "^(input_blocks|output_blocks|middle_block|down_blocks|up_blocks|mid_block)."
+CONTEXT = "attn2.to_[kv]$"  # SD: the cross attention reads the text encoder, whose width is the version
+FLUX = "^(double_blocks|single_blocks|single_transformer_blocks).#."
+FLUX2 = "^(double_stream_modulation|single_stream_modulation)|.to_qkv_mlp_proj$|.ff(_context)?.linear_in$"
+QWEN = "^transformer_blocks.#.(img|txt)_(mlp|mod)."
+LUMINA = "^(layers|noise_refiner|context_refiner).#.(attention|feed_forward|adaLN_modulation)."
+LUMINA_WIDTH = "^(layers|noise_refiner|context_refiner).#.attention.(qkv|to_[qkv]|out|to_out.0)$"
+
+BASE_SIGNATURES = (
+    Signature("flux2", ("^double_stream_modulation_img.(lin|linear)$",)),
+    Signature("chroma", ("^distilled_guidance_layer.",)),
+    Signature("hunyuan-video", ("^(txt_in.individual_token_refiner|context_embedder.token_refiner).",)),
+    Signature("flux", (FLUX, "^(double_blocks|transformer_blocks).#.", "^(img_in|x_embedder)$")),
+    Signature("sd3", ("^joint_blocks.#.(x_block|context_block).",)),
+    Signature("sd3", ("^transformer_blocks.#.attn.add_q_proj$", "^pos_embed.proj$", "^context_embedder$")),
+    Signature("qwen-image", ("^txt_norm$", QWEN)),
+    Signature("wan", ("^head.modulation$", "^blocks.#.(self|cross)_attn.")),
+    Signature("wan", ("^condition_embedder.", "^blocks.#.attn2.to_q$", "^scale_shift_table$")),
+    Signature("lumina2", ("^cap_embedder.1$", LUMINA), sizes=(Size(LUMINA_WIDTH, "in", (2304,)),)),
+    Signature("lumina2", ("^time_caption_embed.caption_embedder.", "^layers.#.attn.to_q$")),
+    Signature("z-image", ("^cap_embedder.1$", LUMINA)),
+    Signature("sd2", (UNET, CONTEXT), ("time_stack|time_mix",), (Size(CONTEXT, "in", (1024,)),)),
+    Signature("sdxl", (UNET, CONTEXT, "^(label_emb.0.0|add_embedding.linear_1)$")),
+    Signature("sd15", (UNET, CONTEXT, "^(input_blocks.0.0|conv_in)$")),
+)
+
+LORA_SIGNATURES = (
+    Signature("sdxl", (UNET,), sizes=(Size(CONTEXT, "in", (2048,)),)),
+    Signature("sd2", (UNET,), sizes=(Size(CONTEXT, "in", (1024,)),)),
+    Signature("sd15", (UNET,), sizes=(Size(CONTEXT, "in", (768,)),)),
+    Signature("sdxl", (UNET, ".transformer_blocks.[1-9].")),
+    Signature("sd15", ("^(input_blocks.[12].1|(input|output)_blocks.(9|1#)|down_blocks.0.attentions|up_blocks.3).",)),
+    Signature("flux2", (FLUX2,)),
+    Signature("flux2", (FLUX,), sizes=(Size("^single_blocks.#.linear1$", "out/in", (9,)),)),
+    Signature("flux2", (FLUX,), sizes=(Size("^single_blocks.#.linear2$", "in/out", (4,)),)),
+    Signature("flux2", (FLUX,), sizes=(Size("^double_blocks.#.(img|txt)_mlp.0$", "out/in", (6,)),)),
+    Signature("hunyuan-video", ("^txt_in.individual_token_refiner|^(img|txt)_in.(proj|t_embedder)",)),
+    Signature("hunyuan-video", ("^double_blocks.#.(img|txt)_(mlp.fc[12]|mod.linear)$",)),
+    Signature("hunyuan-video", ("^single_blocks.#.modulation.linear$",)),
+    Signature("hunyuan-video", ("^double_blocks[^_]#[^_](img|txt)_attn_(qkv|proj)$",)),  # written with real dots
+    Signature("flux2", (), sizes=(Size("^transformer_blocks.#.attn.(to_[qkv]|add_[qkv]_proj)$", "in", (6144,)),)),
+    # FLUX.1 has 19 and 38 blocks
+    Signature("hunyuan-video", ("^(double_blocks.19|single_blocks.3[89]|single_transformer_blocks.3[89]).",)),
+    Signature("hunyuan-video", ("^context_embedder.token_refiner.",)),
+    Signature("chroma", ("^distilled_guidance_layer.",)),
+    Signature("flux", (FLUX,)),
+    Signature("flux", (), sizes=(Size("^transformer_blocks.#.ff(_context)?.net.0.proj$", "in", (3072,)),)),
+    Signature("qwen-image", (QWEN,)),
+    Signature("sd3", ("^joint_blocks.#.(x_block|context_block).",)),
+    # attention alone: FLUX.1 has 19 such blocks, HunyuanVideo 20, Qwen-Image 60
+    Signature("qwen-image", (), sizes=(Size("^transformer_blocks.[2-5]#.attn.(to|add)_([qkv]|out)", "in", (3072,)),)),
+    Signature("sd3", (), sizes=(Size("^transformer_blocks.#.attn.(to_[qkv]|add_[qkv]_proj)$", "in", (1536, 2432)),)),
+    Signature("wan", ("^blocks.#.((self|cross)_attn.([qkvo]|[kv]_img)|ffn.[02])$",)),
+    Signature("wan", ("^blocks.#.(attn[12].(to_[qkv]|to_out.0|add_[kv]_proj)|ffn.net.(0.proj|2))$",)),
+    Signature("lumina2", (LUMINA,), sizes=(Size(LUMINA_WIDTH, "in", (2304,)),)),
+    Signature("z-image", (LUMINA,)),
+)
+
+# Families whose LoRAs are used on each other on purpose: Chroma was made from FLUX.1 and keeps most of its layers.
+RELATED = (frozenset({"flux", "chroma"}),)
+
+
+@dataclass(frozen=True)
+class Trait:
+    """One aspect of a family's variants, read off the first weight that fits: its size, or that it is there at all."""
+
+    families: tuple[str, ...]
+    aspect: str
+    pattern: str
+    measure: str = ""
+    values: Mapping[float, str] | str = ""
+
+
+IMAGE_TO_VIDEO = "image to video"
+UNETS = ("sd15", "sd2", "sdxl")
+IN = "^(input_blocks.0.0|conv_in)$"
+FIRST = "^(img_in|x_embedder)$"
+VIDEO_IN = "^(img_in.proj|x_embedder.proj)$"
+WAN_IMAGE = "^(img_emb.|condition_embedder.image_embedder.)|.(k_img|v_img|norm_k_img|add_[kv]_proj|norm_added_k)$"
+WAN_WIDTH = "^blocks.#.((self|cross)_attn.([qko]|k_img)|attn[12].(to_[qk]|to_out.0)|ffn.2|ffn.net.2)$"
+SD3_WIDTH = "^(joint_blocks.#.x_block.attn.qkv|transformer_blocks.#.attn.to_[qkv])$"
+FLUX2_WIDTH = "^(double_blocks.#.(img|txt)_attn.(qkv|proj)|transformer_blocks.#.attn.(to_[qkv]|to_out.0))$"
+
+TRAITS = (
+    Trait(UNETS, "task", IN, "in", {4: "text to image", 8: "edit", 9: "inpainting"}),
+    Trait(("flux",), "task", FIRST, "in", {64: "text to image or Kontext", 128: "control", 384: "Fill"}),
+    Trait(("wan",), "task", "^vace_(blocks|patch_embedding)", values="VACE"),
+    Trait(("wan",), "task", WAN_IMAGE, values=IMAGE_TO_VIDEO),
+    Trait(("wan",), "task", "^patch_embedding$", "in", {16: "text to video", 36: IMAGE_TO_VIDEO, 48: "text and image"}),
+    Trait(("wan",), "version", WAN_IMAGE, values="2.1"),
+    Trait(("wan",), "version", "^patch_embedding$", "in", {36: "2.2", 48: "2.2"}),
+    Trait(("wan",), "size", WAN_WIDTH, "out", {1536: "1.3B", 3072: "5B", 5120: "14B"}),
+    Trait(("hunyuan-video",), "task", VIDEO_IN, "in", {16: "text to video", 32: IMAGE_TO_VIDEO, 33: IMAGE_TO_VIDEO}),
+    Trait(("sd3",), "size", SD3_WIDTH, "in", {1536: "medium", 2432: "large"}),
+    Trait(("flux2",), "size", FLUX2_WIDTH, "in", {3072: "klein 4B", 4096: "klein 9B", 6144: "dev"}),
+)
+
+
+def detect_base(tensors: Mapping[str, TensorInfo]) -> str | None:
+    """Family of a diffusion model by its bare tensor names and shapes, or None."""
+    shapes = {name.removesuffix(".weight"): info.shape for name, info in tensors.items() if not name.endswith(".bias")}
+    return _first(BASE_SIGNATURES, shapes)
+
+
+def detect_lora(modules: Mapping[str, Shape]) -> str | None:
+    """Family of a LoRA by its module names and the shapes of its deltas ``(out, in, ...)``, or None."""
+    return _first(LORA_SIGNATURES, {bare(module): shape for module, shape in modules.items()})
+
+
+def differ(base: str | None, lora: str | None) -> bool:
+    """Whether both families are known and a LoRA of one is not meant for the other."""
+    return None not in (base, lora) and base != lora and frozenset({base, lora}) not in RELATED
+
+
+def variant_of_base(tensors: Mapping[str, TensorInfo], family: str | None) -> dict[str, str]:
+    """What names and shapes tell about a base within its family: aspect (task, size, version) -> value."""
+    shapes = {name.removesuffix(".weight"): info.shape for name, info in tensors.items() if not name.endswith(".bias")}
+    return _variant(family, shapes)
+
+
+def variant_of_lora(modules: Mapping[str, Shape], family: str | None) -> dict[str, str]:
+    """The same for a LoRA, from its modules and the shapes of their deltas; most tell nothing about some aspects."""
+    return _variant(family, {bare(module): shape for module, shape in modules.items()})
+
+
+def clashes(base: Mapping[str, str], lora: Mapping[str, str]) -> list[str]:
+    """Aspects in which a LoRA is for another variant than the base, each as ``task: image to video, not ...``.
+
+    A control or Fill LoRA widens the base it is put on, so it is no clash with the plain one.
+    """
+    both = [aspect for aspect in base if aspect in lora and base[aspect] != lora[aspect]]
+    return [f"{aspect}: {lora[aspect]}, not {base[aspect]}" for aspect in both if lora[aspect] not in WIDENING]
+
+
+WIDENING = ("control", "Fill")
+
+
+def _variant(family: str | None, shapes: Mapping[str, Shape]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for trait in TRAITS:
+        value = _value(trait, shapes) if family in trait.families else None
+        if value is not None:
+            found.setdefault(trait.aspect, value)
+    return found
+
+
+def _value(trait: Trait, shapes: Mapping[str, Shape]) -> str | None:
+    pattern = _compiled(trait.pattern)
+    if isinstance(trait.values, str):
+        return trait.values if any(map(pattern.search, shapes)) else None
+    measured = _measure(pattern, trait.measure, shapes)
+    return None if measured is None else trait.values.get(measured)
+
+
+def _first(signatures: tuple[Signature, ...], shapes: Mapping[str, Shape]) -> str | None:
+    text = "\n".join(shapes)
+    return next((signature.family for signature in signatures if _fits(signature, text, shapes)), None)
+
+
+def _fits(signature: Signature, text: str, shapes: Mapping[str, Shape]) -> bool:
+    return (
+        all(_compiled(pattern).search(text) for pattern in signature.needs)
+        and not any(_compiled(pattern).search(text) for pattern in signature.never)
+        and all(_holds(size, shapes) for size in signature.sizes)
+    )
+
+
+def _holds(size: Size, shapes: Mapping[str, Shape]) -> bool:
+    return _measure(_compiled(size.pattern), size.measure, shapes) in size.values
+
+
+def _measure(pattern: re.Pattern[str], measure: str, shapes: Mapping[str, Shape]) -> float | None:
+    """A size or ratio of the first weight whose name fits, or None."""
+    shape = next((shape for name, shape in shapes.items() if len(shape) > 1 and pattern.search(name)), None)
+    if shape is None or 0 in shape:
+        return None
+    return {"out": shape[0], "in": shape[1], "out/in": shape[0] / shape[1], "in/out": shape[1] / shape[0]}[measure]
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern.replace(".", "[._]").replace("#", r"\d+"), re.MULTILINE)

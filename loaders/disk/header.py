@@ -1,0 +1,226 @@
+"""The header of a .safetensors file, read with checks of our own before any tensor is touched.
+
+Layout: 8 bytes of little-endian header length, that many bytes of JSON, then the data without holes. The reference
+reader accepts repeated keys, hundreds of thousands of entries and folders given as files; this one does not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeGuard
+
+import torch
+
+from ...engine.errors import FoundryError
+from ...engine.tensors import TensorInfo
+
+SUFFIXES = (".safetensors", ".sft")
+MAX_HEADER = 100_000_000
+MAX_TENSORS = 100_000
+MAX_DIMS = 64  # torch's own limit
+DTYPES: Mapping[str, torch.dtype] = {
+    code: getattr(torch, name)
+    for code, name in {
+        "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "C64": "complex64", "BOOL": "bool",
+        "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
+        "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+        "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
+    }.items()
+    if hasattr(torch, name)
+}  # fmt: skip
+_PICKLE_SUFFIXES = (".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl")
+_PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+_AGAIN = "Download or copy it again."
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about itself. ``tensors`` are in file order; ``offsets`` are absolute ``(begin, end)`` in bytes.
+
+    ``size`` (bytes) and ``mtime_ns`` are those of the file the header was read from.
+    """
+
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+    offsets: Mapping[str, tuple[int, int]]
+    metadata: Mapping[str, str]
+    size: int
+    mtime_ns: int
+
+
+def read_header(path: Path) -> Header:
+    """Read and check a file's header. Every fault is a FoundryError ``file`` that names the file and what was seen."""
+    state = regular_file(path)
+    _check_name(path)
+    with disk_errors(path), path.open("rb") as file:
+        start = file.read(9)
+        length = _header_length(path, start, state.st_size)
+        raw = start[8:] + file.read(length - 1)
+    entries = _parse(path, raw)
+    metadata = _metadata(path, entries.pop("__metadata__", {}))
+    tensors, offsets, end = _tensors(path, entries, 8 + length)
+    if end != state.st_size:
+        fault = "is incomplete" if end > state.st_size else "has bytes after its last tensor"
+        _refuse(path, f"{fault}: its header says {end} bytes, the file has {state.st_size}", _AGAIN)
+    return Header(path, tensors, offsets, metadata, state.st_size, state.st_mtime_ns)
+
+
+def shown(text: str, limit: int = 160) -> str:
+    """Text from a file made safe to print: control, ANSI and direction characters escaped, long text cut."""
+    safe = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    return safe if len(safe) <= limit else f"{safe[: limit // 2]}...{safe[-limit // 3 :]}"
+
+
+def file_error(path: Path, what: str, fix: str = "", why: str = "") -> FoundryError:
+    """The one form of a file's error: its name, then what was seen."""
+    return FoundryError("file", f"{shown(path.name or str(path))} {what}.", why, fix)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns what the operating system refuses (missing, no permission, I/O error) into one named FoundryError."""
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise file_error(path, "does not exist", "Check the name and the folder.") from error
+    except OSError as error:
+        raise file_error(path, f"cannot be used: {error.strerror or error}") from error
+
+
+def regular_file(path: Path) -> os.stat_result:
+    """``stat`` of a regular file; a folder, pipe or device is refused before it is opened, so nothing can hang."""
+    try:
+        with disk_errors(path):
+            state = path.stat()
+    except ValueError as error:  # a NUL in the name
+        raise file_error(path, "is not a possible file name") from error
+    if not stat.S_ISREG(state.st_mode):
+        _refuse(path, "is not a regular file", "Name the file itself.")
+    return state
+
+
+def _check_name(path: Path) -> None:
+    suffix = path.suffix.lower()
+    if suffix in _PICKLE_SUFFIXES:
+        _refuse_pickle(path)
+    if suffix == ".gguf":
+        _refuse_gguf(path)
+    if suffix not in SUFFIXES:
+        _refuse(path, f"is not a {SUFFIXES[0]} file by its name", "Only safetensors files are read.")
+
+
+def _header_length(path: Path, start: bytes, size: int) -> int:
+    """The header's length from the first nine bytes, or the reason why this is another kind of file."""
+    length = int.from_bytes(start[:8], "little")
+    if start[8:] == b"{" and 2 <= length <= min(size - 8, MAX_HEADER):
+        return length
+    if start.startswith(_PICKLE_MAGIC):
+        _refuse_pickle(path)
+    if start.startswith(b"GGUF"):
+        _refuse_gguf(path)
+    if not start:
+        _refuse(path, "is empty (0 bytes)", _AGAIN)
+    seen = f"its header would be {length} bytes, the file has {size}" if size > 8 else f"it has only {size} bytes"
+    _refuse(path, f"is not a safetensors file or is damaged: {seen} (at most {MAX_HEADER} are accepted)", _AGAIN)
+
+
+def _parse(path: Path, raw: bytes) -> dict[str, Any]:
+    # Counting first keeps a header bomb from costing a gigabyte: a tensor needs fewer than ten commas.
+    if raw.count(b",") > 10 * MAX_TENSORS:
+        _refuse_crowd(path)
+    try:
+        entries: dict[str, Any] = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        if b"\\u" in raw:  # half of a surrogate pair could be neither printed nor hashed later
+            json.dumps(entries, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:  # includes bad UTF-8 and bad JSON
+        _refuse(path, f"has a damaged header: {shown(str(error))}", _AGAIN)
+    if len(entries) - ("__metadata__" in entries) > MAX_TENSORS:
+        _refuse_crowd(path)
+    return entries
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"'{twice}' is listed twice")
+    return found
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a number")
+
+
+def _metadata(path: Path, metadata: Any) -> dict[str, str]:
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        _refuse(path, "has a damaged header: its metadata is not a list of texts", _AGAIN)
+    return metadata
+
+
+def _tensors(
+    path: Path, entries: dict[str, Any], start: int
+) -> tuple[dict[str, TensorInfo], dict[str, tuple[int, int]], int]:
+    """Tensors in file order, their absolute offsets, and where the data ends; no overlap, no hole."""
+    spans = {name: _span(path, name, entry) for name, entry in entries.items()}
+    tensors, offsets, end = {}, {}, 0
+    for name in sorted(spans, key=spans.__getitem__):
+        begin, stop = spans[name]
+        info = _info(path, name, entries[name])
+        if begin != end:
+            fault = "overlaps the tensor before it" if begin < end else "leaves a hole before it"
+            _refuse_tensor(path, name, f"{fault} ({begin} instead of {end})")
+        if stop - begin != info.nbytes:
+            _refuse_tensor(path, name, f"has {stop - begin} bytes where its shape and dtype need {info.nbytes}")
+        tensors[name], offsets[name], end = info, (start + begin, start + stop), stop
+    return tensors, offsets, start + end
+
+
+def _span(path: Path, name: str, entry: Any) -> tuple[int, int]:
+    offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
+    if not _counts(offsets) or len(offsets) != 2 or not offsets[0] <= offsets[1] < 2**63:
+        _refuse_tensor(path, name, f"has impossible offsets {shown(str(offsets))}")
+    return offsets[0], offsets[1]
+
+
+def _info(path: Path, name: str, entry: dict[str, Any]) -> TensorInfo:
+    code, shape = entry.get("dtype"), entry.get("shape")
+    if not isinstance(code, str) or code not in DTYPES:
+        _refuse_tensor(path, name, f"has the dtype {shown(str(code))}, which this version cannot read")
+    if not _counts(shape) or len(shape) > MAX_DIMS or math.prod(max(size, 1) for size in shape) >= 2**60:
+        _refuse_tensor(path, name, f"has an impossible shape {shown(str(shape))}")
+    return TensorInfo(name, DTYPES[code], tuple(shape))
+
+
+def _counts(values: Any) -> TypeGuard[list[int]]:
+    """Whether this is a list of whole numbers from 0 on (``True`` is not one)."""
+    return isinstance(values, list) and {*map(type, values)} <= {int} and min(values, default=0) >= 0
+
+
+def _refuse(path: Path, what: str, fix: str = "", why: str = "") -> NoReturn:
+    raise file_error(path, what, fix, why)
+
+
+def _refuse_tensor(path: Path, name: str, what: str) -> NoReturn:
+    _refuse(path, f"has a damaged header: tensor '{shown(name)}' {what}", _AGAIN)
+
+
+def _refuse_crowd(path: Path) -> NoReturn:
+    _refuse(path, f"lists more than {MAX_TENSORS} tensors in its header", "No model has that many: do not use it.")
+
+
+def _refuse_pickle(path: Path) -> NoReturn:
+    fix = "Convert it to .safetensors first, on a machine that may be lost."
+    _refuse(path, "is a pickle file: refused, it could run code; convert it first", fix)
+
+
+def _refuse_gguf(path: Path) -> NoReturn:
+    why = "GGUF weights are already quantized, and LoRAs go in before quantization."
+    _refuse(path, "is a GGUF file: refused", "Use the unquantized .safetensors model.", why)

@@ -1,0 +1,110 @@
+"""Text from people into plain data: JSON or YAML, with line numbers, and no way to make it grow beyond its size."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ...engine.errors import FoundryError
+from .header import shown
+
+try:
+    import yaml
+except ImportError:  # JSON still works
+    yaml = None  # type: ignore[assignment]
+
+MAX_TEXT = 1_000_000  # bytes
+MAX_NODES = 50_000  # with every alias written out
+_TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
+# What PyYAML raises on strange scalars (`!!int ""`, `!!timestamp x`, 2024-99-99) beside its own YAMLError.
+_SCALAR_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
+
+
+def decode(data: bytes, where: str) -> str:
+    """UTF-8 text, with or without a byte order mark, up to 1 MB."""
+    if len(data) > MAX_TEXT:
+        raise document_error(where, f"it is larger than {MAX_TEXT} bytes", "A stack document is a few lines.")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise document_error(where, f"byte {error.start} is not UTF-8 text", "Save it as UTF-8.") from error
+
+
+def parse_text(text: str, where: str) -> Any:
+    """The data a text stands for: JSON, or else YAML. Repeated keys are refused, for one of them would be lost.
+
+    Raises FoundryError ``document`` with the line number of what is wrong.
+    """
+    text = text.removeprefix("\ufeff")
+    if len(text) > MAX_TEXT:
+        raise document_error(where, f"it is longer than {MAX_TEXT} characters", "A stack document is a few lines.")
+    try:
+        return json.loads(text, object_pairs_hook=_unique)
+    except RecursionError as error:
+        raise document_error(where, "it is nested too deeply") from error
+    except json.JSONDecodeError as error:
+        if where.lower().endswith(".json") or (yaml is None and text.lstrip()[:1] in ("{", "[")):
+            raise document_error(where, f"line {error.lineno}: {error.msg}", "Correct the JSON.") from error
+    except ValueError as error:  # a repeated key, or a number of thousands of digits
+        raise document_error(where, shown(str(error))) from error
+    if yaml is None:
+        raise document_error(where, "YAML needs PyYAML", "Run: pip install pyyaml (or write the document as JSON).")
+    return _parse_yaml(text, where)
+
+
+def document_error(where: str, what: str, fix: str = "") -> FoundryError:
+    """The one form of a document's error: where it is, then what was seen."""
+    return FoundryError("document", f"{shown(where)}: {what}.", fix=fix)
+
+
+def _parse_yaml(text: str, where: str) -> Any:
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        _check_nodes(node, where)
+        return None if node is None else loader.construct_document(node)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        line = f"line {mark.line + 1}: " if mark else ""
+        what = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
+        raise document_error(where, f"{line}{shown(str(what))}", "Correct the YAML (spaces, never tabs).") from error
+    except _SCALAR_ERRORS as error:
+        raise document_error(where, f"it holds a value that cannot be read ({type(error).__name__})") from error
+
+
+def _check_nodes(root: yaml.Node | None, where: str) -> None:
+    """Walk the tree with every alias written out: too much of it, or a key twice in one mapping, is refused."""
+    waiting, count = [root] if root else [], 0
+    while waiting:
+        node = waiting.pop()
+        values = node.value if isinstance(node, yaml.CollectionNode) else ()
+        count += 1 + len(values)
+        if count > MAX_NODES:
+            raise document_error(where, f"it holds more than {MAX_NODES} values with its aliases written out")
+        if isinstance(node, yaml.MappingNode):
+            _settle_keys(node, where)
+            waiting.extend(part for pair in values for part in pair)
+        else:
+            waiting.extend(values)
+
+
+def _settle_keys(mapping: yaml.MappingNode, where: str) -> None:
+    """Every key is a text, also ``on``, which YAML takes for true; and it stands there once."""
+    seen = set[str]()
+    for key, _ in mapping.value:
+        if isinstance(key, yaml.ScalarNode):
+            if key.value in seen:
+                raise document_error(where, f"line {key.start_mark.line + 1}: '{shown(key.value)}' is listed twice")
+            seen.add(key.value)
+            if key.tag != _MERGE:
+                key.tag = _TEXT
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
+    seen = set[str]()
+    for name, _ in pairs:
+        if name in seen:
+            raise ValueError(f"'{name}' is listed twice")
+        seen.add(name)
+    return dict(pairs)

@@ -1,0 +1,291 @@
+"""The streamed safetensors writer: tensor by tensor into a hidden file beside the target, then in the target's place.
+
+Whatever happens, the target is either the complete old file or the complete new one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import io
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import torch
+
+from ...engine.errors import FoundryError
+from ...engine.tensors import Extent, RowSink, TensorInfo
+from .header import DTYPES, MAX_HEADER, SUFFIXES, disk_errors, file_error, shown
+from .ranges import copy_range
+from .temps import hidden, sweep
+
+LARGE = 1 << 20  # bytes that are sent to the disk as soon as they are written
+_WRITE = 2  # Linux's SYNC_FILE_RANGE_WRITE: begin to write, wait for nothing
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+
+@contextmanager
+def write_safetensors(path: Path, entries: Sequence[TensorInfo], metadata: Mapping[str, str]) -> Iterator[RowSink]:
+    """Write a file as a ``with`` block: the sink takes every announced tensor once, and leaving the block publishes it.
+
+    An exception in the block, a missing tensor or a full disk leaves no new file and the old one untouched. The mode
+    follows the umask. Raises FoundryError ``file``.
+    """
+    draft = Draft(path, entries, metadata)
+    check_target(path, draft.size)
+    with draft.open() as sink:
+        yield sink
+        sink.finish()
+        with writing(path, draft.size):
+            draft.temp.replace(path)
+            sync_folder(path.parent)
+
+
+class Draft:
+    """A file to be: what will be in it is settled, and ``size`` is that of the whole file in bytes."""
+
+    def __init__(self, path: Path, entries: Sequence[TensorInfo], metadata: Mapping[str, str]) -> None:
+        self.path, self.temp = path, hidden(path.parent)
+        self._header, offsets = layout(entries, metadata)
+        self._places = {info.name: (info, offsets[info.name]) for info in entries}
+        self.size = len(self._header) + sum(info.nbytes for info in entries)
+
+    @contextmanager
+    def open(self) -> Iterator[FileSink]:
+        """The sink of the hidden file ``temp``; what is still under that name when the block ends is removed."""
+        try:
+            with writing(self.path, self.size):
+                # Unbuffered: closing the file has nothing left to write, so cannot fail.
+                file = self.temp.open("xb", buffering=0)
+            with file:
+                with writing(self.path, self.size):
+                    reserve(file.fileno(), self.size)
+                sink = FileSink(file, self.path, self.size, self._places)
+                sink.put(self._header, 0)
+                yield sink
+        finally:
+            with suppress(OSError):
+                self.temp.unlink(missing_ok=True)
+
+
+def layout(entries: Sequence[TensorInfo], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
+    """The file's beginning (length and header, padded to 8 bytes) and where in the file each tensor starts.
+
+    Wide dtypes come first, as in the reference writer: then every tensor lies at a multiple of its element size, and
+    readers that map the file need not copy. Otherwise the order of ``entries`` is kept.
+    """
+    table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    starts, end = {}, 0
+    for info in sorted(entries, key=lambda info: -info.dtype.itemsize):
+        if info.name in table or info.name == "__metadata__":
+            raise FoundryError("file", f"Two tensors would be stored as '{shown(info.name)}'.")
+        if info.dtype not in _CODES:
+            raise FoundryError("file", f"Tensor '{shown(info.name)}' is {info.dtype}, which safetensors cannot store.")
+        starts[info.name], begin, end = end, end, end + info.nbytes
+        table[info.name] = {"dtype": _CODES[info.dtype], "shape": list(info.shape), "data_offsets": [begin, end]}
+    text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > MAX_HEADER:
+        raise FoundryError("file", f"The header would be {len(text)} bytes; readers accept {MAX_HEADER}.")
+    return len(text).to_bytes(8, "little") + text, {name: 8 + len(text) + start for name, start in starts.items()}
+
+
+class FileSink:
+    """Takes tensors, or rows of them, in any order and puts each where the layout says."""
+
+    on_disk = True
+
+    def __init__(self, file: io.FileIO, path: Path, size: int, places: Mapping[str, tuple[TensorInfo, int]]) -> None:
+        self._file, self._path, self._size, self._missing = file, path, size, dict(places)
+        self._rows: dict[str, list[tuple[int, int]]] = {}  # of tensors that came in part: what is there
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        """Store one tensor, from any device and with any strides; it must be as announced, and come once."""
+        info, offset = self._announced(name, tensor)
+        if name in self._rows:
+            raise file_error(self._path, f"was given the tensor '{shown(name)}' whole after some of its rows")
+        if tuple(tensor.shape) != info.shape:
+            raise self._odd(tensor, info)
+        self.put(_bytes_of(tensor), offset)
+        del self._missing[name]
+
+    def write_rows(self, name: str, first: int, rows: torch.Tensor) -> None:
+        """Store rows [n, ...] of a tensor from row ``first`` on; all rows must come, in any order and each once."""
+        info, offset = self._announced(name, rows)
+        if not info.shape:
+            raise file_error(self._path, f"was given rows of '{shown(name)}', which is a single number")
+        if rows.ndim == 0 or tuple(rows.shape[1:]) != info.shape[1:]:
+            raise self._odd(rows, info)
+        stop, there = first + len(rows), self._rows.setdefault(name, [])
+        known = any(first < end and begin < stop for begin, end in there)
+        if known or first < 0 or stop > info.shape[0]:
+            why = "some of them came before" if known else f"it has {info.shape[0]}"
+            raise file_error(self._path, f"was given rows {first} to {stop} of the tensor '{shown(name)}', but {why}")
+        self.put(_bytes_of(rows), offset + first * math.prod(info.shape[1:]) * info.dtype.itemsize)
+        if there and there[-1][1] == first:
+            first = there.pop()[0]
+        if first < stop:
+            there.append((first, stop))
+        if sum(end - begin for begin, end in there) == info.shape[0]:
+            del self._missing[name], self._rows[name]
+
+    def copy(self, name: str, extent: Extent) -> None:
+        """Store one tensor whose bytes are in another file, without reading them into this process."""
+        info, offset = self._place(name)
+        size = extent.end - extent.begin
+        if name in self._rows or size != info.nbytes:
+            raise file_error(self._path, f"was given {size} bytes for '{shown(name)}', which has {info.nbytes}")
+        with writing(self._path, self._size), _own(extent.file) as source, _own(self._file) as target:
+            done = max(copy_range(source, extent.begin, extent.end, target, offset), default=0)
+            if size >= LARGE:
+                send(target, offset, size)
+                if self._replaces(source):
+                    forget(source, extent.begin, size)
+        if done != size:
+            what = f"could not be copied together: the earlier result ends within '{shown(name)}'"
+            raise file_error(self._path, what, "Run again; it will be made anew.")
+        del self._missing[name]
+
+    def _replaces(self, handle: int) -> bool:
+        """Whether an open file is the one whose place this one takes."""
+        with suppress(OSError):
+            return os.path.samestat(os.fstat(handle), self._path.stat())
+        return False
+
+    def _announced(self, name: str, tensor: torch.Tensor) -> tuple[TensorInfo, int]:
+        info, offset = self._place(name)
+        if tensor.dtype != info.dtype:
+            raise self._odd(tensor, info)
+        return info, offset
+
+    def _place(self, name: str) -> tuple[TensorInfo, int]:
+        if name not in self._missing:
+            raise file_error(self._path, f"was given the tensor '{shown(name)}' twice or unannounced")
+        return self._missing[name]
+
+    def _odd(self, tensor: torch.Tensor, info: TensorInfo) -> FoundryError:
+        seen = f"{tensor.dtype} {tuple(tensor.shape)} instead of {info.dtype} {info.shape}"
+        return file_error(self._path, f"was given the tensor '{shown(info.name)}' as {seen}")
+
+    def put(self, data: bytes | memoryview, offset: int) -> None:
+        """Write bytes at a place in the file."""
+        rest = memoryview(data)
+        with writing(self._path, self._size):
+            self._file.seek(offset)
+            while rest:
+                rest = rest[self._file.write(rest) :]  # one call takes at most 2 GiB
+            if len(data) >= LARGE:
+                send(self._file.fileno(), offset, len(data))
+
+    def finish(self) -> None:
+        """Check that nothing is missing, bring every byte to the disk and close the file."""
+        if self._missing:
+            name = next(iter(self._missing))
+            rows = sum(end - begin for begin, end in self._rows.get(name, ()))
+            part = f" ({rows} of its {self._missing[name][0].shape[0]} rows came)" if rows else ""
+            what = f"lacks {len(self._missing)} announced tensors, the first is '{shown(name)}'{part}"
+            raise file_error(self._path, what)
+        with writing(self._path, self._size), self._file:  # Windows moves only closed files
+            os.fsync(self._file.fileno())
+
+
+@contextmanager
+def _own(file: io.FileIO) -> Iterator[int]:
+    """A handle that stays that file's: closed by another thread, its number could become an unrelated file's."""
+    handle = os.dup(file.fileno())
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _bytes_of(tensor: torch.Tensor) -> memoryview:
+    return tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+@contextmanager
+def writing(path: Path, size: int) -> Iterator[None]:
+    """What the operating system refuses, as one sentence that says what was needed."""
+    try:
+        yield
+    except OSError as error:
+        what = f"could not be written: {error.strerror or error}"
+        fix = f"It needs {_megabytes(size)} in {shown(str(path.parent))}, and nothing else may hold the old file open."
+        raise file_error(path, what, fix) from error
+
+
+def check_target(path: Path, size: int = 0) -> None:
+    """Refuse before the first byte what cannot succeed; sweep up after writers that were killed."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise file_error(path, "would not be read by any loader", f"Let the name end in {SUFFIXES[0]}.")
+    if path.is_dir():
+        raise file_error(path, "is a folder", "Name a file in it.")
+    if not path.parent.is_dir():
+        raise file_error(path, "cannot be written: its folder does not exist", f"Make {shown(str(path.parent))} first.")
+    sweep(path.parent)
+    with disk_errors(path):
+        free = shutil.disk_usage(path.parent).free
+    if free < size:
+        what = f"needs {_megabytes(size)} and {_megabytes(free)} are free in {shown(str(path.parent))}"
+        raise file_error(path, what, "Make room or write elsewhere; nothing was written.")
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the new name itself survive a power cut, where folders can be synced at all."""
+    if os.name == "nt":
+        return
+    with suppress(OSError):  # some network drives refuse; the file is complete all the same
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def reserve(handle: int, size: int) -> None:
+    """Take all of the disk space at once, where the system can: cheaper than block by block, and a full disk shows now.
+
+    Raises OSError for a full disk; a file system that only wants more room to spare is written to all the same.
+    (Python's own call writes zeros where the file system cannot reserve.)
+    """
+    failed = ctypes.get_errno() if _fallocate is not None and _fallocate(handle, 0, 0, size) else 0
+    if failed == errno.ENOSPC:
+        left = os.fstatvfs(handle)
+        failed = failed if left.f_bavail * left.f_frsize < size else 0
+    if failed in (errno.ENOSPC, errno.EDQUOT):
+        raise OSError(failed, os.strerror(failed))
+
+
+def send(handle: int, offset: int, size: int) -> None:
+    """Begin to write a part of a file to the disk, so that it works while the rest is computed; only a hint."""
+    if _sync_range is not None:
+        _sync_range(handle, offset, size, _WRITE)
+
+
+def forget(handle: int, offset: int, size: int) -> None:
+    """Let the system use the memory of a part of a file again: what is written next need not look for more."""
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError):
+            os.posix_fadvise(handle, offset, size, os.POSIX_FADV_DONTNEED)
+
+
+def _find(name: str, *arguments: type) -> Callable[..., int] | None:
+    """A call of Linux's C library that Python has none for."""
+    found = getattr(ctypes.CDLL(None, use_errno=True), name, None) if sys.platform == "linux" else None
+    if found is not None:
+        found.argtypes = arguments
+    return found
+
+
+_fallocate = _find("fallocate", ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_sync_range = _find("sync_file_range", ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -1,0 +1,229 @@
+"""Stack documents: base, fuse, stack and finish, as YAML or JSON; a superset of AI Toolkit's ``model:`` block."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...engine.errors import FoundryError
+from ...engine.formats import FORMATS
+from ...engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK
+from ..bases.dequantize import DEQUANTIZE, ON_QUANTIZED_BASE, REFUSE
+from ..disk.header import SUFFIXES, disk_errors, regular_file, shown
+from ..disk.text import MAX_TEXT, decode, document_error, parse_text
+
+MAX_WEIGHT = 10.0
+MAX_PATH = 4096
+FP8, NONE = "fp8", "none"
+_QUANTIZE = {True: FP8, "true": FP8, FP8: FP8, False: NONE, "false": NONE, NONE: NONE} | {
+    name: name for name in FORMATS
+}
+# What AI Toolkit calls the same things.
+_ROWS = ("stack", "lora_paths", "lora_path")
+_KEYS = ("base", "name_or_path", FUSE, *_ROWS, "lora_weight", "quantize", "rounding", "on_quantized_base")
+_ROW_KEYS = ("path", "weight", "clip_weight", "on", "blocks")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One LoRA of a list: its strength on the diffusion model and on CLIP (None: the same), and whether it is on.
+
+    ``blocks`` are factors of that strength by block (``double=1,single=0.5``); what they mean depends on the base.
+    """
+
+    path: str
+    weight: float = 1.0
+    clip_weight: float | None = None
+    on: bool = True
+    blocks: str = ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """What a stack document says. Names are as written; ``folder`` is what relative ones start from.
+
+    ``vanilla`` is True when ``fuse`` is there and empty: the choice to fuse no base LoRA, made in writing.
+    """
+
+    base: str | None = None
+    fuse: tuple[Row, ...] = ()
+    stack: tuple[Row, ...] = ()
+    quantize: str = NONE
+    rounding: str = ONCE
+    folder: Path | None = None
+    vanilla: bool = False
+    on_quantized_base: str = REFUSE
+
+
+def load_document(path: Path) -> Document:
+    """Read a stack document from a YAML or JSON file of at most 1 MB. Raises FoundryError ``file`` or ``document``."""
+    regular_file(path)
+    if path.suffix.lower() in SUFFIXES:
+        fix = "Write a YAML file that names it: `base: FILE` for a model, `stack: [FILE]` for a LoRA."
+        raise document_error(path.name, "it holds weights and is no stack document", fix)
+    with disk_errors(path), path.open("rb") as file:
+        data = file.read(MAX_TEXT + 1)
+    return replace(parse_document(parse_text(decode(data, path.name), path.name), path.name), folder=path.parent)
+
+
+def parse_document(data: object, where: str) -> Document:
+    """A document from plain data: our keys, AI Toolkit's ``model:`` block, or a whole AI Toolkit config around one.
+
+    ``where`` is the document's name for messages. Raises FoundryError ``document`` with the position of the fault.
+    """
+    settings = _settings(data, where)
+    _only_one(settings, ("base", "name_or_path"), where)
+    _only_one(settings, _ROWS, where)
+    base = settings.get("base", settings.get("name_or_path"))
+    rounding = settings.get("rounding", ONCE)
+    if rounding not in (ONCE, MATCH_TRAINING):
+        raise document_error(where, f"rounding is '{_seen(rounding)}'", f"Use '{ONCE}' or '{MATCH_TRAINING}'.")
+    on_quantized_base = settings.get("on_quantized_base", REFUSE)
+    if on_quantized_base not in ON_QUANTIZED_BASE:
+        what = f"on_quantized_base is '{_seen(on_quantized_base)}'"
+        raise document_error(where, what, f"Use '{REFUSE}' or '{DEQUANTIZE}'.")
+    fuse = settings.get(FUSE, ())
+    return Document(
+        base=None if base is None else _path(base, where, "base"),
+        fuse=_rows(() if fuse == NONE else fuse, where, FUSE),
+        stack=_stack(settings, where),
+        quantize=_quantize(settings.get("quantize", NONE), where),
+        rounding=rounding,
+        vanilla=FUSE in settings and not (fuse != NONE and fuse),
+        on_quantized_base=on_quantized_base,
+    )
+
+
+def parse_rows(text_or_list: object, where: str) -> tuple[Row, ...]:
+    """The rows of a LoRA list: a list, or text holding JSON rows or a stack document, whose ``stack`` is meant."""
+    data = text_or_list
+    if isinstance(data, str):
+        data = parse_text(data, where) if data.strip() else None
+    if not isinstance(data, Mapping):
+        return () if data is None else _rows(data, where, "")
+    document = parse_document(data, where)
+    if document.fuse:
+        raise document_error(where, "this list goes on top of the model, but it has 'fuse' rows", "Fuse them before.")
+    return document.stack
+
+
+def _settings(data: object, where: str) -> dict[str, Any]:
+    """One flat mapping of the keys we know, without those set to null."""
+    if data is None or data == "":
+        raise document_error(where, "it is empty", "Write at least `base: FILE` and `stack: [FILE]`.")
+    top = _mapping(data, where)
+    process = top.get("config", {}).get("process") if isinstance(top.get("config"), Mapping) else None
+    if isinstance(process, Sequence) and process and isinstance(process[0], Mapping):  # a whole AI Toolkit config
+        top = {"model": process[0].get("model")}
+    own = {key: value for key, value in top.items() if key != "model" and value is not None}
+    for key in own:
+        if key not in _KEYS:
+            raise _unknown(where, str(key), _KEYS)
+    return {**_model_block(top, where), **own} if "model" in top else own
+
+
+def _model_block(top: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Our settings out of AI Toolkit's block; its other keys are its own business, a mistyped one of ours is not."""
+    block = _mapping(top["model"], f"{where}: model")
+    for key in block:
+        if key in _KEYS and block[key] is not None and top.get(key) is not None:
+            raise document_error(where, f"'{key}' is given twice, in the model block and beside it", "Keep one.")
+        if key not in _KEYS and difflib.get_close_matches(str(key), _KEYS, 1, 0.88):
+            raise _unknown(where, f"model: {key}", _KEYS)
+    return {key: value for key, value in block.items() if key in _KEYS and value is not None}
+
+
+def _mapping(data: object, where: str) -> Mapping[str, Any]:
+    if isinstance(data, Mapping):
+        return data
+    raise document_error(where, f"settings were expected, not {_seen(data)}", "Write `key: value` lines.")
+
+
+def _only_one(settings: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    given = [key for key in keys if key in settings]
+    if len(given) > 1:
+        raise document_error(where, f"both '{given[0]}' and '{given[1]}' are given", "They mean the same; keep one.")
+
+
+def _stack(settings: Mapping[str, Any], where: str) -> tuple[Row, ...]:
+    if "lora_path" in settings:
+        row = {"path": settings["lora_path"], "weight": settings.get("lora_weight", 1.0)}
+        return _rows([row], where, "lora_path")
+    if "lora_weight" in settings:
+        raise document_error(where, "'lora_weight' is given without 'lora_path'", "Write the weight into its row.")
+    key = next((key for key in _ROWS if key in settings), STACK)
+    return _rows(settings.get(key, ()), where, key)
+
+
+def _quantize(value: object, where: str) -> str:
+    known = value.lower() if isinstance(value, str) else value
+    if isinstance(known, bool | str) and known in _QUANTIZE:
+        return _QUANTIZE[known]
+    raise document_error(where, f"quantize is '{_seen(value)}'", f"Use true, false, none, fp8, {', '.join(FORMATS)}.")
+
+
+def _rows(rows: object, where: str, list_name: str) -> tuple[Row, ...]:
+    label = f"{list_name} row".strip()
+    if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Sequence):
+        raise document_error(where, f"a list of {label}s was expected, not {_seen(rows)}", "Write it as [ ... ].")
+    return tuple(_row(row, where, f"{label} {number}") for number, row in enumerate(rows, 1))
+
+
+def _row(row: object, where: str, label: str) -> Row:
+    if isinstance(row, str):
+        return Row(_path(row, where, label))
+    if not isinstance(row, Mapping):
+        raise document_error(where, f"{label}: a path or settings were expected, not {_seen(row)}")
+    given = {key: value for key, value in row.items() if value is not None}
+    for key in given:
+        if key not in _ROW_KEYS:
+            raise _unknown(f"{where}: {label}", str(key), _ROW_KEYS)
+    if "path" not in given:
+        raise document_error(where, f"{label}: path is missing", "Every row names its file.")
+    blocks = given.get("blocks", "")
+    if not isinstance(blocks, str) or len(blocks) > MAX_PATH:
+        fix = "Write factors as text, such as 'double=1,single=0.5'."
+        raise document_error(where, f"{label}: blocks is '{_seen(blocks)}'", fix)
+    on = given.get("on", True)
+    if not isinstance(on, bool):
+        raise document_error(where, f"{label}: on is '{_seen(on)}'", "Use true or false.")
+    clip = given.get("clip_weight")
+    return Row(
+        path=_path(given["path"], where, f"{label}: path"),
+        weight=_weight(given.get("weight", 1.0), where, f"{label}: weight"),
+        clip_weight=None if clip is None else _weight(clip, where, f"{label}: clip_weight"),
+        on=on,
+        blocks=blocks.strip(),
+    )
+
+
+def _weight(value: object, where: str, label: str) -> float:
+    # The comparison also refuses NaN, and whole numbers too long for a float.
+    if isinstance(value, int | float) and not isinstance(value, bool) and -MAX_WEIGHT <= value <= MAX_WEIGHT:
+        return float(value)
+    fix = f"Give a number from {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}, such as 0.8."
+    raise document_error(where, f"{label} is '{_seen(value)}'", fix)
+
+
+def _path(value: object, where: str, label: str) -> str:
+    if isinstance(value, str) and value.strip() and len(value) <= MAX_PATH and "\0" not in value:
+        return value
+    raise document_error(where, f"{label}: a file name was expected, not '{_seen(value)}'")
+
+
+def _unknown(where: str, key: str, known: Iterable[str]) -> FoundryError:
+    near = difflib.get_close_matches(key.rpartition(": ")[2], list(known), 1)
+    fix = f"Did you mean '{near[0]}'?" if near else f"Known are: {', '.join(known)}."
+    return document_error(where, f"unknown setting '{shown(key)}'", fix)
+
+
+def _seen(value: object) -> str:
+    """A value as it stands in a message; long ones are cut, and what cannot be printed is only named by type."""
+    return shown(value, 60) if isinstance(value, str) else type(value).__name__ if _is_big(value) else shown(str(value))
+
+
+def _is_big(value: object) -> bool:
+    return isinstance(value, Mapping | Sequence) or (isinstance(value, int) and abs(value) >= 10**60)

@@ -1,0 +1,43 @@
+"""What a document calls a file: relative to the document, in either kind of slash, with or without its suffix."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from pathlib import Path, PureWindowsPath
+
+from ...engine.errors import FoundryError
+from ..disk.header import disk_errors, shown
+
+
+def resolve_path(name: str, folder: Path | None, exists: Callable[[Path], bool] = Path.exists) -> Path:
+    """The file or folder a document means: absolute, or relative to the document, with either kind of slash.
+
+    It does not confine: a document of the local user may name any file. A missing one is a FoundryError ``file`` that
+    lists names like it.
+    """
+    if scheme := re.match(r"\w{2,}(?=://)", name):
+        what = f"'{shown(name)}' is not on this machine."
+        fix = "It will come with the extra lora-foundry[s3]; until then download it." if scheme[0] == "s3" else ""
+        raise FoundryError("file", what, "This version reads local files only.", fix or "Download it first.")
+    path = Path(name)
+    if not path.is_absolute():
+        windows = PureWindowsPath(name)
+        if windows.drive or windows.root:
+            raise FoundryError("file", f"'{shown(name)}' is a path of a Windows machine.", fix="Name the file here.")
+        path = (folder or Path()).joinpath(*windows.parts)
+    with disk_errors(path):
+        if exists(path):
+            return path
+    raise FoundryError("file", f"'{shown(name)}' does not exist (looked for {shown(str(path))}).", fix=_near_file(path))
+
+
+def _near_file(path: Path) -> str:
+    """Names in the same folder that look like the missing one."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except (OSError, ValueError):
+        return f"Its folder {shown(str(path.parent))} does not exist either."
+    near = difflib.get_close_matches(path.name, names[:5000], 3)
+    return f"Did you mean {' or '.join(shown(name) for name in near)}?" if near else "Check the name and the folder."

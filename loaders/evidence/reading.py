@@ -1,0 +1,188 @@
+"""Evidence of how a LoRA was trained: scripts, configs, logs and sidecars, read as what they are, never searched.
+
+Every reader is a function from text to statements. A file that a person names is read in full and refused in one
+sentence; files that merely lie beside a LoRA count only when they name it.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ...engine.errors import FoundryError
+from ...engine.lineage import DERIVED, NO_NAME, Claim, plain_name
+from ..disk.hashes import SETTLED_NS
+from ..disk.header import SUFFIXES, disk_errors, regular_file
+from .claims import Statement, evidence_error
+from .configs import read_readme, read_toml, read_yaml
+from .logs import read_log
+from .shell import read_batch, read_powershell, read_shell
+from .sidecars import read_json
+
+MAX_TEXT, LOG_HEAD = 1_000_000, 8_000_000  # bytes; a log is read from its begin, where merges are told
+MOST_FILES = 64  # looked at beside one LoRA
+SHARED_ENDINGS = (".toml", ".yaml", ".yml", ".sh", ".bash", ".bat", ".cmd", ".ps1", ".log")
+OWN_ENDINGS = (".metadata.json", ".civitai.info", ".json", ".txt", *SHARED_ENDINGS)
+SHARED_NAMES = ("config.json", "training_args.json", "args.json", "training_config.json")
+LONELY_NAMES = ("adapter_config.json", "readme.md")  # of the one LoRA of a folder
+STEP = re.compile(r"(-(step|epoch)-?\d+|-\d{6,})+$")  # what trainers add to the name of what is not the last
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One kind of file: its name in lower case, and what reads it. ``head``: a begin of it is enough."""
+
+    name: re.Pattern[str]
+    read: Callable[[str, str], list[Statement]]
+    head: bool = False
+
+
+READERS = (
+    Reader(re.compile(r".*\.(sh|bash|zsh|command)"), read_shell),
+    Reader(re.compile(r".*\.(bat|cmd)"), read_batch),
+    Reader(re.compile(r".*\.ps1"), read_powershell),
+    Reader(re.compile(r".*\.(yaml|yml)"), read_yaml),
+    Reader(re.compile(r".*\.toml"), read_toml),
+    Reader(re.compile(r".*\.(json|civitai\.info)"), read_json),
+    Reader(re.compile(r".*\.md"), read_readme),
+    Reader(re.compile(r".*\.(log|txt|out)"), read_log, head=True),
+)
+
+
+def read_evidence(path: Path, lora: Path | None = None, sha256: str = "") -> tuple[Claim, ...]:
+    """What a file says about base LoRAs; () when it says nothing.
+
+    With ``lora`` only the runs that name it as their output count, if any does. ``sha256`` (hex) is that of the LoRA: a
+    sidecar about this very file is more than a guess. Raises FoundryError ``evidence`` for what cannot be read.
+    """
+    try:
+        statements = _statements(path, LOG_HEAD)
+    except FoundryError as error:
+        raise FoundryError("evidence", error.what, error.why, error.fix) from error
+    if lora is not None:
+        names = _names(lora)
+        statements = tuple(s for s in statements if _is_of(s, names)) or statements
+    return _claims(statements, sha256)
+
+
+def beside(path: Path, sha256: str = "") -> tuple[Claim, ...]:
+    """Claims of files in a LoRA's folder that carry its name, or name it as what a run wrote. Never raises.
+
+    At most 64 files of at most 1 MB are looked at; a folder is listed again only after it changed.
+    """
+    with suppress(FoundryError, OSError, ValueError):
+        names = _names(path)
+        own, shared, lonely = _candidates(path)
+        found: list[Statement] = []
+        for name in (*own, *shared, *lonely)[:MOST_FILES]:
+            said = _read_quietly(path.parent / name)
+            found += [s for s in said if _is_of(s, names) or (not s.outputs and name not in shared)]
+        return _claims(found, sha256)
+    return ()
+
+
+def _claims(statements: tuple[Statement, ...] | list[Statement], sha256: str) -> tuple[Claim, ...]:
+    """The claims, each once; a sidecar that knows the file's own hash is better than its place."""
+    claims = []
+    for statement in statements:
+        claim = statement.claim
+        if sha256 and statement.sha256 == sha256.lower():
+            claim = replace(claim, evidence=replace(claim.evidence, level=DERIVED))
+        claims.append(claim)
+    return tuple(dict.fromkeys(claims))
+
+
+def _names(lora: Path) -> frozenset[str]:
+    """The names a run may have written this file under: its own, and its folder's where it has none of its own."""
+    name = plain_name(lora.name)
+    if not NO_NAME.fullmatch(name):
+        return frozenset({name, STEP.sub("", name)})
+    folders = [plain_name(folder.name) for folder in lora.absolute().parents[:2]]
+    return frozenset(folders if NO_NAME.fullmatch(folders[0]) else folders[:1])
+
+
+def _is_of(statement: Statement, names: frozenset[str]) -> bool:
+    return any(plain_name(output) in names for output in statement.outputs)
+
+
+def _candidates(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Names beside a LoRA: those that carry its name, those of any run, and those of a folder with one LoRA."""
+    changed = path.parent.stat().st_mtime_ns
+    listing = _listing if _settled(changed) else _listing.__wrapped__
+    everything, shared, alone = listing(str(path.parent), changed)
+    own = tuple(path.stem + ending for ending in OWN_ENDINGS if path.stem + ending in everything)
+    lonely = tuple(name for name in everything if name.lower() in LONELY_NAMES) if alone else ()
+    return own, tuple(name for name in shared if name not in own), lonely
+
+
+@functools.lru_cache(maxsize=16)
+def _listing(folder: str, changed: int) -> tuple[frozenset[str], tuple[str, ...], bool]:
+    """A folder's names of interest, those any run may have written, and whether only one LoRA lies there."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries]
+    stems = {name.rpartition(".")[0] for name in names if name.lower().endswith(SUFFIXES)}
+    everything = frozenset(name for name in names if name.lower().endswith((*OWN_ENDINGS, ".md")))
+    shared = [name for name in everything if name.lower().endswith(SHARED_ENDINGS) and not _is_named(name, stems)]
+    shared += [name for name in everything if name.lower() in SHARED_NAMES]
+    return everything, tuple(sorted(shared)[:MOST_FILES]), len(stems) <= 1
+
+
+def _is_named(name: str, stems: set[str]) -> bool:
+    """Whether a file carries the name of a LoRA of its folder."""
+    return name.rpartition(".")[0] in stems
+
+
+def _read_quietly(path: Path) -> tuple[Statement, ...]:
+    """What a file says; nothing when it cannot be read."""
+    with suppress(FoundryError, OSError, ValueError):
+        state = path.stat()
+        read = _remembered if _settled(state.st_mtime_ns) else _remembered.__wrapped__
+        return read(path, state.st_mtime_ns, state.st_size)
+    return ()
+
+
+@functools.lru_cache(maxsize=512)
+def _remembered(path: Path, changed: int, size: int) -> tuple[Statement, ...]:
+    """What a file of this time and size says; a fault is remembered as nothing."""
+    with suppress(FoundryError):
+        return _statements(path, MAX_TEXT)
+    return ()
+
+
+def _settled(changed: int) -> bool:
+    """Whether a change from now on would show in the modification time."""
+    return time.time_ns() - changed > SETTLED_NS
+
+
+def _statements(path: Path, head: int) -> tuple[Statement, ...]:
+    size = regular_file(path).st_size
+    reader = next((reader for reader in READERS if reader.name.fullmatch(path.name.lower())), None)
+    if reader is None and path.suffix.lower() not in SUFFIXES:
+        reader = Reader(re.compile(""), read_shell) if _bytes(path, 2) == b"#!" else None
+    if reader is None:
+        kinds = "Name a training script (.sh, .bat, .ps1), a config (.yaml, .toml, .json) or a log (.log, .txt)."
+        raise evidence_error(path.name, "evidence of this kind is not read", kinds)
+    most = head if reader.head else MAX_TEXT
+    if size > most and not reader.head:
+        raise evidence_error(path.name, f"it is larger than {MAX_TEXT} bytes, which no script or config is")
+    return tuple(reader.read(_text(_bytes(path, most), path.name, size > most), path.name))
+
+
+def _bytes(path: Path, most: int) -> bytes:
+    with disk_errors(path), path.open("rb") as file:
+        return file.read(most)
+
+
+def _text(data: bytes, where: str, cut: bool) -> str:
+    """The text of a file, also of what PowerShell writes as UTF-16; a last line that was cut is left out."""
+    coding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    text = data.decode(coding, errors="replace")
+    if "\0" in text:
+        raise evidence_error(where, "it is not text", "Name the file that a person or a trainer wrote as text.")
+    return text[: text.rfind("\n") + 1] if cut else text

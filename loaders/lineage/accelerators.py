@@ -1,0 +1,104 @@
+"""Is this LoRA a known accelerator, training adapter or repair, and what does its publisher say of using it?
+
+A hash or a fingerprint of the registry recognises a file for sure (``derived``). A name or a structure is a guess,
+however exact: names are compared whole, so that ``lightning_effect`` and ``turbo_car_style`` are what they are.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+
+from ...engine.lineage import DERIVED, GUESSED, Accelerator, plain_name
+from ...engine.plan import Adapter
+from ...validator.fingerprint import Fingerprint
+from ..disk.header import shown
+from ..disk.home import keep, recall
+from .identity import identifies
+from .registry import EMPTY, FILE, HASHES, Entry, parse, refusal, registry, users_file
+
+__all__ = ("FILE", "learn", "recognise", "recognise_fingerprint", "registry")
+
+TITLES = ("ss_output_name", "modelspec.title", "name")  # metadata that may hold the name a file was published under
+LONGEST = 300  # characters of a name that are looked at
+DIGITS = 12  # of a hash that are quoted: as many as others show
+
+
+def recognise(
+    name: str, ids: tuple[str, ...] = (), metadata: Mapping[str, str] | None = None, adapters: tuple[Adapter, ...] = ()
+) -> Accelerator | None:
+    """What a file is known as by its hashes (``Identity.ids``), else by its name, its title or its structure.
+
+    None for everything else: that is what most files are. Raises FoundryError ``registry`` for a broken file of the
+    user's.
+    """
+    entries = registry()
+    for entry in entries:
+        if common := min(entry.ids & set(ids), default=""):
+            kind, _, digest = common.partition(":")
+            what = "its tensors have" if kind == "tensors" else "it has"
+            return _known(entry, DERIVED, f"{what} the sha256 {digest[:DIGITS]} of {entry.name}")
+    for where, text in _names(name, metadata or {}):
+        plain = _plain(text)
+        for entry in entries:
+            if any(pattern.fullmatch(plain["/" in pattern.pattern]) for pattern in entry.match):
+                return _known(entry, GUESSED, f"{where} is '{shown(text)}'")
+    for entry in entries:
+        form = entry.structure
+        if form is not None and form.fits(adapters):
+            why = f"it has {form.modules} modules of rank {form.rank} and alpha {form.alpha:g} named as in {entry.name}"
+            return _known(entry, GUESSED, why)
+    return None
+
+
+def recognise_fingerprint(fingerprint: Fingerprint) -> Accelerator | None:
+    """What a LoRA is known as by what it does to a model, whatever it is called and however it was saved."""
+    for entry in registry():
+        if any(known.matches(fingerprint) for known in entry.fingerprints):
+            return _known(entry, DERIVED, f"it changes a model as {entry.name} does, within 1 %")
+    return None
+
+
+def learn(known: str, ids: tuple[str, ...], fingerprint: Fingerprint | None = None) -> None:
+    """Write into the user's file that these hashes (``Identity.ids``) are those of the entry with the id ``known``.
+
+    From then on the file is recognised for sure, on the word of the person who said so. Raises FoundryError
+    ``registry`` for an entry that is unknown or generic, for nothing to learn, and for a file that cannot be written.
+    """
+    if known not in {entry.id for entry in registry() if not entry.generic}:
+        raise refusal(f"The registry has no entry '{shown(known)}' for one LoRA.", "Name one that it has.")
+    hashes = [id for id in ids if identifies(id.partition(":")[2])]
+    if not hashes and fingerprint is None:
+        raise refusal("A file without tensors has nothing to be recognised by.", "Choose a LoRA.")
+    path = users_file()
+    data = parse(path, recall(path).strip() or EMPTY)
+    mine = next((entry for entry in data["entries"] if entry.get("id") == known), None)
+    if mine is None:
+        data["entries"].append(mine := {"id": known})
+    for key, prefix in HASHES.items():
+        new = [id.removeprefix(prefix) for id in hashes if id.startswith(prefix)]
+        mine[key] = [*dict.fromkeys([*mine.get(key, ()), *new])]
+    if fingerprint is not None:
+        mine["fingerprints"] = [*mine.get("fingerprints", ()), fingerprint.to_json()]
+    if not keep(path, json.dumps(data, ensure_ascii=False, indent=1)):
+        raise refusal(f"{path} cannot be written.", "Make that folder writable.")
+
+
+def _known(entry: Entry, level: str, why: str) -> Accelerator:
+    id = "" if entry.generic else entry.id
+    return Accelerator(id, entry.name, level, why, entry.strength, entry.steps, entry.cfg, entry.role)
+
+
+def _names(name: str, metadata: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """(where it was found, a name)."""
+    yield "its file name", name
+    for key in TITLES:
+        if text := metadata.get(key, "").strip():
+            yield f"'{key}' in its metadata", text
+
+
+def _plain(text: str) -> tuple[str, str]:
+    """The name alone, and with its folder for the patterns that ask for one: ``lightning/my_style`` is a style."""
+    folder, name = ["", *re.split(r"[\\/]+", text.strip()[-LONGEST:])][-2:]
+    return plain_name(name), f"{plain_name(folder)}/{plain_name(name)}"

@@ -1,0 +1,220 @@
+"""The store of lineage records: one small JSON file each below ``data_home()``, named by the hash of what it is about.
+
+A LoRA is known by the hash of its tensor bytes, which a rename or an edit of its metadata leaves alone; a base by its
+fingerprint. No text of a record ever becomes part of a path. Files are replaced as a whole; several processes may write
+different records at once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TypeVar
+
+from ...engine.errors import FoundryError
+from ...engine.lineage import BY_USER, DECLARED, TENSORS_ID, UNKNOWN, Claim, Contained, Evidence, Ingredient
+from ..disk.header import disk_errors, regular_file
+from ..disk.home import data_home, keep
+from ..disk.temps import sweep
+from .record import BASE_ID, MANY, MAX_RECORD, Record, lineage_error, parse_json, parse_record
+
+FOLDERS = {TENSORS_ID: "lineage", BASE_ID: "lineage/bases"}  # how the id begins that a record is filed under
+UNWRITTEN = "Nothing was written down."
+_HEX = re.compile(r"[0-9a-f]{64}")
+Said = TypeVar("Said", Claim, Contained)
+
+
+def declare(
+    ids: Sequence[str],
+    name: str,
+    family: str | None = None,
+    *,
+    trained_with: tuple[Ingredient, ...] | None = None,
+    use_with: tuple[Ingredient, ...] | None = None,
+    role: str = UNKNOWN,
+    contains: tuple[Ingredient, ...] = (),
+    note: str = "",
+) -> Record:
+    """Write down what the user says about a LoRA, or with ``contains`` about a base; it replaces what they said before.
+
+    None: not said, (): the untouched base. Returns the whole record. Raises FoundryError ``lineage``.
+    """
+    time = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    claim = Claim(Evidence(DECLARED, BY_USER, note, time), trained_with, use_with, role)
+    inside = tuple(Contained(ingredient, DECLARED, BY_USER) for ingredient in contains)
+    says = trained_with is not None or use_with is not None or role != UNKNOWN
+    if not says and not inside:
+        raise lineage_error(name, "nothing was declared", "Say what it was trained with, or what it is for.", "")
+    return save(Record(tuple(ids), name, family, (claim,) if says else (), inside))
+
+
+def save(record: Record) -> Record:
+    """Merge a record into the store (``merge``). Returns what is stored now.
+
+    Raises FoundryError ``lineage`` for a record without an id to file it under, for a damaged record in its place (it
+    might still hold something), and when the folder cannot be written to.
+    """
+    new = parse_record(record.to_json(), record.name)
+    place(new)
+    merged = merge(read(new.ids), new)
+    write(merged)
+    return merged
+
+
+def load(ids: Sequence[str]) -> tuple[Claim, ...]:
+    """The claims about a LoRA; a damaged record is a claim that says nothing but this. Never raises."""
+    try:
+        record = read(ids)
+    except FoundryError as error:
+        return (Claim(Evidence(UNKNOWN, "its record in the store is not used", error.what)),)
+    return record.claims if record else ()
+
+
+def read(ids: Sequence[str]) -> Record | None:
+    """The record of a LoRA or a base, or None. Raises FoundryError ``lineage`` for a damaged one.
+
+    Where only the hash of a whole file is known all records are looked through.
+    """
+    path = find_place(ids)
+    if path is None:
+        return next((record for record in every() if set(record.ids) & set(ids)), None)
+    return _read(path) if path.exists() else None
+
+
+def forget(ids: Sequence[str]) -> bool:
+    """Remove the record, damaged or not; False when there was none. Raises FoundryError ``file``."""
+    path = find_place(ids)
+    if path is None and (record := read(ids)):
+        path = find_place(record.ids)
+    if path is None or not path.exists():
+        return False
+    with disk_errors(path):
+        path.unlink()
+    return True
+
+
+def retract(ids: Sequence[str]) -> Record | None:
+    """Take the user's own word out of a record; what other sources say stays. Returns what is left, if anything is.
+
+    Raises FoundryError ``lineage`` for a damaged record, and when it cannot be written.
+    """
+    record = read(ids)
+    if record is None:
+        return None
+    left = replace(
+        record,
+        claims=tuple(each for each in record.claims if source_of(each) != BY_USER),
+        contains=tuple(each for each in record.contains if source_of(each) != BY_USER),
+    )
+    if not left.claims and not left.contains:
+        forget(record.ids)
+        return None
+    write(left)
+    return left
+
+
+def every() -> Iterator[Record]:
+    """All records that can be read, by name; ``damaged`` tells of the others."""
+    found = []
+    for path in _files():
+        with suppress(FoundryError):
+            found.append(_read(path))
+    yield from sorted(found, key=lambda record: (record.name.lower(), record.ids))
+
+
+def damaged() -> Iterator[FoundryError]:
+    """Why the records that cannot be read cannot."""
+    for path in _files():
+        try:
+            _read(path)
+        except FoundryError as error:
+            yield error
+
+
+def merge(old: Record | None, new: Record) -> Record:
+    """Both records as one: of each source the new words count, and what the user said comes first.
+
+    Raises FoundryError ``lineage`` for more claims than a record may hold.
+    """
+    old = old or replace(new, claims=(), contains=())
+    claims, contains = merge_said(old.claims, new.claims), merge_said(old.contains, new.contains)
+    if max(len(claims), len(contains)) > MANY:
+        raise lineage_error(new.name, f"it would hold more than {MANY} claims", "Forget the record first.", UNWRITTEN)
+    ids = max(old.ids, new.ids, key=len)
+    return Record(ids, new.name or old.name, new.family or old.family, claims, contains)
+
+
+def merge_said(old: Iterable[Said], new: Sequence[Said]) -> tuple[Said, ...]:
+    """What was said before without the sources that speak again, and what they say now; the user first."""
+    again = {source_of(each) for each in new}
+    said: list[Said] = [each for each in old if source_of(each) not in again]
+    said += new
+    return tuple(sorted(said, key=lambda each: source_of(each) != BY_USER))
+
+
+def source_of(said: Claim | Contained) -> str:
+    """Who says it."""
+    return said.evidence.source if isinstance(said, Claim) else said.source
+
+
+def find_place(ids: Iterable[str]) -> Path | None:
+    """Where the record with these ids is filed; None without an id to file it under."""
+    for id in ids:
+        for prefix, folder in FOLDERS.items():
+            if id.startswith(prefix) and _HEX.fullmatch(id.removeprefix(prefix)):
+                return data_home() / folder / f"{id.removeprefix(prefix)}.json"
+    return None
+
+
+def place(record: Record) -> Path:
+    """Where a record is filed. Raises FoundryError ``lineage`` for one without an id to file it under."""
+    path = find_place(record.ids)
+    if path is None:
+        what = "it has no hash of the tensors to file it under"
+        raise lineage_error(record.name, what, "Name the file itself.", UNWRITTEN)
+    return path
+
+
+def write(record: Record) -> None:
+    """Put a record in its place as it is. Raises FoundryError ``lineage`` when that cannot be."""
+    path, text = place(record), json.dumps(record.to_json(), indent=1) + "\n"
+    if len(text) > MAX_RECORD or not keep(path, text):
+        what = f"its record cannot be written to {path.parent}"
+        raise lineage_error(record.name, what, "Make room there, or name a folder in LORA_FOUNDRY_HOME.", UNWRITTEN)
+    sweep(path.parent)
+
+
+def has_bases() -> bool:
+    """Whether anything is stored about a base: else none needs its fingerprint taken."""
+    return any(path.parent.name == "bases" for path in _files())
+
+
+def _files() -> list[Path]:
+    found: list[Path] = []
+    for folder in FOLDERS.values():
+        with suppress(OSError):
+            entries = (data_home() / folder).iterdir()
+            found += [path for path in entries if path.suffix == ".json" and _HEX.fullmatch(path.stem)]
+    return found
+
+
+def _read(path: Path) -> Record:
+    where = f"the lineage record {path.name}"
+    try:
+        regular_file(path)
+        with disk_errors(path), path.open("rb") as file:
+            data = file.read(MAX_RECORD + 1)
+        if len(data) > MAX_RECORD:
+            raise lineage_error(where, f"it is larger than {MAX_RECORD} bytes")
+        record = parse_record(parse_json(data.decode("utf-8", "replace"), where), where)
+        if find_place(record.ids) != path:
+            raise lineage_error(where, "it is about another file than its name says")
+    except FoundryError as error:
+        fix = f"Forget it and declare again, or repair {path}."
+        raise FoundryError("lineage", error.what, error.why, fix) from error
+    return record

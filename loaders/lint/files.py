@@ -1,0 +1,134 @@
+"""What is known of the files a workflow names: from their headers and records where they are found, else from names.
+
+A file that cannot be read becomes a finding, never an exception: a workflow is checked as far as it goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from ...engine.adapters import KINDS, MAGNITUDE
+from ...engine.errors import FoundryError
+from ...engine.findings import Finding
+from ...engine.lineage import GUESSED, NOTHING_KNOWN, Accelerator, Contained, Ingredient, Lineage, plain_name
+from ...engine.texts.say import say
+from ..bases.checkpoint import open_checkpoint
+from ..bases.families import detect_base
+from ..disk.header import read_header
+from ..lineage.accelerators import recognise
+from ..lineage.contents import contained_in
+from ..names.dialects import split
+from ..workflows.node_kinds import LORAS
+from ..workflows.tracing import Applied, Source
+
+Find = Callable[[str, str], Path | None]  # (kind of folder, name) -> the file, None: it is not there
+LineageOf = Callable[[Path], Lineage]
+
+
+@dataclass(frozen=True)
+class LoraFacts:
+    """What is known of a LoRA. ``dependent``: what it does depends on the weights below it."""
+
+    lineage: Lineage = NOTHING_KNOWN
+    dependent: bool = False
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class BaseFacts:
+    """What is known of a base. ``quantized`` is how its file stores it; ``seen`` whether that was looked at."""
+
+    family: str | None = None
+    quantized: str | None = None
+    contains: tuple[Contained, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    seen: bool = False
+
+
+class Files:
+    """The files of one check. Each is looked at once; without ``find`` there are only names."""
+
+    def __init__(self, find: Find | None, lineage_of: LineageOf | None) -> None:
+        self._find, self._lineage_of = find, lineage_of
+        self.lora = cache(self._lora)
+        self.base = cache(self._base)
+        self._names = cache(self._listed)
+
+    def _lora(self, applied: Applied) -> LoraFacts:
+        name = applied.row.name
+        path = self._path(LORAS, name, applied.row.loose)
+        if path is None:
+            return LoraFacts(Lineage(accelerator=_by_name(name)), False, tuple(self._missing(applied, (LORAS,))))
+        try:
+            lineage = self._lineage_of(path) if self._lineage_of else Lineage(accelerator=_by_name(name))
+            return LoraFacts(lineage, _depends(path))
+        except FoundryError as error:
+            bad = unreadable(error, name, applied.node, ours=not applied.native)
+            return LoraFacts(Lineage(accelerator=_by_name(name)), False, (bad,))
+
+    def _base(self, source: Source) -> BaseFacts:
+        if not source.name:
+            return BaseFacts()
+        path = next((found for kind in source.folders if (found := self._path(kind, source.name))), None)
+        known = _by_name(source.name)
+        guessed = (Contained(Ingredient(known.name), GUESSED, "its file name", known),) if known else ()
+        if path is None:
+            return BaseFacts(contains=guessed, findings=tuple(self._missing(source, source.folders)))
+        try:
+            checkpoint = open_checkpoint(path)
+            family = detect_base(checkpoint.tensors)
+            return BaseFacts(family, checkpoint.quantized, contained_in(checkpoint) or guessed, seen=True)
+        except FoundryError as error:
+            bad = unreadable(error, source.name, source.node, source.ours)
+            return BaseFacts(contains=guessed, findings=(bad,))
+
+    def _path(self, kind: str, name: str, loose: bool = False) -> Path | None:
+        if self._find is None:
+            return None
+        found = self._find(kind, name)
+        if found is None and loose:
+            near = next(self._near(kind, name), None)
+            found = self._find(kind, near) if near else None
+        return found
+
+    def _near(self, kind: str, name: str) -> Iterator[str]:
+        return (each for each in self._names(kind) if plain_name(each) == plain_name(name))
+
+    def _listed(self, kind: str) -> tuple[str, ...]:
+        names = getattr(self._find, "names", None)
+        return tuple(names(kind)) if names else ()
+
+    def _missing(self, wanted: Applied | Source, folders: tuple[str, ...]) -> Iterator[Finding]:
+        """LF306, where it was looked for; names that need not be whole can only be checked against a list."""
+        name, loose = (wanted.row.name, wanted.row.loose) if isinstance(wanted, Applied) else (wanted.name, False)
+        blind = loose and not self._names(LORAS)
+        if self._find is None or not folders or blind or name.lower().endswith(".gguf"):
+            return
+        near = next((each for kind in folders for each in self._near(kind, name)), "")
+        key = "LF306.near" if near else "LF306.missing"
+        where = " or ".join(folders)
+        yield say(key, subject=name, node=wanted.node, name=name, at=wanted.node, folder=where, near=near)
+
+
+def unreadable(error: FoundryError, subject: str, node: str, ours: bool) -> Finding:
+    """An error as a finding: what our nodes cannot read stops them, a native loader may still know the file."""
+    severity = "error" if ours else "note"
+    return Finding(error.code, severity, error.what, error.why, error.fix, subject=subject, node=node)
+
+
+def _by_name(name: str) -> Accelerator | None:
+    """The known accelerator of that name; none while the user's own registry is broken, which others tell."""
+    try:
+        return recognise(name)
+    except FoundryError:
+        return None
+
+
+def _depends(path: Path) -> bool:
+    """Whether the header shows an adapter whose effect depends on the weight it goes to (DoRA, OFT, set ...)."""
+    parts = [part for name in read_header(path).tensors if (part := split(name))]
+    kinds = {part.kind for part in parts} & KINDS.keys()
+    return any(part.part == MAGNITUDE for part in parts) or any(KINDS[kind].needs_weight for kind in kinds)

@@ -1,0 +1,204 @@
+"""The lint of a workflow: every model in it as a stack under the same rules as a plan, and what only a graph shows.
+
+Nothing runs and no weight is read. Without ``find`` no file is looked at, and what is known of LoRAs is guessed from
+their names: such findings ask and never warn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ...engine.findings import Finding, stops, worst_first
+from ...engine.lineage import summary
+from ...engine.texts.say import say
+from ...validator.rules import check_stack
+from ...validator.stacks import ALLOW, POLICIES, Item, Sampling, Stack
+from ..workflows.graph import BYPASSED, MUTED, ON, Graph, GraphNode
+from ..workflows.node_kinds import GGUF, LOW_BITS, STAGES, VALIDATOR_NODE
+from ..workflows.sampling import ends
+from ..workflows.tracing import Trail, trails
+from .files import BaseFacts, Files, Find, LineageOf
+from .order import as_question, order_above
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Lint:
+    """The verdict on a workflow: findings, worst first, and the stacks they are about."""
+
+    findings: tuple[Finding, ...] = ()
+    stacks: tuple[Stack, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no error and no warning."""
+        return not stops(self.findings, strict=True)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data: ``{"schema", "ok", "findings", "stacks"}``, the same for command line, HTTP and browser."""
+        return {
+            "schema": SCHEMA,
+            "ok": self.ok,
+            "findings": [finding.to_json() for finding in self.findings],
+            "stacks": [_stack_json(stack) for stack in self.stacks],
+        }
+
+
+def lint(graph: Graph, find: Find | None = None, lineage_of: LineageOf | None = None, policy: str = ALLOW) -> Lint:
+    """Check a workflow. ``find`` gives the file of a (kind of folder, name) or None, and may have ``names(kind)``.
+
+    ``lineage_of`` tells what is known of a LoRA file. Without ``find`` only the graph itself is judged. A Stack
+    Validator on the way of a model decides its ``policy``.
+    """
+    files = Files(find, lineage_of)
+    order = {node.id: order_above(graph, node.id) for node in graph.nodes.values() if _is_stage(node)}
+    found = [*_idle_stages(graph), *(finding for told in order.values() for finding in told)]
+    stacks = []
+    for trail, model in _models(graph).items():
+        base = files.base(trail.source)
+        stack = _stack(graph, files, trail, base, tuple(model.sampling))
+        told = {finding.code for node in trail.nodes for finding in order.get(node, ())}
+        judged = [finding for finding in check_stack(stack, _policy(graph, model, policy)) if finding.code not in told]
+        judged += [*_late(trail), *_low_bits(graph, trail, base)]
+        found += [*trail.problems, *base.findings, *_lora_findings(files, trail)]
+        found += judged if model.certain else [as_question(finding) for finding in judged]
+        stacks.append(stack)
+    return Lint(worst_first(found), tuple(stacks))
+
+
+@dataclass
+class _Model:
+    """How one model is sampled, and the nodes it passes on any way. ``certain``: somewhere no other one can arrive."""
+
+    sampling: list[Sampling] = field(default_factory=list)
+    nodes: list[str] = field(default_factory=list)
+    certain: bool = False
+
+
+def _policy(graph: Graph, model: _Model, otherwise: str) -> str:
+    """The policy of the last Stack Validator a model passes."""
+    passed = (graph.nodes[node] for node in reversed(model.nodes))
+    asked = (node.values.get("policy") for node in passed if node.kind == VALIDATOR_NODE)
+    return next((policy for policy in asked if policy in POLICIES), otherwise)
+
+
+def _is_stage(node: GraphNode) -> bool:
+    return node.kind in STAGES and node.mode == ON
+
+
+def _models(graph: Graph) -> dict[Trail, _Model]:
+    """Every model that is sampled, saved or finished, each once, with all ways it is sampled."""
+    found = trails(graph)
+    models: dict[Trail, _Model] = {}
+    for end in ends(graph):
+        arriving = found.get(end.node, ())
+        for trail in arriving:
+            model = models.setdefault(trail, _Model())
+            model.sampling += [end.sampling] if end.sampling else []
+            model.nodes += trail.nodes
+            model.certain |= len(arriving) == 1
+    return models
+
+
+def _stack(graph: Graph, files: Files, trail: Trail, base: BaseFacts, sampling: tuple[Sampling, ...]) -> Stack:
+    source = trail.source
+    items = tuple(_item(files, applied) for applied in trail.applied)
+    return Stack(
+        source.name,
+        base.family,
+        _quantized(graph, trail, base),
+        source.dequantize and base.quantized is not None,
+        base.contains,
+        items,
+        trail.vanilla,
+        any(applied.native for applied in trail.applied),
+        sampling,
+        source.node,
+    )
+
+
+def _item(files: Files, applied: Any) -> Item:
+    facts = files.lora(applied)
+    row = applied.row
+    return Item(row.name, applied.stage, row.strength, facts.lineage, dependent=facts.dependent, node=applied.node)
+
+
+def _quantized(graph: Graph, trail: Trail, base: BaseFacts) -> str | None:
+    """How the base is quantized, where LoRAs of native nodes go into it; before a stage of ours it is told of there."""
+    how = trail.source.quantized or base.quantized
+    if how is None or trail.source.dequantize:
+        return how
+    into = [applied for applied in trail.applied if applied.native and not applied.beside]
+    return how if (into or how == GGUF) and not _stages(graph, trail) else None
+
+
+def _stages(graph: Graph, trail: Trail) -> list[str]:
+    return [node for node in trail.nodes if graph.nodes[node].kind in STAGES]
+
+
+def _lora_findings(files: Files, trail: Trail) -> Iterator[Finding]:
+    """What was found while the files of the LoRAs were looked at."""
+    for applied in trail.applied:
+        yield from files.lora(applied).findings
+
+
+def _late(trail: Trail) -> Iterator[Finding]:
+    """LF201: native LoRAs after our own Quantize."""
+    for applied in trail.applied:
+        if applied.late and applied.native and not applied.beside:
+            name = applied.row.name
+            values = {"loras": name, "at": applied.node, "quantized": applied.late}
+            yield say("LF201.after_quantize", subject=name, node=applied.node, **values)
+
+
+def _low_bits(graph: Graph, trail: Trail, base: BaseFacts) -> Iterator[Finding]:
+    """LF201: the file of the base is quantized before a stage of ours; or by its name it may be, before any LoRA."""
+    source, stages = trail.source, _stages(graph, trail)
+    if source.dequantize or source.quantized:
+        return
+    if base.quantized and stages:
+        values = {"base": source.name, "how": base.quantized, "at": stages[0]}
+        yield say("LF201.file_before_stage", subject=source.name, node=source.node, **values)
+    sign = LOW_BITS.search(source.name)
+    loras = [applied.row.name for applied in trail.applied if not applied.beside]
+    if sign and not base.seen and loras:
+        values = {"base": source.name, "sign": sign[0], "loras": ", ".join(loras)}
+        yield say("LF201.named", evidence="guessed", subject=source.name, node=source.node, **values)
+
+
+def _idle_stages(graph: Graph) -> Iterator[Finding]:
+    """LF107: stages of ours that are switched off."""
+    waiting = {lost: node for node in graph.nodes.values() if node.mode == ON for lost in node.lost.values()}
+    for node in graph.nodes.values():
+        if node.kind not in STAGES:
+            continue
+        values = {"stage": node.title or node.kind, "at": node.id, "missing": STAGES[node.kind]}
+        if node.mode == BYPASSED:
+            yield say("LF107.bypassed", node=node.id, **values)
+        elif node.mode == MUTED and node.id in waiting:
+            yield say("LF107.muted", node=node.id, user=waiting[node.id].id, **values)
+
+
+def _stack_json(stack: Stack) -> dict[str, Any]:
+    return {
+        "base": stack.base,
+        "family": stack.family,
+        "sampling": [asdict(sampling) for sampling in stack.sampling],
+        "loras": _loras_json(stack.items),
+    }
+
+
+def _loras_json(items: Iterable[Item]) -> list[dict[str, Any]]:
+    return [
+        {
+            "path": item.name,
+            "stage": item.stage,
+            "weight": item.strength,
+            "node": item.node,
+            "lineage": summary(item.lineage),
+        }
+        for item in items
+    ]

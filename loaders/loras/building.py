@@ -1,0 +1,292 @@
+"""Adapters put together from their parts: which belong together, and whether their shapes do.
+
+Nothing is read but the shape that ``reshape_weight`` states. Whatever has no meaning is one FoundryError LF304 that
+names the tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from ...engine.adapters import KINDS
+from ...engine.errors import FoundryError
+from ...engine.plan import Adapter
+from ...engine.tensors import TensorInfo, TensorSource
+from ..disk.header import shown
+from ..names.dialects import ALPHA, ATTACHED, DIFF, GLORA, LOHA, LOKR, LORA, NORM_SCALE, OFT, SET, Part
+
+AGAIN = "The file is damaged or was converted wrongly: download it again, or export it again from the trainer."
+OWN_LOADER = "Load this file with ComfyUI's own LoRA loader for now."
+ACCEPTS = {"magnitude": (LORA, LOHA, LOKR), "reshape": (LORA,)}  # attached parts and the kinds that can have them
+SCALED = (LORA, LOHA, LOKR, GLORA)  # kinds whose alpha is a scale
+Shape = tuple[int, ...]
+
+
+def broken(label: str, seen: str, why: str) -> FoundryError:
+    """LF304 for a file that has no meaning."""
+    return FoundryError("LF304", f"{label}: {seen}", why, AGAIN)
+
+
+def plain(dtype: torch.dtype) -> str:
+    """``float16`` for ``torch.float16``."""
+    return str(dtype).removeprefix("torch.")
+
+
+@dataclass
+class Group:
+    """The tensors of one adapter: its parts by name, and the one alpha of its module."""
+
+    module: str  # or the tensor, where it is not the weight
+    kind: str
+    adapter: str
+    parts: dict[str, str] = field(default_factory=dict)
+
+
+class Builder:
+    """Builds the adapters of one file. ``source`` is the file as its tensors are to be understood."""
+
+    def __init__(self, label: str, source: TensorSource) -> None:
+        self.label, self.source, self.tensors = label, source, source.tensors
+
+    def build(self, parts: Iterable[Part]) -> list[Adapter]:
+        """Every adapter of the file in file order; alphas are left to ``alphas.resolve``."""
+        modules: dict[str, list[Part]] = {}
+        for part in parts:
+            modules.setdefault(part.module, []).append(part)
+        return [adapter for group in modules.values() for adapter in self._module(group)]
+
+    def _module(self, parts: list[Part]) -> list[Adapter]:
+        groups: dict[tuple[str, ...], Group] = {}
+        for part in parts:
+            if part.kind in (ATTACHED, "") and part.part != NORM_SCALE:
+                continue
+            single = part.kind in (DIFF, SET, "")  # each such tensor is an adapter of its own
+            key = (part.name,) if single else (part.kind, part.dialect, part.adapter)
+            group = groups.setdefault(
+                key, Group(part.target if single else part.module, part.kind or SET, part.adapter)
+            )
+            group.parts["set" if part.part == NORM_SCALE else part.part] = part.name
+        found = list(groups.values())
+        for part in parts:
+            if part.kind == ATTACHED:
+                self._attach(part, found)
+        self._alpha([part for part in parts if part.part == ALPHA], found)
+        return [adapter for group in found for adapter in BUILDERS[group.kind](self, group)]
+
+    def _attach(self, part: Part, groups: list[Group]) -> None:
+        fitting = [group for group in groups if group.kind in ACCEPTS[part.part]]
+        fitting = [group for group in fitting if group.adapter == part.adapter] or fitting
+        if len(fitting) != 1 or part.part in fitting[0].parts:
+            count = "none" if not fitting else "more than one"
+            raise self.broken(
+                f"'{shown(part.name)}' needs one adapter to belong to, and has {count}.",
+                "A magnitude or a new shape alone has no meaning.",
+            )
+        fitting[0].parts[part.part] = part.name
+
+    def _alpha(self, alphas: list[Part], groups: list[Group]) -> None:
+        for part in alphas:
+            takers = [group for group in groups if group.kind in (*SCALED, OFT)]
+            if not groups:
+                seen = f"'{shown(part.name)}' has no factors beside it."
+                raise self.broken(seen, "An alpha alone changes nothing.")
+            for group in takers:
+                group.parts[ALPHA] = part.name
+
+    # --- checks that name the tensor
+
+    def broken(self, seen: str, why: str) -> FoundryError:
+        """LF304 about this file."""
+        return broken(self.label, seen, why)
+
+    def info(self, group: Group, part: str, dims: tuple[int, int] = (2, 2)) -> TensorInfo:
+        """A part that must be there, of floating point, with at least and at most so many dims, none of them 0."""
+        if part not in group.parts:
+            there = next(iter(group.parts.values()))
+            seen = f"'{shown(there)}' has no '{part}' factor beside it."
+            raise self.broken(seen, f"Half a {NAMES[group.kind]} has no meaning.")
+        info = self.tensors[group.parts[part]]
+        if not info.dtype.is_floating_point:
+            seen = f"'{shown(info.name)}' is stored as {plain(info.dtype)}."
+            raise self.broken(seen, "Without a scale beside it its numbers mean nothing.")
+        if not dims[0] <= len(info.shape) <= dims[1] or 0 in info.shape:
+            seen = f"'{shown(info.name)}' has the shape {list(info.shape)}."
+            raise self.broken(seen, f"That is no '{part}' part of a {NAMES[group.kind]}.")
+        return info
+
+    def fit(self, holds: bool, why: str, *infos: TensorInfo) -> None:
+        """Refuse parts whose shapes contradict each other."""
+        if not holds:
+            seen = " and ".join(f"'{shown(info.name)}' {list(info.shape)}" for info in infos)
+            raise self.broken(f"{seen} do not fit together.", why)
+
+    def only(self, group: Group, *known: str) -> None:
+        """Refuse parts that this kind of adapter does not have."""
+        for part, name in group.parts.items():
+            if part not in (*known, ALPHA, "magnitude"):
+                seen = f"'{shown(name)}' is no known part of a {NAMES[group.kind]}."
+                raise self.broken(seen, "The rest of it without this part would not be what its author made.")
+
+    def adapter(self, group: Group, rank: int, shape: Shape, kind: str = "") -> Adapter:
+        """The finished adapter; a magnitude must be one number per row or per column of it."""
+        if "magnitude" in group.parts:
+            self._magnitude(group, shape)
+        return Adapter(group.module, kind or group.kind, tuple(group.parts.items()), rank, shape)
+
+    def _magnitude(self, group: Group, shape: Shape) -> None:
+        info = self.info(group, "magnitude", (1, 8))
+        rows, columns = math.prod(info.shape) == info.shape[0], info.shape[0] == 1
+        by_rows = math.prod(info.shape) == shape[0] and (rows or "lora_magnitude_vector" in info.name)
+        by_columns = columns and len(info.shape) > 1 and math.prod(info.shape) == shape[1] == info.shape[1]
+        if not (by_rows or by_columns):
+            seen = f"'{shown(info.name)}' has the shape {list(info.shape)} for a weight of {list(shape)}."
+            raise self.broken(seen, "A DoRA magnitude is one number per row or per column.")
+
+
+# --- one function per kind
+
+
+def _lora(builder: Builder, group: Group) -> list[Adapter]:
+    """up [out, rank], down [rank, in, *kernel], mid [rank, rank, *kernel]; a bias of up is a diff of the bias."""
+    builder.only(group, "up", "down", "mid", "up_bias", "reshape")
+    bias = group.parts.pop("up_bias", None)
+    if "up" not in group.parts and "down" not in group.parts and bias:
+        group.parts["bias"] = bias
+    up, down = builder.info(group, "up", (2, 8)), builder.info(group, "down", (2, 8))
+    rank, kernel = down.shape[0], down.shape[2:]
+    if "mid" in group.parts:
+        mid = builder.info(group, "mid", (3, 8))
+        fits = mid.shape[:2] == (up.shape[1], rank) and math.prod(kernel) == 1
+        builder.fit(fits, f"The middle of a Tucker LoRA must be [rank, rank, kernel], its rank {rank}.", mid, up, down)
+        kernel = mid.shape[2:]
+    else:
+        builder.fit(up.shape[1] == rank, f"The second size of up must be the rank, {rank}.", up, down)
+    builder.fit(math.prod(up.shape[2:]) == 1, "An up factor has no kernel of its own.", up, down)
+    shape = (up.shape[0], down.shape[1], *kernel)
+    if "reshape" in group.parts:
+        _check_reshape(builder, group, shape)
+    adapters = [builder.adapter(group, rank, shape)]
+    if bias is not None:
+        parts = {"diff": bias, **{part: name for part, name in group.parts.items() if part == ALPHA}}
+        beside = Group(f"{group.module}.bias", DIFF, group.adapter, parts)
+        info = builder.info(beside, "diff", (1, 1))
+        builder.fit(info.shape == (up.shape[0],), "A bias has one number per row.", info, up)
+        adapters.append(builder.adapter(beside, rank, info.shape))
+    return adapters
+
+
+def _check_reshape(builder: Builder, group: Group, shape: Shape) -> None:
+    name = group.parts["reshape"]
+    info = builder.tensors[name]
+    stated = ()
+    if len(info.shape) == 1 and info.shape[0] <= 8 and not info.dtype.is_complex:
+        stated = tuple(builder.source.read(name).tolist())
+    if stated != shape:
+        seen = f"'{shown(name)}' says {list(stated)}, the factors make {list(shape)}."
+        raise builder.broken(seen, "The shape that the weight is widened to is not known.")
+
+
+def _loha(builder: Builder, group: Group) -> list[Adapter]:
+    """w1_a [out, r], w1_b [r, in * kernel]; with t1 [r, r, *kernel]: w1_a [r, out], w1_b [r, in]. The same for 2."""
+    builder.only(group, "w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")
+    first, second = (_hadamard_factor(builder, group, number) for number in "12")
+    outer, other = (builder.info(group, f"w{number}_a") for number in "12")
+    builder.fit(first == second, f"One makes {list(first)}, the other {list(second)}.", outer, other)
+    return [builder.adapter(group, builder.info(group, "w1_b").shape[0], first)]
+
+
+def _hadamard_factor(builder: Builder, group: Group, number: str) -> Shape:
+    outer, inner = builder.info(group, f"w{number}_a"), builder.info(group, f"w{number}_b")
+    if "t1" not in group.parts and "t2" not in group.parts:
+        builder.fit(outer.shape[1] == inner.shape[0], "Their ranks differ.", outer, inner)
+        return (outer.shape[0], inner.shape[1])
+    return _tucker(builder, builder.info(group, f"t{number}", (3, 8)), outer, inner)
+
+
+def _tucker(builder: Builder, core: TensorInfo, outer: TensorInfo, inner: TensorInfo) -> Shape:
+    """core [r, r', *kernel], outer [r, out], inner [r', in]."""
+    builder.fit(core.shape[:2] == (outer.shape[0], inner.shape[0]), "Their ranks differ.", core, outer, inner)
+    return (outer.shape[1], inner.shape[1], *core.shape[2:])
+
+
+def _lokr(builder: Builder, group: Group) -> list[Adapter]:
+    """kron(w1, w2), each whole or split in two; w2 may have a kernel, or a core t2 (then w2_a is [r, out])."""
+    builder.only(group, "w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")
+    left, left_rank = _kronecker_factor(builder, group, "1")
+    right, right_rank = _kronecker_factor(builder, group, "2")
+    shape = (left[0] * right[0], left[1] * right[1], *right[2:])
+    return [builder.adapter(group, right_rank or left_rank or 1, shape)]
+
+
+def _kronecker_factor(builder: Builder, group: Group, number: str) -> tuple[Shape, int]:
+    """(shape, rank or 0 where it is whole)."""
+    name, split = f"w{number}", f"w{number}_a" in group.parts or f"w{number}_b" in group.parts
+    if name in group.parts:
+        whole = builder.info(group, name, (2, 2 if number == "1" else 8))
+        if split or (number == "2" and "t2" in group.parts):
+            seen = f"'{shown(whole.name)}' is stored whole and split as well."
+            raise builder.broken(seen, "Which of the two counts is not known.")
+        return whole.shape, 0
+    if not split:
+        builder.info(group, name)  # says that it is missing
+    outer, inner = builder.info(group, f"{name}_a"), builder.info(group, f"{name}_b")
+    if number == "2" and "t2" in group.parts:
+        return _tucker(builder, builder.info(group, "t2", (3, 8)), outer, inner), inner.shape[0]
+    builder.fit(outer.shape[1] == inner.shape[0], "Their ranks differ.", outer, inner)
+    return (outer.shape[0], inner.shape[1]), inner.shape[0]
+
+
+def _glora(builder: Builder, group: Group) -> list[Adapter]:
+    """b1 [out, r], b2 [r, in], a1 [in, r], a2 [r, in]; LyCORIS 1 wrote them the other way round."""
+    builder.only(group, "a1", "a2", "b1", "b2")
+    infos = [builder.info(group, part, (2, 8)) for part in ("a1", "a2", "b1", "b2")]
+    builder.fit(all(math.prod(info.shape[2:]) == 1 for info in infos), "A GLoRA with a kernel is not known.", *infos)
+    a1, a2, b1, b2 = infos
+    if a2.shape[0] == a1.shape[1] and a2.shape[0] > a2.shape[1]:
+        a1, a2, b1, b2 = a2, a1, b2, b1
+    (width, rank), (rows, _) = a1.shape[:2], b1.shape[:2]
+    fits = (a2.shape[:2], b1.shape[:2], b2.shape[:2]) == ((rank, width), (rows, rank), (rank, width))
+    builder.fit(fits, "Their ranks or widths differ.", *infos)
+    return [builder.adapter(group, rank, (rows, width))]
+
+
+def _oft(builder: Builder, group: Group) -> list[Adapter]:
+    """blocks [count, size, size], or for BOFT [stages, count, size, size]. The shape is the rows; columns are any."""
+    builder.only(group, "blocks", "rescale")
+    blocks = builder.info(group, "blocks", (3, 4))
+    *stages, count, size, other = blocks.shape
+    rows = count * size
+    builder.fit(size == other, "Each block must be square.", blocks)
+    if stages:
+        whole = size % 2 == 0 and rows % (2 ** (min(stages[0], 64) - 1) * size) == 0
+        builder.fit(whole, f"{stages[0]} stages of blocks of {size} do not go into {rows} rows.", blocks)
+    if "rescale" in group.parts:
+        rescale = builder.info(group, "rescale", (1, 8))
+        builder.fit(rescale.shape[0] == math.prod(rescale.shape) == rows, "One number per row.", rescale, blocks)
+    return [builder.adapter(group, 1, (rows,), "boft" if stages else OFT)]
+
+
+def _single(builder: Builder, group: Group) -> list[Adapter]:
+    """A difference or a replacement: a tensor of the target's own shape."""
+    info = builder.info(group, group.kind, (1, 8))
+    return [builder.adapter(group, 1, info.shape)]
+
+
+BUILDERS: Mapping[str, Callable[[Builder, Group], list[Adapter]]] = {
+    LORA: _lora, LOHA: _loha, LOKR: _lokr, GLORA: _glora, OFT: _oft, DIFF: _single, SET: _single,
+}  # fmt: skip
+NAMES = {
+    LORA: "LoRA", LOHA: "LoHa", LOKR: "LoKr", GLORA: "GLoRA", OFT: "OFT/BOFT", DIFF: "difference",
+    SET: "replaced weight",
+}  # fmt: skip
+
+
+def supported(adapter: Adapter) -> bool:
+    """Whether the engine has a row for the kind and all parts."""
+    kind = KINDS.get(adapter.kind)
+    known = set() if kind is None else {*" ".join(sum(kind.required, ())).split(), *kind.optional, ALPHA}
+    return {part for part, _ in adapter.parts} <= known

@@ -1,0 +1,184 @@
+"""What PEFT and diffusers say about a LoRA's scale: in its header, or in ``adapter_config.json`` beside the file."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ...engine.errors import FoundryError
+from ...engine.findings import Finding
+from ..disk.header import shown
+from ..names.lookup import bare, is_text_encoder
+from .building import broken
+
+HEADER_KEY, CONFIG_FILE = "lora_adapter_metadata", "adapter_config.json"
+CONFIG_HOMES = ("adapter_model", "pytorch_lora_weights", "diffusion_pytorch_model")  # what PEFT and diffusers save as
+MAX_CONFIG = 4 << 20
+PATTERNS = ("rank_pattern", "alpha_pattern")
+PLAIN, EXPRESSION = re.compile(r"[\w.-]+"), re.compile(r"[\w.^$\\|()\[\]*+?-]{1,200}")
+RESIDUAL = ("pissa", "olora", "corda", "loftq")  # ways to start after which the base is not the one people have
+
+
+@dataclass(frozen=True)
+class Config:
+    """One statement of PEFT about scales. ``entries`` are its keys, ``prefix`` the part of the model it speaks of.
+
+    ``certain``: it belongs to this very file; one that may belong to its neighbour is told of, not used.
+    """
+
+    origin: str
+    entries: Mapping[str, Any]
+    prefix: str = ""
+    certain: bool = True
+
+    def covers(self, module: str) -> bool:
+        """Whether it speaks of the part of the model that a module is in."""
+        if not self.prefix or module.startswith(f"{self.prefix}."):
+            return True
+        return not is_text_encoder(module) and not is_text_encoder(f"{self.prefix}.")
+
+    def rank(self, module: str, rank: int) -> int:
+        """The rank that it states for a module, else ``rank``."""
+        stated = _number(self._of(module, "rank_pattern", "r"))
+        return rank if stated is None else int(stated)
+
+    def alpha(self, module: str, rank: int) -> float | None:
+        """The alpha of a module, such that alpha / rank is its scale also with rs-LoRA; None when none is stated."""
+        alpha = _number(self._of(module, "alpha_pattern", "lora_alpha", "alpha"))
+        return alpha if alpha is None or self.entries.get("use_rslora") is not True else alpha * math.sqrt(rank)
+
+    def _of(self, module: str, pattern: str, *keys: str) -> Any:
+        names, expressions = self._patterns[pattern]
+        words = module.split(".")
+        for first in range(len(words) if names else 0):  # PEFT's rule: a pattern is the end of the name, from a dot on
+            if (end := ".".join(words[first:])) in names:
+                return names[end]
+        for expression, value in expressions:
+            if expression.fullmatch(bare(module)):
+                return value
+        return next((self.entries[key] for key in keys if key in self.entries), None)
+
+    @cached_property
+    def _patterns(self) -> dict[str, tuple[dict[str, Any], list[tuple[re.Pattern[str], Any]]]]:
+        """Per pattern key: values by plain name, and by regular expression."""
+        found = {}
+        for key in PATTERNS:
+            stated = self.entries.get(key)
+            items = stated.items() if isinstance(stated, dict) else ()
+            names = {text: value for text, value in items if PLAIN.fullmatch(text)}
+            found[key] = names, [(_compiled(text), value) for text, value in items if text not in names]
+        return found
+
+
+def read_configs(label: str, metadata: Mapping[str, str], path: Path | None) -> tuple[list[Config], list[Finding]]:
+    """What header and neighbour say, nearest first; what of it cannot be read is a finding.
+
+    Raises FoundryError LF304 for settings that make the file another thing than a LoRA for the usual base.
+    """
+    configs: list[Config] = []
+    findings: list[Finding] = []
+    if HEADER_KEY in metadata:
+        entries = _parsed(metadata[HEADER_KEY])
+        configs += _by_prefix(entries or {})
+        findings += [_unread(label, f"'{HEADER_KEY}' in its header")] if entries is None else []
+    beside = path.parent / CONFIG_FILE if path else None
+    if path and beside and beside.is_file():
+        entries = _parsed(_text(beside))
+        configs += [Config(CONFIG_FILE, entries, certain=_is_alone(path))] if entries is not None else []
+        findings += [_unread(label, f"{CONFIG_FILE} beside it")] if entries is None else []
+    for config in configs:
+        if config.certain:
+            _check(label, config)
+    return [config for config in configs if config.certain or _are_safe(config)], findings
+
+
+def _by_prefix(entries: dict[str, Any]) -> Iterator[Config]:
+    """``transformer.r`` and ``text_encoder.r``: one config for each part of the model."""
+    grouped: dict[str, dict[str, Any]] = {}
+    for key, value in entries.items():
+        prefix, _, name = key.rpartition(".")
+        grouped.setdefault(prefix, {})[name] = value
+    return (Config(HEADER_KEY, group, prefix) for prefix, group in grouped.items())
+
+
+def _is_alone(path: Path) -> bool:
+    """Whether the adapter_config.json of a folder can only be of this file."""
+    if path.stem.startswith(CONFIG_HOMES):
+        return True
+    try:
+        return not any(other.suffix == path.suffix and other.name != path.name for other in path.parent.iterdir())
+    except OSError:
+        return False
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open(encoding="utf-8") as file:
+            return file.read(MAX_CONFIG)
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        entries = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return entries if isinstance(entries, dict) else None
+
+
+def _unread(label: str, what: str) -> Finding:
+    seen = f"{label}: {what} cannot be read as JSON."
+    why = "A scale may be written there; without it the scale of every module without an alpha is 1.0."
+    return Finding("LF305", "warning", seen, why, "Get it again from where the LoRA came from.", subject=label)
+
+
+def _check(label: str, config: Config) -> None:
+    start = config.entries.get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith(RESIDUAL):
+        raise FoundryError(
+            "LF304",
+            f"{label}: {config.origin} says that it was started with {shown(start)}.",
+            "Such a LoRA belongs to a base from which a part was taken out; on the usual base that part counts twice.",
+            "Export it from PEFT as a plain LoRA first (save_pretrained, path_initial_model_for_weight_conversion).",
+        )
+    if odd := _odd(config):
+        seen = f"{config.origin} names modules by the pattern '{shown(odd)}'."
+        raise broken(label, seen, "Which modules it means is not clear, and so their scale is not.")
+
+
+def _are_safe(config: Config) -> bool:
+    return _odd(config) is None
+
+
+def _odd(config: Config) -> str | None:
+    stated = [config.entries.get(key) for key in PATTERNS]
+    return next((text for items in stated if isinstance(items, dict) for text in items if not _is_safe(text)), None)
+
+
+def _is_safe(pattern: str) -> bool:
+    """A regular expression from a file may not take more than a moment: few repeats, none of them of a group."""
+    if PLAIN.fullmatch(pattern):
+        return True
+    if not EXPRESSION.fullmatch(pattern) or len(re.findall(r"[*+?]", pattern)) > 2 or re.search(r"\)[*+?]", pattern):
+        return False
+    try:
+        _compiled(pattern)
+    except re.error:
+        return False
+    return True
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern[1:].removesuffix("$") if pattern.startswith("^") else rf"(?:.*\.)?(?:{pattern})")
+
+
+def _number(value: Any) -> float | None:
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9
+    return float(value) if fits else None

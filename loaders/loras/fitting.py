@@ -1,0 +1,39 @@
+"""Whether an adapter can go to a weight, by shapes alone, and how strongly it acts there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from ...engine.plan import Adapter, Patch
+from ..names.dialects import OFT
+from .alphas import is_scaled
+
+ROTATIONS = (OFT, "boft")  # they turn rows of any length
+
+
+def fits(adapter: Adapter, shape: tuple[int, ...]) -> bool:
+    """Whether the delta of an adapter can be added to a weight of this shape, or to these rows of one.
+
+    A 1x1 convolution and a linear weight hold the same numbers; factors of a convolution may be stored flat, as
+    [out, in * kh * kw]; a rotation needs the rows only; with ``reshape`` the weight is widened to the delta's shape.
+    """
+    delta = adapter.delta_shape
+    if adapter.kind in ROTATIONS:
+        return delta[:1] == shape[:1]
+    if "reshape" in dict(adapter.parts):
+        return len(delta) == len(shape) and all(wide >= size for wide, size in zip(delta, shape, strict=True))
+    if _without_ones(delta) == _without_ones(shape):
+        return True
+    flat = len(delta) == 2 and len(shape) > 2 and "magnitude" not in dict(adapter.parts)
+    return flat and delta == (shape[0], math.prod(shape[1:]))
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    kernel = shape[2:]
+    return (*shape[:2], *(kernel if math.prod(kernel) != 1 else ()))
+
+
+def effective_scales(patches: Iterable[Patch], strength: float) -> dict[str, float]:
+    """Module -> strength * alpha / rank, for the patches that have a scale (a rotation's alpha is a limit)."""
+    return {p.adapter.module: strength * p.adapter.scale for p in patches if is_scaled(p.adapter)}

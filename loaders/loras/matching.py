@@ -1,0 +1,123 @@
+"""Which adapter goes to which weights of a base, how much of it, and why one does not: by names and by shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from ...engine.adapters import RESHAPE
+from ...engine.errors import FoundryError
+from ...engine.grown import Grown, grown_base
+from ...engine.plan import Adapter, Base, Layer, Patch, Plan, Target
+from ...engine.tensors import TensorInfo
+from ..disk.header import shown
+from ..names.blocks import Blocks
+from ..names.lookup import BIAS, Matcher
+from .file import LoRAFile
+from .fitting import fits
+
+Shape = tuple[int, ...]
+NO_WEIGHT, NO_BIAS = "no weight of this name", "its layer has no bias here"
+
+
+@dataclass
+class Fit:
+    """What matching gave: patches, modules without a weight, and modules whose weight has another shape."""
+
+    patches: list[Patch] = field(default_factory=list)
+    nameless: dict[str, str] = field(default_factory=dict)
+    misfits: dict[str, str] = field(default_factory=dict)
+
+
+def match(base: Base, lora: LoRAFile, matcher: Matcher, factors: Blocks) -> Fit:
+    """Every adapter of a file on its weights; blocks with the factor 0 are matched and get no patch."""
+    fit = Fit()
+    for adapter in lora.adapters:
+        targets = matcher.find(adapter.module)
+        if not targets or any(target.weight not in base.source.tensors for target in targets):
+            fit.nameless[adapter.module] = _nameless(adapter, matcher)
+        elif reason := _shape_reason(adapter, targets, base.source.tensors):
+            stored = _stored(base)
+            if _shape_reason(adapter, targets, stored.source.tensors):
+                fit.misfits[adapter.module] = reason
+            else:
+                fit.patches += [_beside_room(patch, stored, base) for patch in _patches(adapter, targets, factors)]
+        else:
+            fit.patches += _patches(adapter, targets, factors)
+    return fit
+
+
+def add_layer(plan: Plan, layer: Layer) -> Plan:
+    """The plan with one layer more, on a larger base where the layer wants one.
+
+    Layers before it then keep to the part of a weight that was there, so the order of listing changes nothing.
+    """
+    if layer.strength == 0.0 or not any(_reshapes(patch) for patch in layer.patches):
+        return plan.add(layer)
+    base = grown_base(plan.base, layer.patches)
+    layers = tuple(
+        replace(each, patches=tuple(_beside_room(patch, plan.base, base) for patch in each.patches))
+        for each in plan.layers
+    )
+    return replace(plan, base=base, layers=layers).add(layer)
+
+
+def _patches(adapter: Adapter, targets: tuple[Target, ...], factors: Blocks) -> list[Patch]:
+    patches = [Patch(adapter, target, factors(target.weight)) for target in targets]
+    return [patch for patch in patches if patch.factor != 0.0]
+
+
+def _nameless(adapter: Adapter, matcher: Matcher) -> str:
+    layer = adapter.module.removesuffix(BIAS)
+    return NO_BIAS if layer != adapter.module and matcher.find(layer) else NO_WEIGHT
+
+
+def _reshapes(patch: Patch) -> bool:
+    return RESHAPE in dict(patch.adapter.parts)
+
+
+def _stored(base: Base) -> Base:
+    """The base as its file has it, before any weight was made larger."""
+    return replace(base, source=base.source.source) if isinstance(base.source, Grown) else base
+
+
+def _beside_room(patch: Patch, before: Base, after: Base) -> Patch:
+    """The patch on the part of a weight that was there before it was made larger."""
+    target = patch.target
+    old, new = (base.source.tensors[target.weight].shape for base in (before, after))
+    if old == new or _reshapes(patch):
+        return patch
+    grown = [dim for dim in range(len(old)) if old[dim] != new[dim]]
+    if target.slice is None and len(grown) == 1 and grown[0] < 2:
+        return replace(patch, target=replace(target, slice=(grown[0], 0, old[grown[0]])))
+    seen = f"'{shown(target.weight)}' is made larger by one LoRA, and another changes only a part of it."
+    raise FoundryError("LF304", seen, "Which part is meant then is not known.", "Use one of the two LoRAs.")
+
+
+# --- shapes
+
+
+def _shape_reason(adapter: Adapter, targets: tuple[Target, ...], tensors: Mapping[str, TensorInfo]) -> str | None:
+    """Why a delta cannot go to its targets, or None."""
+    places = [_place(target, tensors[target.weight].shape) for target in targets]
+    wanted, where = list(places[0][0]), places[0][1]
+    if len(targets) > 1:
+        wanted[0] = sum(shape[0] for shape, _ in places)
+        where = f"{where} and {len(targets) - 1} more"
+    if fits(adapter, tuple(wanted)):
+        return None
+    return f"shape {_size(adapter.delta_shape)} for {where} of shape {_size(wanted)}"
+
+
+def _place(target: Target, shape: Shape) -> tuple[Shape, str]:
+    """(the shape of what a target names, its name for a sentence)."""
+    wanted, where = list(shape), f"'{shown(target.weight)}'"
+    if target.slice is not None:
+        dim, start, length = target.slice
+        where = f"{length} of the {shape[dim]} rows of {where}" if dim == 0 else f"a part of {where}"
+        wanted[dim] = length if start + length <= shape[dim] else -1
+    return tuple(wanted), where
+
+
+def _size(shape: Shape | list[int]) -> str:
+    return " x ".join(map(str, shape))

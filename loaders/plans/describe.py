@@ -1,0 +1,141 @@
+"""What a file is, as plain data: a LoRA or a base model, told from its header and a few small tensors."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...engine.errors import FoundryError
+from ...engine.findings import EVIDENCE
+from ...engine.lineage import UNKNOWN, Lineage
+from ...engine.plan import Adapter
+from ...engine.tensors import TensorInfo
+from ..bases.checkpoint import Checkpoint, open_checkpoint
+from ..bases.families import detect_base, variant_of_lora
+from ..disk.shards import INDEX
+from ..disk.source import FileSource, fingerprint
+from ..lineage.identity import identify_file
+from ..lineage.provenance import lineage_of, lineage_of_lora
+from ..lineage.record import lineage_json
+from ..loras.alphas import is_dense
+from ..loras.building import SCALED
+from ..loras.file import LoRAFile
+from ..loras.layouts import layout
+from ..loras.roles import Role, by_block, guess_role, tell_training
+from ..names.dialects import adapter_parts, identify
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """Facts about a LoRA or a base model (a file, an index, a folder of shards); ``kind`` says which of the two.
+
+    A LoRA that cannot be used is described all the same, with the reason in ``findings``. Raises FoundryError ``file``
+    for what is missing, damaged or no safetensors.
+    """
+    if path.is_dir() or path.name.endswith(INDEX):
+        return describe_base(open_checkpoint(path))
+    source = FileSource(path)
+    if adapter_parts(source.tensors):
+        return describe_lora(source)
+    return describe_base(open_checkpoint(path))
+
+
+def describe_lora(source: FileSource) -> dict[str, Any]:
+    """Everything a LoRA file tells of itself, its hash and its lineage; what its metadata says are claims."""
+    path = source.files[0]
+    sha256 = identify_file(path).sha256
+    found = layout(source.tensors)
+    facts = {"kind": "lora", **_common(source.label, source.files, source.tensors), "sha256": sha256}
+    facts |= {"dialect": identify(source.tensors), "layout": found.name if found else None}
+    facts |= {"writers": found.writers if found else None, **tell_training(source.metadata)}
+    facts |= {"metadata": dict(source.metadata)}
+    try:
+        lora = LoRAFile(source, source.label, sha256, source.metadata, path)
+    except FoundryError as error:
+        known = lineage_json(lineage_of(path))
+        return {**facts, "lineage": known, "findings": [error.finding(source.label).to_json()]}
+    lineage = lineage_of_lora(lora)
+    facts |= {"lineage": lineage_json(lineage), **_adapter_facts(lora, _role(lora, lineage))}
+    return {**facts, "findings": [finding.to_json() for finding in lora.findings]}
+
+
+def _role(lora: LoRAFile, lineage: Lineage) -> Role:
+    """What its lineage says it is for, unless nobody does; else a guess by signs."""
+    role, level = lineage.role
+    guess = guess_role(lora.info.name, lora.metadata, lora.adapters)
+    if role == UNKNOWN or EVIDENCE.index(level) > EVIDENCE.index(guess.evidence):
+        return guess
+    saying = (each.evidence.source for each in lineage.claims if (each.role, each.evidence.level) == (role, level))
+    known = lineage.accelerator.why if lineage.accelerator else ""
+    return Role(role, next(saying, known), level)
+
+
+def _adapter_facts(lora: LoRAFile, role: Role) -> dict[str, Any]:
+    adapters = lora.adapters
+    scaled = [adapter for adapter in adapters if adapter.kind in SCALED and not is_dense(adapter)]
+    return {
+        "role": role.role,
+        "role_why": role.why,
+        "role_evidence": role.evidence,
+        "family": lora.info.family,
+        "variant": variant_of_lora(lora.shapes, lora.info.family),
+        "modules": len(lora.modules),
+        "text_encoder": len(lora.text_encoder),
+        "adapters": dict(Counter(_kind(adapter) for adapter in adapters).most_common()),
+        "blocks": by_block(lora.modules),
+        "rank": _range([adapter.rank for adapter in scaled]),
+        "alpha": _range([adapter.alpha for adapter in scaled if adapter.alpha is not None]),
+        "alpha_from": dict(lora.alpha_sources),
+        "scale": _range([adapter.scale for adapter in scaled]),
+        "unused": list(lora.unused),
+    }
+
+
+def _kind(adapter: Adapter) -> str:
+    """``lora``, ``lora + magnitude`` (DoRA), ``diff of bias`` ..."""
+    extra = [part for part, _ in adapter.parts if part in ("mid", "magnitude", "reshape")]
+    target = next((name for name in ("bias", "modulation", "scale") if adapter.module.endswith(f".{name}")), "")
+    return " + ".join([adapter.kind, *extra]) + (f" of {target}" if target else "")
+
+
+def describe_base(model: Checkpoint) -> dict[str, Any]:
+    """Family, prefix and quantization of a base model, and the recipe in it when this pack made it."""
+    everything = model.source.tensors
+    return {
+        "kind": "base",
+        **_common(model.label, model.files, everything),
+        "family": detect_base(model.tensors),
+        "prefix": model.prefix,
+        "other_tensors": len(everything) - len(model.tensors),
+        "quantized": model.quantized,
+        "fingerprint": fingerprint(model),
+        "made_by": _recipe(model.metadata),
+        "metadata": dict(model.metadata),
+        "findings": [],
+    }
+
+
+def _common(label: str, files: tuple[Path, ...], tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
+    dtypes = Counter(str(info.dtype).removeprefix("torch.") for info in tensors.values())
+    return {
+        "file": label,
+        "files": [str(file) for file in files],
+        "bytes": sum(file.stat().st_size for file in files),
+        "tensors": len(tensors),
+        "dtypes": dict(dtypes.most_common()),
+    }
+
+
+def _range(values: list[Any]) -> list[Any] | None:
+    return [min(values), max(values)] if values else None
+
+
+def _recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """The record this pack writes into its results; None when there is none, or when someone damaged it."""
+    try:
+        record = json.loads(metadata.get("lora_foundry", "null"))
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and isinstance(record.get("recipe"), dict) else None

@@ -1,0 +1,263 @@
+"""From files to a plan: every adapter finds its weight, every shape is checked, and what does not fit is said.
+
+No weight of the base is read here. A LoRA's factors are read the first time a file is seen, for its fingerprint.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ...engine.errors import FoundryError
+from ...engine.findings import Finding
+from ...engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK, Base, Coverage, Layer, Plan
+from ...engine.tensors import TensorInfo
+from ...engine.terms import refuse_untrained
+from ..bases.checkpoint import open_checkpoint
+from ..bases.dequantize import Dequantized, opened
+from ..bases.families import clashes, detect_base, differ, variant_of_base, variant_of_lora
+from ..disk.header import shown
+from ..documents.document import Document, Row
+from ..documents.paths import resolve_path
+from ..lineage.contents import contained_in
+from ..lineage.provenance import lineage_of_lora
+from ..loras.file import LoRAFile, open_lora
+from ..loras.fitting import effective_scales
+from ..loras.matching import Fit, add_layer, match
+from ..names.blocks import Blocks, parse_blocks
+from ..names.dialects import DIFF, SET
+from ..names.lookup import BaseNames, Matcher
+
+SCALES = (0.02, 4.0)  # effective scales outside are almost always a lost or doubled alpha
+SLACK = 0.005  # an alpha stored in bf16 is off by up to 0.4%
+SHOWN = 3  # names shown where many could be
+MatcherFor = Callable[[Mapping[str, TensorInfo], str | None], Matcher]  # base tensors, family
+OnError = Callable[[Row, FoundryError], None]
+
+
+def make_layer(
+    base: Base,
+    lora: LoRAFile,
+    stage: str,
+    strength: float,
+    matcher: Matcher,
+    rounding: str = ONCE,
+    clip_strength: float = 0.0,
+    blocks: str = "",
+) -> Layer:
+    """Match a LoRA to a base at one strength; ``blocks`` are factors of it by block (``double=1,single=0.5``).
+
+    Raises FoundryError: LF303 for a LoRA of another family, LF304 when a weight has another shape or 'match training'
+    is asked of anything but a plain LoRA, LF301 when no module finds a weight, ``blocks`` for factors without a
+    meaning. A file with text-encoder parts only is accepted where they are used (``clip_strength`` not 0).
+    """
+    _check_strength(lora.label, strength, clip_strength)
+    factors = _factors(base, lora, blocks)
+    fit = match(base, lora, matcher, factors)
+    coverage = _coverage(base, lora, fit)
+    findings = [*lora.findings]
+    if lora.adapters:
+        _refuse_misfit(base, lora, fit, coverage)
+        findings += [*_partial(lora, coverage), *_twice(lora, fit), *_another_model(base, lora, coverage)]
+        findings += _scales(lora, fit, strength, rounding == MATCH_TRAINING and stage == FUSE)
+    else:
+        findings.append(_text_encoder_only(lora, clip_strength))
+    patches, found = tuple(fit.patches), tuple(findings)
+    known = lineage_of_lora(lora)
+    layer = Layer(
+        stage, lora.info, strength, patches, coverage, rounding, clip_strength, found, lora, "", str(factors), known
+    )
+    for patch in layer.patches:
+        refuse_untrained(layer, patch)
+    return layer
+
+
+def plan_document(doc: Document, matcher_for: MatcherFor = BaseNames, on_error: OnError | None = None) -> Plan:
+    """The plan of a stack document: its base, the fuse rows, the stack rows, in order; ``on: false`` is skipped.
+
+    A document has no CLIP: text-encoder parts are not used, and a note says so. A row that cannot be planned
+    raises; with ``on_error`` it is handed over and left out instead, so that all of them can be told at once.
+    """
+    if doc.base is None:
+        raise FoundryError("document", "The document names no base.", fix="Add `base: FILE`, the model to start from.")
+    path = resolve_path(doc.base, doc.folder, Path.exists)
+    source = opened(open_checkpoint(path), doc.on_quantized_base)
+    dequantized = isinstance(source, Dequantized)
+    family, inside = detect_base(source.tensors), contained_in(source)
+    base = Base(path.name, family, source, source.quantized, dequantized=dequantized, contains=inside)
+    matcher = matcher_for(source.tensors, base.family)
+    plan = Plan(base, vanilla=doc.vanilla)
+    files: dict[Path, LoRAFile] = {}
+    for stage, row in _rows(doc):
+        rounding = doc.rounding if stage == FUSE else ONCE
+        try:
+            file = resolve_path(row.path, doc.folder, Path.exists)
+            if file not in files:
+                files[file] = open_lora(file)
+            layer = make_layer(plan.base, files[file], stage, row.weight, matcher, rounding, blocks=row.blocks)
+            findings = (*layer.findings, *_left_out(files[file]))
+            plan = add_layer(plan, replace(layer, path=row.path, findings=findings))
+        except FoundryError as error:
+            if on_error is None:
+                raise
+            on_error(row, error)
+    return plan
+
+
+def _rows(doc: Document) -> Iterator[tuple[str, Row]]:
+    yield from ((stage, row) for stage, rows in ((FUSE, doc.fuse), (STACK, doc.stack)) for row in rows if row.on)
+
+
+def _check_strength(name: str, *strengths: float) -> None:
+    for strength in strengths:
+        if not math.isfinite(strength):
+            raise FoundryError("LF304", f"{name}: the strength is {strength}.", fix="Give a number such as 0.8.")
+
+
+def _factors(base: Base, lora: LoRAFile, blocks: str) -> Blocks:
+    """The factors of a row, told with the LoRA's name when they cannot be used."""
+    try:
+        factors = parse_blocks(blocks, base.family)
+        if factors.items:
+            factors.require(base.source.tensors)
+    except FoundryError as error:
+        raise FoundryError(error.code, f"{lora.label}: {error.what}", error.why, error.fix) from None
+    return factors
+
+
+def _coverage(base: Base, lora: LoRAFile, fit: Fit) -> Coverage:
+    apart = _apart(base, lora) if fit.nameless else ""
+    reasons = {**{module: reason + apart for module, reason in fit.nameless.items()}, **fit.misfits}
+    unmatched = tuple((module, reasons[module]) for module in lora.modules if module in reasons)
+    return Coverage(len(lora.modules), len(lora.modules) - len(unmatched), unmatched, len(lora.text_encoder))
+
+
+def _refuse_misfit(base: Base, lora: LoRAFile, fit: Fit, coverage: Coverage) -> None:
+    """Raise for everything but a LoRA that belongs to this base; a few modules without a weight are not enough."""
+    if not coverage.unmatched:
+        return
+    counts = f"{coverage.matched} of {coverage.modules} modules of {lora.label} fit {shown(base.name)}"
+    if differ(base.family, lora.info.family):
+        why = f"The LoRA is made for {lora.info.family}, the base is {base.family}."
+        seen = f"{counts}; not {_reasons(coverage)}."
+        raise FoundryError("LF303", seen, why, f"Choose a {base.family} LoRA, or a {lora.info.family} base.")
+    if fit.misfits and (coverage.matched or len(fit.misfits) >= len(fit.nameless)):
+        module, reason = next(iter(fit.misfits.items()))
+        why = f"It is made for another size or variant of the model{_apart(base, lora)}, or split or merged wrongly."
+        if base.quantized is not None:
+            why = f"The base is quantized ({base.quantized}), which may pack several numbers into one."
+        seen = f"{counts}: '{shown(module)}' has {reason}."
+        raise FoundryError("LF304", seen, why, "Use a LoRA and a base made for each other.")
+    if not coverage.matched:
+        cause, fix = _no_common_names(base, lora)
+        raise FoundryError("LF301", f"{counts}.", cause, fix)
+
+
+def _no_common_names(base: Base, lora: LoRAFile) -> tuple[str, str]:
+    weights = [name.removesuffix(".weight") for name in base.source.tensors if name.endswith(".weight")]
+    middle = max(0, len(weights) // 2 - 1)  # the first weights of a model are embedders; LoRAs go to its blocks
+    theirs = _some(weights[middle : middle + SHOWN])
+    return (
+        f"They have no names in common: the LoRA has {_some(lora.modules)}; the base has {theirs}. "
+        f"LoRA family: {lora.info.family or 'not recognised'}, base family: {base.family or 'not recognised'}.",
+        "Check that the LoRA was made for this model.",
+    )
+
+
+def _partial(lora: LoRAFile, coverage: Coverage) -> Iterator[Finding]:
+    if coverage.unmatched:
+        found = f"{coverage.matched} of {coverage.modules} modules found their weight"
+        seen = f"{lora.label}: {found}; not used: {_reasons(coverage)}."
+        why, fix = "A part of the LoRA has no effect.", "Check that it was made for this very model."
+        yield Finding("LF302", "warning", seen, why, fix, subject=lora.label)
+
+
+def _twice(lora: LoRAFile, fit: Fit) -> Iterator[Finding]:
+    """LF302 for weights that two LoRAs in one file change: a copy under another name, or two adapters saved as one."""
+    modules: dict[Any, list[str]] = defaultdict(list)
+    for patch in fit.patches:
+        if patch.adapter.kind not in (DIFF, SET):  # these stand beside a LoRA on purpose
+            modules[patch.target.weight, patch.target.slice].append(patch.adapter.module)
+    if twice := [names for names in modules.values() if len(names) > 1]:
+        names = _some(list(dict.fromkeys(twice[0])))
+        seen = f"{lora.label}: {len(twice)} weights are changed more than once by this file, the first by {names}."
+        why, fix = "All are added up: where one is a copy of another, the effect is doubled.", "Look for a clean file."
+        yield Finding("LF302", "warning", seen, why, fix, subject=lora.label)
+
+
+def _reasons(coverage: Coverage) -> str:
+    """The unmatched modules by reason, the first names of each."""
+    reasons: dict[str, list[str]] = {}
+    for module, reason in coverage.unmatched:
+        reasons.setdefault(reason, []).append(module)
+    return "; ".join(f"{_some(modules)} ({reason})" for reason, modules in reasons.items())
+
+
+def _apart(base: Base, lora: LoRAFile) -> str:
+    """In which way the LoRA is made for another variant of the base's family, in brackets; empty where it is not."""
+    return "".join(f" ({clash})" for clash in _clashes(base, lora))
+
+
+def _clashes(base: Base, lora: LoRAFile) -> list[str]:
+    if base.family is None or base.family != lora.info.family:
+        return []
+    shapes = {adapter.module: adapter.delta_shape for adapter in lora.adapters}
+    return clashes(variant_of_base(base.source.tensors, base.family), variant_of_lora(shapes, base.family))
+
+
+def _another_model(base: Base, lora: LoRAFile, coverage: Coverage) -> Iterator[Finding]:
+    """LF303 for a LoRA that fits and yet was made for another task, version or family, where names or shapes tell.
+
+    FLUX and HunyuanVideo have most names and shapes in common, so all of a LoRA may fit the wrong one.
+    """
+    if differ(base.family, lora.info.family):
+        seen = f"{lora.label} looks like a {lora.info.family} LoRA, and {shown(base.name)} is a {base.family} model."
+        why = f"All {coverage.modules} modules fit, for the two have names and shapes in common; their numbers differ."
+        fix = f"If it was not trained on {base.family}, choose a LoRA that was."
+        yield Finding("LF303", "warning", seen, why, fix, subject=lora.label)
+    if apart := _clashes(base, lora):
+        seen = f"{lora.label} is made for another {base.family} than {shown(base.name)} ({'; '.join(apart)})."
+        severity = "warning" if coverage.unmatched else "note"
+        yield Finding("LF303", severity, seen, "It may do little, or something else than on its own base.",
+                      "Choose the base it was made for.", subject=lora.label)  # fmt: skip
+
+
+def _scales(lora: LoRAFile, fit: Fit, strength: float, as_trained: bool) -> Iterator[Finding]:
+    """LF305: strength * alpha / rank so small or large that alpha was most likely lost or applied twice."""
+    if strength == 0.0 or (as_trained and "A/B" in lora.info.dialect):  # that trainer knows no alpha
+        return
+    low, high = SCALES[0] * (1 - SLACK), SCALES[1] * (1 + SLACK)
+    stated = effective_scales(fit.patches, strength)
+    scales = {module: abs(scale) for module, scale in stated.items() if scale != 0.0}
+    odd = {module: scale for module, scale in scales.items() if not low <= scale <= high}
+    if odd:
+        module, scale = next(iter(odd.items()))
+        seen = (
+            f"{lora.label}: effective scale (strength * alpha / rank) outside {SCALES[0]} to {SCALES[1]} "
+            f"in {len(odd)} of {len(scales)} modules, first '{shown(module)}' with {scale:.4g}."
+        )
+        why, fix = "Its effect is almost nothing or far too strong.", "Check the strength and the file's alpha."
+        yield Finding("LF305", "warning", seen, why, fix, subject=lora.label)
+
+
+def _text_encoder_only(lora: LoRAFile, clip_strength: float) -> Finding:
+    seen = f"{lora.label} has text-encoder parts only ({len(lora.text_encoder)} modules), none for the diffusion model."
+    if clip_strength == 0.0:
+        raise FoundryError("LF301", seen, "Nothing of it applies here.", "Use it in the stack, with a CLIP wired in.")
+    return Finding("LF302", "note", seen, "It changes the CLIP and no weight of the model.", subject=lora.label)
+
+
+def _left_out(lora: LoRAFile) -> Iterator[Finding]:
+    if lora.text_encoder:
+        seen = f"{lora.label}: {len(lora.text_encoder)} text-encoder modules are left out: a document has no CLIP."
+        why, fix = "The prompt will be read as without this LoRA.", "In ComfyUI, Stack LoRAs gives them to a CLIP."
+        yield Finding("LF302", "note", seen, why, fix, subject=lora.label)
+
+
+def _some(names: tuple[str, ...] | list[str]) -> str:
+    first = ", ".join(f"'{shown(name)}'" for name in names[:SHOWN])
+    return first + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

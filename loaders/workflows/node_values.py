@@ -1,0 +1,142 @@
+"""What the inputs of a graph node say: numbers, words and rows of LoRAs, its own or those of a node wired in."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..documents.document import parse_rows
+from .graph import Graph, GraphNode
+from .node_kinds import ANY_ROWS, LORA_NODES, MAX_ROWS, NO_LORA, OFF, LoraNode, Rows
+
+TAG = re.compile(r"<lora:([^:<>]+):(-?\d*\.?\d+)")
+HELD = ("value", "Value", "int", "float", "number", "string", "text")  # what nodes that hold one value call it
+NAMES, STRENGTHS = ("lora", "lora_name", "name"), ("strength", "strength_model", "model_strength", "weight")
+SWITCHES = ("on", "active", "enabled")
+MOST = sys.float_info.max  # JSON knows larger numbers, and some that are none
+
+
+@dataclass(frozen=True)
+class LoraRow:
+    """A LoRA that a node names, with its strength on the model. ``loose``: its folder and ending may be left out.
+
+    ``beside``: it is told to stay apart from the weights (``merge_loras`` of WanVideoWrapper is off).
+    """
+
+    name: str
+    strength: float = 1.0
+    loose: bool = False
+    beside: bool = False
+
+
+def held(graph: Graph, node: GraphNode, name: str) -> Any:
+    """The value of an input: its own, or that of the node wired into it when that node holds just one; else None."""
+    if name not in node.links:
+        return node.values.get(name)
+    source = graph.nodes.get(node.links[name][0])
+    if source is None or source.links:
+        return None
+    return next((source.values[key] for key in HELD if key in source.values), None)
+
+
+def number(graph: Graph, node: GraphNode, name: str) -> float | None:
+    """An input as a number, or None where it says none that is known here."""
+    return finite(held(graph, node, name))
+
+
+def finite(value: object) -> float | None:
+    """A value as a number; None for another kind, for NaN, and for what no float holds."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if abs(value) <= MOST else None
+
+
+def word(graph: Graph, node: GraphNode, name: str) -> str:
+    """An input as text, or an empty one; of a choice with a picture (pysssss) its text."""
+    value = held(graph, node, name)
+    value = value.get("content") if isinstance(value, Mapping) else value
+    return value if isinstance(value, str) else ""
+
+
+def is_lora_node(node: GraphNode) -> bool:
+    """Whether the inputs of a node may name LoRAs."""
+    return node.kind in LORA_NODES or "lora" in node.kind.lower()
+
+
+def rows_of(graph: Graph, node: GraphNode) -> Iterator[LoraRow]:
+    """The LoRAs a node itself names, those that are on and do something. Raises FoundryError for a bad list of ours."""
+    if not is_lora_node(node):
+        return
+    kind = LORA_NODES.get(node.kind, LoraNode(ANY_ROWS))
+    named = [*_from_inputs(graph, node, kind), *_from_mappings(node), *_from_text(node, kind)]
+    for name, strength in named:
+        if strength and name.strip().lower() not in NO_LORA:
+            yield LoraRow(name, strength, kind.loose, node.values.get("merge_loras") is False)
+
+
+def _from_inputs(graph: Graph, node: GraphNode, kind: LoraNode) -> Iterator[tuple[str, float]]:
+    for layout in kind.rows:
+        most = number(graph, node, layout.count) if layout.count else None
+        for spelled in _numbers(layout.name):
+            if _is_off(graph, node, layout.switch.format(spelled)) or (most is not None and int(spelled) > most):
+                continue
+            if name := word(graph, node, layout.name.format(spelled)):
+                yield name, _strength(graph, node, layout, spelled)
+
+
+def _is_off(graph: Graph, node: GraphNode, switch: str) -> bool:
+    """Whether a switch is off; one that is not there, or only known at run time, is on."""
+    value = held(graph, node, switch)
+    return (switch in node.values or value is not None) and str(value).lower() in _OFF
+
+
+_OFF = {str(value).lower() for value in OFF}
+_NUMBERS = tuple(dict.fromkeys(text.format(i) for i in range(MAX_ROWS) for text in ("{}", "{:02d}")))
+
+
+def _numbers(name: str) -> tuple[str, ...]:
+    return _NUMBERS if "{}" in name else ("",)
+
+
+def _strength(graph: Graph, node: GraphNode, layout: Rows, spelled: str) -> float:
+    """The strength of a row; 1.0 where it is wired to something that is only known at run time."""
+    mode, simple = layout.simple
+    names = (simple,) if mode and node.values.get(mode) == "simple" else layout.strengths
+    inputs = (name.format(spelled) for name in names)
+    name = next((name for name in inputs if name in node.values or name in node.links), "")
+    strength = number(graph, node, name)
+    return 1.0 if strength is None else strength
+
+
+def _from_mappings(node: GraphNode) -> Iterator[tuple[str, float]]:
+    for row in _mappings(node):
+        name = next((row[key] for key in NAMES if isinstance(row.get(key), str)), None)
+        strength = next((found for key in STRENGTHS if (found := finite(row.get(key))) is not None), None)
+        on = next((row[key] for key in SWITCHES if key in row), True)
+        if name is not None and (strength is not None or "lora" in row) and str(on).lower() not in _OFF:
+            yield name, 1.0 if strength is None else strength
+
+
+def _mappings(node: GraphNode) -> Iterator[Mapping[str, Any]]:
+    """Rows that are mappings: inputs of their own, in a list, in a wrapped list, or under dotted names."""
+    for value in (*node.values.values(), *node.unnamed):
+        rows = value.get("__value__", value) if isinstance(value, Mapping) else value
+        yield from (row for row in (rows if isinstance(rows, list) else [rows]) if isinstance(row, Mapping))
+    dotted: dict[str, dict[str, Any]] = {}
+    for key, value in node.values.items():
+        group, dot, name = key.rpartition(".")
+        if dot:
+            dotted.setdefault(group, {})[name] = value
+    yield from dotted.values()
+
+
+def _from_text(node: GraphNode, kind: LoraNode) -> Iterator[tuple[str, float]]:
+    text = node.values.get(kind.text) if kind.text else None
+    if isinstance(text, str) and "<lora:" in text:
+        tags = ((name, finite(float(strength))) for name, strength in TAG.findall(text))
+        yield from ((name, strength) for name, strength in tags if strength is not None)
+    elif text is not None and node.kind.startswith("Foundry"):
+        yield from ((row.path, row.weight) for row in parse_rows(text, node.title or node.kind) if row.on)

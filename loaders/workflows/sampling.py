@@ -1,0 +1,120 @@
+"""How a workflow samples its models: where models are used up, and with which steps and CFG."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ...validator.stacks import Sampling
+from .graph import ON, Graph, GraphNode
+from .node_kinds import (
+    CARRIER_INPUT,
+    CARRIER_TYPES,
+    GUIDERS,
+    PRE_SAMPLERS,
+    SAMPLERS,
+    SAVERS,
+    SCHEDULE_EDITORS,
+    STAGES,
+    TRAINERS,
+    Sampler,
+)
+from .node_values import number
+from .tracing import linked, model_links, trails
+
+
+@dataclass(frozen=True)
+class End:
+    """Where a model is used up, and how it is sampled there (None: it is not)."""
+
+    node: str
+    sampling: Sampling | None = None
+
+
+def ends(graph: Graph) -> Iterator[End]:
+    """Where models are used up: samplers, savers, trainers, and stages of ours that hand nothing on."""
+    running = [node for node in graph.nodes.values() if node.mode == ON]
+    handed_on = {source for node in running for source in model_links(node)}
+    for node in running:
+        if sampler := _sampler(node):
+            yield End(node.id, _sampling(graph, node, sampler))
+        elif node.kind in SAVERS or node.kind in TRAINERS or (node.kind in STAGES and node.id not in handed_on):
+            yield End(node.id)
+
+
+def sampled_below(graph: Graph, node_id: str) -> tuple[Sampling, ...]:
+    """How the model that comes out of a node is sampled, wherever no other one can arrive and it was not merged."""
+    found = trails(graph)
+    arriving = ((end.sampling, found.get(end.node, ())) for end in ends(graph))
+    return tuple(how for how, ways in arriving if how and len(ways) == 1 and node_id in ways[0].nodes)
+
+
+def _sampler(node: GraphNode) -> Sampler | None:
+    """How a node samples, if it does: by its kind, or because it takes a model, steps and CFG."""
+    if known := SAMPLERS.get(node.kind):
+        return known
+    if node.kind in PRE_SAMPLERS or not model_links(node):
+        return None
+    inputs = {*node.values, *node.links, *node.lost}
+    return Sampler() if {"steps", "cfg"} <= inputs else None
+
+
+def _sampling(graph: Graph, node: GraphNode, sampler: Sampler) -> Sampling:
+    """Steps and CFG of a sampler, from its own inputs, its schedule, its guider, or the settings in its pipe."""
+    steps = number(graph, node, sampler.steps) if sampler.steps else _scheduled(graph, node)
+    cfg = number(graph, node, sampler.cfg) if sampler.cfg else _guided(graph, node)
+    settings = _pre_sampler(graph, node) if steps is None and cfg is None else None
+    if settings is not None:
+        steps, cfg = number(graph, settings, "steps"), number(graph, settings, "cfg")
+    if _partial(graph, settings or node, sampler.denoise):
+        steps = None
+    return Sampling(None if steps is None else int(steps), cfg, node.id)
+
+
+def _partial(graph: Graph, node: GraphNode, denoise: str) -> bool:
+    """Whether only the end of a schedule is done: its steps then say little about how many the whole would have."""
+    share = number(graph, node, denoise) if denoise else None
+    return share is not None and share < 1
+
+
+def _scheduled(graph: Graph, node: GraphNode) -> float | None:
+    """The steps of the schedule wired in as ``sigmas``, before it was split."""
+    for _ in range(len(graph.nodes)):
+        link = node.links.get("sigmas")
+        above = graph.nodes.get(link[0]) if link else None
+        if above is None or above.kind in SCHEDULE_EDITORS:
+            return None
+        if "sigmas" not in above.links:
+            return None if _partial(graph, above, "denoise") else _own_steps(graph, above)
+        node = above
+    return None
+
+
+def _own_steps(graph: Graph, node: GraphNode) -> float | None:
+    """Its ``steps``, or one less than the noise levels it lists."""
+    levels = node.values.get("sigmas")
+    listed = len(re.findall(r"\d+(?:\.\d+)?", levels)) - 1 if isinstance(levels, str) else 0
+    return float(listed) if listed > 0 else number(graph, node, "steps")
+
+
+def _guided(graph: Graph, node: GraphNode) -> float | None:
+    """The CFG of the guider wired in."""
+    link = node.links.get("guider")
+    guider = graph.nodes.get(link[0]) if link else None
+    if guider is None:
+        return None
+    how = GUIDERS.get(guider.kind, "cfg")
+    return number(graph, guider, how) if isinstance(how, str) else how
+
+
+def _pre_sampler(graph: Graph, node: GraphNode) -> GraphNode | None:
+    """The node that wrote steps and CFG into the pipe wired in."""
+    for _ in range(len(graph.nodes)):
+        if node.kind in PRE_SAMPLERS:
+            return node
+        above = next((graph.nodes.get(source) for source in linked(node, CARRIER_INPUT, CARRIER_TYPES)), None)
+        if above is None:
+            return None
+        node = above
+    return None

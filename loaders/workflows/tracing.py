@@ -1,0 +1,223 @@
+"""Every model of a workflow followed from where it is sampled or saved down to the file it begins with.
+
+A ``Trail`` is one such way: the loader, and what is applied on it, bottom first. Switches give several trails; a merge
+ends one, for what lies below it is no single stack. Nothing here reads a file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from ...engine.errors import FoundryError
+from ...engine.findings import Finding
+from ...engine.plan import FUSE, STACK
+from ..bases.dequantize import DEQUANTIZE
+from .graph import Graph, GraphNode
+from .node_kinds import (
+    CARRIER_INPUT,
+    CARRIER_TYPES,
+    FILE_INPUTS,
+    FUSE_NODE,
+    GGUF,
+    LOADERS,
+    LORA_NODES,
+    MERGES,
+    MODEL_INPUT,
+    MODEL_TYPES,
+    OUR_LOADERS,
+    QUANTIZE_NODE,
+    STACK_INPUT,
+    STACK_TYPES,
+    STAGES,
+    SWITCHES,
+    UNKNOWN_LOADER,
+    Loader,
+    LoraNode,
+    Switch,
+)
+from .node_values import LoraRow, rows_of, word
+
+MAX_TRAILS = 32  # kept for one node: more switches than anybody wires
+MAX_ROWS = 500  # of one trail, as of a stack
+
+
+@dataclass(frozen=True)
+class Source:
+    """The loader a trail begins with. ``quantized`` says how it makes 8 bits or less of any file, None if not.
+
+    ``beside``: LoRAs stay apart from its quantized weights. ``dequantize``: ours, told to take a quantized file.
+    """
+
+    node: str = ""
+    name: str = ""
+    folders: tuple[str, ...] = ()
+    quantized: str | None = None
+    beside: bool = False
+    ours: bool = False
+    dequantize: bool = False
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A LoRA on a trail. ``native``: by no node of ours. ``beside``: apart from the weights. ``late``: the node that
+    quantized the model before this LoRA came."""
+
+    row: LoraRow
+    node: str
+    stage: str = STACK
+    native: bool = True
+    beside: bool = False
+    late: str = ""
+
+
+@dataclass(frozen=True)
+class Trail:
+    """One model: its source, the LoRAs on it, bottom first, the nodes passed. ``vanilla``: a choice to fuse none."""
+
+    source: Source = Source()
+    applied: tuple[Applied, ...] = ()
+    nodes: tuple[str, ...] = field(default=(), compare=False)
+    vanilla: bool = False
+    quantized_at: str = ""
+    problems: tuple[Finding, ...] = ()
+
+
+def model_links(node: GraphNode) -> tuple[str, ...]:
+    """The nodes a model comes from: over a model input, else inside a pipe, a context or a guider, each once."""
+    if switch := SWITCHES.get(node.kind):
+        return _switched(node, switch)
+    for pattern, types in ((MODEL_INPUT, MODEL_TYPES), (CARRIER_INPUT, CARRIER_TYPES)):
+        if found := linked(node, pattern, types):
+            return found
+    return ()
+
+
+def _switched(node: GraphNode, switch: Switch) -> tuple[str, ...]:
+    """What a switch hands on: what it is set to, or all it may be while that is only known at run time."""
+    wired = {name: source for name, (source, _) in sorted(node.links.items()) if re.fullmatch(switch.inputs, name)}
+    if not switch.selector:
+        return tuple(wired.values())[:1]
+    chosen = node.values.get(switch.selector)
+    if isinstance(chosen, int):
+        name = switch.chosen.format(chosen) if isinstance(switch.chosen, str) else switch.chosen[bool(chosen)]
+        return (wired[name],) if name in wired else ()
+    return tuple(dict.fromkeys(wired.values()))
+
+
+def linked(node: GraphNode, pattern: re.Pattern[str], types: frozenset[str]) -> tuple[str, ...]:
+    """Sources of inputs that are of one of these types, or, where the type is not told, are called like this."""
+    found = []
+    for name, (source, _) in node.links.items():
+        told = {each for each in node.inputs.get(name, "*").upper().split(",") if each not in ("*", "")}
+        if told & types if told else pattern.fullmatch(name):
+            found.append(source)
+    return tuple(dict.fromkeys(found))
+
+
+def trails(graph: Graph) -> dict[str, tuple[Trail, ...]]:
+    """Node id -> the models that may come out of it, for every node that a model passes or begins at."""
+    found: dict[str, tuple[Trail, ...]] = {}
+    for node in _bottom_up(graph):
+        sources = model_links(node)
+        below = [trail for source in sources for trail in found.get(source, ())]
+        if MERGES.search(node.kind):
+            below = [Trail(Source(node.id, f"a merge of models (node {node.id})"))]
+        elif not sources:
+            below = [Trail(_source(graph, node))]
+        found[node.id] = tuple(dict.fromkeys(_through(graph, node, trail) for trail in below))[:MAX_TRAILS]
+    return found
+
+
+def _bottom_up(graph: Graph) -> Iterator[GraphNode]:
+    """Nodes that touch models, each after those it takes a model from (a ring is cut somewhere)."""
+    seen: set[str] = set()
+    for start in _users(graph):
+        stack = [(start, False)]
+        while stack:
+            node_id, ready = stack.pop()
+            node = graph.nodes.get(node_id)
+            if node is None or (node_id in seen and not ready):
+                continue
+            seen.add(node_id)
+            if ready:
+                yield node
+            else:
+                stack += [(node_id, True), *((source, False) for source in reversed(model_links(node)))]
+
+
+def _users(graph: Graph) -> Iterator[str]:
+    yield from (node.id for node in graph.nodes.values() if node.kind in STAGES or model_links(node))
+
+
+def _source(graph: Graph, node: GraphNode) -> Source:
+    loader = LOADERS.get(node.kind)
+    if loader is None:
+        name = next((text for key in FILE_INPUTS if (text := word(graph, node, key))), "")
+        return Source(node.id, name, (), quantized_by(node), _beside(UNKNOWN_LOADER, node))
+    name = word(graph, node, loader.name)
+    ours = node.kind in OUR_LOADERS
+    dequantize = ours and node.values.get("on_quantized_base") == DEQUANTIZE
+    return Source(node.id, name, loader.folders, quantized_by(node), _beside(loader, node), ours, dequantize)
+
+
+def quantized_by(node: GraphNode) -> str | None:
+    """How a loader quantizes what it loads, None where it does not, or only the file tells."""
+    loader = LOADERS.get(node.kind, UNKNOWN_LOADER)
+    asked = node.values.get(loader.dtype) if loader.dtype not in node.links else None
+    if isinstance(asked, str) and asked.startswith(("fp8", "int8")):
+        return asked
+    is_gguf = any(str(node.values.get(key, "")).lower().endswith(".gguf") for key in (loader.name, *FILE_INPUTS))
+    return loader.quantized or (GGUF if is_gguf else None)
+
+
+def _beside(loader: Loader, node: GraphNode) -> bool:
+    """Whether LoRAs stay apart from what this loader makes of its file."""
+    scaled = any("scaled" in str(node.values.get(key, "")) for key in (loader.name, loader.dtype))
+    return loader.beside or quantized_by(node) == GGUF or (loader.scaled_beside and scaled)
+
+
+def _through(graph: Graph, node: GraphNode, trail: Trail) -> Trail:
+    """The trail after one more node."""
+    try:
+        rows = tuple(_applied(graph, node, trail))
+    except FoundryError as error:
+        bad = Finding(error.code, "error", error.what, error.why, error.fix, node=node.id)
+        rows, trail = (), replace(trail, problems=(*trail.problems, bad))
+    nothing_fused = not rows and all(each.stage != FUSE for each in trail.applied)
+    return replace(
+        trail,
+        applied=(*trail.applied, *rows)[:MAX_ROWS],
+        nodes=(*trail.nodes, node.id),
+        vanilla=nothing_fused if node.kind == FUSE_NODE else trail.vanilla,
+        quantized_at=node.id if node.kind == QUANTIZE_NODE else trail.quantized_at,
+    )
+
+
+def _applied(graph: Graph, node: GraphNode, trail: Trail) -> Iterator[Applied]:
+    beside = trail.source.beside or LORA_NODES.get(node.kind, LoraNode()).beside
+    stage = FUSE if node.kind == FUSE_NODE else STACK
+    for row in lora_rows(graph, node):
+        yield Applied(row, node.id, stage, node.kind not in STAGES, beside or row.beside, trail.quantized_at)
+
+
+def lora_rows(graph: Graph, node: GraphNode) -> list[LoraRow]:
+    """The LoRAs a node puts on its model, in the order it does. Raises FoundryError for a bad list of ours."""
+    own, listed = list(rows_of(graph, node)), list(_stack_rows(graph, node))
+    return own + listed if LORA_NODES.get(node.kind, LoraNode()).own_first else listed + own
+
+
+def _stack_rows(graph: Graph, node: GraphNode) -> Iterator[LoraRow]:
+    """The rows of every list of LoRAs that is wired in, the first of a chain first."""
+    waiting, chain = [node], []
+    seen = {node.id}
+    while waiting:
+        for source in linked(waiting.pop(), STACK_INPUT, STACK_TYPES):
+            above = graph.nodes.get(source)
+            if above is not None and source not in seen:
+                seen.add(source)
+                chain.append(above)
+                waiting.append(above)
+    for above in reversed(chain):
+        yield from rows_of(graph, above)

@@ -1,0 +1,264 @@
+"""``lora-foundry check`` from end to end: what was declared, read or found decides, on documents and on workflows."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+
+import pytest
+import torch
+from lora_foundry.cli.demo import tiny
+from lora_foundry.cli.demo.files import save
+from lora_foundry.cli.main import main
+from lora_foundry.loaders.disk.source import FileSource
+
+BLOCKS = {"modules": r"^blocks\.", "prefix": "diffusion_model."}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A tiny Wan, a Lightning (kohya names, fp32) and a style, in a models folder; it is the current one."""
+    base = tiny.state_dict("wan", width=64)
+    files = {
+        "diffusion_models/base": base,
+        "loras/lightning": tiny.lora(base, rank=16, alpha=2, rms=0.05, seed=1, **BLOCKS),
+        "loras/turbo": tiny.lora(base, rank=16, alpha=2, rms=0.05, seed=9, **BLOCKS),
+        "loras/style": tiny.lora(base, rank=4, dialect="A/B", rms=0.05, seed=2, **BLOCKS),
+    }
+    for name, tensors in files.items():
+        path = tmp_path / f"{name}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        save(path, tensors)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*args: object):
+        code = main([str(arg) for arg in args])
+        out, err = capsys.readouterr()
+        assert "Traceback" not in out + err
+        return code, json.loads(out) if "--json" in args else out
+
+    return call
+
+
+def lora(name: str) -> str:
+    return f"loras/{name}.safetensors"
+
+
+def document(fuse=(), stack=("style",), **rows) -> Path:
+    path = Path("stack.json")
+    listed = {stage: [lora(name) for name in names] for stage, names in (("fuse", fuse), ("stack", stack))}
+    path.write_text(json.dumps({"base": "diffusion_models/base.safetensors", **listed, **rows}))
+    return path
+
+
+def prompt(*loras: str, dtype: str = "default", fuse: str | None = None) -> dict:
+    """Native loaders in this order, below a sampler; with ``fuse`` our nodes."""
+    nodes = {"1": {"class_type": "UNETLoader", "inputs": {"unet_name": "base.safetensors", "weight_dtype": dtype}}}
+    if fuse:
+        inputs = {"model": ["1", 0], "lora_name": f"{fuse}.safetensors", "strength": 1.0, "rounding": "once"}
+        nodes["2"] = {"class_type": "FoundryFuseBaseLoRA", "inputs": inputs}
+        nodes["3"] = {"class_type": "FoundryApply", "inputs": {"model": ["2", 0], "how": "patches"}}
+    for name in loras:
+        inputs = {"model": [str(len(nodes)), 0], "lora_name": f"{name}.safetensors", "strength_model": 1.0}
+        nodes[str(len(nodes) + 1)] = {"class_type": "LoraLoaderModelOnly", "inputs": inputs}
+    nodes["9"] = {"class_type": "KSampler", "inputs": {"model": [str(len(nodes)), 0], "steps": 8, "cfg": 1.0}}
+    return nodes
+
+
+def workflow(data: dict, name: str = "workflow.json") -> Path:
+    path = Path(name)
+    path.write_text(json.dumps(data))
+    return path
+
+
+def verdicts(report: dict) -> list[tuple[str, str, str]]:
+    return [(found["severity"], found["text"], found["subject"].rpartition("/")[2]) for found in report["findings"]]
+
+
+def retyped(name: str, to: str, dtype: torch.dtype) -> None:
+    """The same LoRA in another dtype, with other key names, in another order and under another name."""
+    source = FileSource(Path(lora(name)))
+    tensors = {each: source.read(each) for each in reversed(source.tensors)}
+    save(Path(lora(to)), {each.replace("diffusion_model.", ""): tensor.to(dtype) for each, tensor in tensors.items()})
+
+
+# --- documents
+TRAINED_ON_LIGHTNING = ("--trained-with", lora("lightning"))
+
+
+@pytest.mark.parametrize(("said", "fuse", "policy", "wanted"), [
+    (None, ["lightning"], "training", []),
+    (TRAINED_ON_LIGHTNING, ["lightning"], "training", []),
+    (TRAINED_ON_LIGHTNING, [], "accelerators", [("warning", "LF102.vanilla", "style.safetensors")]),
+    (TRAINED_ON_LIGHTNING, ["turbo"], "accelerators", [("warning", "LF104.another", "style.safetensors")]),
+    (("--trained-with", "none"), ["lightning"], "training", [("warning", "LF103.trained", "style.safetensors")]),
+    (("--trained-with", "none"), ["lightning"], "accelerators", [("note", "LF103.trained", "style.safetensors")]),
+    (("--trained-with", "none"), [], "training", []),
+    ((*TRAINED_ON_LIGHTNING, "--use-with", "none"), ["lightning"], "training",
+     [("warning", "LF106.dropped", "style.safetensors")]),
+    ((*TRAINED_ON_LIGHTNING, "--use-with", "none"), [], "training", []),
+    ((*TRAINED_ON_LIGHTNING, "--strength", "0.5"), ["lightning"], "training",
+     [("warning", "LF104.strength", "style.safetensors")]),
+])  # fmt: skip
+def test_what_was_declared_decides(folder, run, said, fuse, policy, wanted):
+    if said:
+        assert run("lineage", "declare", lora("style"), *said)[0] == 0
+    code, report = run("check", document(fuse), "--policy", policy, "--json")
+    assert verdicts(report) == wanted and code == 0
+    strict, _ = run("check", document(fuse), "--policy", policy, "--strict", "--json")
+    assert strict == (1 if any(severity == "warning" for severity, _, _ in wanted) else 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_renamed_and_retyped_copy_is_the_same_lightning(folder, run, dtype):
+    run("lineage", "declare", lora("style"), *TRAINED_ON_LIGHTNING)
+    retyped("lightning", "fast_v2", dtype)
+    assert verdicts(run("check", document(["fast_v2"]), "--json")[1]) == []
+    found = verdicts(run("check", document(["lightning", "fast_v2"]), "--json")[1])
+    assert ("error", "LF105.twice", "fast_v2.safetensors") in found
+
+
+def test_a_training_script_is_read_and_a_comment_in_it_is_not(folder, run):
+    fused, start = f"--lora_fused {lora('lightning')}", "accelerate launch train.py"
+    Path("train.sh").write_text(f"{start} \\\n  {fused} --output_path out\n")
+    assert run("lineage", "read", "train.sh", "--lora", lora("style"))[0] == 0
+    (found,) = run("check", document(), "--json")[1]["findings"]
+    assert (found["code"], found["severity"], found["evidence"]) == ("LF102", "warning", "declared")
+    assert "train.sh" in found["seen"]
+    run("lineage", "forget", lora("style"))
+    Path("train.sh").write_text(f"{start} --output_path out # {fused}\n")
+    run("lineage", "read", "train.sh", "--lora", lora("style"))
+    assert "LF102" not in str(run("check", document(), "--json")[1])
+
+
+def test_a_bake_knows_what_is_inside(folder, run):
+    """The result carries a record: the same Lightning on it again is an error, and its LoRAs find their base."""
+    run("lineage", "declare", lora("style"), *TRAINED_ON_LIGHTNING)
+    assert run("bake", document(["lightning"], []), "-o", "fused.safetensors", "--json")[0] == 0
+    again = document(["lightning"], [], base="fused.safetensors")
+    code, report = run("check", again, "--json")
+    assert (code, verdicts(report)) == (1, [("error", "LF105.contained", "lightning.safetensors")])
+    on_top = document([], ["style"], base="fused.safetensors")
+    code, report = run("check", on_top, "--json")
+    assert (code, verdicts(report)) == (0, []) and report["base"]["contains"] == ["lightning.safetensors"]
+
+
+def test_a_merged_lora_that_contains_the_lightning_is_told_from_its_weights(folder, run):
+    """style + 0.5 x lightning in one file, by joined ranks: nobody has to say so."""
+    style, fast = (FileSource(Path(lora(name))) for name in ("style", "lightning"))
+    merged = {}
+    for name in style.tensors:
+        if not name.endswith("lora_A.weight"):
+            continue
+        module = name.removesuffix(".lora_A.weight")
+        scale = float(fast.read(f"{module}.alpha")) / 16 * 0.5
+        downs = [style.read(name), fast.read(f"{module}.lora_down.weight")]
+        ups = [style.read(f"{module}.lora_B.weight"), fast.read(f"{module}.lora_up.weight") * scale]
+        merged |= {name: torch.cat(downs), f"{module}.lora_B.weight": torch.cat(ups, 1)}
+    save(Path(lora("merged")), merged)
+    (found,) = run("check", document(["lightning"], ["merged"]), "--json")[1]["findings"]
+    assert (found["text"], found["severity"], found["evidence"]) == ("LF105.weights", "warning", "derived")
+    assert float(found["values"]["share"].rstrip("%")) == pytest.approx(50, abs=6)
+    assert verdicts(run("check", document(["lightning"], ["style"]), "--json")[1]) == []
+
+
+# --- workflows
+def test_a_workflow_of_native_nodes(folder, run):
+    run("lineage", "declare", lora("style"), *TRAINED_ON_LIGHTNING)
+    check = ("--models", folder, "--json")
+    assert verdicts(run("check", workflow(prompt("lightning", "style")), *check)[1]) == []
+    assert verdicts(run("check", workflow(prompt("style")), *check)[1]) == [
+        ("warning", "LF102.missing", "style.safetensors")
+    ]
+    assert verdicts(run("check", workflow(prompt("style", "lightning")), *check)[1]) == [
+        ("warning", "LF101.after_trained", "style.safetensors")
+    ]
+    quantized = verdicts(run("check", workflow(prompt("lightning", "style", dtype="fp8_e4m3fn")), *check)[1])
+    assert quantized == [("warning", "LF201.native", "base.safetensors")]
+    code, report = run("check", workflow(prompt("style", "gone")), *check)
+    assert code == 1 and verdicts(report)[0][:2] == ("error", "LF306.missing")
+
+
+def test_the_wrong_order_in_front_of_our_own_stage(folder, run):
+    data = prompt("style")
+    inputs = {"model": ["2", 0], "lora_name": "lightning.safetensors"}
+    data["3"] = {"class_type": "FoundryFuseBaseLoRA", "inputs": inputs}
+    code, report = run("check", workflow(data), "--models", folder, "--json")
+    assert code == 1 and ("error", "LF101.lora_above", "style.safetensors") in verdicts(report)
+
+
+def test_the_models_folder_may_come_from_the_environment(folder, run, monkeypatch):
+    (folder / "comfy" / "models").mkdir(parents=True)
+    (folder / "loras").rename(folder / "comfy" / "models" / "loras")
+    (folder / "diffusion_models").rename(folder / "comfy" / "models" / "diffusion_models")
+    monkeypatch.setenv("COMFYUI_PATH", str(folder / "comfy"))
+    assert verdicts(run("check", workflow(prompt("style", "gone")), "--json")[1])[0][1] == "LF306.missing"
+    monkeypatch.delenv("COMFYUI_PATH")
+    code, out = run("check", workflow(prompt("style", "gone")))
+    assert code == 0 and "Files were not looked at" in out and "No findings." in out
+
+
+def png(data: dict) -> bytes:
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
+
+    header = (1).to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
+    text = b"prompt\0" + json.dumps(data).encode("latin-1")
+    parts = ((b"IHDR", header), (b"tEXt", text), (b"IDAT", zlib.compress(b"\0\0")), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def test_a_picture_says_how_it_was_made(folder, run):
+    run("lineage", "declare", lora("style"), *TRAINED_ON_LIGHTNING)
+    Path("made.png").write_bytes(png(prompt("style")))
+    code, report = run("check", "made.png", "--models", folder, "--json", "--strict")
+    assert (code, verdicts(report)) == (1, [("warning", "LF102.missing", "style.safetensors")])
+    Path("bare.png").write_bytes(png({}))
+    code, report = run("check", "bare.png", "--json")
+    assert code == 2 and report["error"]["code"] == "workflow"
+
+
+def test_the_table_says_what_each_was_trained_with(folder, run):
+    run("lineage", "declare", lora("style"), *TRAINED_ON_LIGHTNING)
+    for path in (document(["lightning"]), workflow(prompt("lightning", "style"))):
+        code, out = run("check", path, "--models", folder)
+        rows = [line.split() for line in out.splitlines() if "style" in line]
+        assert code == 0 and rows[0][-1] == "lightning.safetensors" and "OK: nothing stops this" in out
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"fuse": []}', '{"nodes": 3}', "null", "not json"])
+def test_other_json_is_taken_for_a_document(folder, run, text):
+    Path("other.json").write_text(text)
+    code, report = run("check", "other.json", "--json")
+    assert code == 2 and report["error"]["code"] == "document"
+
+
+# --- weights
+def test_a_checkpoint_is_weighed_and_its_record_kept(folder, run):
+    """Merged by another tool, so nothing in the file says so: the weights do, given the original."""
+    run("bake", document(["lightning"], []), "-o", "merged.safetensors", "--quantize", "none", "--json")
+    source = FileSource(Path("merged.safetensors"))
+    save(Path("foreign.safetensors"), {name: source.read(name) for name in source.tensors})  # without our record
+    again = document(["lightning"], [], base="foreign.safetensors")
+    assert verdicts(run("check", again, "--json")[1]) == []
+    weigh = ("lineage", "weigh", "foreign.safetensors", "--contains", lora("lightning"))
+    assert run(*weigh, "--json")[0] == 2  # nothing says what it was before
+    weigh = (*weigh, "--original", "diffusion_models/base.safetensors")
+    code, told = run(*weigh, "--json")
+    assert (code, told["verdict"], told["kept"]) == (0, "contains it", False)
+    assert told["coefficient"] == pytest.approx(1.0, abs=0.05)
+    assert run(*weigh, "--keep", "--json")[1]["kept"] is True
+    code, report = run("check", again, "--json")
+    assert (code, verdicts(report)) == (1, [("error", "LF105.contained", "lightning.safetensors")])
+    run("lineage", "forget", "foreign.safetensors")
+    assert verdicts(run("check", again, "--json")[1]) == []
+
+
+def test_what_cannot_be_known_is_said(folder, run):
+    code, out = run("lineage", "show", lora("style"))
+    assert code == 0 and "cannot be known from its weights" in out and "declare" in out

@@ -1,0 +1,189 @@
+"""FP8 codes and scales against a table of the format's own values, and which weights stay in high precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fakes import FP8_VALUES, bits, noise, reference_fp8
+from lora_foundry.engine.errors import FoundryError
+from lora_foundry.engine.formats import finite_amax
+from lora_foundry.engine.quantize import FP8_MAX, dequantize, fp8_scale, is_quantizable, keeps, parse_keep, quantize_fp8
+from lora_foundry.engine.tensors import TensorInfo
+
+FORMATS = [torch.float8_e4m3fn, torch.float8_e5m2]
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_the_table_of_the_tests_is_the_format(dtype):
+    """The reference is worth something: every finite code decodes to the value the table gives it."""
+    table = FP8_VALUES[dtype]
+    codes = torch.arange(len(table), dtype=torch.uint8).view(dtype)
+    assert torch.equal(codes.to(torch.float64), table)
+    assert float(table[-1]) == FP8_MAX[dtype]
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize(
+    ("shape", "rms", "heavy"), [((512, 512), 0.02, False), ((256, 512), 30.0, True), ((64, 64), 1e-9, True)]
+)
+def test_codes_and_scale_are_the_float64_ones(dtype, shape, rms, heavy):
+    weight = noise(shape, rms, 4, torch.float32)
+    if heavy:
+        weight = weight * (1 + weight.square() / rms**2)
+    codes, scale = quantize_fp8(weight, dtype)
+    want, exact_scale = reference_fp8(weight.double(), dtype)
+    assert codes.dtype == dtype and codes.shape == weight.shape
+    assert scale.dtype == torch.float32 and scale.shape == ()
+    assert abs(float(scale) / exact_scale - 1) < 1e-6
+    assert float((bits(codes) != want).double().mean()) <= 1e-3
+    torch.testing.assert_close(dequantize(codes, scale), codes.to(torch.float32) * float(scale), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+def test_the_largest_weight_becomes_the_largest_code(dtype):
+    for seed in range(50):
+        weight = noise((8, 8), 10.0 ** (seed % 9 - 4), seed, torch.float32)
+        codes, _ = quantize_fp8(weight, dtype)
+        assert float(codes.to(torch.float32).abs().max()) == FP8_MAX[dtype]
+
+
+def test_all_zero_weight_has_scale_one():
+    codes, scale = quantize_fp8(torch.zeros(16, 16))
+    assert float(scale) == 1.0 and not bits(codes).any()
+
+
+def test_an_empty_weight_is_no_accident():
+    codes, scale = quantize_fp8(torch.zeros(0, 16))
+    assert codes.shape == (0, 16) and float(scale) == 1.0
+
+
+@pytest.mark.parametrize("dtype", FORMATS)
+@pytest.mark.parametrize("ulps", [1, 100, 448, 600, 667, 700, 1000, 80_000])
+def test_weights_near_the_smallest_float_give_no_nan(dtype, ulps):
+    """amax / 448 rounds to a subnormal far off, and amax / scale leaves the format."""
+    weight = torch.tensor([[ulps, -ulps // 2]], dtype=torch.int32).abs().view(torch.float32)
+    codes, scale = quantize_fp8(weight, dtype)
+    assert torch.isfinite(codes.to(torch.float32)).all() and float(scale) > 0
+    assert torch.isfinite(dequantize(codes, scale)).all()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+def test_non_finite_is_refused_by_name(bad):
+    weight = torch.zeros(16, 16)
+    weight[3, 4] = weight[5, 6] = bad
+    with pytest.raises(FoundryError, match=r"blocks\.0\.q\.weight would hold 2 NaN or Inf of 256") as error:
+        quantize_fp8(weight, name="blocks.0.q.weight")
+    assert error.value.code == "LF304" and error.value.fix
+
+
+def test_finite_amax_looks_at_both_ends():
+    assert float(finite_amax(torch.tensor([[1.0, -3.0]]), "w")) == 3.0
+    assert float(finite_amax(torch.tensor([[4.0, -3.0]]), "w")) == 4.0
+    assert float(fp8_scale(torch.tensor(448.0))) == 1.0
+
+
+def chosen(name, family, patterns=("auto",), shape=(64, 64), dtype=torch.bfloat16, linears=None):
+    return is_quantizable(TensorInfo(name, dtype, shape), family, patterns, linears)
+
+
+FAMILY_NAMES = {
+    "flux": (
+        ["double_blocks.0.img_attn.qkv", "double_blocks.18.txt_mlp.2", "single_blocks.37.linear1",
+         "single_blocks.0.linear2"],
+        ["img_in", "txt_in", "time_in.in_layer", "vector_in.out_layer", "guidance_in.in_layer", "final_layer.linear",
+         "final_layer.adaLN_modulation.1", "double_blocks.0.img_mod.lin", "single_blocks.0.modulation.lin",
+         "double_blocks.0.img_attn.norm.query_norm"],
+    ),
+    "flux2": (
+        ["double_blocks.0.img_attn.qkv", "single_blocks.3.linear1"],
+        ["double_stream_modulation_img.lin", "single_stream_modulation.lin", "time_in.in_layer", "img_in",
+         "final_layer.linear"],
+    ),
+    "chroma": (
+        ["double_blocks.0.txt_attn.proj", "single_blocks.0.linear2"],
+        ["distilled_guidance_layer.layers.0.in_layer", "img_in", "txt_in", "final_layer.linear"],
+    ),
+    "hunyuan-video": (
+        ["double_blocks.0.img_attn.qkv", "double_blocks.3.txt_mlp.fc1", "single_blocks.0.linear1"],
+        ["double_blocks.0.img_mod.linear", "single_blocks.0.modulation.linear",
+         "txt_in.individual_token_refiner.blocks.0.mlp.0",
+         "vector_in.in_layer", "final_layer.linear"],
+    ),
+    "qwen-image": (
+        ["transformer_blocks.0.attn.to_q", "transformer_blocks.0.attn.add_k_proj",
+         "transformer_blocks.59.img_mlp.net.0.proj",
+         "transformer_blocks.1.img_mod.1", "transformer_blocks.0.txt_mod.1", "transformer_blocks.10.img_mod.1"],
+        ["img_in", "txt_in", "txt_norm", "norm_out.linear", "proj_out", "time_text_embed.timestep_embedder.linear_1",
+         "transformer_blocks.0.img_mod.1", "transformer_blocks.0.attn.norm_added_k"],
+    ),
+    "wan": (
+        ["blocks.0.self_attn.q", "blocks.39.cross_attn.o", "blocks.0.cross_attn.k_img", "blocks.5.ffn.0",
+         "blocks.5.ffn.2"],
+        ["head.head", "time_embedding.0", "time_projection.1", "text_embedding.0", "img_emb.proj.1",
+         "blocks.0.self_attn.norm_q",
+         "patch_embedding"],
+    ),
+    "z-image": (
+        ["layers.0.attention.qkv", "layers.29.feed_forward.w1", "noise_refiner.0.attention.out",
+         "context_refiner.1.feed_forward.w2"],
+        ["layers.0.adaLN_modulation.0", "x_embedder", "cap_embedder.1", "t_embedder.mlp.0", "final_layer.linear",
+         "layers.0.attention_norm1"],
+    ),
+    "lumina2": (["layers.0.attention.qkv"], ["cap_embedder.1", "layers.0.adaLN_modulation.1"]),
+    "sd3": (
+        ["joint_blocks.0.x_block.attn.qkv", "joint_blocks.23.context_block.mlp.fc1"],
+        ["joint_blocks.0.x_block.adaLN_modulation.1", "x_embedder.proj", "context_embedder", "y_embedder.mlp.0",
+         "final_layer.linear"],
+    ),
+    "sdxl": (
+        ["input_blocks.4.1.transformer_blocks.0.attn1.to_q", "middle_block.1.transformer_blocks.9.attn2.to_out.0",
+         "output_blocks.0.1.transformer_blocks.0.ff.net.0.proj", "output_blocks.0.1.transformer_blocks.0.ff.net.2"],
+        ["time_embed.0", "label_emb.0.0", "input_blocks.4.0.emb_layers.1", "input_blocks.4.1.proj_in",
+         "input_blocks.4.1.proj_out"],
+    ),
+    "sd15": (["input_blocks.1.1.transformer_blocks.0.attn2.to_k"], ["time_embed.2", "input_blocks.1.1.proj_in"]),
+    None: (
+        ["blocks.3.attn.qkv", "layers.0.mlp.fc1", "transformer_block.1.attn.to_out.0"],
+        ["patch_embed.proj", "time_mlp.0", "final_layer.linear", "head.weight", "blocks.0.modulation.lin", "img_in"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES, ids=str)
+def test_auto_keeps_what_the_family_keeps(family):
+    quantized, kept = FAMILY_NAMES[family]
+    assert [name for name in quantized if not chosen(f"{name}.weight", family)] == []
+    assert [name for name in kept if chosen(f"{name}.weight", family)] == []
+
+
+@pytest.mark.parametrize(("shape", "ok"), [
+    ((16, 16), True), ((3072, 12288), True), ((24, 16), False), ((16, 40), False), ((64,), False),
+    ((16, 16, 1, 1), False),
+    ((16, 16, 16), False), ((0, 16), False), ((), False),
+])  # fmt: skip
+def test_only_2d_weights_divisible_by_16(shape, ok):
+    assert chosen("blocks.0.self_attn.q.weight", "wan", shape=shape) is ok
+
+
+def test_only_float_weights():
+    assert not chosen("blocks.0.self_attn.q.weight", "wan", dtype=torch.int32)
+    assert not chosen("blocks.0.self_attn.q.bias", "wan") and not chosen("blocks.0.modulation", "wan")
+    assert not chosen("blocks.0.q.weight_scale", "wan", ()) and chosen("blocks.0.q.weight", "wan", ())
+
+
+def test_linears_of_the_host_restrict_and_never_widen():
+    names = frozenset({"blocks.0.self_attn.q.weight", "head.head.weight"})
+    assert chosen("blocks.0.self_attn.q.weight", "wan", linears=names)
+    assert not chosen("blocks.0.self_attn.k.weight", "wan", linears=names)
+    assert not chosen("head.head.weight", "wan", linears=names)
+
+
+def test_keep_patterns():
+    assert parse_keep(" auto, *.ffn.2 ,,") == ("auto", "*.ffn.2") and parse_keep("") == ()
+    assert keeps("blocks.0.ffn.2.weight", "wan", ("auto", "*.ffn.2"))
+    assert not keeps("blocks.0.ffn.0.weight", "wan", ("auto", "*.ffn.2"))
+    assert keeps("blocks.1.ffn.0.weight", "wan", ("blocks.1.*ffn",)) and not keeps(
+        "blocks.2.ffn.0.weight", "wan", ("blocks.1.*ffn",)
+    )
+    assert not keeps("head.head.weight", "wan", ())  # without auto the family's list is off
+    assert not keeps("blocksX0.q.weight", "wan", ("blocks.0",))  # a dot is a dot

@@ -1,0 +1,263 @@
+"""Make example_workflows/*.json and their pictures: ``python tests/helpers/make_examples.py [NAME ...]``.
+
+``example_workflows/api/NAME.json`` is the graph. A real browser loads it into the real frontend, this script says what
+stands where, and what the frontend then saves is the workflow. Needs ``python tests/install.py host browser``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "example_workflows"
+sys.path.insert(0, str(ROOT / "tests"))  # never ROOT: its nodes/ would shadow ComfyUI's
+
+from browser.conftest import FLAGS  # noqa: E402
+from browser.studio import READY, SETTINGS  # noqa: E402
+from host import rig  # noqa: E402
+from install import find_browser  # noqa: E402
+from playwright.sync_api import Page, sync_playwright  # noqa: E402
+
+# A lane is a row of columns from left to right, a column (group title or "", node ids from top to bottom).
+# Columns side by side with one title share a group. The note stands left of all lanes.
+Lane = list[tuple[str, list[str]]]
+LANES: dict[str, list[Lane]] = {
+    "1_qwen_image_lightning_and_style": [
+        [("1 Fuse", ["1", "2"]), ("2 Stack", ["3", "4"]), ("2 Stack", ["5"]), ("3 Quantize", ["6", "7"])],
+        [("Prompt", ["8", "13"]), ("Prompt", ["9", "10"]), ("Sample", ["11"]), ("Sample", ["12"]),
+         ("Sample", ["14", "15"])],
+    ],
+    "2_sdxl_multi_lora": [
+        [("1 Fuse", ["1", "2"]), ("2 Stack", ["3", "4"]), ("2 Stack", ["5", "6"]), ("3 Quantize", ["7"])],
+        [("Prompt", ["8"]), ("Prompt", ["9"]), ("Sample", ["10"]), ("Sample", ["11"]), ("Sample", ["12", "13"])],
+    ],
+    "3_wan_lightning": [
+        [("1 Fuse", ["2", "3", "7", "8"]), ("2 Stack", ["1", "4", "9"]), ("3 Quantize", ["5", "6", "10", "11"])],
+        [("Prompt", ["12", "18"]), ("Prompt", ["13", "14"]), ("Sample", ["15", "16"]), ("Sample", ["17"]),
+         ("Sample", ["19", "20", "21"])],
+    ],
+}  # fmt: skip
+
+NOTES = {
+    "1_qwen_image_lightning_and_style": """## Lightning fused first, style stacked on top, FP8 last
+
+Files to download (into ComfyUI's `models/`):
+
+- `diffusion_models/qwen_image_bf16.safetensors`, `text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors` and
+  `vae/qwen_image_vae.safetensors`: Hugging Face, Comfy-Org/Qwen-Image_ComfyUI. Take the **bf16** model: an fp8 one is
+  refused, for LoRAs added after quantization lose their effect.
+- `loras/Qwen-Image-Lightning-8steps-V1.0.safetensors`: Hugging Face, lightx2v/Qwen-Image-Lightning.
+- `loras/flymy_realism.safetensors`: Hugging Face, flymy-ai/qwen-image-realism-lora. Any other Qwen-Image LoRA will do.
+
+What happens:
+
+- **1 Fuse** puts Lightning into the untouched weights. `once`: exact sums, rounded at the very end.
+- **2 Stack** takes your LoRAs with their weights. The validator says what does not fit before it costs anything.
+- **3 Quantize** reads each weight once, adds everything in fp32 and rounds to fp8, last.
+- **Sample**: this Lightning wants 8 steps and cfg 1.
+""",
+    "2_sdxl_multi_lora": """## Several LoRAs on SDXL, text encoders included
+
+Files to download (into ComfyUI's `models/`):
+
+- `checkpoints/sd_xl_base_1.0.safetensors` and `loras/sd_xl_offset_example-lora_1.0.safetensors`: Hugging Face,
+  stabilityai/stable-diffusion-xl-base-1.0.
+- `loras/pixel-art-xl.safetensors`: Hugging Face, nerijs/pixel-art-xl.
+- `loras/add-detail-xl.safetensors`: Civitai, "Detail Tweaker XL".
+
+Any other SDXL LoRAs will do.
+
+What happens:
+
+- **1 Fuse** is set to `none: vanilla base`: no Lightning here, and the recipe says so.
+- **2 Stack**: a **LoRA** node is one row, **LoRA Stack** holds rows as text, and they chain. All rows are summed at
+  once, so their order does not matter. CLIP goes through **2 Stack LoRAs** and receives the LoRAs' text-encoder parts.
+- **3 Quantize** comes last; replace it with **3 Apply, no quantization** to keep the checkpoint's own precision.
+""",
+    "3_wan_lightning": """## Wan 2.2 text-to-video in four steps
+
+Files to download (into ComfyUI's `models/`), all from Hugging Face, Comfy-Org/Wan_2.2_ComfyUI_Repackaged:
+
+- `diffusion_models/wan2.2_t2v_high_noise_14B_fp16.safetensors` and `..._low_noise_14B_fp16.safetensors`
+- `loras/wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors` and `..._low_noise.safetensors`
+- `vae/wan_2.1_vae.safetensors`, `text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors`
+
+What happens:
+
+- **1 Fuse**: Wan 2.2 has two models, and each gets the step-distill LoRA of its own half: high with high, low with low.
+- **2 Stack**: put your LoRAs into the shared **LoRA Stack** and set `"on": true`; or give each half a stack of its own,
+  when your LoRA comes as two files. Rows that are off are left out and need no file.
+- **3 Quantize**: two fp8 models are held in memory, about half the size of the two files. On a small machine, bake each
+  once with **Save Baked Model** and load the results with the ordinary loader.
+
+Step-distill LoRAs with `.diff` parts (the ones extracted from Wan 2.1 have them) are refused by this version: LF304.
+""",
+}
+
+GAP, COLUMN_GAP, LANE_GAP, TITLE = 80, 70, 60, 46
+NOTE = [430, 480]
+MAX_BYTES = 150_000
+PLAIN = {
+    "Comfy.VueNodes.Enabled": False,
+    "Comfy.Graph.CanvasInfo": False,
+    "Comfy.Graph.CanvasMenu": False,
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,  # text at every zoom
+}
+OPEN = """async ([prompt, name, note, size]) => {
+  await app.loadApiJson(prompt, name)
+  const made = LiteGraph.createNode("MarkdownNote")
+  made.title = "Read me"
+  app.graph.add(made)
+  made.widgets[0].value = note
+  made.size = size
+  window.noteId = made.id
+  for (const node of app.graph.nodes) {
+    const seed = node.widgets?.find((widget) => widget.name === "control_after_generate")
+    if (seed) seed.value = "fixed"
+  }
+}"""
+FAR = "() => { Object.assign(app.canvas.ds, { scale: 0.2, offset: [900, 900] }); app.canvas.setDirty(true, true) }"
+MEASURE = """() => Object.fromEntries(app.graph.nodes.map((node) => {
+  if (node.id === window.noteId) return ["note", [...node.size]]
+  const text = node.widgets?.some((widget) => widget.name === "text" || widget.name === "loras")
+  const [width, height] = node.computeSize()
+  node.setSize([Math.max(width, 320), Math.max(height, text ? 150 : 0)])
+  return [String(node.id), [...node.size]]
+}))"""
+PLACE = """([places, groups]) => {
+  for (const [id, [x, y]] of Object.entries(places)) {
+    app.graph.getNodeById(id === "note" ? window.noteId : Number(id)).pos = [x, y]
+  }
+  for (const [title, [x, y, width, height]] of groups) {
+    const group = new LiteGraph.LGraphGroup(title)
+    group.pos = [x, y]
+    group.size = [width, height]
+    app.graph.add(group)
+  }
+  Object.assign(app.canvas.ds, { scale: 0.6, offset: [150, 280] }) // what is seen first when it is opened
+}"""
+SAVE = "async () => JSON.stringify({ workflow: app.graph.serialize(), prompt: (await app.graphToPrompt()).output })"
+SHOW = """async ([x, y, width, height]) => {
+  await app.extensionManager.command.execute("Workspace.ToggleFocusMode")
+  document.querySelectorAll(".comfy-menu-hamburger").forEach((menu) => menu.remove())
+  const { ds } = app.canvas
+  ds.scale = Math.min(innerWidth / width, innerHeight / height)
+  ds.offset = [-x, -y]
+  app.canvas.setDirty(true, true)
+  return [width * ds.scale, height * ds.scale]
+}"""
+
+Box = tuple[float, float, float, float]
+
+
+def layout(lanes: list[Lane], sizes: dict[str, list[float]]) -> tuple[dict[str, list[float]], list[tuple[str, Box]]]:
+    """(node -> position, groups) for lanes stacked from top to bottom."""
+    places: dict[str, list[float]] = {"note": [0.0, 0.0]}
+    groups: list[tuple[str, Box]] = []
+    top = 0.0
+    for lane in lanes:
+        left, bottom = sizes["note"][0] + COLUMN_GAP, top
+        columns: list[tuple[str, Box]] = []
+        for title, ids in lane:
+            y = top
+            width = max(sizes[key][0] for key in ids)
+            for key in ids:
+                places[key] = [left, y]
+                y += sizes[key][1] + GAP
+            columns.append((title, (left, top, left + width, y - GAP)))
+            left += width + COLUMN_GAP
+            bottom = max(bottom, y)
+        groups += grouped(columns)
+        top = bottom + LANE_GAP
+    return places, groups
+
+
+def grouped(columns: list[tuple[str, Box]]) -> Iterator[tuple[str, Box]]:
+    """Frames around neighbouring columns of one title, as (x, y, width, height)."""
+    while columns:
+        title = columns[0][0]
+        count = next((i for i, (other, _) in enumerate(columns) if other != title), len(columns))
+        boxes = [box for _, box in columns[:count]]
+        columns = columns[count:]
+        if title:
+            x, y = boxes[0][0] - 20, boxes[0][1] - 2 * TITLE
+            yield title, (x, y, boxes[-1][2] + 20 - x, max(box[3] for box in boxes) + 20 - y)
+
+
+def stand_ins(host: rig.Host) -> None:
+    """Empty files under the names the examples use, so that every list offers them."""
+    folders = {"base_name": "diffusion_models", "ckpt_name": "checkpoints", "lora_name": "loras", "vae_name": "vae",
+               "clip_name": "text_encoders"}  # fmt: skip
+    for name in LANES:
+        for node in json.loads((EXAMPLES / "api" / f"{name}.json").read_text(encoding="utf-8")).values():
+            for key, value in node["inputs"].items():
+                if key in folders and str(value).endswith(".safetensors"):
+                    (host.base / "models" / folders[key] / value).touch()
+
+
+def make(page: Page, name: str) -> None:
+    """One example: the workflow, the prompt as the frontend exports it, and the picture."""
+    prompt: dict[str, Any] = json.loads((EXAMPLES / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    page.evaluate(OPEN, [prompt, name, NOTES[name], NOTE])
+    page.evaluate(FAR)
+    page.wait_for_timeout(2000)  # report panels take their room once they are in view
+    sizes = page.evaluate(MEASURE)
+    places, groups = layout(LANES[name], sizes)
+    assert places.keys() == sizes.keys(), f"{name}: not placed: {sizes.keys() ^ places.keys()}"
+    page.evaluate(PLACE, [places, groups])
+    saved = json.loads(page.evaluate(SAVE))  # as text: the frontend leaves out what is undefined
+    assert inputs(saved["prompt"]) == inputs(prompt), f"{name}: the frontend would post something else"
+    write(EXAMPLES / f"{name}.json", saved["workflow"])
+    write(EXAMPLES / "api" / f"{name}.json", saved["prompt"])
+    picture(page, EXAMPLES / f"{name}.jpg", places, sizes)
+
+
+def inputs(prompt: dict[str, Any]) -> dict[str, Any]:
+    return {key: (node["class_type"], node["inputs"]) for key, node in prompt.items()}
+
+
+def write(path: Path, data: object) -> None:
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def picture(page: Page, path: Path, places: dict[str, list[float]], sizes: dict[str, list[float]]) -> None:
+    """The whole graph as a JPEG below MAX_BYTES."""
+    right = max(places[key][0] + sizes[key][0] for key in places)
+    bottom = max(places[key][1] + sizes[key][1] for key in places)
+    x, y = -50, -3 * TITLE
+    width, height = page.evaluate(SHOW, [x, y, right + 50 - x, bottom + 50 - y])
+    page.wait_for_timeout(1500)
+    clip = {"x": 0, "y": 0, "width": width, "height": height}
+    for quality in range(90, 30, -5):
+        page.screenshot(path=path, type="jpeg", quality=quality, clip=clip)
+        if path.stat().st_size <= MAX_BYTES:
+            return
+    raise AssertionError(f"{path} is larger than {MAX_BYTES} bytes at any quality")
+
+
+def main(names: list[str]) -> None:
+    tree, browser = rig.find_tree(), find_browser()
+    assert tree and browser, "run: python tests/install.py host browser"
+    work = tempfile.TemporaryDirectory()
+    with work, rig.Host(tree, Path(work.name), ROOT) as host, sync_playwright() as playwright:
+        stand_ins(host)
+        for setting, value in {**SETTINGS, **PLAIN}.items():
+            host.request(f"/settings/{setting}", value)
+        chromium = playwright.chromium.launch(executable_path=str(browser), args=FLAGS)
+        for name in names:
+            page = chromium.new_page(viewport={"width": 1800, "height": 1000}, reduced_motion="reduce")
+            page.goto(host.url)
+            page.wait_for_function(READY, timeout=120_000)
+            make(page, name)
+            page.close()
+            print(name)
+        chromium.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:] or list(LANES))

@@ -1,0 +1,161 @@
+"""Families from names and shapes: real sizes, tiny sizes, and silence where nothing tells."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from fixtures_bases import DIFFUSERS, NATIVE, flux, flux2, sd3, wan
+from fixtures_dialects import FIXTURES
+from lora_foundry.cli.demo.tiny import SPECS, shapes
+from lora_foundry.loaders.bases.families import (
+    clashes,
+    detect_base,
+    detect_lora,
+    differ,
+    variant_of_base,
+    variant_of_lora,
+)
+from lora_foundry.loaders.loras.file import LoRAFile
+from samples import BASES, DIALECTS, DIFFUSERS_BASES, ShapeSource
+
+
+@pytest.mark.parametrize("family", BASES)
+def test_bases(family):
+    assert detect_base(ShapeSource(BASES[family]).tensors) == family
+
+
+@pytest.mark.parametrize("family", DIFFUSERS_BASES)
+def test_bases_in_diffusers_naming(family):
+    assert detect_base(ShapeSource(DIFFUSERS_BASES[family]).tensors) == family
+
+
+@pytest.mark.parametrize("sample", [name for name, dialect in DIALECTS.items() if dialect.modules])
+def test_loras(sample):
+    dialect = DIALECTS[sample]
+    assert detect_lora({dialect.prefix + module: shape for module, shape in dialect.modules.items()}) == dialect.family
+
+
+@pytest.mark.parametrize(
+    ("modules", "family"),
+    [
+        ({"diffusion_model.single_blocks.0.linear1": (896, 128)}, "flux"),  # tiny widths keep their ratios
+        ({"diffusion_model.single_blocks.0.linear1": (1152, 128)}, "flux2"),
+        ({"diffusion_model.double_blocks.0.img_mlp.0": (768, 128)}, "flux2"),
+        ({"lora_unet_single_blocks_0_linear2": (128, 512)}, "flux2"),
+        ({"lora_unet_double_blocks_0_img_attn_qkv": (9216, 3072)}, "flux"),  # kohya writes "." and "_" alike
+        ({"transformer.double_blocks.0.img_attn_qkv": (9216, 3072)}, "hunyuan-video"),
+        ({"lora_unet_double_blocks_19_img_mlp_0": (12288, 3072)}, "hunyuan-video"),
+        ({"lora_unet_single_blocks_37_modulation_lin": (9216, 3072)}, "flux"),
+        ({"lora_unet_distilled_guidance_layer_in_proj": (5120, 64)}, "chroma"),
+        ({"lora_unet_input_blocks_1_1_proj_in": (32, 32, 1, 1)}, "sd15"),
+        ({"lora_unet_input_blocks_7_1_transformer_blocks_9_attn1_to_q": (64, 64)}, "sdxl"),
+        ({"lora_unet_input_blocks_4_1_transformer_blocks_0_attn2_to_k": (640, 1024)}, "sd2"),
+        ({"layers.0.attention.qkv": (3840, 2304)}, "lumina2"),
+        (
+            {"transformer.blocks.0.attn1.to_q": (5120, 5120), "transformer.blocks.0.ffn.net.0.proj": (13824, 5120)},
+            "wan",
+        ),
+        ({"lora_unet_blocks_0_self_attn_q": (128, 128)}, "wan"),
+        ({"transformer_blocks.0.txt_mod.1": (768, 128)}, "qwen-image"),
+        ({"lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q": (640, 640)}, None),  # SD 1.x or SDXL
+        ({"transformer_blocks.0.attn.to_q": (3072, 3072)}, None),  # FLUX.1 or Qwen-Image
+        ({"lora_unet_transformer_blocks_20_attn_to_q": (3072, 3072)}, "qwen-image"),  # FLUX.1 has not so many
+        ({"transformer.transformer_blocks.20.attn.to_q": (2432, 2432)}, "sd3"),
+        ({"layers.0.self_attn.q_proj": (4096, 4096)}, None),  # a language model
+        ({}, None),
+    ],
+)
+def test_names_and_ratios(modules, family):
+    assert detect_lora(modules) == family
+
+
+@pytest.mark.parametrize("family", SPECS)
+def test_tiny_models_are_of_their_family(family):
+    assert detect_base(ShapeSource(shapes(family)).tensors) == family
+    assert detect_base(ShapeSource(shapes(family, width=64)).tensors) == family
+
+
+def test_tiny_unets_are_told_apart_by_the_label_embedding():
+    tiny = {
+        "input_blocks.0.0.weight": (32, 4, 3, 3),
+        "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (32, 64),
+    }
+    assert detect_base(ShapeSource(tiny).tensors) == "sd15"
+    assert detect_base(ShapeSource({**tiny, "label_emb.0.0.weight": (256, 2816)}).tensors) == "sdxl"
+    assert detect_base(ShapeSource({"something.weight": (2, 2)}).tensors) is None
+
+
+def test_only_known_and_unrelated_families_differ():
+    assert differ("flux", "wan") and not differ("flux", "flux")
+    assert not differ(None, "wan") and not differ("wan", None) and not differ("chroma", "flux")
+
+
+@pytest.mark.parametrize("family", NATIVE)
+def test_whole_blocks_in_both_namings(family):
+    for base in (NATIVE[family], DIFFUSERS[family]):
+        assert detect_base(ShapeSource(base).tensors) == family
+
+
+# SD 1.5 and SDXL share these layers; FLUX.1 and Qwen-Image these; the broken file has the right names and wrong widths.
+AMBIGUOUS = (
+    "kohya_locon_conv3x3_sd15", "lycoris_loha_sdxl", "lycoris_lokr_sdxl", "peft_dora_flux",
+    "seedfork_merged_qkv_BROKEN_split",
+)  # fmt: skip
+
+
+def opened(fixture):
+    shapes = FIXTURES[fixture][1]
+    return LoRAFile(
+        ShapeSource(shapes, {n: torch.tensor(4.0) for n, s in shapes.items() if s == ()}), fixture, "0" * 64
+    )
+
+
+@pytest.mark.parametrize("fixture", [name for name in FIXTURES if name != "lycoris_misc_sdxl"])  # IA3 is refused
+def test_files_of_every_dialect(fixture):
+    """A file is of its family or, where its few modules are in two, of none: never of another one."""
+    found = opened(fixture).info.family
+    assert found == (None if fixture in AMBIGUOUS else FIXTURES[fixture][0])
+
+
+WAN_5B = {"patch_embedding.weight": (3072, 48, 1, 2, 2), "blocks.0.self_attn.q.weight": (3072, 3072)}
+
+
+@pytest.mark.parametrize(
+    ("family", "shapes", "variant"),
+    [
+        ("wan", wan()[0], {"task": "text to video", "size": "14B"}),
+        ("wan", wan(channels=36, image=True)[0], {"task": "image to video", "version": "2.1", "size": "14B"}),
+        ("wan", wan(channels=36, image=True)[1], {"task": "image to video", "version": "2.1", "size": "14B"}),
+        ("wan", wan(channels=36)[0], {"task": "image to video", "version": "2.2", "size": "14B"}),
+        ("wan", wan(1536, 8960)[1], {"task": "text to video", "size": "1.3B"}),
+        ("wan", WAN_5B, {"task": "text and image", "version": "2.2", "size": "5B"}),
+        ("wan", {"vace_blocks.0.before_proj.weight": (1536, 1536)}, {"task": "VACE"}),
+        ("flux", flux()[0], {"task": "text to image or Kontext"}),
+        ("flux", flux(channels=384)[1], {"task": "Fill"}),
+        ("flux", flux(channels=128)[0], {"task": "control"}),
+        ("flux2", flux2(3072)[0], {"size": "klein 4B"}),
+        ("sd3", sd3(2432)[1], {"size": "large"}),
+        ("sd15", {"input_blocks.0.0.weight": (320, 9, 3, 3)}, {"task": "inpainting"}),
+        ("sdxl", {"conv_in.weight": (320, 8, 3, 3)}, {"task": "edit"}),
+        ("hunyuan-video", {"img_in.proj.weight": (3072, 33, 1, 2, 2)}, {"task": "image to video"}),
+        ("qwen-image", NATIVE["qwen-image"], {}),  # Edit has the same names and shapes
+        (None, flux()[0], {}),
+    ],
+)
+def test_variants_of_bases(family, shapes, variant):
+    assert variant_of_base(ShapeSource(shapes).tensors, family) == variant
+
+
+def test_variants_of_loras():
+    image = {"lora_unet_blocks_0_cross_attn_k_img": (5120, 5120)}
+    assert variant_of_lora(image, "wan") == {"task": "image to video", "version": "2.1", "size": "14B"}
+    assert variant_of_lora({"diffusion_model.blocks.0.ffn.0": (13824, 5120)}, "wan") == {}
+    assert variant_of_lora({"img_in": (3072, 128)}, "flux") == {"task": "control"}
+
+
+def test_only_what_both_tell_can_clash():
+    text, image = {"task": "text to video", "size": "14B"}, {"task": "image to video", "version": "2.1"}
+    assert clashes(text, image) == ["task: image to video, not text to video"]
+    assert clashes(text, {}) == clashes({}, image) == clashes(text, text) == []
+    assert clashes({"task": "text to image or Kontext"}, {"task": "control"}) == []  # it widens the plain model
+    assert clashes(text, {"size": "1.3B"}) == ["size: 1.3B, not 14B"]

@@ -1,0 +1,509 @@
+"""Matching LoRAs to bases: what fits, what is refused and with which cause, and how long it takes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from fixtures_bases import DIFFUSERS as SPLIT
+from fixtures_bases import NATIVE, wan
+from fixtures_dialects import CONTROL
+from lora_foundry.engine.errors import FoundryError
+from lora_foundry.engine.finish import Finish
+from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK, Base, Plan, Target
+from lora_foundry.engine.report import layer_json, layer_sentence
+from lora_foundry.loaders.bakes.baking import How, Wanted, bake_files, bake_to_file
+from lora_foundry.loaders.bakes.records import base_identity
+from lora_foundry.loaders.bases.families import detect_base
+from lora_foundry.loaders.documents.document import Document, Row
+from lora_foundry.loaders.loras.file import LoRAFile
+from lora_foundry.loaders.loras.matching import add_layer
+from lora_foundry.loaders.names.lookup import BaseNames
+from lora_foundry.loaders.plans.planner import make_layer, plan_document
+from lora_foundry.validator.rules import check
+from safetensors import safe_open
+from safetensors.torch import save_file
+from samples import BASES, DIALECTS, DIFFUSERS_BASES, WAN, ShapeSource, weights
+
+
+def a_base(shapes):
+    source = ShapeSource(shapes, label="base.safetensors")
+    return Base("base.safetensors", detect_base(source.tensors), source)
+
+
+def a_lora(source, name="style.safetensors"):
+    return LoRAFile(source, name, "0" * 64)
+
+
+def layer(base, lora, strength=1.0, stage=STACK, **more):
+    return make_layer(base, lora, stage, strength, BaseNames(base.source.tensors, base.family), **more)
+
+
+def refused(base, lora, code, **more) -> str:
+    with pytest.raises(FoundryError) as error:
+        layer(base, lora, **more)
+    assert error.value.code == code and error.value.fix and lora.label in str(error.value)
+    return str(error.value)
+
+
+def pair(module="blocks.0.q", out=6, width=4, rank=2, alpha=None, kernel=()):
+    tensors = {
+        f"{module}.lora_up.weight": torch.ones(out, rank, *([1] * len(kernel))),
+        f"{module}.lora_down.weight": torch.ones(rank, width, *kernel),
+    }
+    return tensors if alpha is None else {**tensors, f"{module}.alpha": torch.tensor(alpha)}
+
+
+def tiny(*pairs, name="style.safetensors"):
+    return a_lora(ShapeSource({}, {key: value for tensors in pairs for key, value in tensors.items()}), name)
+
+
+HOST_FREE = [
+    ("lightx2v qwen lightning", "qwen-image"), ("diffsynth qwen", "qwen-image"), ("musubi qwen", "qwen-image"),
+    ("diffsynth wan", "wan"), ("musubi wan", "wan"), ("videox-fun wan", "wan"), ("ai toolkit wan", "wan"),
+    ("bare A/B", "wan"), ("kohya flux", "flux"), ("ai toolkit flux", "flux"), ("ai toolkit flux", "chroma"),
+    ("ai toolkit flux2", "flux2"), ("kohya sdxl", "sdxl"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sample", "family"), HOST_FREE)
+def test_files_find_every_weight_of_their_base(sample, family):
+    base, dialect = a_base(BASES[family]), DIALECTS[sample]
+    made = layer(base, a_lora(dialect.source()))
+    assert (made.coverage.matched, made.coverage.modules) == (len(dialect.modules), len(dialect.modules))
+    assert made.coverage.text_encoder == len(dialect.text_encoder) and not made.coverage.unmatched
+    for patch in made.patches:
+        assert base.source.tensors[patch.target.weight].shape == patch.adapter.delta_shape
+    assert made.factors is not None and made.lora.dialect == dialect.dialect
+
+
+DIFFUSERS = [
+    ("diffusers sd15", "sd15"), ("diffusers sd15 peft", "sd15"), ("diffusers sd15 processors", "sd15"),
+    ("diffusers flux", "flux"), ("peft raw flux", "flux"), ("diffusers sd3", "sd3"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sample", "family"), DIFFUSERS)
+def test_diffusers_names_match_a_base_in_either_naming(sample, family):
+    lora = a_lora(DIALECTS[sample].source())
+    for shapes in (DIFFUSERS_BASES[family], NATIVE[family]):
+        assert not layer(a_base(shapes), lora).coverage.unmatched
+
+
+def test_a_fused_lora_is_one_patch_for_each_weight_of_a_split_base():
+    lora = a_lora(DIALECTS["ai toolkit flux"].source())
+    made = layer(a_base(SPLIT["flux"]), lora)
+    assert made.coverage.matched == made.coverage.modules == 5 and len(made.patches) == 10
+    qkv = [patch.target for patch in made.patches if patch.adapter.module.endswith("img_attn.qkv")]
+    names = [f"transformer_blocks.0.attn.to_{part}.weight" for part in "qkv"]
+    assert qkv == [Target(name, part=(0, i * 3072, 3072)) for i, name in enumerate(names)]
+
+
+def test_parts_that_do_not_add_up_are_refused():
+    """Fused qkv of three widths on a base whose three weights are smaller."""
+    shapes = {name.replace("double_blocks.0.img_attn.qkv", "x"): s for name, s in SPLIT["flux"].items()}
+    smaller = {name: (1024, 3072) if "0.attn.to_v.weight" in name else shape for name, shape in shapes.items()}
+    text = refused(a_base(smaller), a_lora(DIALECTS["ai toolkit flux"].source()), "LF304")
+    assert "and 2 more" in text and "7168 x 3072" in text
+
+
+def test_a_lora_for_another_variant_says_which():
+    image = {"blocks.0.cross_attn.k_img": (5120, 5120), "blocks.0.self_attn.q": (5120, 5120)}
+    lora = tiny(*(pair(f"diffusion_model.{name}", *shape, alpha=2.0) for name, shape in image.items()))
+    base = a_base(NATIVE["wan"])
+    assert base.family == "wan"
+    findings = {finding.code: finding for finding in layer(base, lora).findings}
+    assert findings["LF303"].severity == "warning" and "image to video, not text to video" in findings["LF303"].seen
+    assert "LF303" not in {f.code for f in layer(a_base(wan(channels=36, image=True)[0]), lora).findings}
+    small = tiny(pair("diffusion_model.blocks.0.self_attn.q", 1536, 1536, alpha=2.0))
+    assert "size: 1.3B, not 14B" in refused(base, small, "LF304")
+
+
+@pytest.mark.parametrize("other", ["lora_unet_blocks_0_q", "diffusion_model.blocks.0.q"])
+def test_a_weight_that_one_file_changes_twice_is_told(other):
+    made = layer(a_base({"blocks.0.q.weight": (6, 4)}), tiny(pair("blocks.0.q", alpha=2.0), pair(other, alpha=2.0)))
+    (finding,) = made.findings
+    assert (finding.code, finding.severity, len(made.patches)) == ("LF302", "warning", 2)
+    assert "'blocks.0.q'" in finding.seen and other in finding.seen
+
+
+def test_a_lora_of_another_family_that_fits_entirely_is_told():
+    """FLUX and HunyuanVideo have most names and shapes in common."""
+    lora = tiny(pair("lora_unet_double_blocks_0_img_attn_qkv", 9216, 3072, alpha=2.0))
+    made = layer(a_base(NATIVE["hunyuan-video"]), lora)
+    (finding,) = made.findings
+    assert (finding.code, finding.severity, made.coverage.matched) == ("LF303", "warning", 1)
+    assert "a flux LoRA" in finding.seen and "a hunyuan-video model" in finding.seen
+    assert not layer(a_base(NATIVE["flux"]), lora).findings
+
+
+@pytest.mark.parametrize(
+    "sample", ["kohya sdxl", "ai toolkit flux", "diffsynth qwen", "kohya sd15", "ai toolkit z-image"]
+)
+def test_another_family_is_refused(sample):
+    dialect = DIALECTS[sample]
+    text = refused(a_base(BASES["wan"]), a_lora(dialect.source()), "LF303")
+    assert dialect.family in text and "wan" in text and "0 of" in text
+
+
+def test_another_family_is_refused_even_when_some_names_and_shapes_fit():
+    sdxl = a_lora(DIALECTS["kohya sdxl"].source())
+    base = a_base({**BASES["sd15"], "input_blocks.4.1.transformer_blocks.0.attn1.to_q.weight": (640, 640)})
+    assert "1 of 3" in refused(base, sdxl, "LF303")
+
+
+def test_unknown_families_with_nothing_in_common_show_names_of_both():
+    text = refused(a_base({"layer.one.weight": (6, 4)}), tiny(pair("net.a"), pair("net.b")), "LF301")
+    assert "net.a" in text and "net.b" in text and "layer.one" in text and "not recognised" in text
+
+
+def test_a_file_matched_in_part_warns_with_counts_and_names():
+    lora = tiny(pair("blocks.0.q", alpha=2.0), *(pair(f"blocks.{i}.x", alpha=2.0) for i in range(5)))
+    made = layer(a_base({"blocks.0.q.weight": (6, 4)}), lora)
+    (finding,) = made.findings
+    assert (finding.code, finding.severity) == ("LF302", "warning")
+    assert "1 of 6" in finding.seen and "blocks.0.x" in finding.seen and "and 2 more" in finding.seen
+    assert "(no weight of this name)" in finding.seen
+    assert made.coverage.unmatched[0] == ("blocks.0.x", "no weight of this name") and len(made.patches) == 1
+
+
+def test_each_reason_is_told_with_the_modules_it_is_for():
+    """A bias that the base's layer does not have, and a layer that only another variant has."""
+    q = "diffusion_model.blocks.0.self_attn.q"
+    image = pair("diffusion_model.blocks.0.cross_attn.k_img", 5120, 5120, alpha=2.0)
+    bias = {"diffusion_model.blocks.0.ffn.0.diff_b": torch.zeros(13824)}
+    base = a_base({name: shape for name, shape in NATIVE["wan"].items() if not name.endswith(".bias")})
+    made = layer(base, tiny(pair(q, 5120, 5120, alpha=2.0), image, bias))
+    reasons = dict(made.coverage.unmatched)
+    assert reasons["diffusion_model.blocks.0.ffn.0.bias"].startswith("its layer has no bias here")
+    assert "image to video, not text to video" in reasons["diffusion_model.blocks.0.cross_attn.k_img"]
+    (told,) = (finding.seen for finding in made.findings if finding.code == "LF302")
+    assert all(reason in told and module in told for module, reason in reasons.items()) and "1 of 3" in told
+
+
+SHAPES = [
+    ({}, (6, 4), True),
+    ({}, (6, 4, 1, 1), True),
+    ({"kernel": (1, 1)}, (6, 4), True),
+    ({"kernel": (1, 1)}, (6, 4, 1, 1), True),
+    ({"kernel": (3, 3)}, (6, 4, 3, 3), True),
+    ({"kernel": (3, 3)}, (6, 4, 1, 1), False),
+    ({}, (6, 4, 3, 3), False),
+    ({"out": 5}, (6, 4), False),
+    ({"width": 5}, (6, 4), False),
+    ({}, (6,), False),
+    ({}, (), False),
+]
+
+
+@pytest.mark.parametrize(("factors", "weight", "fits"), SHAPES)
+def test_shapes(factors, weight, fits):
+    base, lora = a_base({"blocks.0.q.weight": weight}), tiny(pair(**factors))
+    if fits:
+        assert layer(base, lora).coverage.matched == 1
+    else:
+        assert "blocks.0.q" in refused(base, lora, "LF304")
+
+
+def test_one_wrong_shape_refuses_the_file():
+    base = a_base({"blocks.0.q.weight": (6, 4), "blocks.1.q.weight": (6, 5)})
+    text = refused(base, tiny(pair("blocks.0.q"), pair("blocks.1.q")), "LF304")
+    assert "'blocks.1.q' has shape 6 x 4 for 'blocks.1.q.weight' of shape 6 x 5" in text and "1 of 2" in text
+
+
+def test_a_packed_base_is_named_as_the_cause():
+    source = ShapeSource({"blocks.0.q.weight": (6, 2)})
+    assert "quantized (nvfp4)" in refused(Base("base.safetensors", None, source, "nvfp4"), tiny(pair()), "LF304")
+
+
+def test_a_split_that_went_wrong_is_refused():
+    """The seed fork's exporter cuts the A of a merged q/k/v in three along the wrong dimension."""
+    lora = tiny(pair("transformer_blocks.0.attn.to_q", out=3072, width=1024))
+    assert "3072 x 1024" in refused(a_base(BASES["qwen-image"]), lora, "LF304")
+
+
+class Sliced:
+    def __init__(self, *target):
+        self.target = Target("qkv.weight", *target)
+
+    def find(self, module):
+        return (self.target,) if module.startswith("to_") else ()
+
+
+def test_slices_are_checked_as_slices():
+    base = a_base({"qkv.weight": (18, 4)})
+    made = make_layer(base, tiny(pair("to_q")), STACK, 1.0, Sliced((0, 6, 6)))
+    assert made.patches[0].target.slice == (0, 6, 6)
+    for bad in ((0, 0, 7), (0, 15, 6), (1, 0, 4)):
+        with pytest.raises(FoundryError, match="LF304"):
+            make_layer(base, tiny(pair("to_q")), STACK, 1.0, Sliced(bad))
+
+
+def test_a_host_matcher_gets_no_advice_to_use_a_host():
+    with pytest.raises(FoundryError, match="LF301") as error:
+        make_layer(a_base(BASES["sd15"]), a_lora(DIALECTS["diffusers sd15"].source()), STACK, 1.0, Sliced())
+    assert "inside ComfyUI" not in str(error.value)
+
+
+def test_two_modules_on_one_weight_both_count():
+    made = layer(a_base({"blocks.0.q.weight": (6, 4)}), tiny(pair("blocks.0.q"), pair("lora_unet_blocks_0_q")))
+    assert [patch.target.weight for patch in made.patches] == ["blocks.0.q.weight"] * 2 and made.coverage.matched == 2
+
+
+@pytest.mark.parametrize(
+    ("alpha", "strength", "warned"),
+    [(2.0, 1.0, False), (2.0, 4.1, True), (2.0, -4.1, True), (0.01, 1.0, True), (0.04, 1.0, False), (2.0, 0.0, False)],
+)
+def test_effective_scale(alpha, strength, warned):
+    made = layer(a_base({"blocks.0.q.weight": (6, 4)}), tiny(pair(alpha=alpha)), strength)
+    assert [(f.code, f.severity) for f in made.findings] == [("LF305", "warning")] * warned
+
+
+def test_kinds_without_a_scale_have_no_effective_scale():
+    """A rotation's alpha is a limit, a difference has none, and the factors of a whole LoKr are taken as they are."""
+    base = a_base({f"blocks.{i}.q.weight": (6, 4) for i in range(3)})
+    whole = {"blocks.0.q.lokr_w1": torch.ones(3, 2), "blocks.0.q.lokr_w2": torch.ones(2, 2)}
+    turned = {"blocks.1.q.oft_blocks": torch.zeros(3, 2, 2), "blocks.1.q.alpha": torch.tensor(1e-5)}
+    lora = tiny(whole, turned, {"blocks.2.q.diff": torch.ones(6, 4)})
+    assert layer(base, lora, 1.0).coverage.matched == 3
+    assert [finding for finding in layer(base, lora).findings if finding.code == "LF305"] == []
+
+
+def test_findings_of_the_file_ride_along():
+    made = layer(a_base({"blocks.0.q.weight": (6, 4)}), tiny(pair()))
+    assert [(f.code, f.severity) for f in made.findings] == [("LF305", "note")]
+
+
+@pytest.mark.parametrize("strength", [math.nan, math.inf])
+def test_strength_must_be_a_number(strength):
+    refused(a_base({"blocks.0.q.weight": (6, 4)}), tiny(pair()), "LF304", strength=strength)
+
+
+def test_text_encoder_parts_only():
+    base, lora = a_base(BASES["wan"]), a_lora(DIALECTS["diffusers sd15 text encoder"].source())
+    assert "text-encoder parts only (1 modules)" in refused(base, lora, "LF301")
+    made = layer(base, lora, clip_strength=0.5)
+    assert (made.coverage.modules, made.coverage.text_encoder, made.clip_strength) == (0, 1, 0.5)
+    assert [f.severity for f in made.findings if f.code == "LF302"] == ["note"]
+
+
+def test_planning_twice_gives_the_same_plan():
+    base, lora = a_base(BASES["wan"]), a_lora(DIALECTS["musubi wan"].source())
+    assert layer(base, lora) == layer(base, lora) and hash(layer(base, lora)) == hash(layer(base, lora))
+
+
+def test_a_qwen_image_lora_of_720_modules_is_planned_whole():
+    modules = {f"transformer_blocks.{i}.attn.part_{j}": (3072, 3072) for i in range(60) for j in range(12)}
+    base = a_base(weights(modules, {"txt_norm.weight": (3584,)}))
+    shapes = {f"lora_unet_{m.replace('.', '_')}.lora_{p}.weight": (64, 64) for m in modules for p in ("up", "down")}
+    shapes = {name: (3072, 64) if "up" in name else (64, 3072) for name in shapes}
+    matcher, lora = BaseNames(base.source.tensors), a_lora(ShapeSource(shapes))
+    made = make_layer(base, lora, STACK, 1.0, matcher)
+    assert made.coverage.matched == len(made.patches) == 720
+
+
+@pytest.fixture
+def folder(tmp_path):
+    base = {
+        name: torch.zeros(shape[:1] + tuple(8 for _ in shape[1:]))
+        for name, shape in weights({"head.head": (8, 8)}).items()
+    }
+    base |= {f"{module}.weight": torch.zeros(8, 8) for module in WAN} | {"head.modulation": torch.zeros(1, 2, 8)}
+    save_file({f"model.diffusion_model.{name}": tensor for name, tensor in base.items()}, tmp_path / "wan.safetensors")
+    save_file(pair("blocks.0.self_attn.q", 8, 8, alpha=2.0), tmp_path / "lightning.safetensors")
+    save_file(pair("lora_unet_blocks_0_ffn_2", 8, 8, alpha=2.0), tmp_path / "style.safetensors")
+    return tmp_path
+
+
+def a_document(folder, **rows):
+    return Document(
+        base="wan.safetensors", folder=folder, quantize="none", **{"fuse": (), "stack": (), "rounding": ONCE, **rows}
+    )
+
+
+def test_a_document_becomes_a_plan(folder):
+    doc = a_document(
+        folder,
+        fuse=(Row("lightning.safetensors"),),
+        stack=(Row("style.safetensors", 0.7), Row("missing.safetensors", on=False), Row("style.safetensors", 0.2)),
+        rounding=MATCH_TRAINING,
+    )
+    plan = plan_document(doc)
+    assert (plan.base.name, plan.base.family, plan.base.quantized) == ("wan.safetensors", "wan", None)
+    assert [(made.stage, made.strength, made.rounding) for made in plan.layers] == [
+        (FUSE, 1.0, MATCH_TRAINING),
+        (STACK, 0.7, ONCE),
+        (STACK, 0.2, ONCE),
+    ]
+    assert set(plan.by_weight()) == {"blocks.0.self_attn.q.weight", "blocks.0.ffn.2.weight"}
+    assert plan.layers[1].factors is plan.layers[2].factors and not plan.vanilla
+    assert plan_document(a_document(folder, vanilla=True)).vanilla
+
+
+def test_a_document_says_what_it_leaves_out(folder):
+    """There is no CLIP, so text-encoder parts have no place; that is no secret."""
+    both = pair("lora_unet_blocks_0_ffn_2", 8, 8) | pair("lora_te_text_model_encoder_layers_0_mlp_fc1")
+    save_file(both, folder / "both.safetensors")
+    rows = (Row("both.safetensors"), Row("style.safetensors"))
+    first, second = plan_document(a_document(folder, stack=rows)).layers
+    found = [finding for finding in first.findings if finding.code == "LF302"]
+    assert [finding.severity for finding in found] == ["note"]
+    assert "1 text-encoder modules are left out" in found[0].seen
+    assert second.findings == ()
+
+
+def test_documents_that_cannot_be_planned(folder):
+    with pytest.raises(FoundryError, match="names no base"):
+        plan_document(Document(base=None, fuse=(), stack=(), quantize="none", rounding=ONCE, folder=folder))
+    with pytest.raises(FoundryError, match="missing"):
+        plan_document(a_document(folder, stack=(Row("missing.safetensors"),)))
+
+
+# --- block weights
+
+
+def test_blocks_of_a_row_are_factors_of_its_patches(folder):
+    save_file(pair("blocks.0.ffn.2", 8, 8, alpha=2.0) | pair("head.head", 8, 8, alpha=2.0), folder / "two.safetensors")
+    rows = (Row("two.safetensors", 0.5, blocks="block.0-0=0.25, other=2"), Row("style.safetensors"))
+    plan = plan_document(a_document(folder, stack=rows))
+    first, second = plan.layers
+    factors = {patch.target.weight: patch.factor for patch in first.patches}
+    assert factors == {"blocks.0.ffn.2.weight": 0.25, "head.head.weight": 2.0} and first.strength == 0.5
+    assert first.blocks == "block.0=0.25,other=2.0" and (second.blocks, second.patches[0].factor) == ("", 1.0)
+    told, plain = (layer_json(made) for made in plan.layers)
+    assert told["blocks"] == first.blocks and "blocks" not in plain
+    assert "blocks block.0=0.25,other=2.0" in layer_sentence(first) and "blocks" not in layer_sentence(second)
+
+
+def test_a_block_of_factor_0_is_matched_and_left_alone():
+    base = a_base(NATIVE["wan"])
+    lora = tiny(*(pair(f"diffusion_model.blocks.0.self_attn.{part}", 5120, 5120, alpha=2.0) for part in "qk"))
+    made = layer(base, lora, blocks="block=0")
+    assert made.patches == () and made.coverage.matched == 2 and made.blocks == "block=0.0"
+
+
+BAD_BLOCKS = [
+    ("double=1", "wan has no blocks of this kind"),
+    ("block.77=0.5", "no such block"),
+    ("x", "no block with a"),
+]
+
+
+@pytest.mark.parametrize(("text", "says"), BAD_BLOCKS)
+def test_blocks_that_the_base_does_not_have_are_refused(folder, text, says):
+    with pytest.raises(FoundryError, match=says) as error:
+        plan_document(a_document(folder, stack=(Row("style.safetensors", blocks=text),)))
+    assert error.value.code == "blocks" and "style.safetensors" in str(error.value) and error.value.fix
+
+
+# --- what is refused before anything is read
+
+
+def test_match_training_is_for_plain_loras():
+    base, lora = a_base({"blocks.0.q.weight": (6, 4)}), tiny({"blocks.0.q.diff": torch.ones(6, 4)})
+    assert "'match training' is for plain" in refused(base, lora, "LF304", stage=FUSE, rounding=MATCH_TRAINING)
+    assert layer(base, lora, stage=FUSE, rounding=ONCE).patches
+
+
+# --- LoRAs that make a weight larger
+
+
+def widening(module, out, width, wanted):
+    return {**pair(module, out, wanted, alpha=2.0), f"{module}.reshape_weight": torch.tensor([out, wanted])}
+
+
+@pytest.fixture
+def control(folder):
+    """A base, a LoRA that widens one weight of it from 8 to 12 inputs, two on that weight as it was and as it is."""
+    save_file(widening("blocks.0.ffn.2", 8, 8, 12), folder / "control.safetensors")
+    save_file(pair("blocks.0.ffn.2", 8, 8, alpha=2.0), folder / "narrow.safetensors")
+    save_file(pair("blocks.0.ffn.2", 8, 12, alpha=2.0), folder / "wide.safetensors")
+    return folder
+
+
+WIDENED = "blocks.0.ffn.2.weight"
+
+
+def test_a_control_lora_widens_the_base_whatever_the_order(control):
+    results = []
+    for order in (("control", "narrow"), ("narrow", "control")):
+        plan = plan_document(a_document(control, stack=[Row(f"{name}.safetensors", 0.5) for name in order]))
+        slices = {made.lora.name: made.patches[0].target.slice for made in plan.layers}
+        assert slices == {"control.safetensors": None, "narrow.safetensors": (1, 0, 8)}
+        assert plan.base.source.tensors[WIDENED].shape == (8, 12)
+        bake_to_file(plan, Finish("none"), control / f"{order[0]}_first.safetensors")
+        with safe_open(control / f"{order[0]}_first.safetensors", "pt") as file:
+            results.append(file.get_tensor(WIDENED))
+    made, other = results
+    assert torch.equal(made, other)
+    assert torch.equal(made[:, 8:], torch.full((8, 4), 1.0)) and torch.equal(made[:, :8], torch.full((8, 8), 2.0))
+
+
+def test_a_lora_made_for_the_widened_model_needs_the_one_that_widens(control):
+    with pytest.raises(FoundryError, match="LF304.*8 x 12"):
+        plan_document(a_document(control, stack=(Row("wide.safetensors"),)))
+    plan = plan_document(a_document(control, stack=(Row("control.safetensors"), Row("wide.safetensors"))))
+    assert [made.patches[0].target.slice for made in plan.layers] == [None, None]
+
+
+def test_a_widened_base_is_another_base(control):
+    """Results on it share nothing with those of the base as it is: neither a pass over it nor tensors."""
+    rows = (Row("control.safetensors"), Row("control.safetensors", 0.0), Row("style.safetensors"))
+    wide, off, plain = (plan_document(a_document(control, stack=(row,))).base.source for row in rows)
+    assert base_identity(wide) != base_identity(plain) == base_identity(off)
+    assert wide.files == plain.files and wide.edges(WIDENED) == plain.edges(WIDENED)
+    plans = [plan_document(a_document(control, stack=rows)) for rows in ((rows[0], rows[2]), (rows[2],))]
+    outs = [control / "one.safetensors", control / "two.safetensors"]
+    bake_files([Wanted(plan, Finish("none"), out) for plan, out in zip(plans, outs, strict=True)], How(records=False))
+    shapes = []
+    for out in outs:
+        with safe_open(out, "pt") as file:
+            shapes.append(tuple(file.get_slice(WIDENED).get_shape()))
+    assert shapes == [(8, 12), (8, 8)]
+
+
+def test_two_loras_that_want_different_sizes_are_refused(control):
+    save_file(widening("blocks.0.ffn.2", 8, 8, 16), control / "wider.safetensors")
+    rows = (Row("control.safetensors"), Row("wider.safetensors"))
+    for order in (rows, rows[::-1]):
+        with pytest.raises(FoundryError, match="LF304") as error:
+            plan_document(a_document(control, stack=order))
+        assert error.value.fix
+
+
+def test_bfl_control_widens_the_input_of_flux():
+    base, lora = a_base(NATIVE["flux"]), a_lora(ShapeSource(CONTROL))
+    plan = add_layer(Plan(base), layer(base, lora))
+    assert plan.base.source.tensors["img_in.weight"].shape == (3072, 128) != base.source.tensors["img_in.weight"].shape
+    assert plan.layers[0].coverage.unmatched == ()
+
+
+@pytest.fixture
+def quantized(folder):
+    """The base of ``folder`` as fp8 with scales."""
+    with safe_open(folder / "wan.safetensors", "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name in [name for name, tensor in tensors.items() if tensor.ndim == 2]:
+        tensors[name] = tensors[name].to(torch.float8_e4m3fn)
+        tensors[name.removesuffix("weight") + "scale_weight"] = torch.tensor(0.5)
+    save_file(tensors, folder / "wan.safetensors")
+    return folder
+
+
+def test_a_quantized_base_is_refused_or_dequantized(quantized):
+    rows = {"stack": (Row("style.safetensors"),)}
+    refused = plan_document(a_document(quantized, **rows))
+    assert refused.base.quantized == "scaled fp8 (scale_weight)" and not refused.base.dequantized
+    (error,) = (finding for finding in check(refused) if finding.severity == "error")
+    assert error.code == "LF201" and "on_quantized_base: dequantize" in error.fix
+    plan = plan_document(a_document(quantized, on_quantized_base="dequantize", **rows))
+    assert plan.base.dequantized and plan.base.family == "wan"
+    assert plan.base.quantized == "scaled fp8 (scale_weight): float8_e4m3fn"
+    assert plan.layers[0].coverage.matched == 1 and not any("scale_weight" in name for name in plan.base.source.tensors)
+    assert [(finding.code, finding.severity) for finding in check(plan)][-1] == ("LF201", "note")
+
+
+def test_a_plain_base_is_planned_the_same_either_way(folder):
+    plans = [plan_document(a_document(folder, on_quantized_base=wanted)) for wanted in ("refuse", "dequantize")]
+    assert plans[0] == plans[1] and not plans[1].base.dequantized and check(plans[1]) == ()

@@ -1,0 +1,56 @@
+"""Findings as pure rules: over a plan, and over a stack, whoever made it. Each rule is one function of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from ..engine.findings import Finding, worst_first
+from ..engine.guard import already_quantized
+from ..engine.plan import FUSE, Plan
+from ..engine.texts.say import say
+from . import base_loras as rules_base
+from . import surplus as rules_surplus
+from . import use as rules_use
+from .stacks import ALLOW, Sampling, Stack, stack_of
+
+
+def wrong_order(plan: Plan) -> Iterator[Finding]:
+    """LF101: LoRAs were inside the model before the base fusion (or the choice to fuse nothing)."""
+    if plan.base.applied and (plan.stage(FUSE) or plan.vanilla):
+        yield say("LF101.applied", loras=", ".join(plan.base.applied))
+
+
+def file_findings(plan: Plan) -> Iterator[Finding]:
+    """LF301 to LF305, found while the files were read and matched."""
+    yield from plan.findings
+    for layer in plan.layers:
+        yield from layer.findings
+
+
+def natively_quantized(stack: Stack, policy: str) -> Iterator[Finding]:
+    """LF201: ComfyUI's own loaders put LoRAs onto a quantized base. It runs, so it is no error; GGUF costs time."""
+    loras = [item for item in stack.items if item.strength]
+    if stack.native and stack.quantized and not stack.dequantized and loras:
+        key = "LF201.gguf" if stack.quantized.startswith("GGUF") else "LF201.native"
+        values = {"base": stack.base, "quantized": stack.quantized, "loras": ", ".join(item.name for item in loras)}
+        yield say(key, subject=stack.base, node=loras[0].node, **values)
+
+
+PLAN_RULES: tuple[Callable[[Plan], Iterator[Finding]], ...] = (wrong_order, already_quantized, file_findings)
+STACK_RULES: tuple[Callable[[Stack, str], Iterator[Finding]], ...] = (
+    natively_quantized,
+    *rules_base.RULES,
+    *rules_surplus.RULES,
+    *rules_use.RULES,
+)
+
+
+def check(plan: Plan, policy: str = ALLOW, sampling: tuple[Sampling, ...] = ()) -> tuple[Finding, ...]:
+    """Every finding about a plan, worst first. ``policy`` is one of ``stacks.POLICIES``."""
+    found = [finding for rule in PLAN_RULES for finding in rule(plan)]
+    return worst_first([*found, *check_stack(stack_of(plan, sampling), policy)])
+
+
+def check_stack(stack: Stack, policy: str = ALLOW) -> tuple[Finding, ...]:
+    """Every finding about a stack, worst first: those that need no plan."""
+    return worst_first(finding for rule in STACK_RULES for finding in rule(stack, policy))

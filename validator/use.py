@@ -1,0 +1,111 @@
+"""LF401, LF403: strengths other than recommended, accelerators beside each other, steps and CFG that do not fit one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..engine.findings import EVIDENCE, Finding
+from ..engine.lineage import ACCELERATOR, QUALITY, SAME, STYLE, SUBJECT, SUBTLE, Accelerator, Ingredient
+from ..engine.texts.say import say
+from .around import KNOWN, Presence, alike, need_of, needing, present, said, verdict, weakest
+from .stacks import Item, Sampling, Stack
+
+Span = tuple[float, float]
+USUAL = {SUBJECT: (0.8, 1.0), STYLE: (0.5, 0.7), QUALITY: (0.3, 0.5), SUBTLE: (0.2, 0.4)}  # strengths by role
+SLACK = 1e-3  # a strength or CFG that is off by less is inside
+
+
+def strengths(stack: Stack, policy: str) -> Iterator[Finding]:
+    """LF401: by the word of its maker, else of its publisher, else as is usual for its kind.
+
+    A strength that another LoRA was trained with is right, whatever else is recommended.
+    """
+    fitted = [wanted for _, _, need in needing(stack) for wanted in need.ingredients if wanted.strength is not None]
+    for item in stack.items:
+        if item.strength and not any(_as_trained(item, wanted) for wanted in fitted):
+            yield from _strength(item)
+
+
+def _as_trained(item: Item, wanted: Ingredient) -> bool:
+    return alike(item.strength, wanted.strength or 0.0) and wanted.compare(item.ingredient) == SAME
+
+
+def _strength(item: Item) -> Iterator[Finding]:
+    claim, known, (role, level) = item.lineage.recommended, item.lineage.accelerator, item.lineage.role
+    if claim and claim.strength:
+        yield from _outside(item, claim.strength, "LF401.maker", claim.evidence.level, said=said(claim))
+    elif known and known.strength and role == ACCELERATOR:
+        yield from _outside(item, known.strength, "LF401.publisher", known.level, accelerator=known.name)
+    elif role in USUAL and level in KNOWN:
+        yield from _outside(item, USUAL[role], "LF401.role", level, role=role)
+
+
+def _outside(item: Item, span: Span, key: str, level: str, **values: str) -> Iterator[Finding]:
+    if not within(item.strength, span):
+        least, most = (f"{each:g}" for each in span)
+        yield say(
+            key, evidence=level, subject=item.name, node=item.node,
+            lora=item.name, strength=f"{item.strength:g}", least=least, most=most, **values,
+        )  # fmt: skip
+
+
+def within(value: float, span: Span) -> bool:
+    """Whether a number is in a range, both ends and a little slack included."""
+    return span[0] - SLACK <= value <= span[1] + SLACK
+
+
+def accelerators(stack: Stack) -> tuple[Presence, ...]:
+    """Every accelerator of the model, each once; one that another was trained on top of belongs to that."""
+    found: list[Presence] = []
+    for each in present(stack):
+        if each.accelerates and not any(each.ingredient.compare(other.ingredient) == SAME for other in found):
+            found.append(each)
+    needs = [need for each in found if each.item is not None and (need := need_of(stack.items[each.item].lineage))]
+    return tuple(each for each in found if not any(need.includes(each.ingredient) for need in needs))
+
+
+def several(stack: Stack, policy: str) -> Iterator[Finding]:
+    """LF403: more than one accelerator, fused, stacked or inside the base."""
+    found = accelerators(stack)
+    if len(found) < 2:
+        return
+    levels = sorted((weakest(each.level, each.role[1]) for each in found), key=EVIDENCE.index)
+    told = ", ".join(each.ingredient.name for each in found)
+    last = found[-1]
+    yield say(
+        "LF403.two", severity=verdict(levels[1] in KNOWN), evidence=levels[1], subject=last.ingredient.name,
+        node=last.node, accelerators=told,
+    )  # fmt: skip
+
+
+def sampled(stack: Stack, policy: str) -> Iterator[Finding]:
+    """LF403: steps or CFG outside what the one accelerator is made for; of several, no steps can be right."""
+    found = accelerators(stack)
+    if len(found) != 1 or found[0].accelerator is None:
+        return
+    known = found[0].accelerator
+    level = weakest(found[0].level, found[0].role[1], known.level)
+    # At another strength its publisher's steps and CFG are no measure any more; LF401 tells of that.
+    firm = level in KNOWN and (known.strength is None or within(found[0].strength, known.strength))
+    for sampling in stack.sampling:
+        yield from _off(sampling, known, level, verdict(firm), found[0].ingredient.name)
+
+
+def _off(sampling: Sampling, known: Accelerator, level: str, severity: str, subject: str) -> Iterator[Finding]:
+    values: dict[str, str] = {}
+    if sampling.steps is not None and known.steps and not within(sampling.steps, known.steps):
+        values |= {"steps": span(known.steps), "steps_now": f"{sampling.steps}"}
+    if sampling.cfg is not None and known.cfg and not within(sampling.cfg, known.cfg):
+        values |= {"cfg": span(known.cfg), "cfg_now": f"{sampling.cfg:g}"}
+    if values:
+        key = "LF403.sampling" if len(values) == 4 else "LF403.steps" if "steps" in values else "LF403.cfg"
+        about = {"subject": subject, "node": sampling.node, "accelerator": known.name}
+        yield say(key, severity=severity, evidence=level, **about, **values)
+
+
+def span(numbers: Sequence[float]) -> str:
+    """``4`` or ``4 to 8``."""
+    return " to ".join(dict.fromkeys(f"{number:g}" for number in numbers))
+
+
+RULES = (strengths, several, sampled)
