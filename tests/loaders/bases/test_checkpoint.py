@@ -10,8 +10,8 @@ import pytest
 import torch
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.tensors import TensorInfo
-from lora_foundry.loaders.bases import checkpoint as checkpoints
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
+from lora_foundry.loaders.disk import source as source_module
 from lora_foundry.loaders.disk.source import FileSource, fingerprint
 from safetensors.torch import load_file, save_file
 
@@ -290,9 +290,9 @@ def test_fingerprint_sees_names_dtypes_shapes_and_both_ends(tmp_path):
 
 def test_fingerprint_reads_only_the_edges(tmp_path, monkeypatch):
     source = FileSource(save(tmp_path / "a.safetensors", NET))
-    sizes, real = [], checkpoints._read
+    sizes, real = [], source_module._read
     monkeypatch.setattr(
-        checkpoints, "_read", lambda header, begin, end: sizes.append(end - begin) or real(header, begin, end)
+        source_module, "_read", lambda header, begin, end: sizes.append(end - begin) or real(header, begin, end)
     )
     fingerprint(source)
     assert max(sizes) == 4096

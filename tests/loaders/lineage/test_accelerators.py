@@ -215,7 +215,7 @@ def test_built_in_entries_are_complete_and_honest():
 
 
 def test_the_data_lies_beside_the_module():
-    assert BUILT_IN.is_file() and BUILT_IN.parent.name == "loaders"
+    assert BUILT_IN.is_file() and BUILT_IN.parent.name == "lineage"
 
 
 # --- the user's own
