@@ -24,7 +24,7 @@ from ..engine.reuse import tensor_keys
 from ..loaders.bakes.baking import MADE, Baked, How, Wanted, bake_files
 from ..loaders.bakes.cache import BakeCache, Entry
 from ..loaders.disk.sharding import parse_size
-from ..loaders.disk.source import fingerprint
+from ..loaders.disk.source import base_fingerprint
 from ..loaders.loras.verify import verify
 from ..validator.rules import check
 from . import again, folders, host
@@ -96,7 +96,7 @@ def ready(plan: Plan) -> tuple[Finding, ...]:
 
 def recipe_hash(plan: Plan, finish: Finish) -> str:
     """Hash of everything the result depends on."""
-    return recipe_sha256(plan.recipe(finish.settings(), fingerprint(plan.base.source)))
+    return recipe_sha256(plan.recipe(finish.settings(), base_fingerprint(plan.base.source)))
 
 
 def baked_model(plan: Plan, finish: Finish, settings: Settings = Settings()) -> Made:

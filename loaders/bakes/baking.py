@@ -28,12 +28,12 @@ from ...validator.rules import check
 from ..disk.copying import copy_result
 from ..disk.sharding import is_part, shard_paths, split, write_sharded
 from ..disk.shards import find_files
-from ..disk.source import FileSource, fingerprint
+from ..disk.source import FileSource, base_fingerprint
 from ..disk.writer import check_target, write_safetensors
 from ..documents.document import Document
 from ..documents.paths import resolve_path
 from .cache import BakeCache, Entry, Key
-from .records import Record, base_facts, identity_of, load_record, save_record
+from .records import BakeRecord, base_facts, identity_of, load_record, save_record
 
 MADE, UNCHANGED, CACHED = "made", "unchanged", "from the cache"
 
@@ -88,7 +88,7 @@ class Wanted:
         if self.finish.quantization is None and self.finish.dtype is None and not self.plan.by_weight():
             what = f"Nothing would change: {self.plan.base.name} with no LoRA, no quantization and no other dtype."
             raise FoundryError("LF203", what, fix="Add a LoRA with a weight that is not 0, or choose how to finish.")
-        sampled = fingerprint(self.plan.base.source)
+        sampled = base_fingerprint(self.plan.base.source)
         self.recipe = self.plan.recipe(self.finish.settings(), sampled)
         model = getattr(self.plan.base.source, "identity", None)  # of a model in memory, which no file vouches for
         self.base = base_facts(self.plan.base.source, sampled) | {"model": model, "revision": REVISION}
@@ -98,12 +98,12 @@ class Wanted:
         """Hash of the recipe, identity of the base."""
         return Key(recipe_sha256(self.recipe), identity_of(self.base))
 
-    def record(self, report: BakeReport) -> Record:
+    def record(self, report: BakeReport) -> BakeRecord:
         """What the next bake needs to know of this one."""
         keys = tensor_keys(self.plan, self.finish, self.key.base_identity)
         measures = {name: measured.to_json() for name, measured in report.measures.items()}
         cost = None if self.cost is None else self.cost.to_json()
-        return Record(self.key.recipe_sha256, self.base, keys, measures, {"cost": cost})
+        return BakeRecord(self.key.recipe_sha256, self.base, keys, measures, {"cost": cost})
 
 
 def bake_to_file(
@@ -163,7 +163,7 @@ def _delivered(wanted: Wanted, entry: Entry, how: How) -> Path:
     return wanted.out
 
 
-def _record_of(wanted: Wanted, how: How) -> Record | None:
+def _record_of(wanted: Wanted, how: How) -> BakeRecord | None:
     """The record of an earlier result in the same files."""
     if wanted.out is None or not how.records or how.fresh:
         return None
@@ -172,7 +172,7 @@ def _record_of(wanted: Wanted, how: How) -> Record | None:
     return record if record and [str(file["name"]) for file in record.files] == names else None
 
 
-def _recalled(wanted: Wanted, record: Record, state: str, files: tuple[Path, ...]) -> Baked:
+def _recalled(wanted: Wanted, record: BakeRecord, state: str, files: tuple[Path, ...]) -> Baked:
     """The report of a result that needs no work."""
     cost = record.report.get("cost")
     wanted.cost = Cost(**{**cost, "kept": tuple(cost["kept"])}) if cost else None

@@ -22,7 +22,7 @@ from ...engine.errors import FoundryError
 from ..disk.header import shown
 from ..disk.home import keep, recall
 from ..disk.temps import sweep, temporary
-from .records import Record, stamped, unsealed
+from .records import BakeRecord, stamped, unsealed
 
 RESULT, RECORD = "model.safetensors", "record.json"
 _PLACE = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}")
@@ -53,7 +53,7 @@ class Entry:
     """A complete result and its record. While the object lives, this process does not evict the file."""
 
     path: Path
-    record: Record
+    record: BakeRecord
 
     def __post_init__(self) -> None:
         with _lock:
@@ -65,7 +65,7 @@ class Slot:
     """A result in the making: write ``path``, set ``record`` before the block ends; ``entry`` is there after it."""
 
     path: Path
-    record: Record | None = None
+    record: BakeRecord | None = None
     entry: Entry | None = None
 
 

@@ -19,7 +19,7 @@ from ...engine.errors import FoundryError
 from ...engine.tensors import TensorSource
 from ..disk.header import SUFFIXES, read_header
 from ..disk.home import home, keep, recall, seal, unseal
-from ..disk.source import file_state, fingerprint
+from ..disk.source import base_fingerprint, file_state
 from ..disk.temps import remove, sweep
 
 SCHEMA = 1  # raised when what a record holds changes its meaning
@@ -28,7 +28,7 @@ MOST = 100  # records kept (half a megabyte each for a large model); the least r
 
 
 @dataclass(frozen=True)
-class Record:
+class BakeRecord:
     """One bake as plain JSON data.
 
     ``base`` is ``base_facts`` of the base, ``keys`` maps each base tensor to 32 hex digits over all its result depends
@@ -64,7 +64,10 @@ def base_facts(source: TensorSource, sampled: str | None = None) -> dict[str, An
     without ``files``, as a model in memory, has its fingerprint alone. Raises FoundryError ``file`` for a missing file.
     """
     files: Sequence[Path] = getattr(source, "files", ())
-    return {"fingerprint": sampled or fingerprint(source), "files": [file_state(path, path.parent) for path in files]}
+    return {
+        "fingerprint": sampled or base_fingerprint(source),
+        "files": [file_state(path, path.parent) for path in files],
+    }
 
 
 def identity_of(facts: Mapping[str, Any]) -> str:
@@ -77,22 +80,22 @@ def base_identity(source: TensorSource) -> str:
     return identity_of(base_facts(source))
 
 
-def stamped(record: Record, folder: Path, files: Sequence[Path]) -> Record:
+def stamped(record: BakeRecord, folder: Path, files: Sequence[Path]) -> BakeRecord:
     """The record with the present state of its result files in ``folder``. Raises FoundryError ``file``."""
     return replace(record, files=[file_state(path, folder) for path in files])
 
 
-def unsealed(line: str) -> Record | None:
+def unsealed(line: str) -> BakeRecord | None:
     """The record of a line; None when it is damaged or of another version."""
     data = unseal(line)
     if not isinstance(data, dict) or data.pop("schema", None) != SCHEMA:
         return None
     with suppress(TypeError):  # other fields than ours
-        return Record(**data)
+        return BakeRecord(**data)
     return None
 
 
-def save_record(out: Path, record: Record, files: Sequence[Path] = ()) -> bool:
+def save_record(out: Path, record: BakeRecord, files: Sequence[Path] = ()) -> bool:
     """Keep the record of the bake that wrote ``out`` (``files``: all its files, when there are several).
 
     False when the home cannot be written to: the next bake then does everything again. FoundryError ``file`` when a
@@ -104,7 +107,7 @@ def save_record(out: Path, record: Record, files: Sequence[Path] = ()) -> bool:
     return kept
 
 
-def load_record(out: Path) -> Record | None:
+def load_record(out: Path) -> BakeRecord | None:
     """The record of the bake that wrote ``out``; None when there is none or a result file is not as it was then."""
     path = _place(out)
     record = unsealed(recall(path))

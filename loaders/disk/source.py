@@ -86,7 +86,7 @@ class FileSource:
         """Nothing to do: no file is open between two reads."""
 
 
-def fingerprint(source: TensorSource) -> str:
+def base_fingerprint(source: TensorSource) -> str:
     """A hash (sha256, hex) that tells two models apart without reading them whole.
 
     It is a sample: names, dtypes, shapes, and the first and last 4 KiB of every tensor. The same weights give the same

@@ -6,7 +6,6 @@ however exact: names are compared whole, so that ``lightning_effect`` and ``turb
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 
@@ -14,11 +13,7 @@ from ...engine.lineage import DERIVED, GUESSED, Accelerator, plain_name
 from ...engine.plan import Adapter
 from ...validator.fingerprint import Fingerprint
 from ..disk.header import shown
-from ..disk.home import keep, recall
-from .identity import identifies
-from .registry import EMPTY, FILE, HASHES, Entry, parse, refusal, registry, users_file
-
-__all__ = ("FILE", "learn", "recognise", "recognise_fingerprint", "registry")
+from .registry import Entry, registry
 
 TITLES = ("ss_output_name", "modelspec.title", "name")  # metadata that may hold the name a file was published under
 LONGEST = 300  # characters of a name that are looked at
@@ -58,31 +53,6 @@ def recognise_fingerprint(fingerprint: Fingerprint) -> Accelerator | None:
         if any(known.matches(fingerprint) for known in entry.fingerprints):
             return _known(entry, DERIVED, f"it changes a model as {entry.name} does, within 1 %")
     return None
-
-
-def learn(known: str, ids: tuple[str, ...], fingerprint: Fingerprint | None = None) -> None:
-    """Write into the user's file that these hashes (``Identity.ids``) are those of the entry with the id ``known``.
-
-    From then on the file is recognised for sure, on the word of the person who said so. Raises FoundryError
-    ``registry`` for an entry that is unknown or generic, for nothing to learn, and for a file that cannot be written.
-    """
-    if known not in {entry.id for entry in registry() if not entry.generic}:
-        raise refusal(f"The registry has no entry '{shown(known)}' for one LoRA.", "Name one that it has.")
-    hashes = [id for id in ids if identifies(id.partition(":")[2])]
-    if not hashes and fingerprint is None:
-        raise refusal("A file without tensors has nothing to be recognised by.", "Choose a LoRA.")
-    path = users_file()
-    data = parse(path, recall(path).strip() or EMPTY)
-    mine = next((entry for entry in data["entries"] if entry.get("id") == known), None)
-    if mine is None:
-        data["entries"].append(mine := {"id": known})
-    for key, prefix in HASHES.items():
-        new = [id.removeprefix(prefix) for id in hashes if id.startswith(prefix)]
-        mine[key] = [*dict.fromkeys([*mine.get(key, ()), *new])]
-    if fingerprint is not None:
-        mine["fingerprints"] = [*mine.get("fingerprints", ()), fingerprint.to_json()]
-    if not keep(path, json.dumps(data, ensure_ascii=False, indent=1)):
-        raise refusal(f"{path} cannot be written.", "Make that folder writable.")
 
 
 def _known(entry: Entry, level: str, why: str) -> Accelerator:

@@ -15,7 +15,7 @@ from ...engine.tensors import TensorSource
 from ..bases.checkpoint import open_checkpoint
 from ..bases.dequantize import Dequantized
 from ..disk.header import regular_file, shown
-from ..disk.source import fingerprint
+from ..disk.source import base_fingerprint
 from ..evidence.sidecars import contained_from_fusion_metadata
 from ..workflows.node_kinds import SAVERS
 from ..workflows.reading import graph_of
@@ -145,5 +145,5 @@ def _fingerprint(model: Model) -> str:
     states = [regular_file(path) for path in model.files]
     key = tuple((str(p), s.st_size, s.st_mtime_ns, s.st_ino) for p, s in zip(model.files, states, strict=True))
     if key not in _fingerprints:
-        _fingerprints[key] = fingerprint(model)
+        _fingerprints[key] = base_fingerprint(model)
     return _fingerprints[key]

@@ -17,7 +17,7 @@ FOLDER = "fingerprints"
 MOST = 200  # kept (30 kB each for a large LoRA); the oldest go first
 
 
-def fingerprint(lora: LoRAFile) -> Fingerprint:
+def lora_fingerprint(lora: LoRAFile) -> Fingerprint:
     """What the diffusion model's part of a LoRA does, tolerant of re-saving; text encoders do not count.
 
     Reads every factor the first time: seconds for a large file. Raises FoundryError for a file that cannot be read.

@@ -1,4 +1,4 @@
-"""What a file is, whatever it is called: recomputed hashes of its bytes. What it says of itself are claims only.
+"""What a file is, whatever it is called: recomputed hashes of its bytes, never what it says of itself.
 
 Nothing is hashed before someone asks, and listing files does not ask.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +14,6 @@ from ...engine.lineage import FILE_ID, TENSORS_ID
 from ..disk.hashes import OnStep, file_hashes
 
 NOTHING = hashlib.sha256().hexdigest()  # of no bytes: it is found in metadata, and tells no file from another
-CLAIMS = {  # what a claim speaks of -> its key in ``__metadata__``
-    "tensors": "sshs_model_hash",
-    "modelspec": "modelspec.hash_sha256",
-    "base": "ss_new_sd_model_hash",
-}
 
 
 @dataclass(frozen=True)
@@ -52,12 +46,3 @@ def identify_file(path: Path, on_step: OnStep | None = None) -> Identity:
 def identifies(digest: str) -> bool:
     """Whether this is a whole sha256 in lower-case hex, of something."""
     return bool(re.fullmatch(r"[0-9a-f]{64}", digest)) and digest != NOTHING
-
-
-def claimed(metadata: Mapping[str, str]) -> dict[str, str]:
-    """The hashes that a file's ``__metadata__`` states, under the names of ``CLAIMS``.
-
-    Claims, never an identity: tools that resize or merge copy the metadata of what they started from.
-    """
-    stated = {what: metadata.get(key, "").strip().lower().removeprefix("0x") for what, key in CLAIMS.items()}
-    return {what: digest for what, digest in stated.items() if identifies(digest)}

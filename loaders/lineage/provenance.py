@@ -36,7 +36,7 @@ from ..loras.file import LoRAFile, open_lora
 from . import store as lineages
 from .accelerators import recognise, recognise_fingerprint
 from .contents import contained_in
-from .fingerprints import fingerprint
+from .fingerprints import lora_fingerprint
 from .identity import identify_file
 from .known import known_as, known_name
 from .record import MAX_RECORD, Record, parse_json, parse_record
@@ -119,7 +119,7 @@ def _collect(
 def _sketch(lora: LoRAFile | None) -> Sketch:
     """What the LoRA is recognised by when it was saved again; none of a file that cannot be read to its end."""
     try:
-        return fingerprint(lora).sketch() if lora and lora.adapters else ()
+        return lora_fingerprint(lora).sketch() if lora and lora.adapters else ()
     except FoundryError:
         return ()
 
@@ -140,7 +140,7 @@ def _recognised(
     try:
         known = recognise(name, ids, metadata, lora.adapters if lora else ())
         if lora and (known is None or known.level != DERIVED) and any(e.fingerprints for e in registry()):
-            known = recognise_fingerprint(fingerprint(lora)) or known
+            known = recognise_fingerprint(lora_fingerprint(lora)) or known
     except FoundryError as error:
         return None, (Claim(Evidence(UNKNOWN, "the registry of accelerators is not used", error.what)),)
     return known, ()

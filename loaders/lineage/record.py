@@ -28,7 +28,7 @@ from ...engine.lineage import (
 )
 from ..disk.header import shown
 
-BASE_ID = "base:"  # of a base model: loaders.checkpoints.fingerprint, a sample, for nobody hashes 40 GB to plan
+BASE_ID = "base:"  # of a base model: a `base_fingerprint`, for nobody hashes 40 GB to plan
 HASHES = {"sha256": FILE_ID, "tensor_sha256": TENSORS_ID, "base": BASE_ID}  # key of ``id`` -> how the id begins
 MAX_RECORD = 1 << 20  # bytes of a record
 NAME, SOURCE, QUOTE = 300, 400, 1000  # characters kept of a text

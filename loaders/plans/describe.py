@@ -16,7 +16,7 @@ from ...engine.tensors import TensorInfo
 from ..bases.checkpoint import Checkpoint, open_checkpoint
 from ..bases.families import detect_base, variant_of_lora
 from ..disk.shards import INDEX
-from ..disk.source import FileSource, fingerprint
+from ..disk.source import FileSource, base_fingerprint
 from ..lineage.identity import identify_file
 from ..lineage.provenance import lineage_of, lineage_of_lora
 from ..lineage.record import lineage_json
@@ -110,7 +110,7 @@ def describe_base(model: Checkpoint) -> dict[str, Any]:
         "prefix": model.prefix,
         "other_tensors": len(everything) - len(model.tensors),
         "quantized": model.quantized,
-        "fingerprint": fingerprint(model),
+        "fingerprint": base_fingerprint(model),
         "made_by": _recipe(model.metadata),
         "metadata": dict(model.metadata),
         "findings": [],

@@ -10,7 +10,7 @@ from lora_foundry.engine.findings import Finding
 from lora_foundry.engine.lineage import BY_USER, DECLARED, DERIVED, GUESSED, Claim, Evidence, Ingredient
 from lora_foundry.engine.texts.say import TEXTS
 from lora_foundry.loaders.disk.header import read_header
-from lora_foundry.loaders.lineage.fingerprints import fingerprint
+from lora_foundry.loaders.lineage.fingerprints import lora_fingerprint
 from lora_foundry.loaders.lineage.identity import identify_file
 from lora_foundry.loaders.lineage.record import Record
 from lora_foundry.loaders.lineage.store import every, load, save
@@ -58,7 +58,7 @@ def test_declaring_a_file_records_all_it_can_be_recognised_by(lineage):
     declared(lineage, "--strength", "0.9", "--use-with", "same", "--role", "style", "--note", "my own training")
     (claim,) = claims("style")
     ids = identify_file(Path("lightning.safetensors")).ids
-    sketch = fingerprint(open_lora(Path("lightning.safetensors"))).sketch()
+    sketch = lora_fingerprint(open_lora(Path("lightning.safetensors"))).sketch()
     assert claim.trained_with == claim.use_with == (Ingredient("lightning.safetensors", ids, 0.9, sketch=sketch),)
     assert sketch
     assert (claim.role, claim.evidence.level, claim.evidence.quote) == ("style", DECLARED, "my own training")

@@ -11,7 +11,7 @@ from lora_foundry.engine.adapters import as_rows, delta_rows, needs_weight
 from lora_foundry.engine.lineage import alike
 from lora_foundry.engine.plan import Adapter
 from lora_foundry.loaders.lineage import fingerprints
-from lora_foundry.loaders.lineage.fingerprints import FOLDER, fingerprint
+from lora_foundry.loaders.lineage.fingerprints import FOLDER, lora_fingerprint
 from lora_foundry.loaders.loras.file import LoRAFile, open_lora
 from lora_foundry.validator import fingerprint as engine
 from lora_foundry.validator.fingerprint import Fingerprint, _signs, make_fingerprint
@@ -51,7 +51,7 @@ def tensors(factors, suffixes=KOHYA, prefix="", alpha: float | None = None, dtyp
 
 
 def of(stored) -> Fingerprint:
-    return fingerprint(LoRAFile(ShapeSource({}, stored), "x", "0" * 64))
+    return lora_fingerprint(LoRAFile(ShapeSource({}, stored), "x", "0" * 64))
 
 
 def scaled(factors, up: float, down: float = 1.0):
@@ -215,8 +215,8 @@ def test_other_kinds_are_their_dense_deltas(form, monkeypatch):
     assert not needs_weight(adapter)
     parts = {part: file.read(name) for part, name in adapter.parts if part != "alpha"}
     delta = delta_rows(adapter, parts, as_rows(torch.empty(adapter.delta_shape, device="meta")))(slice(None))
-    ((shape, ((norm, *_),)),) = fingerprint(file).marks.items()
-    assert fingerprint(file).matches(whole)
+    ((shape, ((norm, *_),)),) = lora_fingerprint(file).marks.items()
+    assert lora_fingerprint(file).matches(whole)
     assert shape == tuple(delta.shape) and norm == pytest.approx(float(delta.double().norm()), rel=1e-4)
 
 
@@ -251,10 +251,10 @@ def counted(monkeypatch):
 def test_a_file_is_worked_out_once(tmp_path, pack_home, counted, base):
     path = tmp_path / "a.safetensors"
     save_file(tensors(BASE), path)
-    found = fingerprint(open_lora(path))
+    found = lora_fingerprint(open_lora(path))
     copy = tmp_path / "copy.safetensors"
     save_file(tensors(BASE), copy, metadata={"title": "edited"})
-    assert found == fingerprint(open_lora(copy)) and found.matches(base)
+    assert found == lora_fingerprint(open_lora(copy)) and found.matches(base)
     assert len(counted) == 1 and len(list((pack_home / FOLDER).iterdir())) == 1
 
 
@@ -264,7 +264,7 @@ def test_what_changes_the_scale_is_another_fingerprint(tmp_path, counted):
     for path in files:
         told = json.dumps({"r": RANK, "lora_alpha": int(path.stem)})
         save_file(tensors(BASE, PEFT, "transformer."), path, metadata={"lora_adapter_metadata": told})
-    assert not fingerprint(open_lora(files[0])).matches(fingerprint(open_lora(files[1])))
+    assert not lora_fingerprint(open_lora(files[0])).matches(lora_fingerprint(open_lora(files[1])))
     assert len(counted) == 2
 
 
@@ -272,11 +272,11 @@ def test_what_changes_the_scale_is_another_fingerprint(tmp_path, counted):
 def test_a_damaged_record_is_made_again(damage, tmp_path, pack_home, counted):
     path = tmp_path / "a.safetensors"
     save_file(tensors(BASE), path)
-    first = fingerprint(open_lora(path))
+    first = lora_fingerprint(open_lora(path))
     (record,) = (pack_home / FOLDER).iterdir()
     record.write_text(damage)
-    assert fingerprint(open_lora(path)) == first and len(counted) == 2
-    assert fingerprint(open_lora(path)) == first and len(counted) == 2
+    assert lora_fingerprint(open_lora(path)) == first and len(counted) == 2
+    assert lora_fingerprint(open_lora(path)) == first and len(counted) == 2
 
 
 def test_the_oldest_records_go(tmp_path, pack_home, monkeypatch):
@@ -284,7 +284,7 @@ def test_the_oldest_records_go(tmp_path, pack_home, monkeypatch):
     for number in range(5):
         path = tmp_path / f"{number}.safetensors"
         save_file(tensors(dict(list(trained(number).items())[:2])), path)
-        fingerprint(open_lora(path))
+        lora_fingerprint(open_lora(path))
     assert len(list((pack_home / FOLDER).iterdir())) == 3
 
 
@@ -293,4 +293,4 @@ def test_a_home_that_refuses_it_stops_nothing(tmp_path, monkeypatch, base):
     monkeypatch.setenv("LORA_FOUNDRY_HOME", str(tmp_path / "file"))
     path = tmp_path / "a.safetensors"
     save_file(tensors(BASE), path)
-    assert fingerprint(open_lora(path)).matches(base)
+    assert lora_fingerprint(open_lora(path)).matches(base)

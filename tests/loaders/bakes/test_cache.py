@@ -23,7 +23,7 @@ from lora_foundry.engine.errors import Cancelled, FoundryError
 from lora_foundry.engine.tensors import TensorInfo
 from lora_foundry.loaders.bakes import cache as module
 from lora_foundry.loaders.bakes.cache import RECORD, RESULT, BakeCache, Key
-from lora_foundry.loaders.bakes.records import Record, base_facts, identity_of
+from lora_foundry.loaders.bakes.records import BakeRecord, base_facts, identity_of
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.disk import ranges
 from lora_foundry.loaders.disk.copying import copy_result
@@ -52,7 +52,7 @@ def write(path: Path, name: str, numbers: int = NUMBERS) -> None:
 def store(cache: BakeCache, name: str, base: dict = BASE, numbers: int = NUMBERS):
     with cache.storing(key_of(name, base), 4 * numbers) as slot:
         write(slot.path, name, numbers)
-        slot.record = Record(name, base, {"a": "0" * 32}, {"a": {"noise": 0.5}}, {"tensors": 1})
+        slot.record = BakeRecord(name, base, {"a": "0" * 32}, {"a": {"noise": 0.5}}, {"tensors": 1})
     return slot.entry
 
 
@@ -183,7 +183,7 @@ def test_full_disk_is_the_writers_own_error(cache, monkeypatch):
     assert cache.find(key_of("one")) is not None
 
 
-@pytest.mark.parametrize("wrong", [None, Record("two", BASE), Record("one", OTHER)])
+@pytest.mark.parametrize("wrong", [None, BakeRecord("two", BASE), BakeRecord("one", OTHER)])
 def test_slot_without_the_record_of_its_key_is_not_published(wrong, cache):
     with pytest.raises(ValueError, match="record of its key"), cache.storing(key_of("one"), 1) as slot:
         write(slot.path, "one")
@@ -193,7 +193,7 @@ def test_slot_without_the_record_of_its_key_is_not_published(wrong, cache):
 
 def test_slot_without_a_result_is_not_published(cache):
     with pytest.raises(ValueError, match="needs its file"), cache.storing(key_of("one"), 1) as slot:
-        slot.record = Record("one", BASE)
+        slot.record = BakeRecord("one", BASE)
     assert names(cache) == []
 
 
@@ -214,7 +214,7 @@ def test_result_larger_than_the_limit_is_not_stored(told, tmp_path):
     with pytest.raises(FoundryError, match="Raise the limit") as caught, cache.storing(key_of("one"), told) as slot:
         assert told == 0, "known before the work is done"
         write(slot.path, "one")
-        slot.record = Record("one", BASE)
+        slot.record = BakeRecord("one", BASE)
     assert caught.value.code == "cache"
     assert cache.find(key_of("one")) is None
     assert cache.size() == 0
@@ -252,7 +252,7 @@ def test_room_is_made_before_the_work(tmp_path):
     with cache.storing(key_of("c"), 4 * NUMBERS) as slot:
         assert found(cache, "ab") == "b"
         write(slot.path, "c")
-        slot.record = Record("c", BASE)
+        slot.record = BakeRecord("c", BASE)
     assert found(cache, "abc") == "bc"
 
 
@@ -262,7 +262,7 @@ def test_limit_holds_again_after_a_result_that_was_larger_than_told(tmp_path):
     with cache.storing(key_of("b"), 0) as slot:
         assert found(cache, "a") == "a"
         write(slot.path, "b")
-        slot.record = Record("b", BASE)
+        slot.record = BakeRecord("b", BASE)
     assert found(cache, "ab") == "b"
 
 
@@ -359,7 +359,7 @@ def test_two_writers_of_one_key_both_get_a_result(cache):
         assert slots[0].path != slots[1].path
         for slot in slots:
             write(slot.path, "one")
-            slot.record = Record("one", BASE)
+            slot.record = BakeRecord("one", BASE)
     assert slots[0].entry.path == slots[1].entry.path
     assert names(cache) == [key_of("one").name]
 

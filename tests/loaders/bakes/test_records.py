@@ -11,10 +11,17 @@ import torch
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.tensors import TensorInfo
 from lora_foundry.loaders.bakes import records
-from lora_foundry.loaders.bakes.records import Record, base_facts, base_identity, identity_of, load_record, save_record
+from lora_foundry.loaders.bakes.records import (
+    BakeRecord,
+    base_facts,
+    base_identity,
+    identity_of,
+    load_record,
+    save_record,
+)
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.disk.home import VARIABLE, seal, unseal
-from lora_foundry.loaders.disk.source import fingerprint
+from lora_foundry.loaders.disk.source import base_fingerprint
 from safetensors.torch import save_file
 
 RECIPE = "ab" * 32
@@ -25,8 +32,8 @@ def result(path: Path, recipe: str = RECIPE, value: float = 1.0) -> Path:
     return path
 
 
-def make_record(recipe: str = RECIPE) -> Record:
-    return Record(
+def make_record(recipe: str = RECIPE) -> BakeRecord:
+    return BakeRecord(
         recipe,
         {"fingerprint": "cd" * 32, "files": []},
         {"a.weight": "0123456789abcdef" * 2},
@@ -203,8 +210,8 @@ def test_base_is_itself_wherever_it_is_opened_from(tmp_path):
     source = open_checkpoint(folder)
     facts = base_facts(source)
     assert base_identity(source) == base_identity(open_checkpoint(folder)) == identity_of(facts)
-    assert facts == base_facts(source, fingerprint(source))
-    assert facts["fingerprint"] == fingerprint(source)
+    assert facts == base_facts(source, base_fingerprint(source))
+    assert facts["fingerprint"] == base_fingerprint(source)
     assert [file["name"] for file in facts["files"]] == [path.name for path in source.files]
     assert identity_of(json.loads(json.dumps(facts))) == base_identity(source)
     moved = folder.rename(tmp_path / "moved")
@@ -215,10 +222,10 @@ def test_base_is_itself_wherever_it_is_opened_from(tmp_path):
 def test_change_in_the_middle_of_a_tensor_is_seen_by_the_time_of_the_file(which, tmp_path):
     folder = base(tmp_path / "base", 2)
     before = open_checkpoint(folder)
-    old, sampled = base_identity(before), fingerprint(before)
+    old, sampled = base_identity(before), base_fingerprint(before)
     middle(before.files[which], restore_time=False)
     after = open_checkpoint(folder)
-    assert fingerprint(after) == sampled
+    assert base_fingerprint(after) == sampled
     assert base_identity(after) != old
 
 
@@ -250,7 +257,7 @@ def test_model_in_memory_goes_by_its_fingerprint():
 
     source = InMemory()
     old = base_identity(source)
-    assert base_facts(source) == {"fingerprint": fingerprint(source), "files": []}
+    assert base_facts(source) == {"fingerprint": base_fingerprint(source), "files": []}
     source.weight = torch.ones(2)
     assert base_identity(source) != old
 

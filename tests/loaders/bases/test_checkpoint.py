@@ -12,7 +12,7 @@ from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.tensors import TensorInfo
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.disk import source as source_module
-from lora_foundry.loaders.disk.source import FileSource, fingerprint
+from lora_foundry.loaders.disk.source import FileSource, base_fingerprint
 from safetensors.torch import load_file, save_file
 
 NET = {
@@ -257,10 +257,10 @@ def test_file_cut_in_the_middle_of_a_read_is_refused(tmp_path, monkeypatch):
 
 
 def test_fingerprint_is_of_the_weights_not_of_the_packaging(tmp_path):
-    one = fingerprint(FileSource(save(tmp_path / "a.safetensors", NET, metadata={"a": "b"})))
-    assert one == fingerprint(open_checkpoint(save(tmp_path / "b.safetensors", NET, "model.diffusion_model.")))
-    assert one == fingerprint(open_checkpoint(shards(tmp_path / "model")))
-    assert one == fingerprint(InMemory())
+    one = base_fingerprint(FileSource(save(tmp_path / "a.safetensors", NET, metadata={"a": "b"})))
+    assert one == base_fingerprint(open_checkpoint(save(tmp_path / "b.safetensors", NET, "model.diffusion_model.")))
+    assert one == base_fingerprint(open_checkpoint(shards(tmp_path / "model")))
+    assert one == base_fingerprint(InMemory())
     assert len(one) == 64
 
 
@@ -284,7 +284,7 @@ def test_fingerprint_sees_names_dtypes_shapes_and_both_ends(tmp_path):
         {**NET, "blocks.1.q.weight": weight.view(torch.bfloat16)},
         {**{name: tensor for name, tensor in NET.items() if name != "norm.weight"}, "norm.bias": NET["norm.weight"]},
     ]
-    prints = {fingerprint(FileSource(save(tmp_path / f"{i}.safetensors", v))) for i, v in enumerate(variants)}
+    prints = {base_fingerprint(FileSource(save(tmp_path / f"{i}.safetensors", v))) for i, v in enumerate(variants)}
     assert len(prints) == len(variants)
 
 
@@ -294,5 +294,5 @@ def test_fingerprint_reads_only_the_edges(tmp_path, monkeypatch):
     monkeypatch.setattr(
         source_module, "_read", lambda header, begin, end: sizes.append(end - begin) or real(header, begin, end)
     )
-    fingerprint(source)
+    base_fingerprint(source)
     assert max(sizes) == 4096

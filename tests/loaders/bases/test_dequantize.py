@@ -17,7 +17,7 @@ from lora_foundry.engine.guard import already_quantized, raise_first
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, Base, Plan
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.bases.dequantize import Dequantized, opened
-from lora_foundry.loaders.disk.source import fingerprint
+from lora_foundry.loaders.disk.source import base_fingerprint
 from lora_foundry.validator.rules import check
 from safetensors.torch import save_file
 
@@ -285,17 +285,17 @@ def test_the_fingerprint_depends_on_codes_scales_and_settings(tmp_path):
     prints = []
     for number, form in enumerate(variants):
         (tmp_path / str(number)).mkdir()
-        prints.append(fingerprint(of_form(tmp_path / str(number), form)))
+        prints.append(base_fingerprint(of_form(tmp_path / str(number), form)))
     assert len(set(prints)) == len(prints)
     (tmp_path / "again").mkdir()
-    assert fingerprint(of_form(tmp_path / "again", first, "model.diffusion_model.")) == prints[0]
+    assert base_fingerprint(of_form(tmp_path / "again", first, "model.diffusion_model.")) == prints[0]
 
 
 def test_a_dequantized_base_is_not_the_base_it_came_from(tmp_path):
     base = of_form(tmp_path, FORMS["plain fp8"])
     plain = {name: base.read(name).to(info.dtype) for name, info in base.tensors.items()}
-    assert fingerprint(base) != fingerprint(open_checkpoint(save(tmp_path / "plain.safetensors", plain)))
-    assert fingerprint(base) != fingerprint(base.source)
+    assert base_fingerprint(base) != base_fingerprint(open_checkpoint(save(tmp_path / "plain.safetensors", plain)))
+    assert base_fingerprint(base) != base_fingerprint(base.source)
 
 
 def test_only_the_recipe_of_a_dequantized_base_says_so():

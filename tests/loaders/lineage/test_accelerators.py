@@ -12,7 +12,7 @@ from lora_foundry.engine.lineage import ROLES, Lineage, plain_name
 from lora_foundry.engine.plan import Adapter
 from lora_foundry.loaders.bases import families
 from lora_foundry.loaders.disk.home import data_home
-from lora_foundry.loaders.lineage.accelerators import learn, recognise, recognise_fingerprint
+from lora_foundry.loaders.lineage.accelerators import recognise, recognise_fingerprint
 from lora_foundry.loaders.lineage.identity import NOTHING, identify_file
 from lora_foundry.loaders.lineage.registry import BUILT_IN, FILE, registry
 from lora_foundry.validator.fingerprint import Fingerprint
@@ -271,39 +271,17 @@ def test_an_empty_file_is_none(text):
     assert recognise("lcm-lora-sdxl") is not None
 
 
-# --- learning
+# --- what the user wrote down
 
 
-def test_a_renamed_file_is_recognised_for_sure_once_it_was_learnt(tmp_path):
+def test_a_renamed_file_is_recognised_for_sure_by_what_was_written_down(tmp_path):
     path = tmp_path / "whatever.safetensors"
     save_file({"a.lora_up.weight": torch.ones(2, 2)}, path)
     identity = identify_file(path)
-    learn("dmd2-sdxl-4step", identity.ids, mark())
-    learn("dmd2-sdxl-4step", (f"sha256:{ONE}",))
-    learn("lcm-lora-sdxl", (f"sha256:{TWO}", f"tensors:{NOTHING}", "known:x"))
+    known = {"id": "dmd2-sdxl-4step", "sha256": [ONE], "tensor_sha256": [identity.tensor_sha256]}
+    write({**known, "fingerprints": [mark().to_json()]}, {"id": "lcm-lora-sdxl", "sha256": [TWO]})
     found = recognise(path.name, identity.ids)
     assert found is not None and (found.id, found.level) == ("dmd2-sdxl-4step", "derived")
     again = recognise_fingerprint(mark())
     assert again is not None and again.id == found.id
-    stored = json.loads((data_home() / FILE).read_text(encoding="utf-8"))["entries"]
-    assert [entry["id"] for entry in stored] == ["dmd2-sdxl-4step", "lcm-lora-sdxl"]
-    assert stored[0]["sha256"] == [identity.sha256, ONE] and stored[1]["tensor_sha256"] == []
-
-
-@pytest.mark.parametrize(
-    ("known", "ids"),
-    [("no such", ("sha256:" + ONE,)), ("qwen-image-lightning", ("sha256:" + ONE,)), ("lcm-lora-sdxl", ()),
-     ("lcm-lora-sdxl", ("sha256:" + NOTHING,))],
-    ids=["unknown", "generic", "nothing", "hash of nothing"],
-)  # fmt: skip
-def test_what_cannot_be_learnt_is_told(known, ids):
-    with pytest.raises(FoundryError, match=r"\[registry\]"):
-        learn(known, ids)
-    assert not (data_home() / FILE).exists()
-
-
-def test_a_home_that_refuses_it_is_told(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("LORA_FOUNDRY_HOME", str(tmp_path / "file"))
-    with pytest.raises(FoundryError, match="cannot be written"):
-        learn("lcm-lora-sdxl", ("sha256:" + ONE,))
+    assert [recognise("x", (f"sha256:{each}",)).id for each in (ONE, TWO)] == ["dmd2-sdxl-4step", "lcm-lora-sdxl"]

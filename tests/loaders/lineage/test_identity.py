@@ -11,7 +11,7 @@ import torch
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.disk import hashes
 from lora_foundry.loaders.disk.header import read_header
-from lora_foundry.loaders.lineage.identity import NOTHING, Identity, claimed, identifies, identify_file
+from lora_foundry.loaders.lineage.identity import NOTHING, Identity, identifies, identify_file
 from safetensors.torch import save_file
 
 TENSORS = {"b.lora_up.weight": torch.ones(3, 2), "a.lora_down.weight": torch.arange(8.0).view(2, 4)}
@@ -84,11 +84,6 @@ def test_what_identifies_nothing(digest):
     assert identifies(DIGEST) and not identifies(digest)
 
 
-def test_claims_are_read_and_never_become_ids(tmp_path):
-    stated = {
-        "sshs_model_hash": DIGEST.upper(), "modelspec.hash_sha256": f"0x{DIGEST}", "ss_new_sd_model_hash": NOTHING,
-        "sshs_legacy_hash": "12345678",
-    }  # fmt: skip
-    assert claimed(stated) == {"tensors": DIGEST, "modelspec": DIGEST}
-    assert claimed({}) == {}
+def test_claims_never_become_ids(tmp_path):
+    stated = {"sshs_model_hash": DIGEST, "modelspec.hash_sha256": f"0x{DIGEST}", "sshs_legacy_hash": "12345678"}
     assert DIGEST not in str(identify_file(saved(tmp_path / "a.safetensors", stated)))

@@ -32,12 +32,11 @@ from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.bases.dequantize import Dequantized
 from lora_foundry.loaders.disk import stamping
 from lora_foundry.loaders.disk.header import read_header
-from lora_foundry.loaders.disk.source import fingerprint
+from lora_foundry.loaders.disk.source import base_fingerprint
 from lora_foundry.loaders.disk.stamping import stamp
 from lora_foundry.loaders.lineage import contents, provenance
-from lora_foundry.loaders.lineage.accelerators import learn
 from lora_foundry.loaders.lineage.contents import OWN, RECIPE, WORKFLOW, base_ids, contained_in
-from lora_foundry.loaders.lineage.fingerprints import fingerprint as lora_fingerprint
+from lora_foundry.loaders.lineage.fingerprints import lora_fingerprint
 from lora_foundry.loaders.lineage.identity import identify_file
 from lora_foundry.loaders.lineage.provenance import lineage_of, lineage_of_lora
 from lora_foundry.loaders.lineage.record import Record
@@ -248,8 +247,11 @@ def test_an_accelerator_is_recognised_by_its_name_and_its_folder(tmp_path):
     assert lineage_of(a_lora(folder / "pytorch_lora_weights.safetensors")).accelerator.id == "qwen-image-2.1-lightning"
 
 
-def test_a_re_saved_accelerator_is_recognised_by_what_it_does(lora, tmp_path):
-    learn(KNOWN_ID.partition(":")[2], identify_file(lora).ids, lora_fingerprint(open_lora(lora)))
+def test_a_re_saved_accelerator_is_recognised_by_what_it_does(lora, tmp_path, pack_home):
+    prints = [lora_fingerprint(open_lora(lora)).to_json()]
+    entry = {"id": KNOWN_ID.partition(":")[2], "tensor_sha256": [identify_file(lora).tensor_sha256]}
+    document = {"schema": 1, "entries": [{**entry, "fingerprints": prints}]}
+    (pack_home / "accelerators.json").write_text(json.dumps(document))
     assert lineage_of(lora).accelerator.level == DERIVED
     again = tmp_path / "other_name.safetensors"
     save_file({name: tensor.to(torch.float64) for name, tensor in TENSORS.items()}, again)
@@ -349,7 +351,7 @@ def made_by_us(tmp_path: Path, base: Path) -> dict[str, str]:
         path = tmp_path / f"{name}.safetensors"
         save_file(tiny.lora(BASE, rank=2, modules=r"^blocks\.0\.self", prefix="diffusion_model.", seed=len(name)), path)
         plan = plan.add(make_layer(plan.base, open_lora(path), stage, strength, BaseNames(model.tensors, "wan")))
-    recipe = plan.recipe(Finish().settings(), fingerprint(model))
+    recipe = plan.recipe(Finish().settings(), base_fingerprint(model))
     return file_metadata(plan, Finish(), recipe, recipe_sha256(recipe))
 
 
@@ -430,7 +432,7 @@ def test_a_base_that_is_dequantized_is_known_all_the_same(tmp_path):
 
 
 def test_a_base_is_not_read_for_a_store_without_bases(base, monkeypatch):
-    monkeypatch.setattr(contents, "fingerprint", lambda source: pytest.fail("read"))
+    monkeypatch.setattr(contents, "base_fingerprint", lambda source: pytest.fail("read"))
     assert contained_in(base) == ()
 
 
