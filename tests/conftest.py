@@ -54,6 +54,9 @@ def session_home(tmp_path_factory: pytest.TempPathFactory):
 @pytest.fixture(autouse=True)
 def pack_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """This test's own home for the pack's records; it does not exist until something is written to it."""
+    from lora_foundry.loaders.disk.process import PROCESS
+
+    PROCESS.files.clear()  # nothing is known from earlier tests
     folder = tmp_path_factory.mktemp("home") / "lora-foundry"
     monkeypatch.setenv("LORA_FOUNDRY_HOME", str(folder))
     return folder

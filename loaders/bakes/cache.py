@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 import time
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,14 +19,13 @@ from typing import NamedTuple
 from ...engine.errors import FoundryError
 from ..disk.header import shown
 from ..disk.home import keep, recall
+from ..disk.process import PROCESS
 from ..disk.temps import sweep, temporary
 from .records import BakeRecord, stamped, unsealed
 
 RESULT, RECORD = "model.safetensors", "record.json"
 _PLACE = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}")
 PAUSES = (0.1, 0.3, 1.0, 0.0)  # seconds between attempts to rename what another program looks at
-_used: weakref.WeakSet[Entry] = weakref.WeakSet()
-_lock = threading.Lock()
 
 
 class Key(NamedTuple):
@@ -56,8 +53,8 @@ class Entry:
     record: BakeRecord
 
     def __post_init__(self) -> None:
-        with _lock:
-            _used.add(self)
+        with PROCESS.in_use_lock:
+            PROCESS.in_use.add(self)
 
 
 @dataclass
@@ -183,8 +180,8 @@ class BakeCache:
 
     def _evict(self, place: Path, in_use_too: bool = False) -> bool:
         """Take one entry away in one step; False when it is in use, here or (on Windows) anywhere."""
-        with temporary(self.folder) as away, _lock:
-            if not in_use_too and any(entry.path.parent == place for entry in _used):
+        with temporary(self.folder) as away, PROCESS.in_use_lock:
+            if not in_use_too and any(entry.path.parent == place for entry in PROCESS.in_use):
                 return False
             try:
                 place.rename(away)

@@ -18,13 +18,12 @@ from typing import Any
 from ...engine.errors import FoundryError
 from ...engine.tensors import TensorSource
 from ..disk.header import SUFFIXES, read_header
-from ..disk.home import home, keep, recall, seal, unseal
+from ..disk.home import seal, unseal
 from ..disk.source import base_fingerprint, file_state
-from ..disk.temps import remove, sweep
+from ..disk.store import Store
 
 SCHEMA = 1  # raised when what a record holds changes its meaning
-FOLDER = "records"
-MOST = 100  # records kept (half a megabyte each for a large model); the least recently used go first
+STORE = Store("records", most=100)  # half a megabyte each for a large model
 
 
 @dataclass(frozen=True)
@@ -48,9 +47,13 @@ class BakeRecord:
         """What ``base_identity`` gave for the base."""
         return identity_of(self.base)
 
+    def to_json(self) -> dict[str, Any]:
+        """As plain data that ``parsed`` reads."""
+        return {"schema": SCHEMA, **vars(self)}
+
     def sealed(self) -> str:
         """The record as a line that ``unsealed`` reads."""
-        return seal({"schema": SCHEMA, **vars(self)})
+        return seal(self.to_json())
 
     def holds(self, folder: Path) -> bool:
         """Whether every result file is in ``folder``, unchanged and readable."""
@@ -85,14 +88,18 @@ def stamped(record: BakeRecord, folder: Path, files: Sequence[Path]) -> BakeReco
     return replace(record, files=[file_state(path, folder) for path in files])
 
 
-def unsealed(line: str) -> BakeRecord | None:
-    """The record of a line; None when it is damaged or of another version."""
-    data = unseal(line)
+def parsed(data: Any) -> BakeRecord | None:
+    """The record of what ``to_json`` made; None for anything else, and for another version."""
     if not isinstance(data, dict) or data.pop("schema", None) != SCHEMA:
         return None
     with suppress(TypeError):  # other fields than ours
         return BakeRecord(**data)
     return None
+
+
+def unsealed(line: str) -> BakeRecord | None:
+    """The record of a line; None when it is damaged or of another version."""
+    return parsed(unseal(line))
 
 
 def save_record(out: Path, record: BakeRecord, files: Sequence[Path] = ()) -> bool:
@@ -101,35 +108,20 @@ def save_record(out: Path, record: BakeRecord, files: Sequence[Path] = ()) -> bo
     False when the home cannot be written to: the next bake then does everything again. FoundryError ``file`` when a
     result is missing.
     """
-    path, paths = _place(out), [file.absolute() for file in files or (out,)]
-    kept = keep(path, stamped(record, out.absolute().parent, paths).sealed())
-    _drop_old(path.parent)
-    return kept
+    paths = [file.absolute() for file in files or (out,)]
+    return STORE.put(_key(out), stamped(record, out.absolute().parent, paths).to_json())
 
 
 def load_record(out: Path) -> BakeRecord | None:
     """The record of the bake that wrote ``out``; None when there is none or a result file is not as it was then."""
-    path = _place(out)
-    record = unsealed(recall(path))
-    if record is None or not record.holds(out.parent):
-        return None
-    with suppress(OSError):
-        os.utime(path)  # used: among the last to be dropped
-    return record
+    record = parsed(STORE.get(_key(out)))
+    return record if record is not None and record.holds(out.parent) else None
 
 
-def _place(out: Path) -> Path:
-    """Where the record of a result is, by the result's absolute path."""
+def _key(out: Path) -> str:
+    """What a result's record is kept under: its absolute path."""
     absolute = out.parent.resolve() / out.name
-    return home() / FOLDER / f"{hashlib.sha256(os.fsencode(absolute)).hexdigest()}.json"
-
-
-def _drop_old(folder: Path) -> None:
-    sweep(folder)
-    with suppress(OSError):
-        aged = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
-        for path in aged[:-MOST]:
-            remove(path)
+    return hashlib.sha256(os.fsencode(absolute)).hexdigest()
 
 
 def _is_as_stated(folder: Path, state: Mapping[str, Any], recipe_sha256: str) -> bool:

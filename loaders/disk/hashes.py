@@ -9,7 +9,6 @@ A change shows by size, modification time or inode. What restores all three afte
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable
@@ -19,11 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .header import MAX_HEADER, disk_errors, regular_file
-from .home import home, keep, recall, seal, unseal
+from .home import home, recall, unseal
+from .process import PROCESS
 from .reading import check_unchanged
+from .store import Store, key_of
 
-FILE = "hashes.jsonl"
-MOST = 4096  # lines kept on disk; beyond that a quarter goes, the oldest first
+STORE = Store("hashes", most=4096)
+FORMER = "hashes.jsonl"  # where older versions kept them, a sealed line each
 SETTLED_NS = 2_000_000_000  # clocks of file systems tick up to 2 s apart: a younger file may change and look the same
 CHUNK = 1 << 21
 Key = tuple[str, int, int, int]  # absolute path, size, mtime_ns, inode
@@ -33,14 +34,11 @@ OnStep = Callable[[int, int], None]  # bytes done, bytes in all; what it raises 
 class Hashes(NamedTuple):
     """Hex digests of a file and of its tensors: ``tensors`` is empty for a file that is no safetensors, None: unknown.
 
-    Unknown are the tensors of lines that an older version wrote down.
+    Unknown are the tensors of what an older version wrote down.
     """
 
     file: str
     tensors: str | None
-
-
-_known: dict[Key, Hashes] = {}
 
 
 def file_sha256(path: Path, on_step: OnStep | None = None) -> str:
@@ -57,13 +55,13 @@ def _hashes(path: Path, on_step: OnStep | None, enough: Callable[[Hashes], bool]
     state = regular_file(path)
     key = (str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ino)
     settled = time.time_ns() - state.st_mtime_ns > SETTLED_NS
-    found = _known.get(key) or _look_up(key)
+    found: Hashes | None = PROCESS.files.get("hashes", key) or _look_up(key)
     if found is None or not enough(found):
         found = _hash(path, key[1:3], on_step)
         if settled:
-            _write_down(key, found)
+            STORE.put(key_of(*key), list(found))
     if settled:
-        _known[key] = found
+        PROCESS.files.put(found, "hashes", key)
     return found
 
 
@@ -92,20 +90,17 @@ def _data_start(begin: bytes, size: int) -> int:
 
 
 def _look_up(key: Key) -> Hashes | None:
-    """What is written down for this state of the file. Only its own lines are parsed: thousands are left alone."""
-    wanted = json.dumps(key, separators=(",", ":"))[:-1] + ","
-    lines = (line for line in recall(home() / FILE).split("\n") if wanted in line)
-    entries = [entry[4:] for line in lines if (entry := unseal(line)) is not None]
-    return Hashes(*(*max(entries, key=len), None)[:2]) if entries else None  # an old line has no second hash
+    """What is written down for this state of the file."""
+    if (home() / FORMER).is_file():
+        _take_over()
+    found = STORE.get(key_of(*key))
+    return Hashes(*(*found, None)[:2]) if isinstance(found, list) and found else None  # an old one has no second hash
 
 
-def _write_down(key: Key, hashes: Hashes) -> None:
-    """Add one line; several processes may do so at once. A home that refuses it is no error."""
-    path = home() / FILE
+def _take_over() -> None:
+    """Move what an older version wrote down into the store; where it has two lines of a file, the longer one counts."""
+    entries = [entry for line in recall(home() / FORMER).split("\n") if isinstance(entry := unseal(line), list)]
+    for entry in sorted(entries, key=len):
+        STORE.put(key_of(*entry[:4]), entry[4:])
     with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a", encoding="utf-8") as file:
-            file.write(f"\n{seal([*key, *hashes])}")  # first a line end: half a line of a killed writer ends there
-    lines = recall(path).split("\n")
-    if len(lines) > MOST:
-        keep(path, "\n".join([line for line in lines if unseal(line) is not None][-MOST * 3 // 4 :]))
+        (home() / FORMER).unlink()

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from .process import PROCESS
 from .temps import temporary
 
 VARIABLE = "LORA_FOUNDRY_HOME"
@@ -30,7 +31,6 @@ _DATA = {
     "other": ("XDG_DATA_HOME", ".local/share"),
 }
 NOWHERE = Path(os.devnull)  # for a user without a home folder: nothing can be read or written under it
-_given: Path | None = None
 
 
 def home() -> Path:
@@ -45,8 +45,7 @@ def data_home() -> Path:
 
 def set_home(folder: Path | None) -> None:
     """Name the folder for this process, as ComfyUI's user folder; None goes back to the user's own folders."""
-    global _given
-    _given = None if folder is None else folder.absolute()
+    PROCESS.home = None if folder is None else folder.absolute()
 
 
 def keep(path: Path, text: str) -> bool:
@@ -67,25 +66,25 @@ def recall(path: Path) -> str:
     return ""
 
 
-def seal(data: Any) -> str:
-    """JSON data as one line of ASCII that begins with its checksum, so that damage shows."""
+def seal(data: Any, version: int = 0) -> str:
+    """JSON data as one line of ASCII that begins with its checksum, so that damage and another version show."""
     text = json.dumps(data, separators=(",", ":"))
-    return f"{zlib.crc32(text.encode()):08x} {text}"
+    return f"{zlib.crc32(text.encode(), version):08x} {text}"
 
 
-def unseal(line: str) -> Any:
-    """The data of a sealed line; None when it is damaged or something else."""
+def unseal(line: str, version: int = 0) -> Any:
+    """The data of a sealed line; None when it is damaged, of another version or something else."""
     check, _, text = line.partition(" ")
-    if check != f"{zlib.crc32(text.encode()):08x}":
+    if check != f"{zlib.crc32(text.encode(), version):08x}":
         return None
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         return json.loads(text)
     return None
 
 
 def _named() -> Path | None:
     named = os.environ.get(VARIABLE)
-    return Path(named).absolute() if named else _given
+    return Path(named).absolute() if named else PROCESS.home
 
 
 def _cache_folder(platform: str, environment: Mapping[str, str]) -> Path:

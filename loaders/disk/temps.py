@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .process import PROCESS
+
 FORGOTTEN = 2 * 24 * 3600  # seconds after which even the unfinished work of an unknown process is nobody's
 _HOST = re.sub(r"\W", "", platform.node())[:32] or "here"
 _NAME = re.compile(r"\.lora_foundry-(\w+)-(\d+)-\w+\.tmp")
-_mine: set[str] = set()
 
 
 @contextmanager
@@ -26,13 +27,13 @@ def temporary(folder: Path) -> Iterator[Path]:
         yield path
     finally:
         remove(path)
-        _mine.discard(path.name)
+        PROCESS.temps.discard(path.name)
 
 
 def hidden(folder: Path) -> Path:
     """A new hidden name in ``folder``, which ``sweep`` leaves alone while this process lives."""
     name = f".lora_foundry-{_HOST}-{os.getpid()}-{uuid.uuid4().hex[:12]}.tmp"
-    _mine.add(name)
+    PROCESS.temps.add(name)
     return folder / name
 
 
@@ -66,7 +67,7 @@ def is_alive(pid: int) -> bool:
 
 def _is_left_over(path: Path) -> bool:
     match = _NAME.fullmatch(path.name)
-    if not match or path.name in _mine:
+    if not match or path.name in PROCESS.temps:
         return False
     if match[1] == _HOST and os.name != "nt":
         # A container starts again under the same number: what bears ours and is not ours is an earlier life's.

@@ -15,6 +15,7 @@ from ...engine.tensors import TensorSource
 from ..bases.checkpoint import open_checkpoint
 from ..bases.dequantize import Dequantized
 from ..disk.header import regular_file, shown
+from ..disk.process import PROCESS
 from ..disk.source import base_fingerprint
 from ..evidence.sidecars import contained_from_fusion_metadata
 from ..workflows.node_kinds import SAVERS
@@ -29,7 +30,6 @@ MOST = 100  # LoRAs told from one source
 OWN = "the record in its header"
 RECIPE = "the recipe in its header"
 WORKFLOW = "the ComfyUI workflow in its header"
-_fingerprints: dict[tuple[object, ...], str] = {}
 
 
 class Model(TensorSource, Protocol):
@@ -144,6 +144,6 @@ def _fingerprint(model: Model) -> str:
     model = model.source if isinstance(model, Dequantized) else model  # what is stored, however it is read
     states = [regular_file(path) for path in model.files]
     key = tuple((str(p), s.st_size, s.st_mtime_ns, s.st_ino) for p, s in zip(model.files, states, strict=True))
-    if key not in _fingerprints:
-        _fingerprints[key] = base_fingerprint(model)
-    return _fingerprints[key]
+    found: str = PROCESS.files.get("base", key) or base_fingerprint(model)
+    PROCESS.files.put(found, "base", key)
+    return found

@@ -20,8 +20,8 @@ from ...validator.grams import Sums
 from ...validator.magnitudes import Nearest, has_magnitudes, nearest, quote
 from ...validator.overlap import COMPARED, Overlap, Pair, Progress, as_filed, overlaps
 from ...validator.stacks import stack_of
-from ..disk.kept import find, key_of, store
 from ..disk.source import file_state
+from ..disk.store import Store, key_of
 from ..loras.file import LoRAFile
 from ..names.blocks import block_of
 
@@ -37,6 +37,7 @@ WORST = 3  # blocks that are named
 BASES = (ACCELERATOR, TRAINING_ADAPTER, REPAIR)  # roles that stand under other LoRAs, wherever they were put
 LEAST = 32  # weights that each pair is compared on, however many pairs there are
 REV = 1  # raised when a number means something else than before
+STORE = Store("weights", most=500)  # a few kilobytes each
 
 
 @dataclass(frozen=True)
@@ -238,9 +239,9 @@ def _trace(layer: Layer) -> str:
 
 
 def _find(key: str | None) -> Any:
-    return find(key) if key else None
+    return STORE.get(key) if key else None
 
 
 def _store(key: str | None, data: Any) -> None:
     if key:
-        store(key, data)
+        STORE.put(key, data)

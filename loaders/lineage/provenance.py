@@ -28,6 +28,7 @@ from ...engine.lineage import (
     Sketch,
 )
 from ..disk.header import read_header, regular_file, shown
+from ..disk.process import PROCESS
 from ..evidence.claims import checked
 from ..evidence.configs import parse_json as parse_config
 from ..evidence.configs import read_config
@@ -43,11 +44,9 @@ from .record import MAX_RECORD, Record, parse_json, parse_record
 from .registry import registry, users_file
 
 __all__ = ["contained_in", "lineage_of", "lineage_of_lora"]
-MOST = 512  # lineages kept in this process
 # Where a record may stand, which is told before its source; a file of records may stand beside a LoRA.
 HEADER, SIDECAR = "its header", "its lineage file"
 SIDECARS = ("{0.name}.lineage.json", "{0.stem}.lineage.json")
-State = tuple[object, ...]
 # What the names of ready-made models carry beside the name of the LoRA that was fused into them.
 NOISE = re.compile(r"[-_ .]?(?:fp8|fp16|bf16|e4m3fn|e5m2|scaled|fused|merged|comfyui)(?=[-_ .]|$)", re.IGNORECASE)
 CONFIG = "ot_config"
@@ -55,7 +54,6 @@ COMMENTS = ("ss_training_comment", "modelspec.description", "modelspec.comment")
 TRAINED_ON = re.compile(
     r"(?<!not )\btrained (?:on top of|on|with|over) (?:the )?(.{3,80}?)(?:[,;!]|\.(?:\s|$)|$)", re.IGNORECASE
 )
-_known: dict[Path, tuple[State, Lineage]] = {}
 
 
 def lineage_of(path: Path) -> Lineage:
@@ -79,13 +77,11 @@ def _lineage_of(path: Path, opened: Callable[[], tuple[Mapping[str, str], LoRAFi
     near = beside(path, identity.sha256)
     places = (path, lineages.find_place(identity.ids), users_file(), *_sidecars(path))
     state = (identity, near, *map(_stamp, places))
-    kept, lineage = _known.get(path.absolute(), ((), None))
+    kept, lineage = PROCESS.files.get("lineage", path.absolute()) or ((), None)
     if lineage is None or kept != state:
         near = (*_in_sidecars(path, identity.ids), *near)
         lineage = _collect(f"{path.absolute().parent.name}/{path.name}", identity.ids, near, *opened())
-        if len(_known) >= MOST:
-            _known.clear()
-        _known[path.absolute()] = state, lineage
+        PROCESS.files.put((state, lineage), "lineage", path.absolute())
     return lineage
 
 

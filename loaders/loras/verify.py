@@ -5,18 +5,14 @@ A file that was found sound is remembered by its contents' hash, in this process
 
 from __future__ import annotations
 
-from contextlib import suppress
-
 from ...engine.errors import FoundryError
 from ...engine.findings import Finding
 from ...engine.plan import Plan
-from ..disk.home import home, keep, recall
+from ..disk.process import PROCESS
+from ..disk.store import Store
 from .file import LoRAFile
 
-FILE = "sound.txt"  # one sha256 a line
-MOST = 4096
-CHECK = 1  # raised when more is checked than before
-_sound: set[str] = set()
+STORE = Store("sound", most=4096, seal=1)  # by sha256; the seal is raised when more is checked than before
 
 
 def verify(plan: Plan) -> tuple[Finding, ...]:
@@ -24,8 +20,7 @@ def verify(plan: Plan) -> tuple[Finding, ...]:
     files = {id(layer.factors): layer.factors for layer in plan.layers if isinstance(layer.factors, LoRAFile)}
     found: list[Finding] = []
     for file in files.values():
-        mark = f"{CHECK}:{file.info.sha256}"
-        if file.path is not None and _is_known(mark):
+        if file.path is not None and _is_known(file.info.sha256):
             continue
         try:
             file.verify()
@@ -33,18 +28,10 @@ def verify(plan: Plan) -> tuple[Finding, ...]:
             found.append(error.finding(file.info.name))
         else:
             if file.path is not None:
-                _remember(mark)
+                STORE.put(file.info.sha256, True)
+                PROCESS.files.put(True, "sound", file.info.sha256)
     return tuple(found)
 
 
-def _is_known(mark: str) -> bool:
-    if not _sound:
-        _sound.update(recall(home() / FILE).split())
-    return mark in _sound
-
-
-def _remember(mark: str) -> None:
-    _sound.add(mark)
-    with suppress(OSError):
-        lines = [line for line in recall(home() / FILE).split() if line != mark]
-        keep(home() / FILE, "\n".join([*lines[-MOST:], mark]))
+def _is_known(sha256: str) -> bool:
+    return bool(PROCESS.files.get("sound", sha256) or STORE.get(sha256))

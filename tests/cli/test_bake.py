@@ -11,7 +11,7 @@ import pytest
 import torch
 from lora_foundry.cli.demo.files import save
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
-from lora_foundry.loaders.loras import verify
+from lora_foundry.loaders.disk.process import PROCESS
 from lora_foundry.loaders.loras.file import LoRAFile
 from stack_documents import write
 
@@ -157,11 +157,11 @@ def test_a_sound_lora_is_read_through_once_and_a_damaged_one_never_passes(folder
     reads = []
     real = LoRAFile.verify
     monkeypatch.setattr(LoRAFile, "verify", lambda self: reads.append(self.label) or real(self))
-    monkeypatch.setattr(verify, "_sound", set())
+    PROCESS.files.clear()
     document = write(folder, stack=["style"])
     for _ in range(2):
         assert run("check", document)[0] == 0
-    monkeypatch.setattr(verify, "_sound", set())  # another process
+    PROCESS.files.clear()  # another process
     assert run("check", document)[0] == 0 and reads == ["style.safetensors"]
     document = write(folder, stack=["broken"])
     for _ in range(2):

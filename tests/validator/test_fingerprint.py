@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from lora_foundry.engine.adapters import as_rows, delta_rows, needs_weight
 from lora_foundry.engine.lineage import alike
 from lora_foundry.engine.plan import Adapter
 from lora_foundry.loaders.lineage import fingerprints
-from lora_foundry.loaders.lineage.fingerprints import FOLDER, lora_fingerprint
+from lora_foundry.loaders.lineage.fingerprints import STORE, lora_fingerprint
 from lora_foundry.loaders.loras.file import LoRAFile, open_lora
 from lora_foundry.validator import fingerprint as engine
 from lora_foundry.validator.fingerprint import Fingerprint, _signs, make_fingerprint
@@ -255,7 +256,7 @@ def test_a_file_is_worked_out_once(tmp_path, pack_home, counted, base):
     copy = tmp_path / "copy.safetensors"
     save_file(tensors(BASE), copy, metadata={"title": "edited"})
     assert found == lora_fingerprint(open_lora(copy)) and found.matches(base)
-    assert len(counted) == 1 and len(list((pack_home / FOLDER).iterdir())) == 1
+    assert len(counted) == 1 and len(list((pack_home / STORE.folder).iterdir())) == 1
 
 
 def test_what_changes_the_scale_is_another_fingerprint(tmp_path, counted):
@@ -273,19 +274,19 @@ def test_a_damaged_record_is_made_again(damage, tmp_path, pack_home, counted):
     path = tmp_path / "a.safetensors"
     save_file(tensors(BASE), path)
     first = lora_fingerprint(open_lora(path))
-    (record,) = (pack_home / FOLDER).iterdir()
+    (record,) = (pack_home / STORE.folder).iterdir()
     record.write_text(damage)
     assert lora_fingerprint(open_lora(path)) == first and len(counted) == 2
     assert lora_fingerprint(open_lora(path)) == first and len(counted) == 2
 
 
 def test_the_oldest_records_go(tmp_path, pack_home, monkeypatch):
-    monkeypatch.setattr(fingerprints, "MOST", 3)
+    monkeypatch.setattr(fingerprints, "STORE", replace(STORE, most=3))
     for number in range(5):
         path = tmp_path / f"{number}.safetensors"
         save_file(tensors(dict(list(trained(number).items())[:2])), path)
         lora_fingerprint(open_lora(path))
-    assert len(list((pack_home / FOLDER).iterdir())) == 3
+    assert len(list((pack_home / STORE.folder).iterdir())) == 3
 
 
 def test_a_home_that_refuses_it_stops_nothing(tmp_path, monkeypatch, base):

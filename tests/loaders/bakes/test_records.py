@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -174,11 +175,11 @@ def test_home_that_cannot_be_written_to_is_told_and_no_error(parent, tmp_path, m
 
 
 def test_the_least_recently_used_records_go(tmp_path, pack_home, monkeypatch):
-    monkeypatch.setattr(records, "MOST", 3)
+    monkeypatch.setattr(records, "STORE", replace(records.STORE, most=3))
     outs = [result(tmp_path / f"{i}.safetensors") for i in range(5)]
     for age, out in enumerate(outs[:3]):
         save_record(out, make_record())
-        os.utime(records._place(out), ns=(age, age))
+        os.utime(records.STORE.place(records._key(out)), ns=(age, age))
     assert load_record(outs[0]) is not None  # used: now it is the youngest
     save_record(outs[3], make_record())
     assert [load_record(out) is not None for out in outs] == [True, False, True, True, False]

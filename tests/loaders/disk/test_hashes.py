@@ -8,20 +8,17 @@ import multiprocessing
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import lora_foundry
 import pytest
 from lora_foundry.engine.errors import Cancelled, FoundryError
 from lora_foundry.loaders.disk import hashes, home, temps
-from lora_foundry.loaders.disk.hashes import CHUNK, FILE, file_hashes, file_sha256
+from lora_foundry.loaders.disk.hashes import CHUNK, FORMER, STORE, file_hashes, file_sha256
 from lora_foundry.loaders.disk.home import seal, unseal
-
-
-@pytest.fixture(autouse=True)
-def new_process(monkeypatch):
-    """Nothing is known from earlier tests."""
-    monkeypatch.setattr(hashes, "_known", {})
+from lora_foundry.loaders.disk.process import PROCESS
+from lora_foundry.loaders.disk.store import key_of
 
 
 def settle(path: Path, seconds: int = 60) -> Path:
@@ -42,8 +39,17 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def key(path: Path) -> str:
+    state = path.stat()
+    return key_of(str(path), state.st_size, state.st_mtime_ns, state.st_ino)
+
+
 def forget() -> None:
-    hashes._known.clear()
+    PROCESS.files.clear()
+
+
+def entries(pack_home: Path) -> list[Path]:
+    return list((pack_home / STORE.folder).iterdir())
 
 
 def read_again(path: Path, ask=file_sha256) -> bool:
@@ -63,7 +69,7 @@ def test_hash_is_of_the_whole_file_and_taken_once(lora, pack_home):
     forget()
     assert not read_again(lora)
     assert file_sha256(lora) == sha256(lora)
-    assert [entry.name for entry in pack_home.iterdir()] == [FILE]
+    assert [entry.name for entry in pack_home.iterdir()] == [STORE.folder] and len(entries(pack_home)) == 1
 
 
 def test_relative_and_absolute_names_are_one_file(lora, monkeypatch):
@@ -126,7 +132,7 @@ def test_file_that_changes_while_it_is_hashed_is_refused(lora, monkeypatch):
 
 def test_every_kind_of_damage_costs_a_reading_and_nothing_else(lora, pack_home):
     file_sha256(lora)
-    path = pack_home / FILE
+    (path,) = entries(pack_home)
     line = path.read_text()
     digit = line.index(sha256(lora))
     other_digit = "0" if line[digit] != "0" else "1"
@@ -138,7 +144,9 @@ def test_every_kind_of_damage_costs_a_reading_and_nothing_else(lora, pack_home):
         line[:digit] + other_digit + line[digit + 1 :],
         "[" * 100_000,
         json.dumps([1]),
-        seal(json.loads(line.partition(" ")[2])[:4]) + " ",
+        seal([]),
+        seal({}),
+        seal(json.loads(line.partition(" ")[2])) + " ",
         line.partition(" ")[2],
         "\0" * 1000,
     ):
@@ -152,9 +160,9 @@ def test_every_kind_of_damage_costs_a_reading_and_nothing_else(lora, pack_home):
     assert file_sha256(lora) == sha256(lora)
 
 
-def test_half_a_line_of_a_killed_writer_ends_at_the_next(lora, pack_home, tmp_path):
+def test_half_an_entry_of_a_killed_writer_touches_no_other(lora, pack_home, tmp_path):
     file_sha256(lora)
-    path = pack_home / FILE
+    (path,) = entries(pack_home)
     path.write_text(path.read_text()[:-30])
     other = tmp_path / "other"
     other.write_bytes(b"other")
@@ -166,13 +174,12 @@ def test_half_a_line_of_a_killed_writer_ends_at_the_next(lora, pack_home, tmp_pa
 
 
 def test_the_oldest_hashes_go(tmp_path, pack_home, monkeypatch):
-    monkeypatch.setattr(hashes, "MOST", 8)
+    monkeypatch.setattr(hashes, "STORE", replace(STORE, most=8))
     files = [tmp_path / str(i) for i in range(20)]
     for file in files:
         file.write_bytes(file.name.encode())
         file_sha256(settle(file))
-    lines = (pack_home / FILE).read_text().split("\n")
-    assert len(lines) <= 8
+    assert len(entries(pack_home)) <= 8
     forget()
     assert not read_again(files[-1])
     assert read_again(files[0])
@@ -182,7 +189,8 @@ def test_the_oldest_hashes_go(tmp_path, pack_home, monkeypatch):
 def test_home_that_cannot_be_written_to_stops_nothing(obstacle, lora, tmp_path, monkeypatch):
     place = tmp_path / "home"
     if obstacle == "folder of that name":
-        (place / FILE).mkdir(parents=True)
+        (place / STORE.folder / f"{key(lora)}.json").mkdir(parents=True)
+        (place / FORMER).mkdir()
     else:
         place.write_text("a file")
     monkeypatch.setenv(home.VARIABLE, str(place / "deeper" if obstacle == "no parent" else place))
@@ -256,8 +264,9 @@ def test_lines_of_an_older_version_still_answer(tmp_path, pack_home):
     state = path.stat()
     pack_home.mkdir()
     old = seal([str(path), state.st_size, state.st_mtime_ns, state.st_ino, sha256(path)])
-    (pack_home / FILE).write_text(f"\n{old}")
+    (pack_home / FORMER).write_text(f"\n{old}\n{old[:-9]}\n{seal([1])}\n{seal({})}")
     assert not read_again(path)
+    assert not (pack_home / FORMER).exists()
     assert read_again(path, file_hashes)
     forget()
     assert not read_again(path, file_hashes)
@@ -276,6 +285,16 @@ def test_progress_is_told_in_bytes_and_an_error_ends_it(tmp_path):
     file_hashes(path, lambda *step: steps.append(step))
     assert steps == [(CHUNK, size), (2 * CHUNK, size), (size, size)]
     file_hashes(path, stop)  # known by now: nothing is read
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes")
+def test_a_pipe_in_place_of_what_an_older_version_wrote_down_stops_nothing(lora, pack_home):
+    pack_home.mkdir()
+    (pack_home / STORE.folder).mkdir()
+    for path in (pack_home / FORMER, pack_home / STORE.folder / f"{key(lora)}.json"):
+        os.mkfifo(path)
+    assert file_sha256(lora) == sha256(lora)
+    assert not read_again(lora)
 
 
 # --- the home itself

@@ -11,6 +11,7 @@ import torch
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.disk import hashes
 from lora_foundry.loaders.disk.header import read_header
+from lora_foundry.loaders.disk.process import PROCESS
 from lora_foundry.loaders.lineage.identity import NOTHING, Identity, identifies, identify_file
 from safetensors.torch import save_file
 
@@ -70,7 +71,7 @@ def test_a_file_is_read_once(tmp_path, monkeypatch):
     assert steps == [(path.stat().st_size,) * 2]
     monkeypatch.setattr(hashes, "_hash", lambda *_: pytest.fail("read again"))
     assert identify_file(path) == first
-    hashes._known.clear()
+    PROCESS.files.clear()
     assert identify_file(path) == first
 
 

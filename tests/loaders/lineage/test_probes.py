@@ -12,7 +12,6 @@ from lora_foundry.engine.lineage import Accelerator, Contained, Ingredient, Line
 from lora_foundry.engine.plan import FUSE, STACK, Base, Layer, Plan
 from lora_foundry.loaders.bases import checkpoint as checkpoints
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
-from lora_foundry.loaders.disk import kept
 from lora_foundry.loaders.lineage import probes
 from lora_foundry.loaders.lineage.probes import NOT_FROM_WEIGHTS, fights, probe
 from lora_foundry.loaders.loras.file import open_lora
@@ -325,7 +324,7 @@ def test_the_second_look_reads_nothing_and_says_the_same(everything, monkeypatch
     first = probe(everything)
     assert sorted(finding.text for finding in first.findings) == ["LF105.weights", "LF402.fight"]
     assert list(first.claims) == [4]
-    assert all(path.stat().st_size < 10_000 for path in (pack_home / kept.FOLDER).iterdir())
+    assert all(path.stat().st_size < 10_000 for path in (pack_home / probes.STORE.folder).iterdir())
 
     def refused(*_):
         raise AssertionError("looked at weights again")
@@ -338,7 +337,7 @@ def test_the_second_look_reads_nothing_and_says_the_same(everything, monkeypatch
 @pytest.mark.parametrize("change", ["damaged", "older"])
 def test_what_cannot_be_used_again_is_made_again(change, everything, monkeypatch, pack_home):
     first = probe(everything)
-    for path in (pack_home / kept.FOLDER).iterdir():
+    for path in (pack_home / probes.STORE.folder).iterdir():
         if change == "damaged":
             path.write_bytes(path.read_bytes()[:-2])
     if change == "older":
@@ -370,15 +369,6 @@ def test_another_strength_needs_no_new_look_but_another_base_does(planned, monke
     source = open_checkpoint(save_base(tmp_path / "other.safetensors", OTHER, 0.1))
     probe(replace(again, base=replace(again.base, source=source)))
     assert ("nearest", 1) in calls
-
-
-def test_at_most_so_many_results_are_kept(monkeypatch, pack_home):
-    monkeypatch.setattr(kept, "MOST", 3)
-    for number in range(6):
-        kept.store(kept.key_of(number), {"number": number})
-    assert len(list((pack_home / kept.FOLDER).iterdir())) == 3
-    assert kept.find(kept.key_of(5)) == {"number": 5}
-    assert kept.find(kept.key_of(0)) is None
 
 
 def test_a_home_that_cannot_be_written_to_costs_no_result(everything, monkeypatch, tmp_path):

@@ -32,6 +32,7 @@ from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.bases.dequantize import Dequantized
 from lora_foundry.loaders.disk import stamping
 from lora_foundry.loaders.disk.header import read_header
+from lora_foundry.loaders.disk.process import PROCESS
 from lora_foundry.loaders.disk.source import base_fingerprint
 from lora_foundry.loaders.disk.stamping import stamp
 from lora_foundry.loaders.lineage import contents, provenance
@@ -427,7 +428,7 @@ def test_a_base_that_is_dequantized_is_known_all_the_same(tmp_path):
     save_file({**BASE, **codes}, path)
     model = open_checkpoint(path)
     declare(base_ids(model), "base", contains=(LIGHTNING,))
-    contents._fingerprints.clear()  # as in another process, where the dequantized one comes first
+    PROCESS.files.clear()  # as in another process, where the dequantized one comes first
     assert contained_in(Dequantized(model)) == contained_in(model) != ()
 
 
