@@ -23,7 +23,7 @@ from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.formats import FORMATS
 from lora_foundry.engine.memory import LOW, LOWEST, peak_rss_bytes
 from lora_foundry.engine.tensors import TensorInfo
-from lora_foundry.loaders.bakes.baking import How, Wanted, bake_files
+from lora_foundry.loaders.bakes.baking import BakeOptions, FileRequest, bake_files, resolve
 from lora_foundry.loaders.disk.source import FileSource
 from lora_foundry.loaders.disk.writer import write_safetensors
 from lora_foundry.loaders.documents.document import parse_document
@@ -116,10 +116,10 @@ def ours(folder: Path, mode: str) -> int:
     stack = [{"path": f"{name}.safetensors", "weight": weight} for name, weight in strengths.items()]
     document = parse_document({"base": str(folder / "base.safetensors"), "stack": stack}, "benchmark")
     plan = plan_document(type(document)(**{**vars(document), "folder": folder}))
-    how = {"bake": How(fresh=True), "no mmap": How(mmap=False, fresh=True)}
-    how |= {memory: How(memory=memory, fresh=True) for memory in (LOW, LOWEST)}
-    wanted = Wanted(plan, Finish(FORMAT.name, keep=()), folder / "out.safetensors")
-    (baked,) = bake_files([wanted], how.get(mode, How()))
+    how = {"bake": BakeOptions(fresh=True), "no mmap": BakeOptions(mmap=False, fresh=True)}
+    how |= {memory: BakeOptions(memory=memory, fresh=True) for memory in (LOW, LOWEST)}
+    wanted = FileRequest(resolve(plan, Finish(FORMAT.name, keep=())), folder / "out.safetensors")
+    (baked,) = bake_files([wanted], how.get(mode, BakeOptions()))
     assert baked.state == ("unchanged" if mode == "unchanged" else "made")
     assert bool(baked.report.reused) == (mode in ("unchanged", "changed"))
     return (folder / "base.safetensors").stat().st_size

@@ -15,7 +15,7 @@ from .terminal import Bar, size
 
 if TYPE_CHECKING:
     from ..engine.finish import Finish
-    from ..loaders.bakes.baking import Baked, How
+    from ..loaders.bakes.baking import BakeOptions, BakeResult
     from ..loaders.documents.document import Document
 
 FORMATS = ("fp8", "float8_e4m3fn", "float8_e5m2", "int8_convrot", "none")
@@ -65,7 +65,7 @@ def _out(text: str) -> Path:
 
 def run(options: argparse.Namespace) -> int:
     """Plan everything, then bake: nothing is written while a document can still be refused."""
-    from ..loaders.bakes.baking import Wanted, bake_files, refuse_input
+    from ..loaders.bakes.baking import FileRequest, bake_files, refuse_input, resolve
     from ..loaders.documents.document import load_document
 
     how = _how(options)
@@ -73,22 +73,23 @@ def run(options: argparse.Namespace) -> int:
     outs = _outs(options.documents, options.out)
     for out, document in ((out, document) for out in outs for document in documents):
         refuse_input(out, document, sharded=how.max_shard is not None)
-    wanted, found = [], []
+    requests, found = [], []
     for document, out in zip(documents, outs, strict=True):
         plan, findings = planned(document)
         if stops(findings):
             worst = findings[0]
             raise Refused(FoundryError(worst.code, worst.seen, worst.why, worst.fix), findings)
-        wanted.append(Wanted(plan, _finish(document, options), out))
+        requests.append(FileRequest(resolve(plan, _finish(document, options)), out))
         found.append(findings)
     with Bar("baking") as bar:
-        baked = bake_files(wanted, how, bar)
-    told = [_json(each.plan, findings, result) for each, findings, result in zip(wanted, found, baked, strict=True)]
+        baked = bake_files(requests, how, bar)
+    plans = [request.blueprint.plan for request in requests]
+    told = [_json(*each) for each in zip(plans, found, baked, strict=True)]
     if options.json:
         print_json(told[0] if len(told) == 1 else {"results": told})
         return DONE
-    for each, findings, result in zip(wanted, found, baked, strict=True):
-        _print(each.plan, findings, result)
+    for each in zip(plans, found, baked, strict=True):
+        _print(*each)
     return DONE
 
 
@@ -120,8 +121,8 @@ def _finish(document: Document, options: argparse.Namespace) -> Finish:
     return Finish(format, dtypes[options.dtype], matmul, parse_keep(options.keep), max_error=options.max_error)
 
 
-def _how(options: argparse.Namespace) -> How:
-    from ..loaders.bakes.baking import How
+def _how(options: argparse.Namespace) -> BakeOptions:
+    from ..loaders.bakes.baking import BakeOptions
     from ..loaders.bakes.cache import BakeCache
     from ..loaders.disk.sharding import parse_size
 
@@ -130,7 +131,7 @@ def _how(options: argparse.Namespace) -> How:
         raise FoundryError("usage", "The cache keeps whole files, not shards.", fix="Leave one of the two out.")
     cache = BakeCache(options.cache, parse_size(options.cache_size)) if options.cache is not None else None
     mmap = False if options.no_mmap else None
-    return How(_device(options.device), options.memory, mmap, shard, cache, options.fresh)
+    return BakeOptions(_device(options.device), options.memory, mmap, shard, cache, options.fresh)
 
 
 def _device(name: str) -> Any:
@@ -145,7 +146,7 @@ def _device(name: str) -> Any:
     return torch.device(name)
 
 
-def _json(plan: Any, findings: Sequence[Finding], baked: Baked) -> dict[str, Any]:
+def _json(plan: Any, findings: Sequence[Finding], baked: BakeResult) -> dict[str, Any]:
     from ..engine.report import bake_json
 
     budget = None if baked.cost is None else baked.cost.to_json()
@@ -153,7 +154,7 @@ def _json(plan: Any, findings: Sequence[Finding], baked: Baked) -> dict[str, Any
     return {**out, **bake_json(plan, findings, baked.report, baked.sha256), "budget": budget}
 
 
-def _print(plan: Any, findings: Sequence[Finding], baked: Baked) -> None:
+def _print(plan: Any, findings: Sequence[Finding], baked: BakeResult) -> None:
     from ..engine.report import bake_sentence, budget_sentence
 
     print_layers(plan, baked.report.gains)

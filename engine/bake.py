@@ -7,24 +7,24 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from .blueprint import blueprint
 from .finish import Finish
 from .gain import Measure
-from .guard import already_quantized, raise_first
-from .job import Job, Order
+from .job import BakeRequest, Job
 from .memory import AUTO, LOWEST, choose_memory, peak_rss_bytes
 from .pipeline import Outlet, Read, Reused, WriteBehind, read_in_order, reader_of
 from .plan import Plan
+from .progress import Progress
 from .streams import Download, Upload
 from .tensors import Reader, TensorInfo, TensorSink
 
-Progress = Callable[[int, int], None]
 WORST = 5
 
 
@@ -55,6 +55,10 @@ class BakeReport:
         layers = {name: {"relative_error": error, "sqnr_db": decibel(error)} for name, error in self.layers.items()}
         return {**numbers, "sqnr_db": self.sqnr_db, "worst_layers": self.worst_layers, "layers": layers}
 
+    def measures_json(self) -> dict[str, dict[str, Any]]:
+        """Base tensor -> its numbers as plain data, for a later bake that takes it over."""
+        return {name: measured.to_json() for name, measured in self.measures.items()}
+
     @property
     def sqnr_db(self) -> float | None:
         """Signal to rounding noise of all changed and quantized weights, in dB."""
@@ -79,12 +83,12 @@ def bake(
     device: torch.device | None = None,
     memory: str = AUTO,
 ) -> BakeReport:
-    """Compute every tensor of ``finish.outputs(plan)`` in order and give it to ``sink``; see ``bake_all``."""
-    return bake_all([Order(plan, finish, sink)], on_step, device, memory)[0]
+    """Compute every tensor of a result and give it to ``sink``, in order; see ``blueprint`` and ``bake_all``."""
+    return bake_all([BakeRequest(blueprint(plan, finish), sink)], on_step, device, memory)[0]
 
 
 def bake_all(
-    orders: Sequence[Order],
+    requests: Sequence[BakeRequest],
     on_step: Progress | None = None,
     device: torch.device | None = None,
     memory: str = AUTO,
@@ -95,17 +99,15 @@ def bake_all(
     ``on_step(done, total)`` is called before each tensor; it may raise to cancel. ``device`` is where the maths runs.
     ``memory`` bounds what is held: ``auto`` a few tensors, ``low`` one tensor, ``lowest`` one block of rows. ``mmap``:
     None maps files where that is safe, False never.
-    Raises FoundryError for a quantized base (LF201), NaN or Inf in a result (LF304), an effect that got lost (LF203).
+    Raises FoundryError for NaN or Inf in a result (LF304), an effect that got lost (LF203).
     """
-    for order in orders:
-        raise_first(already_quantized(order.plan))
-    source = orders[0].plan.base.source
+    source = requests[0].blueprint.plan.base.source
     infos = list(source.tensors.values())
     memory = choose_memory(memory, infos)
     started = time.perf_counter()
     with ExitStack() as opened:
         base = opened.enter_context(reader_of(source, mmap))
-        jobs = [_open(order, opened, device, memory, mmap) for order in orders]
+        jobs = [_open(request, opened, device, memory, mmap) for request in requests]
         reads = _reads(infos, jobs, base, whole=memory != LOWEST)
         cuda = device is not None and device.type == "cuda"
         ahead = memory == AUTO and (cuda or bool(getattr(source, "on_disk", False)))
@@ -117,20 +119,20 @@ def bake_all(
             _one(info, jobs, base, stream, memory)
     if on_step is not None:
         on_step(len(infos), len(infos))
-    return [_told(job, time.perf_counter() - started) for job in jobs]
+    return [_report_of(job, time.perf_counter() - started) for job in jobs]
 
 
-def recall(order: Order) -> BakeReport:
-    """The report of a result that is there already: all of it is taken over from ``order.previous``, nothing read."""
-    job = Job(order, Outlet(order.sink), None, None, keep_sum=True)
-    for info in order.plan.base.source.tensors.values():
-        job.take_over(info)
-    return _told(job, 0.0)
+def recall(request: BakeRequest) -> BakeReport:
+    """The report of a result that is there already: all of it is taken over from ``request.previous``, nothing read."""
+    job = Job(request, Outlet(request.sink), None, None, keep_sum=True)
+    for fate in request.blueprint.fates.values():
+        job.take_over(fate)
+    return _report_of(job, 0.0)
 
 
-def _open(order: Order, opened: ExitStack, device: torch.device | None, memory: str, mmap: bool | None) -> Job:
+def _open(request: BakeRequest, opened: ExitStack, device: torch.device | None, memory: str, mmap: bool | None) -> Job:
     """A job with its outlet, and with the reader of the earlier result it may copy from."""
-    sink: TensorSink = order.sink
+    sink: TensorSink = request.sink
     outlet: type[Outlet] = Outlet
     cuda = device is not None and device.type == "cuda"
     if device is not None and cuda:
@@ -138,9 +140,9 @@ def _open(order: Order, opened: ExitStack, device: torch.device | None, memory: 
     elif getattr(sink, "on_disk", False):
         outlet = WriteBehind if memory == AUTO else Reused
     previous = None
-    if order.previous is not None:
-        previous = opened.enter_context(reader_of(order.previous.source, mmap))
-    return Job(order, opened.enter_context(outlet(sink)), previous, device, keep_sum=memory == AUTO)
+    if request.previous is not None:
+        previous = opened.enter_context(reader_of(request.previous.source, mmap))
+    return Job(request, opened.enter_context(outlet(sink)), previous, device, keep_sum=memory == AUTO)
 
 
 def _reads(infos: Sequence[TensorInfo], jobs: Sequence[Job], base: Reader, whole: bool) -> Iterator[Read]:
@@ -156,17 +158,17 @@ def _one(info: TensorInfo, jobs: Sequence[Job], base: Reader, stream: Iterator[t
     fresh = [job for job in jobs if not job.reuses(info.name)]
     if memory == LOWEST:
         for job in fresh:
-            job.make_by_rows(info, base)
+            job.make_by_rows(job.fates[info.name], base)
     elif fresh:
         weight = next(stream)
         for job in fresh:
-            job.make(info, weight, transient=base.transient)
+            job.make(job.fates[info.name], weight, transient=base.transient)
     for job in jobs:
         if job.reuses(info.name):
-            job.copy(info, stream)
+            job.copy(job.fates[info.name], stream)
 
 
-def _told(job: Job, seconds: float) -> BakeReport:
+def _report_of(job: Job, seconds: float) -> BakeReport:
     """The checks at the end, and the report."""
     job.check()
     meter = job.meter

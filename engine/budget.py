@@ -6,16 +6,20 @@ error each byte that keeping it costs would take away.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from .bake import bake_all
+from .blueprint import Blueprint, Fate
 from .errors import FoundryError
-from .finish import Finish, output_dtype, quantized_names
 from .gain import Measure
-from .plan import Plan
+from .job import BakeRequest
+from .memory import AUTO
+from .progress import Progress
 
 MARGIN = 0.98  # of the budget: what is kept is rounded too, by less than is worked out here
 ROUNDING = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}  # step of the dtype relative to the number, at most
@@ -44,67 +48,69 @@ class Nowhere:
         """Nothing."""
 
 
-def check_budget(max_error: float | None, finish: Finish) -> None:
-    """FoundryError for a budget that is no share between 0 and 1, or that has nothing to work on."""
-    if max_error is None:
-        return
-    if not 0 < max_error < 1:
-        what = f"max_error is {max_error}, but it is a share of the weights' rms."
-        raise FoundryError("usage", what, fix="Give a number such as 0.02, which is 2 %.")
-    if finish.quantization is None:
-        raise FoundryError("usage", "max_error needs a quantized format.", fix="Choose one, or leave max_error out.")
+def hold_budgets(
+    blueprints: Sequence[Blueprint],
+    on_step: Progress | None = None,
+    device: torch.device | None = None,
+    memory: str = AUTO,
+    mmap: bool | None = None,
+) -> list[tuple[Blueprint, Cost | None]]:
+    """Each blueprint (all on one base) as its error budget wants it, with the cost; one pass measures all of them."""
+    asked = [each for each in blueprints if each.finish.max_error is not None]
+    requests = [BakeRequest(each, Nowhere()) for each in asked]
+    reports = iter(bake_all(requests, on_step, device, memory, mmap) if requests else ())
+    return [
+        (each, None) if each.finish.max_error is None else within(each, next(reports).measures) for each in blueprints
+    ]
 
 
-def within(plan: Plan, finish: Finish, max_error: float, measures: Mapping[str, Measure]) -> tuple[Finish, Cost]:
-    """(the finish that holds the budget, its cost), from the measures of a bake with ``finish``.
+def within(wanted: Blueprint, measures: Mapping[str, Measure]) -> tuple[Blueprint, Cost]:
+    """(the blueprint that holds its ``max_error``, the cost), from the measures of a bake of ``wanted``.
 
     Raises FoundryError LF204 when keeping every weight would not be enough.
     """
+    max_error, format = wanted.finish.max_error or 0.0, wanted.finish.format
     signal = sum(measured.signal for measured in measures.values())
     noise = {name: measured.noise for name, measured in measures.items()}
     before = _error(noise, signal)
     kept: list[str] = []
-    extra = 0
-    for name in _worst_first(plan, finish, measures):
+    for fate in _worst_first(wanted, measures):
         if _error(noise, signal) <= max_error * (MARGIN if kept else 1):
             break
-        noise[name] = _rounding(plan, finish, name) * measures[name].signal
+        name = fate.info.name
+        noise[name] = _rounding(fate.dtype) * measures[name].signal
         kept.append(name)
-        extra += _extra_bytes(plan, finish, name)
     if _error(noise, signal) > max_error:
         raise FoundryError(
             "LF204",
             f"max_error {max_error:g} cannot be held: with every layer in high precision the error is still "
             f"{_error(noise, signal):.2g}.",
-            f"{finish.format} alone has {before:.2%}.",
+            f"{format} alone has {before:.2%}.",
             "Allow a larger error, or finish in fp32 without quantization.",
         )
-    if len(kept) >= len(quantized_names(plan, finish)):
+    if len(kept) >= len(wanted.quantized):
         raise FoundryError(
             "LF204",
             f"max_error {max_error:g} would keep every layer in high precision.",
-            f"Nothing would be quantized; {finish.format} alone has {before:.2%}.",
+            f"Nothing would be quantized; {format} alone has {before:.2%}.",
             "Allow a larger error, or finish without quantization.",
         )
-    return replace(finish, keep_names=frozenset(kept)), Cost(max_error, before, tuple(kept), extra)
+    extra = sum(_extra_bytes(wanted.fates[name]) for name in kept)
+    return wanted.keeping(frozenset(kept)), Cost(max_error, before, tuple(kept), extra)
 
 
-def _worst_first(plan: Plan, finish: Finish, measures: Mapping[str, Measure]) -> list[str]:
-    names = [name for name in quantized_names(plan, finish) if name in measures]
-    return sorted(names, key=lambda name: -measures[name].noise / max(1, _extra_bytes(plan, finish, name)))
+def _worst_first(wanted: Blueprint, measures: Mapping[str, Measure]) -> list[Fate]:
+    """The quantized weights, those first whose error is the largest for each byte that keeping them costs."""
+    fates = [wanted.fates[name] for name in wanted.quantized if name in measures]
+    return sorted(fates, key=lambda fate: -measures[fate.info.name].noise / max(1, _extra_bytes(fate)))
 
 
-def _extra_bytes(plan: Plan, finish: Finish, name: str) -> int:
-    info = plan.base.source.tensors[name]
-    format = finish.quantization
-    return (info.nbytes // info.dtype.itemsize) * (
-        output_dtype(info, finish).itemsize - (format.dtype.itemsize if format else 0)
-    )
+def _extra_bytes(fate: Fate) -> int:
+    return math.prod(fate.info.shape) * (fate.dtype.itemsize - fate.result.dtype.itemsize)
 
 
-def _rounding(plan: Plan, finish: Finish, name: str) -> float:
+def _rounding(dtype: torch.dtype) -> float:
     """Squared relative rounding error of a kept weight: a step is spread evenly, its square is a twelfth."""
-    dtype = output_dtype(plan.base.source.tensors[name], finish)
     return ROUNDING.get(dtype, 0.0) ** 2 / 12
 
 

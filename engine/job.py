@@ -4,40 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import chain
+from dataclasses import dataclass
 
 import torch
 
 from .adapters import as_rows
-from .dither import rounding_for
+from .blueprint import Blueprint, Fate
 from .errors import FoundryError
-from .finish import Finish, layer_marker, marker_name, output_dtype, outputs, quantized_names, scale_name
-from .formats import Format, finite_amax, require_finite
+from .finish import layer_marker
+from .formats import finite_amax, require_finite
 from .fuse import add_rows, any_needs_weight, fused_cast, make_terms, start_and_terms
 from .gain import GainMeter, Measure, measure, sampled_rows
 from .gemm import Workspace
 from .pipeline import Outlet, Read
-from .plan import MATCH_TRAINING, Layer, Patch, Plan
+from .plan import MATCH_TRAINING
 from .reuse import Previous
 from .rows import Blocks, SampledRows, cast_blocks, quantize_blocks, row_ranges
 from .sums import FusedSum
 from .tensors import PlacedReader, Reader, RowSink, TensorInfo, TensorSink
-from .terms import AnyTerm, canonical_key, is_as_trained, refuse_part, refuse_untrained
+from .terms import AnyTerm, canonical_key, is_as_trained
 
-Pairs = tuple[tuple[Layer, Patch], ...]
 RowReader = Callable[[slice], torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Order:
-    """One result that is wanted; tensors whose ``keys`` are those of ``previous`` are copied from there."""
+class BakeRequest:
+    """One result that is wanted, and where to; tensors whose keys are those of ``previous`` are copied from there."""
 
-    plan: Plan
-    finish: Finish
+    blueprint: Blueprint
     sink: TensorSink
     previous: Previous | None = None
-    keys: dict[str, str] = field(default_factory=dict)
 
 
 class Job:
@@ -47,21 +43,14 @@ class Job:
     """
 
     def __init__(
-        self, order: Order, outlet: Outlet, previous: Reader | None, device: torch.device | None, keep_sum: bool
+        self, request: BakeRequest, outlet: Outlet, previous: Reader | None, device: torch.device | None, keep_sum: bool
     ) -> None:
-        self.order, self.outlet, self.device, self.keep_sum = order, outlet, device, keep_sum
+        self.request, self.outlet, self.device, self.keep_sum = request, outlet, device, keep_sum
+        self.fates, self._layers = request.blueprint.fates, request.blueprint.plan.layers
         self._previous = previous
         self._placed = previous if isinstance(previous, PlacedReader) and outlet.copy is not None else None
-        self._work = order.plan.by_weight()
-        for pair in chain.from_iterable(self._work.values()):
-            refuse_untrained(*pair)
-            refuse_part(*pair)
-        self._numbers = {id(layer): number for number, layer in enumerate(order.plan.layers)}
-        self._quantized = set(quantized_names(order.plan, order.finish))
-        self._format = order.finish.quantization
-        self._regrid = rounding_for(self._format, order.plan.base) if self._format else None  # for what LoRAs changed
-        self._marker = layer_marker(order.finish)
-        self._entries = _entries(order)
+        self._numbers = {id(layer): number for number, layer in enumerate(self._layers)}
+        self._marker = layer_marker(request.blueprint.finish)
         self._workspace = Workspace()
         self._reserve()
         self._changed = False
@@ -72,38 +61,36 @@ class Job:
         """Buffers for the largest weight at once: untouched they cost nothing, grown they leave holes behind."""
         if self.device is not None and self.device.type != "cpu":
             return
-        touched = {*self._work, *self._quantized}
-        infos = [info for info in self.order.plan.base.source.tensors.values() if info.name in touched]
-        largest = max((math.prod(info.shape) for info in infos), default=0)
+        touched = [fate.info for fate in self.fates.values() if fate.patches or fate.format is not None]
+        largest = max((math.prod(info.shape) for info in touched), default=0)
         self._workspace.take((largest,), torch.device("cpu"))
-        entries = (entry.nbytes for group in self._entries.values() for entry in group)
-        self.outlet.reserve(max(entries, default=0))
+        self.outlet.reserve(max((entry.nbytes for entry in self.request.blueprint.entries), default=0))
 
     # --- what the reading needs to know
 
     def reuses(self, name: str) -> bool:
         """Whether the result of a base tensor is copied from an earlier one."""
-        previous = self.order.previous
-        if previous is None or previous.keys.get(name) != self.order.keys.get(name, ""):
+        previous, fate = self.request.previous, self.fates[name]
+        if previous is None or previous.keys.get(name) != fate.key:
             return False
-        return all(previous.source.tensors.get(entry.name) == entry for entry in self._entries[name])
+        return all(previous.source.tensors.get(entry.name) == entry for entry in fate.entries)
 
     def copies(self, name: str) -> Iterator[Read]:
         """What ``copy`` will take from the stream for a base tensor: nothing where files copy from each other."""
         if self._previous is not None and self._placed is None and self.reuses(name):
-            yield from ((self._previous, entry.name) for entry in self._entries[name])
+            yield from ((self._previous, entry.name) for entry in self.fates[name].entries)
 
     # --- one tensor
 
-    def make(self, info: TensorInfo, weight: torch.Tensor, transient: bool) -> None:
+    def make(self, fate: Fate, weight: torch.Tensor, transient: bool) -> None:
         """Make the result of a whole ``weight``; ``transient``: others will use its memory again."""
-        pairs = self._begin(info)
-        if not self._is_touched(info, pairs):
-            self._pass_through(info, weight, transient)
+        info, pairs, format, scale = fate.info, fate.patches, fate.format, None
+        self._begin(fate)
+        if not fate.is_measured:
+            self._pass_through(fate, weight, transient)
             return
         terms = make_terms(weight, pairs, self.device)
-        out = self.outlet.buffer(info.shape, self._entries[info.name][0].dtype, self.device or weight.device)
-        format, scale = self._format_of(info), None
+        out = self.outlet.buffer(info.shape, fate.result.dtype, self.device or weight.device)
         if format is None:
             fused_cast(weight, pairs, terms, out, self._workspace)
             require_finite(out, info.name)
@@ -119,47 +106,47 @@ class Job:
         self._changed = self._changed or (bool(pairs) and not _same(weight, out))
         every = slice(None, None, sampled_rows(info.shape).step)
         base, stored = as_rows(weight)[every].to(out.device), as_rows(out)[every]
-        stored = self._read_back(info, stored, _rows_of(scale, every))
-        self._measure(info, base, stored, pairs, terms)
-        self._write_all(info, out, scale)
+        stored = self._read_back(fate, stored, _rows_of(scale, every))
+        self._measure(fate, base, stored, terms)
+        self._write(info.name, out)
+        self._write_beside(fate, scale)
 
-    def make_by_rows(self, info: TensorInfo, base: Reader) -> None:
+    def make_by_rows(self, fate: Fate, base: Reader) -> None:
         """Make the result of a weight that is never whole in memory, where that can be done."""
-        pairs = self._work.get(info.name, ())
+        info, pairs, format, scale = fate.info, fate.patches, fate.format, None
         whole = any_needs_weight(pairs) or any(is_as_trained(layer) for layer, _ in pairs)  # looked at or rounded whole
-        to: RowSink | None = self.order.sink if isinstance(self.order.sink, RowSink) else None
+        to: RowSink | None = self.request.sink if isinstance(self.request.sink, RowSink) else None
         if whole or len(info.shape) < 2 or not info.nbytes or to is None:
-            self.make(info, base.read(info.name), base.transient)
+            self.make(fate, base.read(info.name), base.transient)
             return
-        self._begin(info)
+        self._begin(fate)
         sampled = sampled_rows(info.shape)
-        sink = SampledRows(to, self._entries[info.name][0], sampled)
+        sink = SampledRows(to, fate.result, sampled)
         terms = make_terms(None, pairs, self.device)
         _, merged = start_and_terms(torch.empty(0, 0), pairs, terms, self.device)
         blocks = self._blocks(info, lambda rows: base.read_rows(info.name, rows.start, rows.stop), merged)
-        format, scale = self._format_of(info), None
         if format is not None:
             scale = quantize_blocks(
                 blocks, format, info.name, lambda rows, block, scale: sink.put(rows, format.encode(block, scale))
             )
         elif pairs:
-            cast_blocks(blocks, self._entries[info.name][0].dtype, info.name, sink.put)
+            cast_blocks(blocks, fate.dtype, info.name, sink.put)
         else:
             for rows in row_ranges(info.shape):
-                sink.put(rows, self._cast(info, base.read_rows(info.name, rows.start, rows.stop)))
-        self._count(self._entries[info.name][0])
+                sink.put(rows, self._cast(fate, base.read_rows(info.name, rows.start, rows.stop)))
+        self._count(fate.result)
         self._changed = self._changed or bool(pairs)
-        if self._is_touched(info, pairs):
+        if fate.is_measured:
             before = torch.cat([base.read_rows(info.name, row, row + 1).clone() for row in sampled]).to(self.device)
             every = slice(None, None, sampled.step)
-            self._measure(info, before, self._read_back(info, sink.stored(), _rows_of(scale, every)), pairs, terms)
-        self._write_beside(info, scale)
+            self._measure(fate, before, self._read_back(fate, sink.stored(), _rows_of(scale, every)), terms)
+        self._write_beside(fate, scale)
 
-    def copy(self, info: TensorInfo, tensors: Iterator[torch.Tensor]) -> None:
+    def copy(self, fate: Fate, tensors: Iterator[torch.Tensor]) -> None:
         """Write what became of a base tensor in the earlier result; ``tensors`` gives it, as ``copies`` asked."""
-        self.take_over(info)
+        self.take_over(fate)
         transient = self._previous is None or self._previous.transient
-        for entry in self._entries[info.name]:
+        for entry in fate.entries:
             self.counts["bytes_read"] += entry.nbytes
             if self._placed is None or self.outlet.copy is None:
                 self._write(entry.name, self._own(next(tensors), entry.dtype, transient))
@@ -167,33 +154,23 @@ class Job:
                 self._count(entry)
                 self.outlet.copy(entry.name, self._placed.extent(entry.name))
 
-    def take_over(self, info: TensorInfo) -> None:
+    def take_over(self, fate: Fate) -> None:
         """Count a base tensor whose result is there already, by the measures of the earlier bake."""
-        pairs = self._begin(info)
-        self.counts["bytes_read"] -= info.nbytes
+        self._begin(fate)
+        self.counts["bytes_read"] -= fate.info.nbytes
         self.counts["reused"] += 1
-        self._changed = self._changed or bool(pairs)
-        kept = self.order.previous.measures.get(info.name) if self.order.previous is not None else None
-        if kept is not None:
-            self._add(info, Measure.from_json(kept), sorted(pairs, key=canonical_key))
+        self._changed = self._changed or bool(fate.patches)
+        previous = self.request.previous
+        if previous is not None and fate.info.name in previous.measures:
+            self._add(fate, Measure.from_json(previous.measures[fate.info.name]))
 
     # --- parts of it
 
-    def _begin(self, info: TensorInfo) -> Pairs:
-        pairs = self._work.get(info.name, ())
+    def _begin(self, fate: Fate) -> None:
         self.counts["tensors"] += 1
-        self.counts["bytes_read"] += info.nbytes
-        self.counts["touched"] += bool(pairs)
-        self.counts["quantized"] += info.name in self._quantized
-        return pairs
-
-    def _is_touched(self, info: TensorInfo, pairs: Pairs) -> bool:
-        return bool(pairs) or info.name in self._quantized or info.name in self.order.finish.keep_names
-
-    def _format_of(self, info: TensorInfo) -> Format | None:
-        if info.name not in self._quantized:
-            return None
-        return self._regrid if info.name in self._work else self._format
+        self.counts["bytes_read"] += fate.info.nbytes
+        self.counts["touched"] += bool(fate.patches)
+        self.counts["quantized"] += fate.format is not None
 
     def _blocks(self, info: TensorInfo, read: RowReader, merged: Sequence[AnyTerm]) -> Blocks:
         """The fp32 sum, block by block, made anew at every call; a block is overwritten by the next one."""
@@ -206,14 +183,14 @@ class Job:
 
         return blocks
 
-    def _pass_through(self, info: TensorInfo, weight: torch.Tensor, transient: bool) -> None:
-        self._write(info.name, self._own(self._cast(info, weight), weight.dtype, transient))
+    def _pass_through(self, fate: Fate, weight: torch.Tensor, transient: bool) -> None:
+        self._write(fate.info.name, self._own(self._cast(fate, weight), weight.dtype, transient))
 
-    def _cast(self, info: TensorInfo, weight: torch.Tensor) -> torch.Tensor:
+    def _cast(self, fate: Fate, weight: torch.Tensor) -> torch.Tensor:
         """A tensor nothing touches, in its dtype; a cast that turns its numbers into Inf is refused."""
-        cast = weight.to(output_dtype(info, self.order.finish))
+        cast = weight.to(fate.dtype)
         if cast.dtype != weight.dtype and torch.isfinite(weight).all():
-            finite_amax(cast, info.name)
+            finite_amax(cast, fate.info.name)
         return cast
 
     def _own(self, tensor: torch.Tensor, dtype: torch.dtype, transient: bool) -> torch.Tensor:
@@ -222,41 +199,32 @@ class Job:
             return tensor
         return self.outlet.buffer(tensor.shape, tensor.dtype, tensor.device).copy_(tensor)
 
-    def _read_back(self, info: TensorInfo, stored: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
+    def _read_back(self, fate: Fate, stored: torch.Tensor, scale: torch.Tensor | None) -> torch.Tensor:
         """Stored rows as a loader reads them."""
-        format = self._format_of(info)
         flat = as_rows(stored)
-        if format is None or scale is None:
+        if fate.format is None or scale is None:
             return flat
-        return format.decode(flat, scale, self._workspace.take(flat.shape, flat.device, slot="stored"))
+        return fate.format.decode(flat, scale, self._workspace.take(flat.shape, flat.device, slot="stored"))
 
-    def _measure(
-        self, info: TensorInfo, base: torch.Tensor, stored: torch.Tensor, pairs: Pairs, terms: Sequence[AnyTerm]
-    ) -> None:
-        term_of = {id(pair): term for pair, term in zip(pairs, terms, strict=True)}
-        ordered = sorted(pairs, key=canonical_key)
-        rows = sampled_rows(info.shape)
-        deltas = [term_of[id(pair)] for pair in ordered]
-        measured = measure(as_rows(base), stored, rows, info.shape, deltas, self._workspace)
-        self._add(info, measured, ordered)
+    def _measure(self, fate: Fate, base: torch.Tensor, stored: torch.Tensor, terms: Sequence[AnyTerm]) -> None:
+        term_of = {id(pair): term for pair, term in zip(fate.patches, terms, strict=True)}
+        deltas = [term_of[id(pair)] for pair in sorted(fate.patches, key=canonical_key)]
+        shape = fate.info.shape
+        self._add(fate, measure(as_rows(base), stored, sampled_rows(shape), shape, deltas, self._workspace))
 
-    def _add(self, info: TensorInfo, measured: Measure, ordered: Sequence[tuple[Layer, Patch]]) -> None:
-        numbers = [self._numbers[id(layer)] for layer, _ in ordered]
-        self.meter.add(info.name, measured, numbers, info.name in self._quantized)
+    def _add(self, fate: Fate, measured: Measure) -> None:
+        """Count a measure, whose shares are in canonical order."""
+        numbers = [self._numbers[id(layer)] for layer, _ in sorted(fate.patches, key=canonical_key)]
+        self.meter.add(fate.info.name, measured, numbers, fate.format is not None)
 
     # --- out
 
-    def _write_all(self, info: TensorInfo, out: torch.Tensor, scale: torch.Tensor | None) -> None:
-        self._write(info.name, out)
-        self._write_beside(info, scale)
-
-    def _write_beside(self, info: TensorInfo, scale: torch.Tensor | None) -> None:
+    def _write_beside(self, fate: Fate, scale: torch.Tensor | None) -> None:
         """Scale and marker of a quantized weight."""
-        if self._format is None or scale is None:
-            return
-        self._write(scale_name(info.name), scale.reshape(self._format.scale_shape(info.shape)))
-        if self._marker is not None:
-            self._write(marker_name(info.name), self._marker)
+        beside = (None if scale is None else scale.reshape(fate.entries[1].shape), self._marker)
+        for entry, tensor in zip(fate.entries[1:], beside, strict=False):
+            if tensor is not None:
+                self._write(entry.name, tensor)
 
     def _write(self, name: str, tensor: torch.Tensor) -> None:
         self._count(TensorInfo(name, tensor.dtype, tuple(tensor.shape)))
@@ -268,27 +236,19 @@ class Job:
     def check(self) -> None:
         """A bake that changed nothing, or lost a LoRA beyond what rounding explains, is an error."""
         cancelled = any(gain is not None and gain > 0.5 for gain in self.gains())  # +1 and -1: each is there in full
-        if self._work and not self._changed and not cancelled:
+        if not self._changed and not cancelled and self.request.blueprint.plan.by_weight():
             why = "The LoRAs are all zeros, or too weak for the dtype of the result."
             raise FoundryError("LF203", "No tensor of the base was changed.", why, "Check the LoRAs and their weights.")
-        if self._format is None:  # rounding to bf16 can swallow a weak LoRA; that is reported, not refused
+        # Rounding to bf16 can swallow a weak LoRA; that is reported, not refused.
+        if self.request.blueprint.finish.quantization is None:
             return
-        for layer in self.order.plan.layers:
+        for layer in self._layers:
             if layer.rounding != MATCH_TRAINING:
                 self.meter.require(self._numbers[id(layer)], layer.lora.name)
 
     def gains(self) -> list[float | None]:
         """Gain of each layer of the plan, in order."""
-        return [self.meter.gain(self._numbers[id(layer)]) for layer in self.order.plan.layers]
-
-
-def _entries(order: Order) -> dict[str, list[TensorInfo]]:
-    """Base tensor -> the tensors it becomes: itself, and the scale and marker of a quantized weight."""
-    base, grouped, name = order.plan.base.source.tensors, dict[str, list[TensorInfo]](), ""
-    for entry in outputs(order.plan, order.finish):
-        name = entry.name if entry.name in base else name
-        grouped.setdefault(name, []).append(entry)
-    return grouped
+        return [self.meter.gain(self._numbers[id(layer)]) for layer in self._layers]
 
 
 def _rows_of(scale: torch.Tensor | None, rows: slice) -> torch.Tensor | None:

@@ -175,39 +175,3 @@ class Plan:
             if layer.strength * patch.factor != 0.0:
                 grouped.setdefault(patch.target.weight, []).append((layer, patch))
         return {weight: tuple(pairs) for weight, pairs in grouped.items()}
-
-    def recipe(self, finish: dict[str, Any], base_fingerprint: str) -> dict[str, Any]:
-        """Everything the result depends on, as plain data: contents by hash and the settings."""
-        base = {"name": self.base.name, "fingerprint": base_fingerprint, "family": self.base.family}
-        return {
-            "base": {**base, "dequantized": self.base.quantized} if self.base.dequantized else base,
-            "vanilla": self.vanilla,
-            "layers": [
-                {
-                    "stage": layer.stage,
-                    "lora": layer.lora.name,
-                    "sha256": layer.lora.sha256,
-                    "strength": float(layer.strength),
-                    "rounding": layer.rounding,
-                    "matched": layer.coverage.matched,
-                    **({"blocks": layer.blocks} if layer.blocks else {}),
-                    **({"alphas": alphas} if (alphas := layer.alphas_beside()) else {}),
-                }
-                for layer in self.layers
-            ],
-            "finish": finish,
-        }
-
-
-def recipe_sha256(recipe: dict[str, Any]) -> str:
-    """Hash of a recipe's contents; names are left out and additive layers are sorted, for they change no bit."""
-    layers = [{key: value for key, value in layer.items() if key != "lora"} for layer in recipe["layers"]]
-    ordered = [layer for layer in layers if layer["rounding"] == MATCH_TRAINING]
-    additive = sorted((layer for layer in layers if layer["rounding"] != MATCH_TRAINING), key=json.dumps)
-    essence = {
-        "base": recipe["base"]["fingerprint"],
-        "ordered": ordered,
-        "additive": additive,
-        "finish": recipe["finish"],
-    }
-    return hashlib.sha256(json.dumps(essence, sort_keys=True).encode()).hexdigest()

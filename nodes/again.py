@@ -14,13 +14,11 @@ from typing import Any
 import torch
 
 from ..engine.bake import BakeReport
+from ..engine.blueprint import Blueprint
 from ..engine.memory import available_bytes
 from ..engine.pipeline import Direct
-from ..engine.plan import Plan
 from ..engine.reuse import Previous
 from ..engine.tensors import Reader, TensorInfo
-from ..loaders.bakes.records import base_facts
-from ..loaders.bakes.records import identity_of as hashed
 
 SHARE = 8  # of the free memory: what a copy may take
 _last: tuple[str, Previous] | None = None
@@ -48,12 +46,6 @@ class Copies:
         yield reader
 
 
-def identity_of(plan: Plan) -> str:
-    """What stands for the contents of a plan's base in this process."""
-    source: Any = plan.base.source
-    return hashed(base_facts(source) | {"model": getattr(source, "identity", None)})
-
-
 def identity_of_model(model: Any) -> str:
     """What stands for the weights of a MODEL while this process runs: its module, and the patches it carries."""
     module = model.model
@@ -67,11 +59,10 @@ def previous(identity: str) -> Previous | None:
     return _last[1] if _last is not None and _last[0] == identity else None
 
 
-def remember(identity: str, keys: Mapping[str, str], report: BakeReport, tensors: Mapping[str, torch.Tensor]) -> None:
+def remember(made: Blueprint, report: BakeReport, tensors: Mapping[str, torch.Tensor]) -> None:
     """Keep a copy of a result where there is plenty of memory for it; forget the one before in any case."""
     global _last
     _last = None
     size, free = sum(tensor.nbytes for tensor in tensors.values()), available_bytes()
     if free is not None and size * SHARE < free:
-        measures = {name: measured.to_json() for name, measured in report.measures.items()}
-        _last = identity, Previous(dict(keys), measures, Copies(tensors))
+        _last = made.base_identity, Previous(made.keys, report.measures_json(), Copies(tensors))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 
 from ..engine.adapters import RESHAPE
 from ..engine.bake import BakeReport
+from ..engine.blueprint import Blueprint
 from ..engine.finish import Finish
 from ..engine.fuse import any_needs_weight, fused_weight, make_terms
 from ..engine.memory import AUTO
-from ..engine.plan import Layer, Patch, Plan
+from ..engine.plan import Layer, Patch
+from ..engine.progress import Progress
 from ..engine.tensors import TensorSource
 from ..engine.terms import (
     WHOLE,
@@ -24,22 +25,19 @@ from ..engine.terms import (
     canonical_key,
     is_as_trained,
     merge_products,
-    refuse_part,
-    refuse_untrained,
 )
+from ..loaders.bakes.baking import BakeResult, resolve
 from . import host
 from .common import HIDDEN, StageNode, stage_input
 from .making import (
     KEEP,
     MEMORY,
     MEMORY_MODE,
-    Settings,
     baked_model,
     finished,
     ledger_of,
     made_reply,
     ready,
-    recipe_hash,
 )
 from .sockets import ANY
 from .sources import plan_of
@@ -74,31 +72,28 @@ class FoundryApply(StageNode):
         """(MODEL, report)."""
         plan = plan_of(model)
         findings = ready(plan)
-        finish = Finish()
-        sha256 = recipe_hash(plan, finish)
+        wanted = resolve(plan, Finish())
         if how == BAKE:
-            return made_reply(plan, findings, baked_model(plan, finish, Settings(memory, keep)), sha256, how=how)
-        result, report = patched_model(plan, finish, sha256, host.progress())
-        done = f"{report.touched} of {report.tensors} tensors get a patch"
-        return finished(plan, findings, report, sha256, (result,), done, how=how)
+            return made_reply(plan, findings, *baked_model(wanted, memory, keep), how=how)
+        result, made = patched_model(wanted, host.progress())
+        done = f"{made.report.touched} of {made.report.tensors} tensors get a patch"
+        return finished(plan, findings, made, (result,), done, how=how)
 
 
-def patched_model(plan: Plan, finish: Finish, sha256: str, step: Callable[[int, int], None]) -> tuple[Any, BakeReport]:
+def patched_model(wanted: Blueprint, on_step: Progress) -> tuple[Any, BakeResult]:
     """A clone of the MODEL (or the file as ComfyUI loads it) with one patch per weight and place."""
-    source: Any = plan.base.source
+    source: Any = wanted.plan.base.source
     model = source.model.clone() if source.model is not None else source.load_model()
-    work = plan.by_weight()
-    for pair in chain.from_iterable(work.values()):
-        refuse_untrained(*pair)
-        refuse_part(*pair)
-    for done, (name, pairs) in enumerate(work.items()):
-        step(done, len(work))
-        for patches in host_patches(source, name, pairs):
+    work = [fate for fate in wanted.fates.values() if fate.patches]
+    for done, fate in enumerate(work):
+        on_step(done, len(work))
+        for patches in host_patches(source, fate.info.name, fate.patches):
             host.add_patches(model, patches)
-    step(1, 1)
-    record = {**ledger_of(plan, finish, sha256), "patches": str(model.patches_uuid)}  # changes with every further patch
+    on_step(1, 1)
+    record = {**ledger_of(wanted), "patches": str(model.patches_uuid)}  # changes with every further patch
     model.set_attachments(host.LEDGER, record)
-    return model, BakeReport(tensors=len(source.tensors), touched=len(work), gains=[None] * len(plan.layers))
+    report = BakeReport(tensors=len(source.tensors), touched=len(work), gains=[None] * len(wanted.plan.layers))
+    return model, BakeResult(report, wanted.recipe_sha256)
 
 
 def host_patches(source: TensorSource, name: str, pairs: Pairs) -> Iterator[dict[Any, Any]]:

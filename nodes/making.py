@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..engine.bake import BakeReport, bake_all
-from ..engine.budget import Cost, Nowhere, check_budget, within
+from ..engine.bake import bake_all
+from ..engine.blueprint import Blueprint
+from ..engine.budget import hold_budgets
 from ..engine.findings import Finding
-from ..engine.finish import Finish, quantization_metadata
 from ..engine.guard import raise_first
 from ..engine.ingredients import ingredients_json
-from ..engine.job import Order
+from ..engine.job import BakeRequest
 from ..engine.memory import AUTO, MODES
-from ..engine.plan import FUSE, STACK, Plan, recipe_sha256
+from ..engine.plan import FUSE, STACK, Plan
 from ..engine.report import bake_json, bake_sentence, budget_sentence, plan_sentences
-from ..engine.reuse import tensor_keys
-from ..loaders.bakes.baking import MADE, Baked, How, Wanted, bake_files
-from ..loaders.bakes.cache import BakeCache, Entry
+from ..loaders.bakes.baking import MADE, BakeOptions, BakeResult, FileRequest, bake_files
+from ..loaders.bakes.cache import BakeCache
 from ..loaders.disk.sharding import parse_size
-from ..loaders.disk.source import base_fingerprint
 from ..loaders.loras.verify import verify
 from ..validator.rules import check
 from . import again, folders, host
@@ -57,25 +54,6 @@ KEEP = (
 )
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a MODEL is made: what may be held while it bakes, and where the result is kept."""
-
-    memory: str = AUTO
-    keep: str = MEMORY
-
-
-@dataclass(frozen=True)
-class Made:
-    """A MODEL, the report of its bake, what an error budget cost, whether it was there already, and its cached file."""
-
-    model: Any
-    report: BakeReport
-    cost: Cost | None = None
-    state: str = MADE
-    entry: Entry | None = None
-
-
 class StateDict:
     """A sink that keeps the finished tensors in memory."""
 
@@ -94,48 +72,37 @@ def ready(plan: Plan) -> tuple[Finding, ...]:
     return findings
 
 
-def recipe_hash(plan: Plan, finish: Finish) -> str:
-    """Hash of everything the result depends on."""
-    return recipe_sha256(plan.recipe(finish.settings(), base_fingerprint(plan.base.source)))
-
-
-def baked_model(plan: Plan, finish: Finish, settings: Settings = Settings()) -> Made:
-    """A MODEL of the finished plan that keeps the wrappers, options and attachments of the MODEL it came from."""
-    check_budget(finish.max_error, finish)
-    make = _from_file if settings.keep == FILE else _in_memory
-    made = make(plan, finish, settings)
-    origin = plan.base.source.model  # type: ignore[attr-defined]
-    model = made.model if origin is None else host.take_weights(origin, made.model)
+def baked_model(wanted: Blueprint, memory: str = AUTO, keep: str = MEMORY) -> tuple[Any, BakeResult]:
+    """(a MODEL of the finished plan that keeps the wrappers, options and attachments of the MODEL it came from, what
+    was done for it). ``memory``: what may be held while it bakes; ``keep``: where the result is kept.
+    """
+    make = _from_file if keep == FILE else _in_memory
+    fresh, result = make(wanted, memory)
+    origin = wanted.plan.base.source.model  # type: ignore[attr-defined]
+    model = fresh if origin is None else host.take_weights(origin, fresh)
 
     def rebuild(**options: Any) -> Any:
-        return make(plan, finish, settings, **options).model
+        return make(wanted, memory, **options)[0]
 
-    record = ledger_of(plan, finish, recipe_hash(plan, finish))
-    return replace(made, model=host.sign(model, record, rebuild, made.entry))
+    return host.sign(model, ledger_of(wanted), rebuild, result.entry), result
 
 
-def _in_memory(plan: Plan, finish: Finish, settings: Settings, **options: Any) -> Made:
+def _in_memory(wanted: Blueprint, memory: str, **options: Any) -> tuple[Any, BakeResult]:
     """A MODEL from tensors in memory; a small model's tensors are remembered for the next bake."""
-    step, device = host.progress(), host.compute_device()
-    cost = None
-    if finish.max_error is not None:
-        (measured,) = bake_all([Order(plan, finish, Nowhere())], step, device, settings.memory)
-        finish, cost = within(plan, finish, finish.max_error, measured.measures)
-    identity, sink = again.identity_of(plan), StateDict()
-    keys = tensor_keys(plan, finish, identity)
-    order = Order(plan, finish, sink, again.previous(identity), keys)
-    (report,) = bake_all([order], step, device, settings.memory)
-    again.remember(identity, keys, report, sink.tensors)
-    model = host.build_model(sink.tensors, quantization_metadata(plan, finish), _dtype(plan), **options)
-    return Made(model, report, cost)
+    on_step, device = host.progress(), host.compute_device()
+    ((held, cost),) = hold_budgets([wanted], on_step, device, memory)
+    sink = StateDict()
+    (report,) = bake_all([BakeRequest(held, sink, again.previous(held.base_identity))], on_step, device, memory)
+    again.remember(held, report, sink.tensors)
+    model = host.build_model(sink.tensors, held.quantization_metadata, _dtype(held.plan), **options)
+    return model, BakeResult(report, held.recipe_sha256, cost)
 
 
-def _from_file(plan: Plan, finish: Finish, settings: Settings, **options: Any) -> Made:
+def _from_file(wanted: Blueprint, memory: str, **options: Any) -> tuple[Any, BakeResult]:
     """A MODEL that maps a file of the bake cache; a result that is there already is not baked again."""
-    how = How(host.compute_device(), settings.memory, cache=bake_cache(), records=False)
-    baked: Baked = bake_files([Wanted(plan, finish, None)], how, host.progress())[0]
-    model = host.load_baked(baked.files[0], _dtype(plan), **options)
-    return Made(model, baked.report, baked.cost, baked.state, baked.entry)
+    how = BakeOptions(host.compute_device(), memory, cache=bake_cache(), records=False)
+    (result,) = bake_files([FileRequest(wanted, None)], how, host.progress())
+    return host.load_baked(result.files[0], _dtype(wanted.plan), **options), result
 
 
 def bake_cache() -> BakeCache:
@@ -150,37 +117,32 @@ def _dtype(plan: Plan) -> torch.dtype:
     return facts.dtype
 
 
-def ledger_of(plan: Plan, finish: Finish, sha256: str) -> dict[str, Any]:
+def ledger_of(made: Blueprint) -> dict[str, Any]:
     """What a MODEL made here remembers of itself; plain data."""
+    plan = made.plan
     fused, stacked = ([layer.lora.name for layer in plan.stage(stage)] for stage in (FUSE, STACK))
     return {
         "base": plan.base.name,
         FUSE: fused,
         STACK: [*plan.base.applied, *stacked],
         "ingredients": ingredients_json(plan),
-        "format": finish.format,
-        "recipe_sha256": sha256,
+        "format": made.finish.format,
+        "recipe_sha256": made.recipe_sha256,
     }
 
 
-def made_reply(plan: Plan, findings: Sequence[Finding], made: Made, sha256: str, **extra: Any) -> dict[str, Any]:
+def made_reply(plan: Plan, findings: Sequence[Finding], model: Any, result: BakeResult, **extra: Any) -> dict[str, Any]:
     """What a node returns that made a MODEL by baking."""
-    done = bake_sentence(made.report) if made.state == MADE else f"{made.state}: {bake_sentence(made.report)}"
-    return finished(plan, findings, made.report, sha256, (made.model,), done, made.cost, state=made.state, **extra)
+    done = bake_sentence(result.report) if result.state == MADE else f"{result.state}: {bake_sentence(result.report)}"
+    return finished(plan, findings, result, (model,), done, state=result.state, **extra)
 
 
 def finished(
-    plan: Plan,
-    findings: Sequence[Finding],
-    report: BakeReport,
-    sha256: str,
-    result: tuple[Any, ...],
-    done: str = "",
-    cost: Cost | None = None,
-    **extra: Any,
+    plan: Plan, findings: Sequence[Finding], made: BakeResult, outputs: tuple[Any, ...], done: str = "", **extra: Any
 ) -> dict[str, Any]:
     """What a finishing node returns; the report text, which ends with ``done``, becomes the last output."""
+    report, cost = made.report, made.cost
     budget = [] if cost is None else [budget_sentence(cost)]
     lines = [*plan_sentences(plan, findings, report.gains), *budget, done or bake_sentence(report)]
-    data = {**bake_json(plan, findings, report, sha256), **extra, "budget": None if cost is None else cost.to_json()}
-    return reply((*result, "\n".join(lines)), lines, data)
+    told = {**extra, "budget": None if cost is None else cost.to_json()}
+    return reply((*outputs, "\n".join(lines)), lines, {**bake_json(plan, findings, report, made.sha256), **told})

@@ -8,9 +8,10 @@ from ..engine.finish import FP8_MATMUL, FULL_PRECISION, Finish
 from ..engine.formats import FORMATS
 from ..engine.memory import AUTO as AUTO_MEMORY
 from ..engine.quantize import AUTO, parse_keep
+from ..loaders.bakes.baking import resolve
 from . import host
 from .common import HIDDEN, FormatNode, stage_input
-from .making import KEEP, MAX_ERROR, MEMORY, MEMORY_MODE, Settings, baked_model, made_reply, ready, recipe_hash
+from .making import KEEP, MAX_ERROR, MEMORY, MEMORY_MODE, baked_model, made_reply, ready
 from .sockets import ANY, QUANTIZED_MODEL
 from .sources import plan_of
 
@@ -63,5 +64,4 @@ class FoundryQuantizeFP8(FormatNode):
         facts = plan.base.source.facts  # type: ignore[attr-defined]
         patterns = parse_keep(keep_high_precision)
         finish = Finish(format, None, matmul, patterns, facts.linears, max_error=max_error or None)
-        made = baked_model(plan, finish, Settings(memory, keep))
-        return made_reply(plan, findings, made, recipe_hash(plan, finish))
+        return made_reply(plan, findings, *baked_model(resolve(plan, finish), memory, keep))

@@ -10,7 +10,7 @@ from ..engine.finish import FP8_MATMUL, FULL_PRECISION, Finish
 from ..engine.formats import FORMATS
 from ..engine.memory import AUTO as AUTO_MEMORY
 from ..engine.quantize import AUTO, parse_keep
-from ..loaders.bakes.baking import How, Wanted, bake_files
+from ..loaders.bakes.baking import BakeOptions, FileRequest, bake_files, resolve
 from . import folders, host
 from .common import HIDDEN, FormatNode, stage_input
 from .making import MAX_ERROR, MEMORY_MODE, finished, ready
@@ -93,8 +93,8 @@ class FoundrySaveModel(FormatNode):
             max_error=(max_error or None) if format in FORMATS else None,
         )
         shard = round(max_shard_gb * 1e9) or None
-        how = How(host.compute_device(), memory, max_shard=shard, records=False)
+        how = BakeOptions(host.compute_device(), memory, max_shard=shard, records=False)
         path = folders.output_file(filename_prefix)
-        (baked,) = bake_files([Wanted(plan, finish, path)], how, host.progress())
+        (baked,) = bake_files([FileRequest(resolve(plan, finish), path)], how, host.progress())
         first, files = str(baked.files[0]), [str(file) for file in baked.files]
-        return finished(plan, findings, baked.report, baked.sha256, (first,), cost=baked.cost, out=first, files=files)
+        return finished(plan, findings, baked, (first,), out=first, files=files)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from ...engine.blueprint import blueprint
 from ...engine.errors import FoundryError
-from ...engine.finish import quantized_names
 from ...engine.memory import peak_rss_bytes
 from ...engine.plan import Layer, Patch, Plan
 from ...engine.terms import effective_scale, placement, read_factors
@@ -152,7 +152,7 @@ def quality(bench: Bench, weights: Weights) -> dict[str, Any]:
     """
     plan = bench.plan
     work, slots = plan.by_weight(), {id(layer): slot for slot, layer in enumerate(plan.layers)}
-    compared = {*work, *quantized_names(plan, FORMAT)} & {info.name for info in matrices(plan)}
+    compared = {*work, *blueprint(plan, FORMAT).quantized} & {info.name for info in matrices(plan)}
     noise = signal = 0.0
     aligned, energy = [0.0] * len(slots), [0.0] * len(slots)
     for name, used in weights():

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from ...engine.bake import bake
-from ...engine.finish import Finish, quantized_names, scale_name
+from ...engine.blueprint import blueprint
+from ...engine.finish import Finish, scale_name
 from ...engine.pipeline import reader_of
 from ...engine.plan import Layer, Patch, Plan
 from ...engine.tensors import TensorInfo
@@ -163,7 +164,7 @@ def lora_then_quantize(bench: Bench) -> Weights:
             delta = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
             bench.add(delta, layer, patch)
             weight.add_(delta.to(weight.dtype))
-    for name in quantized_names(bench.plan, FORMAT):
+    for name in blueprint(bench.plan, FORMAT).quantized:
         stored[name] = quantized(stored[name][0], nearest)
     return Held(bench, stored)
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from ...engine.finish import Finish, quantized_names
+from ...engine.blueprint import blueprint
+from ...engine.finish import Finish
 from ...engine.plan import Plan
 from .strategies import (
     FORMAT,
@@ -40,7 +41,7 @@ class Sizes:
 def sizes(plan: Plan) -> Sizes:
     """What a plan's weights take, from the headers alone."""
     infos, work = matrices(plan), plan.by_weight()
-    small = set(quantized_names(plan, FORMAT))
+    small = set(blueprint(plan, FORMAT).quantized)
     fp8 = {info.name: info.nbytes // info.dtype.itemsize if info.name in small else info.nbytes for info in infos}
     factors = (sum(info.nbytes for info in layer.factors.tensors.values()) for layer in plan.layers if layer.factors)
     return Sizes(

@@ -10,36 +10,37 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from ...engine.bake import BakeReport, Progress, bake_all, recall
-from ...engine.budget import Cost, Nowhere, check_budget, within
+from ...engine.bake import BakeReport, bake_all, recall
+from ...engine.blueprint import Blueprint, blueprint
+from ...engine.budget import Cost, Nowhere, hold_budgets
 from ...engine.errors import FoundryError
-from ...engine.finish import Finish, file_metadata, outputs
+from ...engine.finish import Finish
 from ...engine.guard import raise_first
-from ...engine.job import Order
+from ...engine.job import BakeRequest
 from ...engine.memory import AUTO
-from ...engine.plan import Plan, recipe_sha256
-from ...engine.reuse import REVISION, Previous, tensor_keys
+from ...engine.plan import Plan
+from ...engine.progress import Progress, part_of
+from ...engine.reuse import REVISION, Previous
 from ...engine.tensors import TensorSink
 from ...validator.rules import check
 from ..disk.copying import copy_result
 from ..disk.sharding import is_part, shard_paths, split, write_sharded
 from ..disk.shards import find_files
-from ..disk.source import FileSource, base_fingerprint
+from ..disk.source import FileSource
 from ..disk.writer import check_target, write_safetensors
 from ..documents.document import Document
 from ..documents.paths import resolve_path
 from .cache import BakeCache, Entry, Key
-from .records import BakeRecord, base_facts, identity_of, load_record, save_record
+from .records import BakeRecord, base_facts, load_record, save_record
 
 MADE, UNCHANGED, CACHED = "made", "unchanged", "from the cache"
 
 
 @dataclass(frozen=True)
-class How:
+class BakeOptions:
     """What changes how a bake runs, not what comes out.
 
     ``memory`` is auto, low or lowest; ``mmap``: None maps files where that is safe, False never; ``fresh``: nothing
@@ -56,228 +57,215 @@ class How:
 
 
 @dataclass(frozen=True)
-class Baked:
-    """One result: its files, the report, the recipe hash, whether it was made, and what an error budget cost.
+class FileRequest:
+    """One result to be had, and where: ``out`` None leaves it in the cache."""
 
-    ``entry`` holds a result that stays in the cache; it is not evicted while the object lives.
-    """
-
-    files: tuple[Path, ...]
-    report: BakeReport
-    sha256: str
-    state: str = MADE
-    cost: Cost | None = None
-    entry: Entry | None = field(default=None, compare=False)
-
-
-@dataclass
-class Wanted:
-    """One result to be had: a plan, how it ends, where it goes (None: it stays in the cache); the rest follows."""
-
-    plan: Plan
-    finish: Finish
+    blueprint: Blueprint
     out: Path | None
-    recipe: dict[str, Any] = field(default_factory=dict)
-    base: dict[str, Any] = field(default_factory=dict)
-    cost: Cost | None = None
-
-    def prepare(self) -> None:
-        """Check the plan, and say what the result is made of. Raises FoundryError, LF203 when nothing would change."""
-        raise_first(check(self.plan))
-        check_budget(self.finish.max_error, self.finish)
-        if self.finish.quantization is None and self.finish.dtype is None and not self.plan.by_weight():
-            what = f"Nothing would change: {self.plan.base.name} with no LoRA, no quantization and no other dtype."
-            raise FoundryError("LF203", what, fix="Add a LoRA with a weight that is not 0, or choose how to finish.")
-        sampled = base_fingerprint(self.plan.base.source)
-        self.recipe = self.plan.recipe(self.finish.settings(), sampled)
-        model = getattr(self.plan.base.source, "identity", None)  # of a model in memory, which no file vouches for
-        self.base = base_facts(self.plan.base.source, sampled) | {"model": model, "revision": REVISION}
 
     @property
     def key(self) -> Key:
         """Hash of the recipe, identity of the base."""
-        return Key(recipe_sha256(self.recipe), identity_of(self.base))
+        return Key(self.blueprint.recipe_sha256, self.blueprint.base_identity)
 
-    def record(self, report: BakeReport) -> BakeRecord:
-        """What the next bake needs to know of this one."""
-        keys = tensor_keys(self.plan, self.finish, self.key.base_identity)
-        measures = {name: measured.to_json() for name, measured in report.measures.items()}
-        cost = None if self.cost is None else self.cost.to_json()
-        return BakeRecord(self.key.recipe_sha256, self.base, keys, measures, {"cost": cost})
+
+@dataclass(frozen=True)
+class BakeResult:
+    """One result: the report, whether it was made, what an error budget cost, and its files, if it has some.
+
+    ``entry`` holds a result that stays in the cache; it is not evicted while the object lives.
+    """
+
+    report: BakeReport
+    sha256: str
+    cost: Cost | None = None
+    state: str = MADE
+    files: tuple[Path, ...] = ()
+    entry: Entry | None = field(default=None, compare=False)
+
+
+def resolve(plan: Plan, finish: Finish) -> Blueprint:
+    """The blueprint of a plan that passes the checks; the fingerprint of its base is taken here, once.
+
+    Raises FoundryError: the plan's first error, and what ``blueprint`` raises.
+    """
+    raise_first(check(plan))
+    source = plan.base.source
+    model = getattr(source, "identity", None)  # of a model in memory, which no file vouches for
+    return blueprint(plan, finish, base_facts(source) | {"model": model, "revision": REVISION})
 
 
 def bake_to_file(
     plan: Plan, finish: Finish, out: Path, on_step: Progress | None = None, device: torch.device | None = None
-) -> tuple[BakeReport, str]:
-    """Bake one plan into ``out``, anew; returns (report, recipe hash). See ``bake_files``."""
-    (baked,) = bake_files([Wanted(plan, finish, out)], How(device, records=False), on_step)
-    return baked.report, baked.sha256
+) -> BakeResult:
+    """Bake one plan into ``out``, anew. See ``bake_files``."""
+    return bake_files([FileRequest(resolve(plan, finish), out)], BakeOptions(device, records=False), on_step)[0]
 
 
-def bake_files(wanted: Sequence[Wanted], how: How, on_step: Progress | None = None) -> list[Baked]:
+def bake_files(
+    requests: Sequence[FileRequest], options: BakeOptions, on_step: Progress | None = None
+) -> list[BakeResult]:
     """Stream finished plans into their files, one result each, in order. A model is never held in memory.
 
-    A file that exists is replaced once the new one is complete, and left alone when it is what is wanted. All plans are
-    checked before anything is read. Raises FoundryError: a plan's own first error, LF203 for one that would change
-    nothing, LF204 for an error budget that cannot be held.
+    A file that exists is replaced once the new one is complete, and left alone when it is what is wanted.
+    Raises FoundryError: LF203 for one that would change nothing, LF204 for an error budget that cannot be held.
     """
-    for each in wanted:
-        each.prepare()
-    done: dict[int, Baked] = {}
-    for number, each in enumerate(wanted):
-        if found := _already(each, how):
+    for request in requests:
+        _refuse_no_change(request.blueprint)
+    done: dict[int, BakeResult] = {}
+    missing: dict[str, list[int]] = {}  # by base: those are baked together
+    for number, request in enumerate(requests):
+        if found := _already(request, options):
             done[number] = found
-    missing = [number for number in range(len(wanted)) if number not in done]
-    bases = list(dict.fromkeys(wanted[number].key.base_identity for number in missing))
-    for part, base in enumerate(bases):
-        numbers = [number for number in missing if wanted[number].key.base_identity == base]
-        step = _share(on_step, part, len(bases))
-        done.update(zip(numbers, _make([wanted[number] for number in numbers], how, step), strict=True))
-    return [done[number] for number in range(len(wanted))]
+        else:
+            missing.setdefault(request.blueprint.base_identity, []).append(number)
+    for part, numbers in enumerate(missing.values()):
+        results = _make([requests[number] for number in numbers], options, part_of(on_step, part, len(missing)))
+        done.update(zip(numbers, results, strict=True))
+    return [done[number] for number in range(len(requests))]
+
+
+def _refuse_no_change(wanted: Blueprint) -> None:
+    if wanted.changes_nothing:
+        what = f"Nothing would change: {wanted.plan.base.name} with no LoRA, no quantization and no other dtype."
+        raise FoundryError("LF203", what, fix="Add a LoRA with a weight that is not 0, or choose how to finish.")
 
 
 # --- results that are there already -----------------------------------------------------------------------------------
 
 
-def _already(wanted: Wanted, how: How) -> Baked | None:
-    """The wanted result where it is wanted, if it is there or in the cache."""
-    if how.fresh:
+def _already(request: FileRequest, options: BakeOptions) -> BakeResult | None:
+    """The result where it is wanted, if it is there or in the cache."""
+    if options.fresh:
         return None
-    record = _record_of(wanted, how)
-    if wanted.out is not None and record is not None and (record.recipe_sha256, record.base_identity) == wanted.key:
-        files = tuple(wanted.out.parent / str(file["name"]) for file in record.files)
-        return _recalled(wanted, record, UNCHANGED, files)
-    entry = how.cache.find(wanted.key) if how.cache else None
+    record = _record_of(request, options)
+    if request.out is not None and record is not None and (record.recipe_sha256, record.base_identity) == request.key:
+        files = tuple(request.out.parent / str(file["name"]) for file in record.files)
+        return replace(_recalled(request, record), state=UNCHANGED, files=files)
+    entry = options.cache.find(request.key) if options.cache else None
     if entry is None:
         return None
-    return replace(_recalled(wanted, entry.record, CACHED, (_delivered(wanted, entry, how),)), entry=entry)
+    recalled = _recalled(request, entry.record)
+    return replace(recalled, state=CACHED, files=(_delivered(request, entry, options),), entry=entry)
 
 
-def _delivered(wanted: Wanted, entry: Entry, how: How) -> Path:
+def _delivered(request: FileRequest, entry: Entry, options: BakeOptions) -> Path:
     """Where a cached result is after it was brought to where it is wanted."""
-    if wanted.out is None:
+    if request.out is None:
         return entry.path
-    copy_result(entry.path, wanted.out)
-    if how.records:
-        save_record(wanted.out, entry.record)
-    return wanted.out
+    copy_result(entry.path, request.out)
+    if options.records:
+        save_record(request.out, entry.record)
+    return request.out
 
 
-def _record_of(wanted: Wanted, how: How) -> BakeRecord | None:
+def _record_of(request: FileRequest, options: BakeOptions) -> BakeRecord | None:
     """The record of an earlier result in the same files."""
-    if wanted.out is None or not how.records or how.fresh:
+    if request.out is None or not options.records or options.fresh:
         return None
-    record = load_record(wanted.out)
-    names = [path.name for path in _paths(wanted, wanted.out, how)]
+    record = load_record(request.out)
+    names = [path.name for path in _paths(request.blueprint, request.out, options)]
     return record if record and [str(file["name"]) for file in record.files] == names else None
 
 
-def _recalled(wanted: Wanted, record: BakeRecord, state: str, files: tuple[Path, ...]) -> Baked:
+def _recalled(request: FileRequest, record: BakeRecord) -> BakeResult:
     """The report of a result that needs no work."""
-    cost = record.report.get("cost")
-    wanted.cost = Cost(**{**cost, "kept": tuple(cost["kept"])}) if cost else None
-    finish = replace(wanted.finish, keep_names=frozenset(wanted.cost.kept)) if wanted.cost else wanted.finish
+    wanted, told = request.blueprint, record.report.get("cost")
+    cost = Cost(**{**told, "kept": tuple(told["kept"])}) if told else None
+    if cost is not None:
+        wanted = wanted.keeping(frozenset(cost.kept))
     previous = Previous(record.keys, record.measures, wanted.plan.base.source)
-    report = recall(Order(wanted.plan, finish, Nowhere(), previous))
-    return Baked(files, report, wanted.key.recipe_sha256, state, wanted.cost)
+    return BakeResult(recall(BakeRequest(wanted, Nowhere(), previous)), wanted.recipe_sha256, cost)
 
 
 # --- results that are made --------------------------------------------------------------------------------------------
 
 
-def _make(wanted: Sequence[Wanted], how: How, on_step: Progress | None) -> list[Baked]:
+def _make(requests: Sequence[FileRequest], options: BakeOptions, on_step: Progress | None) -> list[BakeResult]:
     """Bake results on one base in one pass over it; an error budget takes a pass before that."""
-    budgets = [each for each in wanted if each.finish.max_error is not None]
-    if budgets:
-        _hold_budgets(budgets, how, _share(on_step, 0, 2))
-        on_step = _share(on_step, 1, 2)
+    how = (options.device, options.memory, options.mmap)
+    wanted = [request.blueprint for request in requests]
+    passes = 1 + any(each.finish.max_error is not None for each in wanted)
+    held = hold_budgets(wanted, part_of(on_step, 0, passes), *how)
+    requests = [replace(request, blueprint=each) for request, (each, _) in zip(requests, held, strict=True)]
+    costs = [cost for _, cost in held]
     with ExitStack() as opened:
-        orders, published = [], []
-        for each in wanted:
-            sink, publish = _sink(each, how, opened)
-            published.append(publish)
-            orders.append(_order(each, how, sink))
-        reports = bake_all(orders, on_step, how.device, how.memory, how.mmap)
-        for publish, report in zip(published, reports, strict=True):
+        sinks = [_sink(request, cost, options, opened) for request, cost in zip(requests, costs, strict=True)]
+        asked = [_request(request, options, sink) for request, (sink, _) in zip(requests, sinks, strict=True)]
+        reports = bake_all(asked, part_of(on_step, passes - 1, passes), *how)
+        for (_, publish), report in zip(sinks, reports, strict=True):
             publish(report)
-    return [_told(each, how, report) for each, report in zip(wanted, reports, strict=True)]
+    return [_result(*each, options) for each in zip(requests, costs, reports, strict=True)]
 
 
-def _hold_budgets(wanted: Sequence[Wanted], how: How, on_step: Progress | None) -> None:
-    """Measure, and keep the worst weights of each result in high precision."""
-    orders = [Order(each.plan, each.finish, Nowhere()) for each in wanted]
-    for each, report in zip(wanted, bake_all(orders, on_step, how.device, how.memory, how.mmap), strict=True):
-        each.finish, each.cost = within(each.plan, each.finish, each.finish.max_error or 0.0, report.measures)
-
-
-def _sink(wanted: Wanted, how: How, opened: ExitStack) -> tuple[TensorSink, Callable[[BakeReport], None]]:
+def _sink(
+    request: FileRequest, cost: Cost | None, options: BakeOptions, opened: ExitStack
+) -> tuple[TensorSink, Callable[[BakeReport], None]]:
     """(the open file or files, what is to be done with the report before they are published)."""
-    entries = outputs(wanted.plan, wanted.finish)
-    metadata = file_metadata(wanted.plan, wanted.finish, wanted.recipe, wanted.key.recipe_sha256)
-    if wanted.out is not None:
-        check_target(wanted.out)
-    if how.cache is not None:
-        if how.fresh:
-            how.cache.drop(wanted.key)
-        slot = opened.enter_context(how.cache.storing(wanted.key, sum(info.nbytes for info in entries)))
+    entries, metadata = request.blueprint.entries, request.blueprint.file_metadata
+    if request.out is not None:
+        check_target(request.out)
+    if options.cache is not None:
+        if options.fresh:
+            options.cache.drop(request.key)
+        slot = opened.enter_context(options.cache.storing(request.key, request.blueprint.nbytes))
 
         def publish(report: BakeReport) -> None:
-            slot.record = wanted.record(report)
+            slot.record = _record(request.blueprint, report, cost)
 
         return opened.enter_context(write_safetensors(slot.path, entries, metadata)), publish
-    if wanted.out is None:
+    if request.out is None:
         raise FoundryError("usage", "A result without a file needs a cache.", fix="Name one of the two.")
-    if how.max_shard is None:
-        return opened.enter_context(write_safetensors(wanted.out, entries, metadata)), _nothing
-    return opened.enter_context(write_sharded(wanted.out, entries, metadata, how.max_shard)), _nothing
+    if options.max_shard is None:
+        return opened.enter_context(write_safetensors(request.out, entries, metadata)), _nothing
+    return opened.enter_context(write_sharded(request.out, entries, metadata, options.max_shard)), _nothing
 
 
 def _nothing(_: BakeReport) -> None:
     pass
 
 
-def _order(wanted: Wanted, how: How, sink: TensorSink) -> Order:
-    """The order, with an earlier result on the same base to copy from, if there is one."""
-    identity = wanted.key.base_identity
-    keys = tensor_keys(wanted.plan, wanted.finish, identity)
-    record = _record_of(wanted, how)
-    folder = wanted.out.parent if wanted.out is not None else Path()
-    if (record is None or record.base_identity != identity) and how.cache is not None and not how.fresh:
-        entry = how.cache.latest_like(identity)
+def _request(request: FileRequest, options: BakeOptions, sink: TensorSink) -> BakeRequest:
+    """What the engine is asked for, with an earlier result on the same base to copy from, if there is one."""
+    identity = request.blueprint.base_identity
+    record = _record_of(request, options)
+    folder = request.out.parent if request.out is not None else Path()
+    if (record is None or record.base_identity != identity) and options.cache is not None and not options.fresh:
+        entry = options.cache.latest_like(identity)
         record, folder = (entry.record, entry.path.parent) if entry is not None else (None, folder)
     if record is None:
-        return Order(wanted.plan, wanted.finish, sink, None, keys)
+        return BakeRequest(request.blueprint, sink)
     source = FileSource(*(folder / str(file["name"]) for file in record.files))
-    return Order(wanted.plan, wanted.finish, sink, Previous(record.keys, record.measures, source), keys)
+    return BakeRequest(request.blueprint, sink, Previous(record.keys, record.measures, source))
 
 
-def _told(wanted: Wanted, how: How, report: BakeReport) -> Baked:
+def _record(made: Blueprint, report: BakeReport, cost: Cost | None) -> BakeRecord:
+    """What the next bake needs to know of this one."""
+    told = {"cost": None if cost is None else cost.to_json()}
+    return BakeRecord(made.recipe_sha256, made.facts, made.keys, report.measures_json(), told)
+
+
+def _result(request: FileRequest, cost: Cost | None, report: BakeReport, options: BakeOptions) -> BakeResult:
     """What is there now; its record is kept."""
-    entry = None
-    if how.cache is not None:
-        entry = how.cache.find(wanted.key)
+    made = BakeResult(report, request.blueprint.recipe_sha256, cost)
+    if options.cache is not None:
+        entry = options.cache.find(request.key)
         if entry is None:
             raise FoundryError("cache", "The result was removed from the cache at once.", fix="Bake without the cache.")
-        files: tuple[Path, ...] = (_delivered(wanted, entry, how),)
-    elif wanted.out is not None:
-        files = _paths(wanted, wanted.out, how)
-        if how.records:
-            save_record(wanted.out, wanted.record(report), files)
-    return Baked(files, report, wanted.key.recipe_sha256, MADE, wanted.cost, entry)
+        return replace(made, files=(_delivered(request, entry, options),), entry=entry)
+    files: tuple[Path, ...] = ()
+    if request.out is not None:
+        files = _paths(request.blueprint, request.out, options)
+        if options.records:
+            save_record(request.out, _record(request.blueprint, report, cost), files)
+    return replace(made, files=files)
 
 
-def _paths(wanted: Wanted, out: Path, how: How) -> tuple[Path, ...]:
+def _paths(wanted: Blueprint, out: Path, options: BakeOptions) -> tuple[Path, ...]:
     """The files a result is written to."""
-    if how.max_shard is None:
+    if options.max_shard is None:
         return (out,)
-    return tuple(shard_paths(out, len(split(outputs(wanted.plan, wanted.finish), how.max_shard))))
-
-
-def _share(on_step: Progress | None, part: int, parts: int) -> Progress | None:
-    """Progress of one part of several, all of one length."""
-    if on_step is None or parts == 1:
-        return on_step
-    return lambda done, total: on_step(part * total + done, parts * total)
+    return tuple(shard_paths(out, len(split(wanted.entries, options.max_shard))))
 
 
 # --- what must not be overwritten -------------------------------------------------------------------------------------

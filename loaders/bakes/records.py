@@ -7,7 +7,6 @@ and from the recipe in the file's own header; what changes the weights and resto
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ...engine.errors import FoundryError
+from ...engine.reuse import identity_of
 from ...engine.tensors import TensorSource
 from ..disk.header import SUFFIXES, read_header
 from ..disk.home import seal, unseal
@@ -71,11 +71,6 @@ def base_facts(source: TensorSource, sampled: str | None = None) -> dict[str, An
         "fingerprint": sampled or base_fingerprint(source),
         "files": [file_state(path, path.parent) for path in files],
     }
-
-
-def identity_of(facts: Mapping[str, Any]) -> str:
-    """``base_facts`` as one hash (sha256, hex)."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def base_identity(source: TensorSource) -> str:

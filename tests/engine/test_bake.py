@@ -20,8 +20,9 @@ from fakes import (
 )
 from lora_foundry.engine import job as job_module
 from lora_foundry.engine.bake import BakeReport, bake
+from lora_foundry.engine.blueprint import blueprint
 from lora_foundry.engine.errors import Cancelled, FoundryError
-from lora_foundry.engine.finish import Finish, outputs
+from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, STACK
 from lora_foundry.engine.report import bake_sentence
 
@@ -165,7 +166,7 @@ def test_cancel_comes_through_and_nothing_more_is_written(stop, finish):
         bake(plan, finish, sink, on_step)
     read = list(plan.base.source.tensors)[:stop]
     assert plan.base.source.reads == read
-    announced = [info.name for info in outputs(plan, finish)]
+    announced = [info.name for info in blueprint(plan, finish).entries]
     assert list(sink.values) == announced[: len(sink.values)]
     assert [name for name in sink.values if not name.endswith("_scale")] == read
 

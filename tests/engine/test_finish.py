@@ -8,19 +8,15 @@ import pytest
 import torch
 from fakes import Collected, a_layer, a_plan, noise, random_delta
 from lora_foundry.engine.bake import bake
+from lora_foundry.engine.blueprint import blueprint, recipe_sha256
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import (
     FP8_MATMUL,
     FULL_PRECISION,
     Finish,
-    file_metadata,
     layer_marker,
     layer_settings,
     marker_name,
-    output_dtype,
-    outputs,
-    quantization_metadata,
-    quantized_names,
     scale_name,
 )
 from lora_foundry.engine.tensors import TensorInfo
@@ -61,17 +57,17 @@ def test_a_bake_writes_exactly_what_was_announced(finish):
     )
     sink = Collected()
     report = bake(plan, finish, sink)
-    assert sink.infos() == outputs(plan, finish)
-    assert report.bytes_written == sum(info.nbytes for info in outputs(plan, finish))
-    assert report.quantized == len(quantized_names(plan, finish))
+    assert sink.infos() == blueprint(plan, finish).entries
+    assert report.bytes_written == sum(info.nbytes for info in blueprint(plan, finish).entries)
+    assert report.quantized == len(blueprint(plan, finish).quantized)
 
 
 def test_every_scale_follows_its_weight():
-    names = [info.name for info in outputs(a_wan(), FP8)]
+    names = [info.name for info in blueprint(a_wan(), FP8).entries]
     for weight in QUANTIZED:
         assert names[names.index(weight) + 1] == weight.removesuffix("weight") + "weight_scale" == scale_name(weight)
     assert len(names) == len(wan()) + len(QUANTIZED)
-    chosen = {info.name: info for info in outputs(a_wan(), FP8)}
+    chosen = {info.name: info for info in blueprint(a_wan(), FP8).entries}
     assert chosen[QUANTIZED[0]].dtype == torch.float8_e4m3fn
     assert chosen[scale_name(QUANTIZED[0])] == TensorInfo("blocks.0.self_attn.q.weight_scale", torch.float32, ())
 
@@ -82,11 +78,12 @@ def test_only_a_trailing_weight_makes_the_scale_name():
 
 @pytest.mark.parametrize("dtype", [None, torch.float16, torch.float32])
 def test_dtype_is_for_floats_that_are_not_quantized(dtype):
-    infos = {info.name: info for info in outputs(a_wan(), Finish("float8_e4m3fn", dtype))}
+    infos = {info.name: info for info in blueprint(a_wan(), Finish("float8_e4m3fn", dtype)).entries}
     assert infos["head.head.weight"].dtype == (dtype or torch.bfloat16)
     assert infos["freqs"].dtype == (dtype or torch.float32)
     assert infos["steps"].dtype == torch.int64
-    assert output_dtype(TensorInfo("x", torch.bool, (1,)), Finish("none", torch.float32)) == torch.bool
+    (x,) = blueprint(a_plan({"x": torch.ones(1, dtype=torch.bool)}), Finish("none", torch.float32)).entries
+    assert x.dtype == torch.bool
 
 
 @pytest.mark.parametrize(("finish", "names"), [
@@ -97,18 +94,18 @@ def test_dtype_is_for_floats_that_are_not_quantized(dtype):
     (Finish(), []),
 ])  # fmt: skip
 def test_quantized_names_in_file_order(finish, names):
-    assert list(quantized_names(a_wan(), finish)) == names
+    assert list(blueprint(a_wan(), finish).quantized) == names
 
 
 def test_quantizing_nothing_is_an_error():
     with pytest.raises(FoundryError, match=r"LF202.*keep = auto, blocks"):
-        quantized_names(a_wan(), Finish("float8_e4m3fn", keep=("auto", "blocks")))
+        blueprint(a_wan(), Finish("float8_e4m3fn", keep=("auto", "blocks")))
 
 
 @pytest.mark.parametrize("name", ["fp8", "int8_tensorwise", "FLOAT8_E4M3FN", ""])
 def test_an_unknown_format_is_named(name):
     with pytest.raises(FoundryError, match="Unknown quantization format.*Use none or float8_e4m3fn"):
-        outputs(a_wan(), Finish(name))
+        blueprint(a_wan(), Finish(name))
 
 
 @pytest.mark.parametrize(("matmul", "entry"), [
@@ -116,7 +113,7 @@ def test_an_unknown_format_is_named(name):
     (FP8_MATMUL, {"format": "float8_e4m3fn"}),
 ])  # fmt: skip
 def test_header_names_layers_as_the_tensors_are_named(matmul, entry):
-    data = quantization_metadata(a_wan(), Finish("float8_e4m3fn", matmul=matmul))
+    data = blueprint(a_wan(), Finish("float8_e4m3fn", matmul=matmul)).quantization_metadata
     assert set(data) == {"_quantization_metadata"}
     content = json.loads(data["_quantization_metadata"])
     assert list(content["layers"]) == [name.removesuffix(".weight") for name in QUANTIZED]
@@ -144,8 +141,8 @@ def test_newer_formats_say_the_same_in_the_header_and_beside_each_weight(name, m
     finish = Finish(name, matmul=matmul)
     marker = layer_marker(finish)
     assert layer_settings(finish) == json.loads(marker.numpy().tobytes()) == settings
-    layers = json.loads(quantization_metadata(a_wide_wan(), finish)["_quantization_metadata"])["layers"]
-    assert layers == {layer.removesuffix(".weight"): settings for layer in quantized_names(a_wide_wan(), finish)}
+    layers = json.loads(blueprint(a_wide_wan(), finish).quantization_metadata["_quantization_metadata"])["layers"]
+    assert layers == {layer.removesuffix(".weight"): settings for layer in blueprint(a_wide_wan(), finish).quantized}
 
 
 def test_the_first_format_has_no_marker():
@@ -155,9 +152,9 @@ def test_the_first_format_has_no_marker():
 
 def test_int8_outputs_have_row_scales_and_markers_and_leave_out_what_does_not_fit():
     finish = Finish("int8_convrot")
-    assert list(quantized_names(a_wide_wan(), finish)) == WIDE
+    assert list(blueprint(a_wide_wan(), finish).quantized) == WIDE
     size = tuple(layer_marker(finish).shape)
-    assert list(outputs(a_wide_wan(), finish)) == [
+    assert list(blueprint(a_wide_wan(), finish).entries) == [
         TensorInfo(WIDE[0], torch.int8, (32, 256)),
         TensorInfo("blocks.0.q.weight_scale", torch.float32, (32, 1)),
         TensorInfo("blocks.0.q.comfy_quant", torch.uint8, size),
@@ -172,10 +169,10 @@ def test_int8_outputs_have_row_scales_and_markers_and_leave_out_what_does_not_fi
 
 def test_names_kept_by_a_budget_are_kept_and_the_budget_is_recorded():
     finish = Finish("float8_e4m3fn", keep_names=frozenset(QUANTIZED[1:]), max_error=0.02)
-    assert list(quantized_names(a_wan(), finish)) == QUANTIZED[:1]
+    assert list(blueprint(a_wan(), finish).quantized) == QUANTIZED[:1]
     assert finish.settings() == {**FP8.settings(), "max_error": 0.02}
     with pytest.raises(FoundryError, match="LF202"):
-        quantized_names(a_wan(), Finish("float8_e4m3fn", keep_names=frozenset(QUANTIZED)))
+        blueprint(a_wan(), Finish("float8_e4m3fn", keep_names=frozenset(QUANTIZED)))
 
 
 def test_settings_of_the_first_format_are_what_recipes_have_always_held():
@@ -184,16 +181,18 @@ def test_settings_of_the_first_format_are_what_recipes_have_always_held():
 
 
 def test_no_quantization_no_entry():
-    assert quantization_metadata(a_wan(), Finish("none", torch.bfloat16)) == {}
+    assert blueprint(a_wan(), Finish("none", torch.bfloat16)).quantization_metadata == {}
 
 
 def test_file_metadata_is_text_and_carries_the_recipe():
-    plan = a_wan()
-    data = file_metadata(plan, FP8, plan.recipe(FP8.settings(), "f" * 8), "a" * 64)
+    wanted = blueprint(a_wan(), FP8, {"fingerprint": "f" * 8})
+    data = wanted.file_metadata
     assert all(isinstance(key, str) and isinstance(value, str) for key, value in data.items())
     assert data["format"] == "pt" and "_quantization_metadata" in data
     record = json.loads(data["lora_foundry"])
-    assert record["recipe_sha256"] == "a" * 64 and record["recipe"]["finish"]["format"] == "float8_e4m3fn"
+    assert record["recipe_sha256"] == recipe_sha256(record["recipe"]) == wanted.recipe_sha256
+    assert record["recipe"] == wanted.recipe and record["recipe"]["base"]["fingerprint"] == "f" * 8
+    assert record["recipe"]["finish"]["format"] == "float8_e4m3fn"
 
 
 def test_settings_are_plain_data():
@@ -204,5 +203,5 @@ def test_settings_are_plain_data():
 
 def test_a_single_number_is_a_setting_and_keeps_its_dtype():
     values = {"blocks.0.self_attn.q.weight": torch.zeros(16, 16), "edm_vpred.sigma_min": torch.tensor(0.002)}
-    entries = {entry.name: entry.dtype for entry in outputs(a_plan(values), Finish("none", torch.bfloat16))}
+    entries = {entry.name: entry.dtype for entry in blueprint(a_plan(values), Finish("none", torch.bfloat16)).entries}
     assert entries == {"blocks.0.self_attn.q.weight": torch.bfloat16, "edm_vpred.sigma_min": torch.float32}

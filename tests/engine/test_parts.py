@@ -12,12 +12,12 @@ from fakes import Collected, Tensors, a_plan, noise, same
 from forms import Maker, every_form, form_layer
 from lora_foundry.engine.adapters import is_low_rank
 from lora_foundry.engine.bake import bake
+from lora_foundry.engine.blueprint import blueprint
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.grown import grown_base
 from lora_foundry.engine.memory import LOW, LOWEST
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, Target
-from lora_foundry.engine.reuse import tensor_keys
 from lora_foundry.engine.terms import Dense, effective_scale, make_term
 
 FUSED = Maker(96, 16, seed=2)
@@ -178,7 +178,7 @@ def test_keys_know_part_slice_transform_and_factor():
     values, form = {W: noise((96, 16), 0.5, 3)}, FUSED.lora()
 
     def key(factor=1.0, **where):
-        return tensor_keys(a_plan(values, factored(layer(form, target=Target(W, **where)), factor)), FP32, "base")[W]
+        return blueprint(a_plan(values, factored(layer(form, target=Target(W, **where)), factor)), FP32).fates[W].key
 
     places = [
         {},
@@ -190,7 +190,7 @@ def test_keys_know_part_slice_transform_and_factor():
     entry = layer(form)
     twice = replace(entry, patches=(*entry.patches, *factored(entry, 0.5).patches))
     back = replace(entry, patches=twice.patches[::-1])
-    keys = {tensor_keys(a_plan(values, each), FP32, "base")[W] for each in (entry, twice, back)}
+    keys = {blueprint(a_plan(values, each), FP32).fates[W].key for each in (entry, twice, back)}
     assert len(keys) == 2 and key(0.0) not in keys
 
 

@@ -8,8 +8,9 @@ from dataclasses import FrozenInstanceError, replace
 import pytest
 import torch
 from fakes import Tensors, a_layer, a_plan, noise, random_delta
+from lora_foundry.engine.blueprint import blueprint, recipe_sha256
 from lora_foundry.engine.finish import FP8_MATMUL, Finish
-from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, STACK, Adapter, Base, Coverage, Plan, recipe_sha256
+from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, STACK, Adapter, Base, Coverage, Plan
 from lora_foundry.loaders.loras.file import LoRAFile
 from lora_foundry.loaders.names.lookup import BaseNames
 from lora_foundry.loaders.plans.planner import make_layer
@@ -101,9 +102,8 @@ def some_layers():
 
 
 def sha(layers, finish=FP8, fingerprint="f" * 64, **plan):
-    return recipe_sha256(
-        replace(a_plan({W: torch.zeros(16, 16)}, *layers), **plan).recipe(finish.settings(), fingerprint)
-    )
+    wanted = replace(a_plan({W: torch.zeros(16, 16)}, *layers), **plan)
+    return blueprint(wanted, finish, {"fingerprint": fingerprint}).recipe_sha256
 
 
 def changed(number, **values):
@@ -149,16 +149,20 @@ def test_match_training_layers_are_hashed_in_their_order():
 
 def test_the_recipe_is_plain_data_that_names_its_files():
     plan = a_plan({W: torch.zeros(16, 16)}, *some_layers())
-    recipe = json.loads(json.dumps(plan.recipe(FP8.settings(), "f" * 64)))
+    recipe = json.loads(json.dumps(blueprint(plan, FP8, {"fingerprint": "f" * 64}).recipe))
     assert [layer["lora"] for layer in recipe["layers"]] == ["light", "style", "detail"]
     assert recipe["base"] == {"name": "base.safetensors", "fingerprint": "f" * 64, "family": None}
     assert recipe_sha256(recipe) == sha(some_layers())  # a recipe read back from a file hashes the same
 
 
+def recipe_of(plan):
+    return blueprint(plan, Finish()).recipe
+
+
 def test_block_weights_are_in_the_recipe_only_where_there_are_some():
     plan, _ = planned()
-    recipe = plan.recipe({}, "base")
+    recipe = recipe_of(plan)
     weighted = replace(plan, layers=(plan.layers[0], replace(plan.layers[1], blocks="block=0.5")))
     assert not any("blocks" in entry for entry in recipe["layers"])
-    assert weighted.recipe({}, "base")["layers"][1]["blocks"] == "block=0.5"
-    assert recipe_sha256(weighted.recipe({}, "base")) != recipe_sha256(recipe)
+    assert recipe_of(weighted)["layers"][1]["blocks"] == "block=0.5"
+    assert recipe_sha256(recipe_of(weighted)) != recipe_sha256(recipe)

@@ -7,12 +7,13 @@ import torch
 from disk_fakes import File, on_disk
 from fakes import Collected, Tensors, a_layer, a_plan, noise, random_delta, same_all
 from lora_foundry.engine.bake import bake, bake_all
+from lora_foundry.engine.blueprint import blueprint
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
-from lora_foundry.engine.job import Order
+from lora_foundry.engine.job import BakeRequest
 from lora_foundry.engine.memory import AUTO, LOW, LOWEST
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING
-from lora_foundry.engine.reuse import Previous, tensor_keys
+from lora_foundry.engine.reuse import Previous
 
 NAMES = [f"blocks.{i}.self_attn.q.weight" for i in range(6)]
 HEAD, NORM = "head.head.weight", "blocks.0.norm_q.weight"
@@ -65,10 +66,13 @@ def test_an_unknown_memory_setting_is_refused():
 
 
 def baked(plan, finish, previous=None):
-    sink, keys = Collected(), tensor_keys(plan, finish, "base")
-    (report,) = bake_all([Order(plan, finish, sink, previous, keys)])
-    measures = {name: measured.to_json() for name, measured in report.measures.items()}
-    return sink.values, report, Previous(keys, measures, Tensors(sink.values))
+    sink, wanted = Collected(), blueprint(plan, finish, {"fingerprint": "base"})
+    (report,) = bake_all([BakeRequest(wanted, sink, previous)])
+    return sink.values, report, Previous(wanted.keys, report.measures_json(), Tensors(sink.values))
+
+
+def tensor_keys(plan, finish, fingerprint):
+    return blueprint(plan, finish, {"fingerprint": fingerprint}).keys
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -126,7 +130,9 @@ def test_several_results_read_the_base_once():
     plans = [a_plan(values(), one, family="wan"), a_plan(values(), two, family="wan"), a_plan(values(), family="wan")]
     finishes = [Finish("float8_e4m3fn"), Finish("none"), Finish("int8_convrot")]
     sinks = [Collected() for _ in plans]
-    reports = bake_all([Order(*each) for each in zip(plans, finishes, sinks, strict=True)])
+    reports = bake_all(
+        [BakeRequest(blueprint(plan, end), to) for plan, end, to in zip(plans, finishes, sinks, strict=True)]
+    )
     assert plans[0].base.source.reads == list(values()) and plans[1].base.source.reads == []
     for plan, finish, sink, report in zip(plans, finishes, sinks, reports, strict=True):
         alone = Collected()

@@ -29,13 +29,13 @@ from disk_fakes import File, OnDisk, on_disk
 from fakes import Collected, a_plan, noise, reference_fp8, round_to_bf16, same, same_all, wrong_share
 from forms import Maker, every_form, form_layer, weight_forms
 from lora_foundry.engine.bake import bake
+from lora_foundry.engine.blueprint import blueprint
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.fuse import make_terms
 from lora_foundry.engine.grown import grown_base
 from lora_foundry.engine.memory import LOW, LOWEST
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, STACK, Target
-from lora_foundry.engine.reuse import tensor_keys
 from lora_foundry.engine.terms import Dense, Term, make_term, merge_terms
 
 
@@ -260,7 +260,7 @@ def test_keys_know_the_stage_where_it_matters():
     plain, dora = LINEAR.lora(), LINEAR.dora(LINEAR.lora(), "rows")
 
     def key(*layers):
-        return tensor_keys(a_plan({W: weight_of(LINEAR)}, *layers), FP32, "base")[W]
+        return blueprint(a_plan({W: weight_of(LINEAR)}, *layers), FP32).fates[W].key
 
     def both(*stages):
         return key(layer(plain, 1.0, stages[0], "a"), layer(dora, 1.0, stages[1], "b"))

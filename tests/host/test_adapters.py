@@ -166,6 +166,7 @@ def patched(base, tests):
     from fakes import Collected
     from forms import Maker, every_form, form_layer
     from lora_foundry.engine.bake import bake
+    from lora_foundry.engine.blueprint import blueprint
     from lora_foundry.engine.finish import Finish
     from lora_foundry.engine.grown import grown_base
     from lora_foundry.engine.plan import FUSE, STACK, Target
@@ -197,14 +198,14 @@ def patched(base, tests):
     plan = replace(plan, base=grown_base(plan.base, plan.layers[-1].patches))
     sink = Collected()
     bake(plan, Finish("none", torch.float32), sink)
-    model, report = apply.patched_model(plan, Finish(), "sha", lambda done, total: None)
+    model, made = apply.patched_model(blueprint(plan, Finish()), lambda done, total: None)
     worst = 0.0
     for key, patches in model.patches.items():
         weight = plan.base.source.read(key.removeprefix("diffusion_model.")).float()
         theirs = comfy.lora.calculate_weight(patches, model.model.state_dict()[key].float().clone(), key)
         ours = sink.values[key.removeprefix("diffusion_model.")]
         worst = max(worst, ((theirs - ours).norm() / (ours - weight).norm()).item())
-    return {"worst": worst, "patched": len(model.patches), "touched": report.touched, "of": len(plan.by_weight())}
+    return {"worst": worst, "patched": len(model.patches), "touched": made.report.touched, "of": len(plan.by_weight())}
 
 
 def test_patches_of_every_kind_are_the_bake_unrounded(inprocess, tmp_path):

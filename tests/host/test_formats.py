@@ -9,14 +9,13 @@ from host import rig
 from host.foundry import message, relative
 from host.graphs import Graph
 from lora_foundry.cli.demo import tiny
+from lora_foundry.engine.blueprint import blueprint
 from lora_foundry.engine.finish import (
     FP8_MATMUL,
     FULL_PRECISION,
     Finish,
     layer_marker,
     marker_name,
-    quantization_metadata,
-    quantized_names,
     scale_name,
 )
 from lora_foundry.engine.formats import FORMATS, quantize
@@ -33,12 +32,12 @@ def base() -> dict[str, torch.Tensor]:
 
 def quantized(finish: Finish) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """The tiny Wan in a format: its tensors and its header, without a bake."""
-    plan, tensors = a_plan(base(), family="wan"), base()
+    wanted, tensors = blueprint(a_plan(base(), family="wan"), finish), base()
     marker = layer_marker(finish)
-    for name in quantized_names(plan, finish):
+    for name in wanted.quantized:
         tensors[name], tensors[scale_name(name)] = quantize(tensors[name].to(torch.float32), finish.quantization, name)
         tensors.update({marker_name(name): marker.clone()} if marker is not None else {})
-    return tensors, {"format": "pt", **quantization_metadata(plan, finish)}
+    return tensors, {"format": "pt", **wanted.quantization_metadata}
 
 
 def known():

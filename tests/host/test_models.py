@@ -24,6 +24,7 @@ def twins(base, lora):
     import torch
     from lora_foundry.engine.finish import Finish
     from lora_foundry.engine.plan import STACK
+    from lora_foundry.loaders.bakes.baking import resolve
     from lora_foundry.loaders.loras.file import open_lora
     from lora_foundry.nodes import host, layers, making, rows, sources
 
@@ -32,7 +33,8 @@ def twins(base, lora):
     model.set_attachments("mark", {"kept": True})
     before = {key: value.clone() for key, value in model.model.state_dict().items()}
     plan = layers.add_row(sources.plan_of(model), open_lora(Path(lora)), rows.StackRow("lora", 1.0, 1.0), STACK)
-    baked = making.baked_model(plan, Finish("float8_e4m3fn", linears=plan.base.source.facts.linears)).model
+    finish = Finish("float8_e4m3fn", linears=plan.base.source.facts.linears)
+    baked, _ = making.baked_model(resolve(plan, finish))
 
     def weights(patcher):
         state = patcher.model.diffusion_model.state_dict()

@@ -16,7 +16,16 @@ from lora_foundry.engine.errors import Cancelled, FoundryError
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.memory import LOW, LOWEST
 from lora_foundry.loaders.bakes import baking
-from lora_foundry.loaders.bakes.baking import CACHED, MADE, UNCHANGED, Baked, How, Wanted, bake_files
+from lora_foundry.loaders.bakes.baking import (
+    CACHED,
+    MADE,
+    UNCHANGED,
+    BakeOptions,
+    BakeResult,
+    FileRequest,
+    bake_files,
+    resolve,
+)
 from lora_foundry.loaders.bakes.cache import BakeCache
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.disk import ranges, reading, writer
@@ -43,8 +52,8 @@ def a_plan(files: Path, base: str = "base", **weights: float):
     return plan_document(replace(parse_document({"base": f"{base}.safetensors", "stack": stack}, "test"), folder=files))
 
 
-def bake(plan, out: Path, finish: Finish = FP8, **how) -> Baked:
-    (baked,) = bake_files([Wanted(plan, finish, out)], How(**how))
+def bake(plan, out: Path, finish: Finish = FP8, **how) -> BakeResult:
+    (baked,) = bake_files([FileRequest(resolve(plan, finish), out)], BakeOptions(**how))
     return baked
 
 
@@ -195,8 +204,8 @@ def test_several_documents_read_one_base_once(files, tmp_path, monkeypatch):
     outs = [tmp_path / f"{number}.safetensors" for number in range(3)]
     finishes = [FP8, Finish("none"), Finish("int8_convrot", keep=())]
     steps: list[tuple[int, int]] = []
-    wanted = [Wanted(*each) for each in zip(plans, finishes, outs, strict=True)]
-    baked = bake_files(wanted, How(), lambda done, total: steps.append((done, total)))
+    wanted = [FileRequest(resolve(*each), out) for *each, out in zip(plans, finishes, outs, strict=True)]
+    baked = bake_files(wanted, BakeOptions(), lambda done, total: steps.append((done, total)))
     assert reads == [3] and [each.files for each in baked] == [(out,) for out in outs]
     assert steps == sorted(steps) and steps[-1][0] == steps[-1][1]
     for plan, finish, out in zip(plans, finishes, outs, strict=True):
@@ -211,12 +220,12 @@ def test_an_error_in_one_of_several_leaves_nothing_new(files, tmp_path):
             raise Cancelled
 
     outs = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
-    wanted = [Wanted(a_plan(files, first=1.0), FP8, out) for out in outs]
+    wanted = [FileRequest(resolve(a_plan(files, first=1.0), FP8), out) for out in outs]
     with pytest.raises(Cancelled):
-        bake_files(wanted, How(), stop)
+        bake_files(wanted, BakeOptions(), stop)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(FoundryError, match="LF203.*Nothing would change"):
-        bake_files([wanted[0], Wanted(a_plan(files), Finish(), outs[1])], How())
+        bake_files([wanted[0], FileRequest(resolve(a_plan(files), Finish()), outs[1])], BakeOptions())
     assert list(tmp_path.iterdir()) == []
 
 

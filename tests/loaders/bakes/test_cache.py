@@ -20,10 +20,11 @@ from pathlib import Path
 import pytest
 import torch
 from lora_foundry.engine.errors import Cancelled, FoundryError
+from lora_foundry.engine.reuse import identity_of
 from lora_foundry.engine.tensors import TensorInfo
 from lora_foundry.loaders.bakes import cache as module
 from lora_foundry.loaders.bakes.cache import RECORD, RESULT, BakeCache, Key
-from lora_foundry.loaders.bakes.records import BakeRecord, base_facts, identity_of
+from lora_foundry.loaders.bakes.records import BakeRecord, base_facts
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.disk import ranges
 from lora_foundry.loaders.disk.copying import copy_result

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 from lora_foundry.engine.errors import FoundryError
+from lora_foundry.engine.reuse import identity_of
 from lora_foundry.engine.tensors import TensorInfo
 from lora_foundry.loaders.bakes import records
 from lora_foundry.loaders.bakes.records import (
     BakeRecord,
     base_facts,
     base_identity,
-    identity_of,
     load_record,
     save_record,
 )

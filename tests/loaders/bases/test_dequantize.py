@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import FP8_VALUES, Collected, a_layer, noise, random_delta, same
+from fakes import FP8_VALUES, Collected, Tensors, a_layer, noise, random_delta, same
 from lora_foundry.engine.bake import bake
+from lora_foundry.engine.blueprint import blueprint
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.formats import FORMATS, quantize
@@ -299,9 +300,12 @@ def test_a_dequantized_base_is_not_the_base_it_came_from(tmp_path):
 
 
 def test_only_the_recipe_of_a_dequantized_base_says_so():
-    plain, quantized = (Plan(Base("a", None, None, **more)) for more in ({}, {"quantized": "fp8", "dequantized": True}))
-    assert plain.recipe({}, "f")["base"] == {"name": "a", "fingerprint": "f", "family": None}
-    assert quantized.recipe({}, "f")["base"] == {**plain.recipe({}, "f")["base"], "dequantized": "fp8"}
+    plain, quantized = (
+        blueprint(Plan(Base("a", None, Tensors({}), **more)), Finish(), {"fingerprint": "f"}).recipe["base"]
+        for more in ({}, {"quantized": "fp8", "dequantized": True})
+    )
+    assert plain == {"name": "a", "fingerprint": "f", "family": None}
+    assert quantized == {**plain, "dequantized": "fp8"}
 
 
 # --- what is refused

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from lora_foundry.cli.demo import tiny
+from lora_foundry.engine.blueprint import blueprint
 from lora_foundry.engine.errors import FoundryError
-from lora_foundry.engine.finish import Finish, file_metadata
+from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.lineage import (  # fmt: skip
     BY_USER,
     DECLARED,
@@ -27,7 +28,7 @@ from lora_foundry.engine.lineage import (  # fmt: skip
     Evidence,
     Ingredient,
 )
-from lora_foundry.engine.plan import FUSE, STACK, Base, Plan, recipe_sha256
+from lora_foundry.engine.plan import FUSE, STACK, Base, Plan
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.bases.dequantize import Dequantized
 from lora_foundry.loaders.disk import stamping
@@ -352,8 +353,7 @@ def made_by_us(tmp_path: Path, base: Path) -> dict[str, str]:
         path = tmp_path / f"{name}.safetensors"
         save_file(tiny.lora(BASE, rank=2, modules=r"^blocks\.0\.self", prefix="diffusion_model.", seed=len(name)), path)
         plan = plan.add(make_layer(plan.base, open_lora(path), stage, strength, BaseNames(model.tensors, "wan")))
-    recipe = plan.recipe(Finish().settings(), base_fingerprint(model))
-    return file_metadata(plan, Finish(), recipe, recipe_sha256(recipe))
+    return blueprint(plan, Finish(), {"fingerprint": base_fingerprint(model)}).file_metadata
 
 
 def test_a_base_of_unknown_origin_holds_nothing_known(base):

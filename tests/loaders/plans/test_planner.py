@@ -13,7 +13,7 @@ from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK, Base, Plan, Target
 from lora_foundry.engine.report import layer_json, layer_sentence
-from lora_foundry.loaders.bakes.baking import How, Wanted, bake_files, bake_to_file
+from lora_foundry.loaders.bakes.baking import BakeOptions, FileRequest, bake_files, bake_to_file, resolve
 from lora_foundry.loaders.bakes.records import base_identity
 from lora_foundry.loaders.bases.families import detect_base
 from lora_foundry.loaders.documents.document import Document, Row
@@ -455,7 +455,10 @@ def test_a_widened_base_is_another_base(control):
     assert wide.files == plain.files and wide.edges(WIDENED) == plain.edges(WIDENED)
     plans = [plan_document(a_document(control, stack=rows)) for rows in ((rows[0], rows[2]), (rows[2],))]
     outs = [control / "one.safetensors", control / "two.safetensors"]
-    bake_files([Wanted(plan, Finish("none"), out) for plan, out in zip(plans, outs, strict=True)], How(records=False))
+    bake_files(
+        [FileRequest(resolve(plan, Finish("none")), out) for plan, out in zip(plans, outs, strict=True)],
+        BakeOptions(records=False),
+    )
     shapes = []
     for out in outs:
         with safe_open(out, "pt") as file:
