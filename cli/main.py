@@ -108,7 +108,7 @@ def _parser() -> Parser:
     added.add_argument("document", metavar="DOCUMENT", nargs="?", type=Path, help=own)
     added.add_argument("--device", metavar="DEVICE", default="cpu", help="cpu, cuda or cuda:0")
     added.add_argument("--tokens", metavar="N", type=int, help="rows of activations of a step; 256, on a GPU 4096")
-    added.add_argument("--steps", metavar="N", type=int, default=5, help="further steps; their median is shown")
+    added.add_argument("--steps", metavar="N", type=int, default=3, help="further steps; their median is shown")
     added.add_argument("--out", metavar="FOLDER", type=Path, help="write benchmark.md, .json and .svg there")
     verb("doctor", _doctor, "Check this machine: Python, torch, fp8, disk, ComfyUI, extras.")
     return parser
