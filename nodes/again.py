@@ -6,7 +6,6 @@ What is kept is a copy: ComfyUI may patch the weights of a MODEL in place. There
 from __future__ import annotations
 
 import uuid
-import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -19,10 +18,9 @@ from ..engine.memory import available_bytes
 from ..engine.pipeline import Direct
 from ..engine.reuse import Previous
 from ..engine.tensors import Reader, TensorInfo
+from .session import SESSION
 
 SHARE = 8  # of the free memory: what a copy may take
-_last: tuple[str, Previous] | None = None
-_tokens: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 
 
 class Copies:
@@ -49,20 +47,20 @@ class Copies:
 def identity_of_model(model: Any) -> str:
     """What stands for the weights of a MODEL while this process runs: its module, and the patches it carries."""
     module = model.model
-    if module not in _tokens:
-        _tokens[module] = uuid.uuid4().hex
-    return f"{_tokens[module]}:{model.patches_uuid}"
+    if module not in SESSION.tokens:
+        SESSION.tokens[module] = uuid.uuid4().hex
+    return f"{SESSION.tokens[module]}:{model.patches_uuid}"
 
 
 def previous(identity: str) -> Previous | None:
     """The last result, when it was made on this base."""
-    return _last[1] if _last is not None and _last[0] == identity else None
+    last = SESSION.last
+    return last[1] if last is not None and last[0] == identity else None
 
 
 def remember(made: Blueprint, report: BakeReport, tensors: Mapping[str, torch.Tensor]) -> None:
     """Keep a copy of a result where there is plenty of memory for it; forget the one before in any case."""
-    global _last
-    _last = None
+    SESSION.last = None
     size, free = sum(tensor.nbytes for tensor in tensors.values()), available_bytes()
     if free is not None and size * SHARE < free:
-        _last = made.base_identity, Previous(made.keys, report.measures_json(), Copies(tensors))
+        SESSION.last = made.base_identity, Previous(made.keys, report.measures_json(), Copies(tensors))

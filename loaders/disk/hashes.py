@@ -55,13 +55,13 @@ def _hashes(path: Path, on_step: OnStep | None, enough: Callable[[Hashes], bool]
     state = regular_file(path)
     key = (str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ino)
     settled = time.time_ns() - state.st_mtime_ns > SETTLED_NS
-    found: Hashes | None = PROCESS.files.get("hashes", key) or _look_up(key)
+    found: Hashes | None = PROCESS.files.get("hashes", key[0], key) or _look_up(key)
     if found is None or not enough(found):
         found = _hash(path, key[1:3], on_step)
         if settled:
             STORE.put(key_of(*key), list(found))
     if settled:
-        PROCESS.files.put(found, "hashes", key)
+        PROCESS.files.put(found, "hashes", key[0], key)
     return found
 
 

@@ -7,32 +7,36 @@ import weakref
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-MOST = 4096  # findings about files; the oldest go first
+MOST = 8192  # findings about files; the oldest go first
+T = TypeVar("T")
 
 
 class Memory:
-    """What was found out about files, by everything it depends on. Threads may share it."""
+    """What was found out, by its kind and what it is of, for as long as that is in one state. Threads may share it."""
 
     def __init__(self) -> None:
-        self._found: dict[Hashable, Any] = {}
+        self._found: dict[tuple[str, Hashable], tuple[object, Any]] = {}
         self._lock = threading.Lock()
 
-    def get(self, *key: Hashable) -> Any:
-        """What was put under this key; None when nothing was, or it made room."""
-        return self._found.get(key)
+    def get(self, kind: str, of: Hashable, state: object = None) -> Any:
+        """What was found out in this state; None when nothing was, or it made room."""
+        found = self._found.get((kind, of))
+        return found[1] if found is not None and found[0] == state else None
 
-    def put(self, found: Any, *key: Hashable) -> None:
-        """Remember something under a key."""
+    def put(self, found: T, kind: str, of: Hashable, state: object = None) -> T:
+        """Remember something in place of what was known in another state; returns it."""
         with self._lock:
-            if len(self._found) >= MOST and key not in self._found:
+            if len(self._found) >= MOST and (kind, of) not in self._found:
                 del self._found[next(iter(self._found))]
-            self._found[key] = found
+            self._found[kind, of] = state, found
+        return found
 
     def clear(self) -> None:
         """Forget everything, as a new process has."""
-        self._found.clear()
+        with self._lock:
+            self._found.clear()
 
 
 @dataclass

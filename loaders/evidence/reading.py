@@ -6,7 +6,6 @@ sentence; files that merely lie beside a LoRA count only when they name it.
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import time
@@ -19,6 +18,7 @@ from ...engine.errors import FoundryError
 from ...engine.lineage import DERIVED, NO_NAME, Claim, plain_name
 from ..disk.hashes import SETTLED_NS
 from ..disk.header import SUFFIXES, disk_errors, regular_file
+from ..disk.process import PROCESS
 from .claims import Statement, evidence_error
 from .configs import read_readme, read_toml, read_yaml
 from .logs import read_log
@@ -114,15 +114,16 @@ def _is_of(statement: Statement, names: frozenset[str]) -> bool:
 def _candidates(path: Path) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Names beside a LoRA: those that carry its name, those of any run, and those of a folder with one LoRA."""
     changed = path.parent.stat().st_mtime_ns
-    listing = _listing if _settled(changed) else _listing.__wrapped__
-    everything, shared, alone = listing(str(path.parent), changed)
+    listing = PROCESS.files.get("listing", path.parent, changed) or _listing(path.parent)
+    if _settled(changed):
+        PROCESS.files.put(listing, "listing", path.parent, changed)
+    everything, shared, alone = listing
     own = tuple(path.stem + ending for ending in OWN_ENDINGS if path.stem + ending in everything)
     lonely = tuple(name for name in everything if name.lower() in LONELY_NAMES) if alone else ()
     return own, tuple(name for name in shared if name not in own), lonely
 
 
-@functools.lru_cache(maxsize=16)
-def _listing(folder: str, changed: int) -> tuple[frozenset[str], tuple[str, ...], bool]:
+def _listing(folder: Path) -> tuple[frozenset[str], tuple[str, ...], bool]:
     """A folder's names of interest, those any run may have written, and whether only one LoRA lies there."""
     with os.scandir(folder) as entries:
         names = [entry.name for entry in entries]
@@ -142,14 +143,18 @@ def _read_quietly(path: Path) -> tuple[Statement, ...]:
     """What a file says; nothing when it cannot be read."""
     with suppress(FoundryError, OSError, ValueError):
         state = path.stat()
-        read = _remembered if _settled(state.st_mtime_ns) else _remembered.__wrapped__
-        return read(path, state.st_mtime_ns, state.st_size)
+        looks = state.st_mtime_ns, state.st_size
+        found: tuple[Statement, ...] | None = PROCESS.files.get("statements", path, looks)
+        if found is None:
+            found = _understood(path)
+            if _settled(state.st_mtime_ns):
+                PROCESS.files.put(found, "statements", path, looks)
+        return found
     return ()
 
 
-@functools.lru_cache(maxsize=512)
-def _remembered(path: Path, changed: int, size: int) -> tuple[Statement, ...]:
-    """What a file of this time and size says; a fault is remembered as nothing."""
+def _understood(path: Path) -> tuple[Statement, ...]:
+    """What a file says; a fault is nothing, and remembered as that."""
     with suppress(FoundryError):
         return _statements(path, MAX_TEXT)
     return ()

@@ -142,8 +142,8 @@ def base_ids(model: Model) -> tuple[str, ...]:
 
 def _fingerprint(model: Model) -> str:
     model = model.source if isinstance(model, Dequantized) else model  # what is stored, however it is read
-    states = [regular_file(path) for path in model.files]
-    key = tuple((str(p), s.st_size, s.st_mtime_ns, s.st_ino) for p, s in zip(model.files, states, strict=True))
-    found: str = PROCESS.files.get("base", key) or base_fingerprint(model)
-    PROCESS.files.put(found, "base", key)
-    return found
+    stats = [regular_file(path) for path in model.files]
+    state = [(each.st_size, each.st_mtime_ns, each.st_ino) for each in stats]
+    files = PROCESS.files
+    found: str | None = files.get("base", model.files, state)
+    return found or files.put(base_fingerprint(model), "base", model.files, state)

@@ -77,11 +77,11 @@ def _lineage_of(path: Path, opened: Callable[[], tuple[Mapping[str, str], LoRAFi
     near = beside(path, identity.sha256)
     places = (path, lineages.find_place(identity.ids), users_file(), *_sidecars(path))
     state = (identity, near, *map(_stamp, places))
-    kept, lineage = PROCESS.files.get("lineage", path.absolute()) or ((), None)
-    if lineage is None or kept != state:
+    lineage: Lineage | None = PROCESS.files.get("lineage", path.absolute(), state)
+    if lineage is None:
         near = (*_in_sidecars(path, identity.ids), *near)
         lineage = _collect(f"{path.absolute().parent.name}/{path.name}", identity.ids, near, *opened())
-        PROCESS.files.put((state, lineage), "lineage", path.absolute())
+        PROCESS.files.put(lineage, "lineage", path.absolute(), state)
     return lineage
 
 
