@@ -21,7 +21,7 @@ from .guard import already_quantized, raise_first
 from .ingredients import ingredients_json
 from .lineage import LINEAGE_KEY, SCHEMA
 from .plan import MATCH_TRAINING, Layer, Patch, Plan
-from .quantize import is_quantizable
+from .quantize import check_patterns, is_quantizable
 from .reuse import essence_of, identity_of, tensor_key
 from .tensors import TensorInfo
 from .terms import refuse_part, refuse_untrained
@@ -163,10 +163,11 @@ def recipe_sha256(recipe: Mapping[str, Any]) -> str:
 
 
 def _quantizable(plan: Plan, finish: Finish) -> frozenset[str]:
-    """The weights that are quantized where no budget keeps them."""
+    """The weights that are quantized where no budget keeps them; refuses a keep pattern that hits nothing."""
     format, family, keep, linears = finish.quantization, plan.base.family, finish.keep, finish.linears
     if format is None:
         return frozenset()
+    check_patterns(keep, plan.base.source.tensors)
     infos = plan.base.source.tensors.values()
     return frozenset(info.name for info in infos if is_quantizable(info, family, keep, linears, format))
 

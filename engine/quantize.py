@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
+from .errors import FoundryError
 from .formats import DEFAULT, FORMATS, Format, quantize
 from .tensors import TensorInfo
 
@@ -41,12 +44,15 @@ UNKNOWN_FAMILY = LayerRule(r"blocks?\.|layers\.", r"norm|embed|modulation|_mod\.
 
 
 def parse_keep(text: str) -> tuple[str, ...]:
-    """``"auto, *.ffn.2"`` -> ("auto", "*.ffn.2"): comma separated patterns, ``*`` matches anything."""
+    """``"auto, *.ffn.2"`` -> ("auto", "*.ffn.2"): comma separated patterns of layers (see ``keeps``)."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def keeps(name: str, family: str | None, patterns: Sequence[str]) -> bool:
-    """Whether a layer stays in high precision, by the family's list (``auto``) and the user's own patterns."""
+    """Whether a layer stays in high precision, by the family's list (``auto``) and the user's own patterns.
+
+    A pattern is whole dotted parts anywhere in a name: ``blocks.1`` is not ``blocks.10``. ``*`` matches anything.
+    """
     if any(_glob(pattern).search(name) for pattern in patterns if pattern != AUTO):
         return True
     if AUTO not in patterns:
@@ -55,8 +61,32 @@ def keeps(name: str, family: str | None, patterns: Sequence[str]) -> bool:
     return re.search(rule.only, name) is None or re.search(rule.keep, name) is not None
 
 
+@lru_cache
 def _glob(pattern: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(piece) for piece in pattern.split("*")))
+    parts = ".*".join(re.escape(piece) for piece in pattern.strip(".").split("*"))
+    return re.compile(rf"(?:^|\.){parts}(?:\.|$)")
+
+
+def check_patterns(patterns: Sequence[str], names: Collection[str]) -> None:
+    """FoundryError ``usage`` for a pattern that none of the base's tensor ``names`` has; ``auto`` is always fine."""
+    for pattern in patterns:
+        if pattern == AUTO or any(_glob(pattern).search(name) for name in names):
+            continue
+        near = difflib.get_close_matches(pattern.replace("*", "").strip("."), _spellings(names), 3)
+        fix = f"Did you mean {' or '.join(near)}?" if near else f"A layer of it is {_layer(next(iter(names), 'none'))}."
+        why = "Patterns are whole dotted parts of a layer's name, and * matches anything."
+        raise FoundryError("usage", f"No layer is called '{pattern}', which was to stay in high precision.", why, fix)
+
+
+def _spellings(names: Iterable[str]) -> list[str]:
+    """What a pattern may have meant: the first parts of a layer's name, or its last ones."""
+    layers = [_layer(name).split(".") for name in names]
+    runs = {".".join(run) for parts in layers for at in range(len(parts)) for run in (parts[: at + 1], parts[at:])}
+    return sorted(runs)
+
+
+def _layer(name: str) -> str:
+    return name.rpartition(".")[0] or name
 
 
 def is_quantizable(

@@ -100,6 +100,8 @@ def test_quantized_names_in_file_order(finish, names):
 def test_quantizing_nothing_is_an_error():
     with pytest.raises(FoundryError, match=r"LF202.*keep = auto, blocks"):
         blueprint(a_wan(), Finish("float8_e4m3fn", keep=("auto", "blocks")))
+    with pytest.raises(FoundryError, match=r"usage.*'blocks\.77'"):
+        blueprint(a_wan(), Finish("float8_e4m3fn", keep=("auto", "blocks.77")))
 
 
 @pytest.mark.parametrize("name", ["fp8", "int8_tensorwise", "FLOAT8_E4M3FN", ""])

@@ -7,7 +7,16 @@ import torch
 from fakes import FP8_VALUES, bits, noise, reference_fp8
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.formats import finite_amax
-from lora_foundry.engine.quantize import FP8_MAX, dequantize, fp8_scale, is_quantizable, keeps, parse_keep, quantize_fp8
+from lora_foundry.engine.quantize import (
+    FP8_MAX,
+    check_patterns,
+    dequantize,
+    fp8_scale,
+    is_quantizable,
+    keeps,
+    parse_keep,
+    quantize_fp8,
+)
 from lora_foundry.engine.tensors import TensorInfo
 
 FORMATS = [torch.float8_e4m3fn, torch.float8_e5m2]
@@ -187,3 +196,35 @@ def test_keep_patterns():
     )
     assert not keeps("head.head.weight", "wan", ())  # without auto the family's list is off
     assert not keeps("blocksX0.q.weight", "wan", ("blocks.0",))  # a dot is a dot
+
+
+@pytest.mark.parametrize(("pattern", "kept"), [
+    ("blocks.1", "blocks.1.ffn.2"),
+    ("blocks.1.", "blocks.1.ffn.2"),
+    ("blocks.1*", "blocks.1.ffn.2 blocks.10.ffn.2"),
+    ("ffn", "blocks.1.ffn.2 blocks.10.ffn.2 blocks.2.ffn.0"),
+    ("*.ffn.2", "blocks.1.ffn.2 blocks.10.ffn.2"),
+    ("ffn.0", "blocks.2.ffn.0"),
+    ("f*n.0", "blocks.2.ffn.0"),
+    ("blocks.2.ffn.0.weight", "blocks.2.ffn.0"),
+    ("block", ""), ("locks.1", ""), ("fn", ""), (".", ""),
+])  # fmt: skip
+def test_a_pattern_is_whole_dotted_parts(pattern, kept):
+    """``blocks.1`` once kept blocks.10 to blocks.19 too; only a star does that."""
+    layers = ("blocks.1.ffn.2", "blocks.10.ffn.2", "blocks.2.ffn.0")
+    assert [layer for layer in layers if keeps(f"{layer}.weight", "wan", (pattern,))] == kept.split()
+
+
+@pytest.mark.parametrize(("pattern", "near"), [
+    ("blocks.3", "Did you mean blocks.2 or blocks.1"),
+    ("*.fnn.2", "Did you mean ffn.2"),
+    ("head", "A layer of it is blocks.1.ffn.2."),
+    ("block", "Did you mean blocks"),
+])  # fmt: skip
+def test_a_pattern_that_hits_nothing_is_refused(pattern, near):
+    names = ("blocks.1.ffn.2.weight", "blocks.2.ffn.2.weight", "blocks.2.ffn.2.bias")
+    check_patterns(("auto", "blocks.1", "*"), names)
+    with pytest.raises(FoundryError, match=r"\[usage\] No layer is called ") as caught:
+        check_patterns(("auto", pattern), names)
+    assert near in caught.value.fix and f"'{pattern}'" in caught.value.what
+    check_patterns(("auto",), ())
