@@ -102,7 +102,7 @@ def some_layers():
 
 
 def sha(layers, finish=FP8, fingerprint="f" * 64, **plan):
-    wanted = replace(a_plan({W: torch.zeros(16, 16)}, *layers), **plan)
+    wanted = replace(a_plan({W: torch.zeros(16, 16), "head.bias": torch.zeros(16)}, *layers), **plan)
     return blueprint(wanted, finish, {"fingerprint": fingerprint}).recipe_sha256
 
 
@@ -134,7 +134,7 @@ def test_the_recipe_hash_moves_with_everything_the_bits_depend_on():
         "format": sha(some_layers(), Finish()),
         "dtype": sha(some_layers(), Finish("float8_e4m3fn", torch.float16)),
         "matmul": sha(some_layers(), Finish("float8_e4m3fn", matmul=FP8_MATMUL)),
-        "keep": sha(some_layers(), Finish("float8_e4m3fn", keep=("auto", "ffn"))),
+        "keep": sha(some_layers(), Finish("float8_e4m3fn", keep=("auto", "head"))),
         "as is": sha(some_layers()),
     }
     assert len(set(others.values())) == len(others)
@@ -148,7 +148,7 @@ def test_match_training_layers_are_hashed_in_their_order():
 
 
 def test_the_recipe_is_plain_data_that_names_its_files():
-    plan = a_plan({W: torch.zeros(16, 16)}, *some_layers())
+    plan = a_plan({W: torch.zeros(16, 16), "head.bias": torch.zeros(16)}, *some_layers())
     recipe = json.loads(json.dumps(blueprint(plan, FP8, {"fingerprint": "f" * 64}).recipe))
     assert [layer["lora"] for layer in recipe["layers"]] == ["light", "style", "detail"]
     assert recipe["base"] == {"name": "base.safetensors", "fingerprint": "f" * 64, "family": None}
