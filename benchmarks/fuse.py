@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import torch
 from common import WEIGHT, Discard, cpu_ms, enter_host, plan_of
+from lora_foundry.engine.formats import DEFAULT
 
 SHAPES = [(3072, 3072), (12288, 3072)]
 COUNTS, RANKS = (1, 2, 4, 8), (16, 32, 64)
@@ -119,7 +120,7 @@ def host_jobs(weight: torch.Tensor, factors: Factors) -> tuple[Callable[[], obje
 
     adapters = [comfy.weight_adapter.LoRAAdapter(set(), (up, down, None, None, None, None)) for up, down, _ in factors]
     patches = [(STRENGTH, adapter, 1.0, None, None) for adapter in adapters]
-    scale = weight.float().abs().amax() / 448
+    scale = weight.float().abs().amax() / DEFAULT.largest
     codes = (weight.float() / scale).to(torch.float8_e4m3fn)
 
     def fused(start: torch.Tensor) -> torch.Tensor:
@@ -130,7 +131,7 @@ def host_jobs(weight: torch.Tensor, factors: Factors) -> tuple[Callable[[], obje
 
     def to_fp8() -> torch.Tensor:
         rounded = to_bf16()
-        return (rounded / (rounded.abs().amax() / 448)).to(torch.float8_e4m3fn)
+        return (rounded / (rounded.abs().amax() / DEFAULT.largest)).to(torch.float8_e4m3fn)
 
     def patch_fp8() -> torch.Tensor:
         start = fused(codes.to(torch.float32) * scale)

@@ -270,6 +270,11 @@ class Kind:
     mixes_rows: bool = False
     number: Callable[[Adapter], float] = _stated
 
+    @property
+    def parts(self) -> frozenset[str]:
+        """Every part it can have beside ``alpha``."""
+        return frozenset(" ".join(sum(self.required, ())).split()).union(self.optional)
+
 
 KINDS: Mapping[str, Kind] = {
     LORA: Kind(lora, (("up",), ("down",)), ("mid", MAGNITUDE, RESHAPE)),

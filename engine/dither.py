@@ -16,7 +16,7 @@ from .formats import Format
 from .plan import Base
 
 BITS = 20  # of the chance: at most what fp8 e4m3 drops of an fp32 mantissa, so that all of it counts
-_EXPONENT = 0x7F800000  # of an fp32 number
+_EXPONENTS = {torch.float32: (torch.int32, 0x7F8 << 20), torch.float64: (torch.int64, 0x7FF << 52)}  # bits, mask
 _HASH = -1640531527  # 2**32 / golden ratio as a signed number, odd: mixes all bits of a number into the high ones
 
 
@@ -29,7 +29,7 @@ class Unbiased(Format):
         exact = prepared.div_(column).clamp_(-self.largest, self.largest)
         chance = _chance(exact)
         codes.copy_(
-            _float_grid(exact, chance, self.dtype) if self.dtype.is_floating_point else exact.add_(chance).floor_()
+            neighbour(exact, chance, self.dtype) if self.dtype.is_floating_point else exact.add_(chance).floor_()
         )
 
 
@@ -47,9 +47,13 @@ def _chance(exact: torch.Tensor) -> torch.Tensor:
     return ((mixed >> (32 - BITS)) & ((1 << BITS) - 1)).to(torch.float32) * 2.0**-BITS
 
 
-def _float_grid(exact: torch.Tensor, chance: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """fp32 numbers that ``dtype`` holds exactly: for each of ``exact`` one of its two neighbours."""
+def neighbour(exact: torch.Tensor, chance: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Numbers that ``dtype`` holds exactly: for each of ``exact`` (fp32 or fp64) one of its two neighbours.
+
+    ``chance`` is a number in [0, 1) for each: the upper one is taken where it reaches what is missing to it.
+    """
     info = torch.finfo(dtype)
-    power = (exact.view(torch.int32) & _EXPONENT).view(torch.float32)  # 2**e at or below |exact|
+    bits, mask = _EXPONENTS[exact.dtype]
+    power = (exact.view(bits) & mask).view(exact.dtype)  # 2**e at or below |exact|
     step = power.mul_(info.eps).clamp_(min=info.eps * info.tiny)
     return exact.div(step).add_(chance).floor_().mul_(step)

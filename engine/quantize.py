@@ -8,13 +8,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-import torch
-
 from .errors import FoundryError
-from .formats import DEFAULT, FORMATS, Format, quantize
+from .formats import DEFAULT, Format
 from .tensors import TensorInfo
 
-FP8_MAX = {torch.float8_e4m3fn: 448.0, torch.float8_e5m2: 57344.0}
 AUTO = "auto"
 
 
@@ -33,7 +30,7 @@ FAMILY_RULES = {
     "chroma": LayerRule(r"^(double|single)_blocks\.", r"norm|mod"),
     "hunyuan-video": LayerRule(r"^(double|single)_blocks\.", r"norm|mod"),
     "qwen-image": LayerRule(r"^transformer_blocks\.", r"norm|^transformer_blocks\.0\.img_mod\.1\."),
-    "wan": LayerRule(r"^blocks\.", r"norm|modulation|img_emb"),
+    "wan": LayerRule(r"^blocks\.", r"norm|modulation"),
     "z-image": LayerRule(r"^(layers|noise_refiner|context_refiner)\.", r"norm|adaLN_modulation"),
     "lumina2": LayerRule(r"^(layers|noise_refiner|context_refiner)\.", r"norm|adaLN_modulation"),
     "sd3": LayerRule(r"^joint_blocks\.", r"norm|adaLN_modulation"),
@@ -105,24 +102,3 @@ def is_quantizable(
     if linears is not None and info.name not in linears:
         return False
     return not keeps(info.name, family, patterns)
-
-
-def fp8_scale(amax: torch.Tensor, dtype: torch.dtype = torch.float8_e4m3fn) -> torch.Tensor:
-    """fp32 scalar amax / fp8_max, or 1 for an all-zero weight (or one too small for a scale of full precision)."""
-    return _of_dtype(dtype).scale_of(amax)
-
-
-def quantize_fp8(
-    weight: torch.Tensor, dtype: torch.dtype = torch.float8_e4m3fn, name: str = "weight"
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """(codes of the weight's shape, fp32 scalar scale) from an fp32 weight; refuses NaN and Inf by name."""
-    return quantize(weight, _of_dtype(dtype), name)
-
-
-def dequantize(codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """The fp32 weight that fp8 codes and their scale stand for."""
-    return codes.to(torch.float32) * scale
-
-
-def _of_dtype(dtype: torch.dtype) -> Format:
-    return next(each for each in FORMATS.values() if each.dtype == dtype)

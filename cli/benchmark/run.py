@@ -6,12 +6,10 @@ Each strategy runs in a process of its own. What a step is, and that it is no ti
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from ...engine.errors import FoundryError
 from ...engine.guard import raise_first
 from ...engine.plan import Plan
 from ...loaders.bakes.baking import bake_to_file
-from ...loaders.disk.temps import sweep, temporary
+from ...loaders.disk.temps import hidden, remove, sweep, temporary
 from ...loaders.documents.document import load_document
 from ...loaders.plans.planner import plan_document
 from ...validator.rules import check
@@ -185,15 +183,14 @@ def _prepare(out: Path) -> None:
 def write(result: Mapping[str, Any], out: Path) -> None:
     """The three files, each under a hidden name until all are complete; files of these names are replaced."""
     texts = dict(zip(NAMES, (markdown(result), json.dumps(result, indent=1) + "\n", svg(result)), strict=True))
-    hidden = {name: out / f".{name}.{os.getpid()}.tmp" for name in NAMES}
+    unfinished = {name: hidden(out) for name in NAMES}
     try:
         for name, written in texts.items():
-            hidden[name].write_text(written, encoding="utf-8")
+            unfinished[name].write_text(written, encoding="utf-8")
         for name in NAMES:
-            hidden[name].replace(out / name)
+            unfinished[name].replace(out / name)
     except OSError as error:
         raise FoundryError("file", f"{out} could not be written to: {error.strerror or error}.") from error
     finally:
-        for left in hidden.values():
-            with suppress(OSError):
-                left.unlink(missing_ok=True)
+        for left in unfinished.values():
+            remove(left)

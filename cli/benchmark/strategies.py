@@ -15,7 +15,9 @@ from torch import Tensor
 
 from ...engine.bake import bake
 from ...engine.blueprint import blueprint
+from ...engine.dither import neighbour
 from ...engine.finish import Finish, scale_name
+from ...engine.formats import DEFAULT
 from ...engine.pipeline import reader_of
 from ...engine.plan import Layer, Patch, Plan
 from ...engine.tensors import TensorInfo
@@ -23,7 +25,7 @@ from ...engine.terms import effective_scale, placement, read_factors
 from ...loaders.bakes.baking import bake_to_file
 from ...loaders.disk.source import FileSource
 
-FP8, FP8_MAX = torch.float8_e4m3fn, 448.0
+FP8, FP8_MAX = DEFAULT.dtype, DEFAULT.largest
 FORMAT = Finish("float8_e4m3fn")
 CHUNK = 1 << 22  # elements that are rounded stochastically at a time
 Stored = dict[str, tuple[Tensor, Tensor | None]]  # weight or codes, and their scale
@@ -101,10 +103,8 @@ def stochastic(values: Tensor, generator: torch.Generator | None = None) -> Tens
     codes = torch.empty(values.shape, dtype=FP8, device=values.device)
     rows = max(1, CHUNK // max(1, values.shape[1]))
     for part, out in zip(torch.split(values, rows), torch.split(codes, rows), strict=True):
-        exponent = torch.frexp(part)[1].clamp_(min=-5) - 4  # of a step of the grid: 3 mantissa bits, exponents from -6
-        chance = torch.rand(part.shape, generator=generator, device=part.device)
-        steps = torch.ldexp(part, -exponent).add_(chance).floor_()
-        out.copy_(torch.ldexp(steps, exponent).clamp_(-FP8_MAX, FP8_MAX))
+        chance = torch.rand(part.shape, generator=generator, dtype=part.dtype, device=part.device)
+        out.copy_(neighbour(part, chance, FP8).clamp_(-FP8_MAX, FP8_MAX))
     return codes
 
 

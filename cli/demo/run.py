@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...engine.dither import neighbour
 from ...engine.errors import FoundryError
 from ...engine.finish import Finish
-from ...engine.quantize import FP8_MAX, dequantize, quantize_fp8
+from ...engine.formats import DEFAULT, quantize
 from ...loaders.bakes.baking import bake_to_file
 from ...loaders.disk.source import FileSource
 from ...loaders.documents.document import load_document
@@ -27,7 +28,7 @@ from ...loaders.plans.planner import plan_document
 from ..terminal import table
 from .files import WEIGHTS, document, make_files
 
-FP8 = torch.float8_e4m3fn
+FP8, FP8_MAX = DEFAULT.dtype, DEFAULT.largest
 NAMES = {"lightning": "Lightning", "ink": "ink style", "light": "light style"}
 Weights = dict[str, Tensor]
 Step = Callable[[int, int], None]
@@ -133,7 +134,8 @@ def read_back(path: Path, names: Sequence[str] | Weights) -> Weights:
     """The weights of a quantized file as a loader sees them, float64."""
     source = FileSource(path)
     return {
-        name: dequantize(source.read(f"{name}.weight"), source.read(f"{name}.weight_scale")).double() for name in names
+        name: DEFAULT.decode(source.read(f"{name}.weight"), source.read(f"{name}.weight_scale")).double()
+        for name in names
     }
 
 
@@ -150,7 +152,7 @@ def right(folder: Path, truth: Truth) -> Row:
 
 def requantize(weight: Tensor) -> Tensor:
     """A float64 weight to scaled fp8 and back."""
-    return dequantize(*quantize_fp8(weight.float(), FP8)).double()
+    return DEFAULT.decode(*quantize(weight.float(), DEFAULT)).double()
 
 
 def nearest(folder: Path, truth: Truth) -> Row:
@@ -175,15 +177,14 @@ def onto_grid(folder: Path, truth: Truth, rounding: Callable[[Tensor], Tensor]) 
     stored = {}
     for name, deltas in truth.sum.items():
         codes, scale = (source.read(f"{name}.{part}").double() for part in ("weight", "weight_scale"))
-        stored[name] = rounding((codes + deltas / scale).clamp(-FP8_MAX[FP8], FP8_MAX[FP8])) * scale
+        stored[name] = rounding((codes + deltas / scale).clamp(-FP8_MAX, FP8_MAX)) * scale
     return stored
 
 
 def round_stochastic(codes: Tensor, generator: torch.Generator) -> Tensor:
-    """Up or down to a neighbour on the e4m3 grid (3 mantissa bits, exponents from -6), by chance and without bias."""
-    step = torch.exp2(codes.abs().clamp(min=2.0**-6).log2().floor() - 3)
+    """Up or down to a neighbour on the e4m3 grid, by chance and without bias; codes lie within its ends."""
     chance = torch.rand(codes.shape, generator=generator, dtype=codes.dtype)
-    return ((codes / step + chance).floor() * step).clamp(-FP8_MAX[FP8], FP8_MAX[FP8])
+    return neighbour(codes, chance, FP8)
 
 
 def plain_cast(_: Path, truth: Truth) -> Row:

@@ -110,7 +110,7 @@ def _prefix(names: Mapping[str, TensorInfo]) -> str:
 def _quantized(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> str | None:
     """How quantized weights are stored, in a few words (the forms that ComfyUI 0.3.75 to 0.38 knows, and others)."""
     endings = {name.rpartition(".")[2] for name in tensors}
-    dtypes = {info.dtype for info in tensors.values() if _is_low(info)}
+    dtypes = {info.dtype for info in tensors.values() if is_code(info)}
     fp8 = all(dtype.is_floating_point for dtype in dtypes)
     stored = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes)) or "weights"
     forms = (
@@ -125,8 +125,8 @@ def _quantized(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -
     return next((text for seen, text in forms if seen), None)
 
 
-def _is_low(info: TensorInfo) -> bool:
-    """An fp8 tensor, or a weight matrix of integers."""
+def is_code(info: TensorInfo) -> bool:
+    """An fp8 tensor, or a weight of integers."""
     if info.dtype.is_floating_point:
         return info.dtype.itemsize == 1
     return info.name.endswith("weight") and len(info.shape) >= 2 and not info.dtype.is_complex

@@ -23,7 +23,7 @@ from ...engine.tensors import FP8_DTYPES, Reader, TensorInfo
 from ..disk.header import shown
 from ..disk.reading import LIVES
 from ..names.lookup import bare
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, is_code
 
 REFUSE, DEQUANTIZE = "refuse", "dequantize"
 ON_QUANTIZED_BASE = (REFUSE, DEQUANTIZE)
@@ -177,7 +177,7 @@ def _stored(source: Checkpoint) -> Iterator[tuple[str, Stored]]:
         settings = told.get(layer) if part == "weight" else None
         scale = next((f"{layer}.{each}" for each in SCALES if f"{layer}.{each}" in tensors), None)
         scale = scale if part == "weight" else None
-        if settings is not None or scale is not None or _is_code(info):
+        if settings is not None or scale is not None or is_code(info):
             must = settings is not None or (scaled and part == "weight" and len(info.shape) == 2)
             yield name, _one(source, info, settings, scale, must)
 
@@ -193,7 +193,7 @@ def _one(
             raise _refused(source, form, info.name)
         if info.dtype != _DTYPES[form]:
             raise _damaged(source, f"'{shown(info.name)}' is {dtype}, but described as {form}")
-    elif _is_code(info) and info.dtype not in FP8_DTYPES:
+    elif is_code(info) and info.dtype not in FP8_DTYPES:
         raise _refused(source, f"{dtype} codes without a description", info.name)
     if scale is None:
         if scaled:
@@ -265,13 +265,6 @@ def _is_extra(name: str, tensors: Mapping[str, TensorInfo]) -> bool:
     """Whether a tensor is there only because the model is quantized."""
     layer, _, part = name.rpartition(".")
     return name == MARKER or (part in _EXTRAS and f"{layer}.weight" in tensors)
-
-
-def _is_code(info: TensorInfo) -> bool:
-    """An fp8 tensor, or a weight of integers."""
-    if info.dtype.is_floating_point:
-        return info.dtype.itemsize == 1
-    return info.name.endswith("weight") and len(info.shape) >= 2 and not info.dtype.is_complex
 
 
 def _half(tensors: Mapping[str, TensorInfo]) -> torch.dtype:

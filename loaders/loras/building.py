@@ -21,7 +21,6 @@ from ..names.dialects import ALPHA, ATTACHED, DIFF, GLORA, LOHA, LOKR, LORA, NOR
 
 AGAIN = "The file is damaged or was converted wrongly: download it again, or export it again from the trainer."
 OWN_LOADER = "Load this file with ComfyUI's own LoRA loader for now."
-ACCEPTS = {"magnitude": (LORA, LOHA, LOKR), "reshape": (LORA,)}  # attached parts and the kinds that can have them
 SCALED = (LORA, LOHA, LOKR, GLORA)  # kinds whose alpha is a scale
 Shape = tuple[int, ...]
 
@@ -78,7 +77,7 @@ class Builder:
         return [adapter for group in found for adapter in BUILDERS[group.kind](self, group)]
 
     def _attach(self, part: Part, groups: list[Group]) -> None:
-        fitting = [group for group in groups if group.kind in ACCEPTS[part.part]]
+        fitting = [group for group in groups if part.part in KINDS[group.kind].parts]
         fitting = [group for group in fitting if group.adapter == part.adapter] or fitting
         if len(fitting) != 1 or part.part in fitting[0].parts:
             count = "none" if not fitting else "more than one"
@@ -124,10 +123,11 @@ class Builder:
             seen = " and ".join(f"'{shown(info.name)}' {list(info.shape)}" for info in infos)
             raise self.broken(f"{seen} do not fit together.", why)
 
-    def only(self, group: Group, *known: str) -> None:
-        """Refuse parts that this kind of adapter does not have."""
+    def only(self, group: Group, *beside: str) -> None:
+        """Refuse parts that this kind of adapter does not have; files may hold those ``beside`` its own."""
+        known = {*KINDS[group.kind].parts, *beside, ALPHA}
         for part, name in group.parts.items():
-            if part not in (*known, ALPHA, "magnitude"):
+            if part not in known:
                 seen = f"'{shown(name)}' is no known part of a {NAMES[group.kind]}."
                 raise self.broken(seen, "The rest of it without this part would not be what its author made.")
 
@@ -152,7 +152,7 @@ class Builder:
 
 def _lora(builder: Builder, group: Group) -> list[Adapter]:
     """up [out, rank], down [rank, in, *kernel], mid [rank, rank, *kernel]; a bias of up is a diff of the bias."""
-    builder.only(group, "up", "down", "mid", "up_bias", "reshape")
+    builder.only(group, "up_bias")
     bias = group.parts.pop("up_bias", None)
     if "up" not in group.parts and "down" not in group.parts and bias:
         group.parts["bias"] = bias
@@ -192,7 +192,7 @@ def _check_reshape(builder: Builder, group: Group, shape: Shape) -> None:
 
 def _loha(builder: Builder, group: Group) -> list[Adapter]:
     """w1_a [out, r], w1_b [r, in * kernel]; with t1 [r, r, *kernel]: w1_a [r, out], w1_b [r, in]. The same for 2."""
-    builder.only(group, "w1_a", "w1_b", "w2_a", "w2_b", "t1", "t2")
+    builder.only(group)
     first, second = (_hadamard_factor(builder, group, number) for number in "12")
     outer, other = (builder.info(group, f"w{number}_a") for number in "12")
     builder.fit(first == second, f"One makes {list(first)}, the other {list(second)}.", outer, other)
@@ -215,7 +215,7 @@ def _tucker(builder: Builder, core: TensorInfo, outer: TensorInfo, inner: Tensor
 
 def _lokr(builder: Builder, group: Group) -> list[Adapter]:
     """kron(w1, w2), each whole or split in two; w2 may have a kernel, or a core t2 (then w2_a is [r, out])."""
-    builder.only(group, "w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t2")
+    builder.only(group)
     left, left_rank = _kronecker_factor(builder, group, "1")
     right, right_rank = _kronecker_factor(builder, group, "2")
     shape = (left[0] * right[0], left[1] * right[1], *right[2:])
@@ -242,7 +242,7 @@ def _kronecker_factor(builder: Builder, group: Group, number: str) -> tuple[Shap
 
 def _glora(builder: Builder, group: Group) -> list[Adapter]:
     """b1 [out, r], b2 [r, in], a1 [in, r], a2 [r, in]; LyCORIS 1 wrote them the other way round."""
-    builder.only(group, "a1", "a2", "b1", "b2")
+    builder.only(group)
     infos = [builder.info(group, part, (2, 8)) for part in ("a1", "a2", "b1", "b2")]
     builder.fit(all(math.prod(info.shape[2:]) == 1 for info in infos), "A GLoRA with a kernel is not known.", *infos)
     a1, a2, b1, b2 = infos
@@ -256,7 +256,7 @@ def _glora(builder: Builder, group: Group) -> list[Adapter]:
 
 def _oft(builder: Builder, group: Group) -> list[Adapter]:
     """blocks [count, size, size], or for BOFT [stages, count, size, size]. The shape is the rows; columns are any."""
-    builder.only(group, "blocks", "rescale")
+    builder.only(group)
     blocks = builder.info(group, "blocks", (3, 4))
     *stages, count, size, other = blocks.shape
     rows = count * size
@@ -288,5 +288,5 @@ NAMES = {
 def supported(adapter: Adapter) -> bool:
     """Whether the engine has a row for the kind and all parts."""
     kind = KINDS.get(adapter.kind)
-    known = set() if kind is None else {*" ".join(sum(kind.required, ())).split(), *kind.optional, ALPHA}
+    known = set() if kind is None else {*kind.parts, ALPHA}
     return {part for part, _ in adapter.parts} <= known

@@ -6,20 +6,13 @@ import pytest
 import torch
 from fakes import FP8_VALUES, bits, noise, reference_fp8
 from lora_foundry.engine.errors import FoundryError
-from lora_foundry.engine.formats import finite_amax
-from lora_foundry.engine.quantize import (
-    FP8_MAX,
-    check_patterns,
-    dequantize,
-    fp8_scale,
-    is_quantizable,
-    keeps,
-    parse_keep,
-    quantize_fp8,
-)
+from lora_foundry.engine.formats import DEFAULT, finite_amax, quantize
+from lora_foundry.engine.formats import FORMATS as BY_NAME
+from lora_foundry.engine.quantize import check_patterns, is_quantizable, keeps, parse_keep
 from lora_foundry.engine.tensors import TensorInfo
 
 FORMATS = [torch.float8_e4m3fn, torch.float8_e5m2]
+BY_DTYPE = {each.dtype: each for each in BY_NAME.values()}
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
@@ -28,7 +21,7 @@ def test_the_table_of_the_tests_is_the_format(dtype):
     table = FP8_VALUES[dtype]
     codes = torch.arange(len(table), dtype=torch.uint8).view(dtype)
     assert torch.equal(codes.to(torch.float64), table)
-    assert float(table[-1]) == FP8_MAX[dtype]
+    assert float(table[-1]) == BY_DTYPE[dtype].largest
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
@@ -39,30 +32,32 @@ def test_codes_and_scale_are_the_float64_ones(dtype, shape, rms, heavy):
     weight = noise(shape, rms, 4, torch.float32)
     if heavy:
         weight = weight * (1 + weight.square() / rms**2)
-    codes, scale = quantize_fp8(weight, dtype)
+    codes, scale = quantize(weight, BY_DTYPE[dtype])
     want, exact_scale = reference_fp8(weight.double(), dtype)
     assert codes.dtype == dtype and codes.shape == weight.shape
     assert scale.dtype == torch.float32 and scale.shape == ()
     assert abs(float(scale) / exact_scale - 1) < 1e-6
     assert float((bits(codes) != want).double().mean()) <= 1e-3
-    torch.testing.assert_close(dequantize(codes, scale), codes.to(torch.float32) * float(scale), rtol=0, atol=0)
+    torch.testing.assert_close(
+        BY_DTYPE[dtype].decode(codes, scale), codes.to(torch.float32) * float(scale), rtol=0, atol=0
+    )
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
 def test_the_largest_weight_becomes_the_largest_code(dtype):
     for seed in range(50):
         weight = noise((8, 8), 10.0 ** (seed % 9 - 4), seed, torch.float32)
-        codes, _ = quantize_fp8(weight, dtype)
-        assert float(codes.to(torch.float32).abs().max()) == FP8_MAX[dtype]
+        codes, _ = quantize(weight, BY_DTYPE[dtype])
+        assert float(codes.to(torch.float32).abs().max()) == BY_DTYPE[dtype].largest
 
 
 def test_all_zero_weight_has_scale_one():
-    codes, scale = quantize_fp8(torch.zeros(16, 16))
+    codes, scale = quantize(torch.zeros(16, 16), DEFAULT)
     assert float(scale) == 1.0 and not bits(codes).any()
 
 
 def test_an_empty_weight_is_no_accident():
-    codes, scale = quantize_fp8(torch.zeros(0, 16))
+    codes, scale = quantize(torch.zeros(0, 16), DEFAULT)
     assert codes.shape == (0, 16) and float(scale) == 1.0
 
 
@@ -71,9 +66,9 @@ def test_an_empty_weight_is_no_accident():
 def test_weights_near_the_smallest_float_give_no_nan(dtype, ulps):
     """amax / 448 rounds to a subnormal far off, and amax / scale leaves the format."""
     weight = torch.tensor([[ulps, -ulps // 2]], dtype=torch.int32).abs().view(torch.float32)
-    codes, scale = quantize_fp8(weight, dtype)
+    codes, scale = quantize(weight, BY_DTYPE[dtype])
     assert torch.isfinite(codes.to(torch.float32)).all() and float(scale) > 0
-    assert torch.isfinite(dequantize(codes, scale)).all()
+    assert torch.isfinite(BY_DTYPE[dtype].decode(codes, scale)).all()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
@@ -81,14 +76,14 @@ def test_non_finite_is_refused_by_name(bad):
     weight = torch.zeros(16, 16)
     weight[3, 4] = weight[5, 6] = bad
     with pytest.raises(FoundryError, match=r"blocks\.0\.q\.weight would hold 2 NaN or Inf of 256") as error:
-        quantize_fp8(weight, name="blocks.0.q.weight")
+        quantize(weight, DEFAULT, "blocks.0.q.weight")
     assert error.value.code == "LF304" and error.value.fix
 
 
 def test_finite_amax_looks_at_both_ends():
     assert float(finite_amax(torch.tensor([[1.0, -3.0]]), "w")) == 3.0
     assert float(finite_amax(torch.tensor([[4.0, -3.0]]), "w")) == 4.0
-    assert float(fp8_scale(torch.tensor(448.0))) == 1.0
+    assert float(DEFAULT.scale_of(torch.tensor(448.0))) == 1.0
 
 
 def chosen(name, family, patterns=("auto",), shape=(64, 64), dtype=torch.bfloat16, linears=None):
