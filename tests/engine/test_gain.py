@@ -271,3 +271,15 @@ def test_a_weak_lora_in_a_layer_kept_in_bf16_is_reported_and_no_fault():
     plan = a_plan(values, lora(0.00006), lora(0.00006, seed=2, name="kept", weight=kept))
     strong, weak = gains(plan)
     assert strong == pytest.approx(1.0, abs=0.05) and weak < 0.95
+
+
+def test_a_sampled_weight_counts_for_all_its_rows_in_the_error(monkeypatch):
+    monkeypatch.setattr(gain, "WHOLE_WEIGHT", 16 * 16)
+    monkeypatch.setattr(gain, "SAMPLE", 1024)
+    meter = GainMeter()
+    for name, shape, error in (("small", (16, 16), 0.0), ("large", (1024, 16), 0.1)):
+        rows = sampled_rows(shape)
+        sample = torch.ones(shape)[:: rows.step]
+        meter.add(name, measure(sample, sample * (1 + error), rows, shape, []), [])
+    assert sampled_rows((1024, 16)).step > 1
+    assert meter.relative_error() == pytest.approx((0.01 * 1024 / (1024 + 16)) ** 0.5, rel=1e-4)
