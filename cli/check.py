@@ -73,17 +73,16 @@ def _check_workflow(options: argparse.Namespace, policy: str) -> int:
     from ..loaders.workflows.reading import read_workflow
 
     graph, find = read_workflow(options.document), model_folders(options.models or ())
-    found = lint(graph, find, lineage_of, policy)
-    stopped = stops(found.findings, options.strict)
+    found = lint(graph, find, lineage_of, policy, options.strict)
     if options.json:
-        print_json({**found.to_json(), "ok": not stopped})
+        print_json(found.to_json())
     else:
         _print_stacks(found)
         print_findings(found.findings)
         if find is None:
             print("Files were not looked at: name ComfyUI's models folder with --models.")
-        print(STOP if stopped else f"{FINE}workflow.")
-    return STOPPED if stopped else DONE
+        print(f"{FINE}workflow." if found.ok else STOP)
+    return DONE if found.ok else STOPPED
 
 
 def model_folders(given: Sequence[Path]) -> ModelFolders | None:

@@ -20,15 +20,17 @@ FORMS = ("prompt", "workflow")  # keys of a body
 
 
 def post_lint(query: Mapping[str, str], body: Any) -> dict[str, Any]:
-    """``{"prompt"}`` (API form), ``{"workflow"}`` (UI form) or best both, and a ``policy``: the findings of that graph.
+    """``{"prompt"}`` (API form), ``{"workflow"}`` (UI form) or best both, ``policy`` and ``strict``: its findings.
 
     Files are looked for in ComfyUI's folders, and a LoRA that was never hashed is hashed once.
     """
     forms = {form: body[form] for form in FORMS if body.get(form) is not None}
     if not forms:
         raise FoundryError("body", "The body has neither a prompt nor a workflow.", fix="Send one of them, or both.")
-    policy = one_of(body, "policy", POLICIES, ALLOW)
-    return lint(graph_of(forms, "The request"), folders.Listed(), lineage_of, policy).to_json()
+    policy, strict = one_of(body, "policy", POLICIES, ALLOW), body.get("strict", False)
+    if not isinstance(strict, bool):
+        raise unfit("strict", strict, "true or false")
+    return lint(graph_of(forms, "The request"), folders.Listed(), lineage_of, policy, strict).to_json()
 
 
 def get_lineage(query: Mapping[str, str], body: Any) -> dict[str, Any]:

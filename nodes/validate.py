@@ -27,7 +27,11 @@ class FoundryStackValidator(StageNode):
     DESCRIPTION = "Checks the plan so far and shows the findings here, in the report output and in /history."
     RETURN_TYPES = (STACKED, "STRING", "BOOLEAN")
     RETURN_NAMES = (STACKED, "report", "ok")
-    OUTPUT_TOOLTIPS = ("The same plan.", "The findings as text.", "True when there is no error and no warning.")
+    OUTPUT_TOOLTIPS = (
+        "The same plan.",
+        "The findings as text.",
+        "True when nothing stops a run: no error, and in strict mode no warning.",
+    )
     OUTPUT_NODE = True
     INPUTS = {
         "required": {
@@ -65,4 +69,4 @@ class FoundryStackValidator(StageNode):
         if strict:
             raise_first(findings, strict=True)
         text = "\n".join(plan_sentences(plan, findings))
-        return report_plan(plan, findings, (plan, text, not stops(findings, strict=True)))
+        return report_plan(plan, findings, (plan, text, not stops(findings, strict)))

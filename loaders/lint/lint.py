@@ -27,15 +27,11 @@ SCHEMA = 1
 
 @dataclass(frozen=True)
 class Lint:
-    """The verdict on a workflow: findings, worst first, and the stacks they are about."""
+    """The verdict on a workflow: findings, worst first, the stacks they are about, and whether nothing stops a run."""
 
     findings: tuple[Finding, ...] = ()
     stacks: tuple[Stack, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is no error and no warning."""
-        return not stops(self.findings, strict=True)
+    ok: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Plain data: ``{"schema", "ok", "findings", "stacks"}``, the same for command line, HTTP and browser."""
@@ -47,26 +43,34 @@ class Lint:
         }
 
 
-def lint(graph: Graph, find: Find | None = None, lineage_of: LineageOf | None = None, policy: str = ALLOW) -> Lint:
+def lint(
+    graph: Graph,
+    find: Find | None = None,
+    lineage_of: LineageOf | None = None,
+    policy: str = ALLOW,
+    strict: bool = False,
+) -> Lint:
     """Check a workflow. ``find`` gives the file of a (kind of folder, name) or None, and may have ``names(kind)``.
 
     ``lineage_of`` tells what is known of a LoRA file. Without ``find`` only the graph itself is judged. A Stack
-    Validator on the way of a model decides its ``policy``.
+    Validator on the way of a model decides its ``policy``, and a strict one lets warnings stop it, as ``strict`` does.
     """
     files = Files(find, lineage_of)
     order = {node.id: order_above(graph, node.id) for node in graph.nodes.values() if _is_stage(node)}
     found = [*_idle_stages(graph), *(finding for told in order.values() for finding in told)]
-    stacks = []
+    stacks, stopped = [], stops(found, strict)
     for trail, model in _models(graph).items():
         base = files.base(trail.source)
         stack = _stack(graph, files, trail, base, tuple(model.sampling))
         told = {finding.code for node in trail.nodes for finding in order.get(node, ())}
         judged = [finding for finding in check_stack(stack, _policy(graph, model, policy)) if finding.code not in told]
         judged += [*_late(trail), *_low_bits(graph, trail, base)]
-        found += [*trail.problems, *base.findings, *_lora_findings(files, trail)]
-        found += judged if model.certain else [as_question(finding) for finding in judged]
+        mine = [*trail.problems, *base.findings, *_lora_findings(files, trail)]
+        mine += judged if model.certain else [as_question(finding) for finding in judged]
+        stopped |= stops(mine, strict or _is_strict(graph, model))
+        found += mine
         stacks.append(stack)
-    return Lint(worst_first(found), tuple(stacks))
+    return Lint(worst_first(found), tuple(stacks), not stopped)
 
 
 @dataclass
@@ -83,6 +87,12 @@ def _policy(graph: Graph, model: _Model, otherwise: str) -> str:
     passed = (graph.nodes[node] for node in reversed(model.nodes))
     asked = (node.values.get("policy") for node in passed if node.kind == VALIDATOR_NODE)
     return next((policy for policy in asked if policy in POLICIES), otherwise)
+
+
+def _is_strict(graph: Graph, model: _Model) -> bool:
+    """Whether a Stack Validator that stops at warnings is on the way of a model."""
+    passed = (graph.nodes[node] for node in model.nodes)
+    return any(node.kind == VALIDATOR_NODE and node.values.get("strict") is True for node in passed)
 
 
 def _is_stage(node: GraphNode) -> bool:

@@ -114,6 +114,24 @@ def test_what_was_declared_decides(folder, run, said, fuse, policy, wanted):
     assert strict == (1 if any(severity == "warning" for severity, _, _ in wanted) else 0)
 
 
+@pytest.mark.parametrize("strict", [[], ["--strict"]], ids=["lenient", "strict"])
+@pytest.mark.parametrize(("said", "fuse", "policy", "worst"), [
+    (None, None, "accelerators", "note"),
+    (TRAINED_ON_LIGHTNING, None, "accelerators", "warning"),
+    (TRAINED_ON_LIGHTNING, "lightning", "training", "note"),
+    (("--trained-with", "none"), "lightning", "training", "warning"),
+    (("--trained-with", "none"), "lightning", "accelerators", "note"),
+])  # fmt: skip
+def test_ok_means_the_same_for_a_document_and_a_workflow(folder, run, said, fuse, policy, worst, strict):
+    """Nothing stops a run: no error, and with --strict no warning either."""
+    if said:
+        run("lineage", "declare", lora("style"), *said)
+    files = document([fuse] if fuse else []), workflow(prompt("style", fuse=fuse))
+    told = [run("check", file, "--models", ".", "--policy", policy, *strict, "--json") for file in files]
+    ok = not (strict and worst == "warning")
+    assert [(code, report["ok"]) for code, report in told] == [(0 if ok else 1, ok)] * 2, told
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_renamed_and_retyped_copy_is_the_same_lightning(folder, run, dtype):
     run("lineage", "declare", lora("style"), *TRAINED_ON_LIGHTNING)

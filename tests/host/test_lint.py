@@ -187,7 +187,8 @@ def test_the_answer_tells_the_stacks_and_which_node_is_meant(host, names):
     plan = graph.add("FoundryStackLoRAs", model=load(graph, base), lora_stack=only)
     graph.add("FoundryStackValidator", model=plan, policy=MATCH, strict=False)
     answer = lint(host, {"prompt": graph})
-    assert (answer["schema"], answer["ok"]) == (1, False)
+    assert (answer["schema"], answer["ok"]) == (1, True)
+    assert not lint(host, {"prompt": graph, "strict": True})["ok"]
     (told,) = answer["stacks"]
     (lora,) = told["loras"]
     assert (told["base"], lora["path"], lora["stage"], lora["weight"]) == (base, style, "stack", 0.7)

@@ -94,7 +94,9 @@ def test_each_mistake_gives_this_and_nothing_else(build, form):
     result = lint(form(build()))
     wanted = {**ASKED, **MISTAKEN}[build]
     assert verdicts(result) == wanted
-    assert result.ok is not any(severity in ("error", "warning") for severity, _ in wanted)
+    assert result.ok is not any(severity == "error" for severity, _ in wanted)
+    stopping = ("error", "warning")
+    assert lint(form(build()), strict=True).ok is not any(severity in stopping for severity, _ in wanted)
     assert all(finding.node for finding in result.findings)
 
 
@@ -362,6 +364,16 @@ def test_the_validator_on_the_way_decides_the_policy(tmp_path, asked, wanted):
     g("FoundryStackValidator", model=[stacked, 0], policy=asked, strict=False)
     found = check(tmp_path, g, VANILLA).findings
     assert {finding.severity for finding in found if finding.code == "LF103"} == {wanted}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_strict_validator_on_the_way_lets_a_warning_stop_the_run(tmp_path, strict):
+    """What its node would do is what the check says."""
+    g = ours(LIGHTNING_8)
+    stacked = next(number for number, node in g.prompt.items() if node["class_type"] == "FoundryStackLoRAs")
+    g("FoundryStackValidator", model=[stacked, 0], policy=MATCH, strict=strict)
+    result = check(tmp_path, g, VANILLA)
+    assert ("warning", "LF103.trained") in verdicts(result) and result.ok is not strict
 
 
 @pytest.mark.parametrize("tensors", [
