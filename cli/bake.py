@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding, stops
-from .shared import DONE, Refused, planned, print_findings, print_json, print_layers
+from .shared import DONE, Refused, planned, print_findings, print_json, print_layers, spelled
 from .terminal import Bar, size
 
 if TYPE_CHECKING:
@@ -34,7 +34,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dtype", choices=("bf16", "fp16", "fp32"), help="of what is not quantized; default: as stored"
     )
     result.add_argument(
-        "--matmul", choices=("full", "fp8"), default="full", help="full: best quality; fp8: fast on Ada on"
+        "--matmul",
+        choices=("full precision", "fp8"),
+        type=spelled({"full": "full precision"}),
+        default="full precision",
+        help="full precision: best quality; fp8: fast on Ada on",
     )
     result.add_argument(
         "--keep", metavar="PATTERNS", default="auto", help="layers left in high precision: auto,*.ffn.2"
@@ -112,13 +116,12 @@ def _adjusted(document: Document, options: argparse.Namespace) -> Document:
 def _finish(document: Document, options: argparse.Namespace) -> Finish:
     import torch
 
-    from ..engine.finish import FP8_MATMUL, FULL_PRECISION, Finish
+    from ..engine.finish import Finish
     from ..engine.quantize import parse_keep
 
     format = "float8_e4m3fn" if document.quantize == "fp8" else document.quantize
     dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, None: None}
-    matmul = FULL_PRECISION if options.matmul == "full" else FP8_MATMUL
-    return Finish(format, dtypes[options.dtype], matmul, parse_keep(options.keep), max_error=options.max_error)
+    return Finish(format, dtypes[options.dtype], options.matmul, parse_keep(options.keep), max_error=options.max_error)
 
 
 def _how(options: argparse.Namespace) -> BakeOptions:

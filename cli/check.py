@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine.findings import stops
-from .shared import DONE, STOPPED, planned, print_findings, print_json, print_layers, trained_with
+from .shared import DONE, STOPPED, planned, print_findings, print_json, print_layers, spelled, trained_with
 from .terminal import table
 
 if TYPE_CHECKING:
@@ -25,20 +25,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     kinds = "a stack document (YAML, JSON), a workflow (UI or API JSON), or a picture with one inside"
     parser.add_argument("document", metavar="FILE", type=Path, help=kinds)
     parser.add_argument("--strict", action="store_true", help="warnings stop it too")
-    policies = {"training": "match training", "accelerators": "allow accelerators"}
-    chosen = "training: warn about a base LoRA that a LoRA was not trained with; accelerators (default): a note"
-    parser.add_argument("--policy", choices=policies, default="accelerators", help=chosen)
+    chosen = "match training: warn about a base LoRA that a LoRA was not trained with; the default: a note"
+    old = spelled({"training": "match training", "accelerators": "allow accelerators"})
+    policies = ("match training", "allow accelerators")
+    parser.add_argument("--policy", choices=policies, type=old, default="allow accelerators", help=chosen)
     where = "ComfyUI's models folder, for the files a workflow names; default: that of COMFYUI_PATH"
     parser.add_argument("--models", metavar="FOLDER", type=Path, action="append", help=where)
-    parser.set_defaults(policies=policies)
 
 
 def run(options: argparse.Namespace) -> int:
     """Check the file, whatever of the two it is."""
-    policy = options.policies[options.policy]
     if is_workflow(options.document):
-        return _check_workflow(options, policy)
-    return _check_document(options, policy)
+        return _check_workflow(options, options.policy)
+    return _check_document(options, options.policy)
 
 
 def is_workflow(path: Path) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.errors import FoundryError
 from ..engine.lineage import ROLES, UNKNOWN
 from .lineage_text import claims_table, found_lines, record_text, subject_json, subject_text
-from .shared import DONE, STOPPED, print_json
+from .shared import DONE, STOPPED, OldOption, print_json
 from .terminal import Bar
 
 if TYPE_CHECKING:
@@ -57,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--contains", metavar="LORA", type=Path, required=True, help="the LoRA that may be inside")
     original = "the checkpoint before the merge; for LoRAs their base, if they name modules differently"
     add("--original", metavar="FILE", type=Path, help=original)
-    add("--keep", action="store_true", help="write down a checkpoint that contains it, so that checks know it")
+    add("--record", action="store_true", help="write down a checkpoint that contains it, so that checks know it")
+    old = {"action": OldOption, "dest": "record", "metavar": "--record", "help": argparse.SUPPRESS}
+    add("--keep", nargs=0, default=False, **old)
     add = verb("stamp", _stamp, "Write a copy of a LoRA that carries its lineage; the original is not touched.")
     add("file", metavar="FILE", type=Path)
     add("-o", "--out", metavar="OUT", type=Path, help="default: FILE with _lineage in its name, if that is free")
@@ -183,7 +185,7 @@ def _weigh(options: argparse.Namespace) -> int:
 
     with Bar("weighing") as bar:
         told = weigh(options.file, options.contains, options.original, bar)
-    kept = options.keep and told["verdict"] == CONTAINS and told["kind"] == "checkpoint"
+    kept = options.record and told["verdict"] == CONTAINS and told["kind"] == "checkpoint"
     if kept:
         _keep_inside(options, told["coefficient"])
     if options.json:

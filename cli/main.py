@@ -21,7 +21,7 @@ from ..engine.findings import Finding, stops
 from . import bake as cli_bake
 from . import check as cli_check
 from . import lineage as cli_lineage
-from .shared import DONE, INTERRUPTED, STOPPED, Refused, exit_code, print_findings, print_json
+from .shared import DONE, INTERRUPTED, STOPPED, OldOption, Refused, exit_code, print_findings, print_json
 from .terminal import Bar, harden, size, span, table
 
 EPILOG = "exit codes: 0 done, 1 findings that stop it, 2 wrong use or bad input, 130 stopped by Ctrl-C"
@@ -93,7 +93,9 @@ def _parser() -> Parser:
 
     added = verb("demo", _demo, "Make a tiny model and show what the right and the wrong orders do to its LoRAs.")
     added.add_argument("--host", action="store_true", help="do it inside a real ComfyUI, down to an image")
-    added.add_argument("--keep", metavar="FOLDER", type=Path, help="keep the files there")
+    added.add_argument("--out", metavar="FOLDER", type=Path, help="leave the files there")
+    old: dict[str, Any] = {"action": OldOption, "dest": "out", "metavar": "--out", "help": argparse.SUPPRESS}
+    added.add_argument("--keep", type=Path, default=None, **old)
     added = verb("inspect", _inspect, "Say what a file is: a LoRA or a base model, and what is in it.")
     files = ".safetensors, .index.json or a folder of shards"
     added.add_argument("file", metavar="FILE", type=Path, nargs="?", help=files)
@@ -123,7 +125,7 @@ def _demo(options: argparse.Namespace) -> int:
     else:
         from .demo import run as demo  # type: ignore[no-redef]
     with Bar("demo") as bar:
-        result = demo.run(options.keep, bar)
+        result = demo.run(options.out, bar)
     return _told(result, demo.text, options.json)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import FoundryError
@@ -28,6 +30,31 @@ class Refused(Exception):
 def exit_code(error: FoundryError) -> int:
     """1 for a verdict about a stack (LFxxx), 2 for input that cannot be worked with."""
     return STOPPED if error.code.startswith("LF") else MISUSE
+
+
+def note(text: str) -> None:
+    """A word about an old spelling, for people: on stderr, where no program reads it."""
+    print(f"Note: {text}", file=sys.stderr)
+
+
+def spelled(old: Mapping[str, str]) -> Callable[[str], str]:
+    """A ``type`` for an option whose values had other names: the old ones still work, and a note tells the new."""
+
+    def read(text: str) -> str:
+        if text in old:
+            note(f"'{text}' is spelled '{old[text]}' now.")
+        return old.get(text, text)
+
+    return read
+
+
+class OldOption(argparse.Action):
+    """An option under its old name; ``metavar`` is the new one. It does the same, and a note tells the new name."""
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: str | None = None) -> None:
+        """Store the value, or True where it takes none."""
+        note(f"{option} is called {self.metavar} now.")
+        setattr(namespace, self.dest, True if self.nargs == 0 else values)
 
 
 def print_json(data: dict[str, Any]) -> None:

@@ -270,7 +270,7 @@ def test_a_checkpoint_is_weighed_and_its_record_kept(folder, run):
     code, told = run(*weigh, "--json")
     assert (code, told["verdict"], told["kept"]) == (0, "contains it", False)
     assert told["coefficient"] == pytest.approx(1.0, abs=0.05)
-    assert run(*weigh, "--keep", "--json")[1]["kept"] is True
+    assert run(*weigh, "--record", "--json")[1]["kept"] is True
     code, report = run("check", again, "--json")
     assert (code, verdicts(report)) == (1, [("error", "LF105.contained", "lightning.safetensors")])
     run("lineage", "forget", "foreign.safetensors")

@@ -15,7 +15,7 @@ from lora_foundry.cli import doctor, terminal
 from lora_foundry.cli.demo import comfyui
 from lora_foundry.cli.demo import files as demo_files
 from lora_foundry.cli.demo.files import save
-from lora_foundry.cli.main import main
+from lora_foundry.cli.main import _parser, main
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from stack_documents import write
 
@@ -286,7 +286,7 @@ def test_demo_host_without_comfyui_says_what_to_install(run, monkeypatch):
 
 
 def test_what_the_system_refuses_is_one_sentence(folder, run):
-    code, report, _ = run("demo", "--keep", "base.safetensors", "--json")
+    code, report, _ = run("demo", "--out", "base.safetensors", "--json")
     assert (code, report["error"]["code"]) == (2, "system") and "base.safetensors" in report["error"]["what"]
 
 
@@ -341,3 +341,23 @@ def test_inspect_lists_the_dialects_and_wants_a_file(run):
     assert "kohya SDXL" in run("inspect", "--dialects")[1]
     code, report, _ = run("inspect", "--json")
     assert (code, report["error"]["code"]) == (2, "usage")
+
+
+@pytest.mark.parametrize(("words", "dest", "value", "told"), [
+    (["demo", "--keep", "x"], "out", Path("x"), "--keep is called --out now"),
+    (["demo", "--out", "x"], "out", Path("x"), ""),
+    (["lineage", "weigh", "a", "--contains", "b", "--keep"], "record", True, "--keep is called --record now"),
+    (["lineage", "weigh", "a", "--contains", "b", "--record"], "record", True, ""),
+    (["lineage", "weigh", "a", "--contains", "b"], "record", False, ""),
+    (["check", "a", "--policy", "training"], "policy", "match training", "'training' is spelled 'match training' now"),
+    (["check", "a", "--policy", "accelerators"], "policy", "allow accelerators", "is spelled 'allow accelerators' now"),
+    (["check", "a", "--policy", "match training"], "policy", "match training", ""),
+    (["check", "a"], "policy", "allow accelerators", ""),
+    (["bake", "a", "-o", "b.safetensors", "--matmul", "full"], "matmul", "full precision", "'full precision' now"),
+    (["bake", "a", "-o", "b.safetensors", "--matmul", "full precision"], "matmul", "full precision", ""),
+    (["bake", "a", "-o", "b.safetensors"], "matmul", "full precision", ""),
+])  # fmt: skip
+def test_old_words_still_work_and_say_the_new_one(capsys, words, dest, value, told):
+    assert getattr(_parser().parse_args(words), dest) == value
+    out, err = capsys.readouterr()
+    assert out == "" and told in err and bool(told) is bool(err)

@@ -11,7 +11,7 @@ from lora_foundry.cli.main import main
 
 def test_demo_host_makes_a_picture(inprocess, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COMFYUI_PATH", str(inprocess.tree))
-    code = main(["demo", "--host", "--json", "--keep", str(tmp_path)])
+    code = main(["demo", "--host", "--json", "--out", str(tmp_path)])
     out, err = capsys.readouterr()
     result = json.loads(out)
     assert (code, result["ok"], err) == (0, True, ""), out

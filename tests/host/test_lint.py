@@ -19,7 +19,6 @@ from lora_foundry.cli.demo import tiny
 
 PATH = "/lora_foundry/lint"
 MATCH, ALLOW = "match training", "allow accelerators"
-POLICY = {MATCH: "training", ALLOW: "accelerators"}  # as the command line names them
 Verdicts = set[tuple[str, str, str]]  # code, severity, subject
 _seeds = count(200)
 
@@ -49,7 +48,7 @@ def faces(host, run_cli, tmp_path):
         path = tmp_path / "workflow.json"
         path.write_text(json.dumps(form), encoding="utf-8")
         home = {**os.environ, "LORA_FOUNDRY_HOME": str(host.base / "user" / "lora_foundry")}
-        told = run_cli("check", path, "--models", host.base / "models", "--policy", POLICY[policy], "--json", env=home)
+        told = run_cli("check", path, "--models", host.base / "models", "--policy", policy, "--json", env=home)
         return json.loads(told.stdout)
 
     return ask
@@ -361,7 +360,7 @@ def test_a_saved_picture_says_the_same_as_its_graph(host, names, faces, run_cli)
     seen = validated(host, graph, plan)
     path = max(host.output.glob("lint/picture*.png"), key=lambda each: each.stat().st_mtime_ns)
     home = {**os.environ, "LORA_FOUNDRY_HOME": str(host.base / "user" / "lora_foundry")}
-    told = run_cli("check", path, "--models", host.base / "models", "--policy", "training", "--json", env=home)
+    told = run_cli("check", path, "--models", host.base / "models", "--policy", MATCH, "--json", env=home)
     assert verdicts(json.loads(told.stdout)["findings"]) == seen == faces(graph) == {("LF102", "warning", style)}
 
 
