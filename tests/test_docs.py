@@ -78,9 +78,9 @@ def test_every_link_leads_somewhere(page):
 
 @every_page
 def test_every_path_is_there(page):
-    """In backticks, from the root: a file, a folder or a pattern."""
+    """Written from the root, in text, tables and code: a file, a folder or a pattern."""
     rooms = "engine|validator|loaders|nodes|cli|web|docs|tests|benchmarks|locales|example_workflows|\\.ci"
-    named = set(re.findall(rf"`((?:{rooms})/[\w./*-]*)`", TEXT[page])) - PLANNED
+    named = {path.rstrip(".") for path in re.findall(rf"(?<![\w./-])(?:{rooms})/[\w./*-]*", TEXT[page])} - PLANNED
     assert not [path for path in named if not list(ROOT.glob(path.rstrip("/")))]
 
 
