@@ -12,12 +12,12 @@ from pathlib import Path
 import torch
 from lora_foundry.cli.demo.comfyui import find_tree
 from lora_foundry.engine.plan import STACK, Adapter, Base, Coverage, Layer, LoRAInfo, Patch, Plan, Target
-from lora_foundry.engine.tensors import TensorInfo
+from lora_foundry.engine.tensors import InMemory, TensorInfo
 
 WEIGHT = "blocks.0.linear.weight"
 
 
-class Memory:
+class Memory(InMemory):
     """A TensorSource over a dict."""
 
     label = "memory"

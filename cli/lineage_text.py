@@ -81,12 +81,12 @@ def found_lines(claims: Iterable[Claim]) -> list[str]:
 def _counted(claim: Claim | None, field: str) -> str:
     if claim is None:
         return "-"
-    return f"{_names(getattr(claim, field))} ({claim.evidence.level}: {_shown(claim.evidence.source)})"
+    return f"{_names(claim.told(field))} ({claim.evidence.level}: {_shown(claim.evidence.source)})"
 
 
 def _conflict(field: str, first: Claim, second: Claim) -> str:
-    seen = f"{_shown(first.evidence.source)} says {_names(getattr(first, field))}"
-    other = f"{_shown(second.evidence.source)} says {_names(getattr(second, field))}"
+    seen = f"{_shown(first.evidence.source)} says {_names(first.told(field))}"
+    other = f"{_shown(second.evidence.source)} says {_names(second.told(field))}"
     return f"Conflict about {FIELDS[field]!r}: {seen}, {other}. The first one counts: forget or declare to settle it."
 
 

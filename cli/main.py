@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fail(error: FoundryError, findings: Sequence[Finding], as_json: bool) -> int:
     if as_json:
-        parts = {name: getattr(error, name) for name in ("code", "what", "why", "fix")}
+        parts = {"code": error.code, "what": error.what, "why": error.why, "fix": error.fix}
         print_json({"error": parts, "findings": [finding.to_json() for finding in findings]})
     else:
         lines = [finding.sentence() for finding in findings] or [str(error)]

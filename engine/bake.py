@@ -110,7 +110,7 @@ def bake_all(
         jobs = [_open(request, opened, device, memory, mmap) for request in requests]
         reads = _reads(infos, jobs, base, whole=memory != LOWEST)
         cuda = device is not None and device.type == "cuda"
-        ahead = memory == AUTO and (cuda or bool(getattr(source, "on_disk", False)))
+        ahead = memory == AUTO and (cuda or source.on_disk)
         place = Upload(device) if device is not None and cuda else None
         stream = opened.enter_context(closing(read_in_order(reads, ahead, place)))
         for done, info in enumerate(infos):
@@ -137,7 +137,7 @@ def _open(request: BakeRequest, opened: ExitStack, device: torch.device | None, 
     cuda = device is not None and device.type == "cuda"
     if device is not None and cuda:
         sink, outlet = Download(sink, device), WriteBehind
-    elif getattr(sink, "on_disk", False):
+    elif sink.on_disk:
         outlet = WriteBehind if memory == AUTO else Reused
     previous = None
     if request.previous is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -16,12 +15,12 @@ from .adapters import RESHAPE
 from .errors import FoundryError
 from .pipeline import reader_of
 from .plan import Base, Patch
-from .tensors import Reader, TensorInfo, TensorSource
+from .tensors import Over, Reader, SampledSource, TensorInfo, TensorSource
 
 Shape = tuple[int, ...]
 
 
-class Grown:
+class Grown(Over):
     """A TensorSource with some weights padded to ``shapes``; all else is that of ``source``.
 
     Its fingerprint, of which the shapes are a part, is another one than that of ``source``.
@@ -32,11 +31,8 @@ class Grown:
         self.tensors: Mapping[str, TensorInfo] = {
             name: replace(info, shape=self.shapes.get(name, info.shape)) for name, info in source.tensors.items()
         }
-        if hasattr(source, "edges"):  # Python 3.12 looks for it on the object itself
+        if isinstance(source, SampledSource):  # Python 3.12 looks for it on the object itself
             self.edges = source.edges
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["source"], name)
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor in its stored dtype, padded with zeros where it has grown."""

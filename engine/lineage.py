@@ -153,6 +153,10 @@ class Claim:
     strength: tuple[float, float] | None = None  # recommended by its maker: (least, most)
     ask: bool = False
 
+    def told(self, field: str) -> tuple[Ingredient, ...] | None:
+        """Its word in ``field``, which is ``trained_with`` or ``use_with``."""
+        return {"trained_with": self.trained_with, "use_with": self.use_with}[field]
+
 
 @dataclass(frozen=True)
 class Accelerator:
@@ -218,7 +222,8 @@ class Lineage:
     @cached_property
     def recommended(self) -> Claim | None:
         """The best known claim that recommends a strength; None when nobody does."""
-        return self._best("strength")
+        saying = [claim for claim in self._known() if claim.strength is not None]
+        return min(saying, key=_by_knowledge, default=None)
 
     def conflicts(self, field: str = "trained_with") -> Iterator[tuple[Claim, Claim]]:
         """Pairs of the best claim and another of the same level that says something else in ``field``.
@@ -231,10 +236,10 @@ class Lineage:
         if best is not None and best.evidence.source == BY_USER:
             return  # who declares has seen what the others say
         for claim in self._known():
-            told = getattr(claim, field)
+            told = claim.told(field)
             if best is None or told is None or claim.evidence.level != best.evidence.level:
                 continue
-            if not same_ingredients(getattr(best, field), told):
+            if not same_ingredients(best.told(field) or (), told):
                 yield best, claim
 
     def _known(self) -> list[Claim]:
@@ -242,7 +247,7 @@ class Lineage:
         return [claim for claim in self.claims if claim.evidence.level != UNKNOWN]
 
     def _best(self, field: str) -> Claim | None:
-        saying = [claim for claim in self._known() if getattr(claim, field) is not None]
+        saying = [claim for claim in self._known() if claim.told(field) is not None]
         return min(saying, key=_by_knowledge, default=None)
 
 

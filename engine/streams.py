@@ -60,9 +60,11 @@ class Upload:
 class Download:
     """A sink before a sink: brings results from the device to the host; its ``write`` runs in the writing thread."""
 
+    on_disk = True  # what it is given lies on the device, and is copied
+
     def __init__(self, sink: TensorSink, device: torch.device) -> None:
         self._sink, self._pinned = sink, Pinned()
-        self._keeps = not getattr(sink, "on_disk", False)
+        self._keeps = not sink.on_disk
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._computing = torch.cuda.current_stream(device)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import FileIO
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -32,10 +33,23 @@ class TensorSource(Protocol):
     """Tensors that can be listed for free and read one at a time.
 
     ``read`` returns a tensor in its stored dtype that the caller must not modify (it may be a view of a mapped file).
-    Sources on a disk also are ``StreamedSource``: a bake reads through their ``reader()``.
+    Sources on a disk also are ``StreamedSource``: a bake reads through their ``reader()``. ``InMemory`` and ``Over``
+    have what most sources say of where they are.
     """
 
     label: str
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files it is in; none for tensors in memory."""
+
+    @property
+    def identity(self) -> str | None:
+        """What stands for the contents of a model in memory, which no file vouches for."""
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether reading waits for a disk, so that it pays to read ahead."""
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -43,6 +57,35 @@ class TensorSource(Protocol):
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor, contiguous, in its stored dtype."""
+
+
+class InMemory:
+    """What a source, or a sink, says that has no files."""
+
+    files: tuple[Path, ...] = ()
+    identity: str | None = None
+    on_disk = False
+
+
+class Over:
+    """What a source says that shows the tensors of another one, ``source``, in its own way."""
+
+    source: TensorSource
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files it is in."""
+        return self.source.files
+
+    @property
+    def identity(self) -> str | None:
+        """What stands for the contents of a model in memory."""
+        return self.source.identity
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether reading waits for a disk."""
+        return self.source.on_disk
 
 
 class Reader(Protocol):
@@ -71,6 +114,14 @@ class StreamedSource(Protocol):
         """A reader for one ``with`` block. ``mmap``: None maps files where that is safe, False never, True always."""
 
 
+@runtime_checkable
+class SampledSource(Protocol):
+    """A source that can tell the edges of a tensor without reading all of it."""
+
+    def edges(self, name: str) -> bytes:
+        """The first and the last 4 KiB, or all of a smaller tensor."""
+
+
 @dataclass(frozen=True)
 class Extent:
     """The bytes ``begin`` to ``end`` (not included) of an open file."""
@@ -89,7 +140,14 @@ class PlacedReader(Protocol):
 
 
 class TensorSink(Protocol):
-    """Where a bake puts its result; entries arrive in the order they were announced."""
+    """Where a bake puts its result; entries arrive in the order they were announced.
+
+    ``on_disk``: it is done with a tensor when ``write`` returns, as a file is; else it keeps what it gets.
+    """
+
+    @property
+    def on_disk(self) -> bool:
+        """Whether it keeps no tensor."""
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Store one finished tensor."""

@@ -17,13 +17,13 @@ from ..engine.blueprint import Blueprint
 from ..engine.memory import available_bytes
 from ..engine.pipeline import Direct
 from ..engine.reuse import Previous
-from ..engine.tensors import Reader, TensorInfo
+from ..engine.tensors import InMemory, Reader, TensorInfo
 from .session import SESSION
 
 SHARE = 8  # of the free memory: what a copy may take
 
 
-class Copies:
+class Copies(InMemory):
     """A TensorSource over copies; what a bake takes over from it is copied once more."""
 
     label = "the last result"

@@ -40,7 +40,7 @@ from .making import (
     ready,
 )
 from .sockets import ANY
-from .sources import plan_of
+from .sources import host_source, plan_of
 
 PATCHES, BAKE = "patches", "bake"
 Pairs = tuple[tuple[Layer, Patch], ...]
@@ -82,8 +82,8 @@ class FoundryApply(StageNode):
 
 def patched_model(wanted: Blueprint, on_step: Progress) -> tuple[Any, BakeResult]:
     """A clone of the MODEL (or the file as ComfyUI loads it) with one patch per weight and place."""
-    source: Any = wanted.plan.base.source
-    model = source.model.clone() if source.model is not None else source.load_model()
+    source, origin = wanted.plan.base.source, host_source(wanted.plan)
+    model = origin.load_model() if origin.model is None else origin.model.clone()
     work = [fate for fate in wanted.fates.values() if fate.patches]
     for done, fate in enumerate(work):
         on_step(done, len(work))

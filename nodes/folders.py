@@ -18,12 +18,12 @@ def model_files(*kinds: str) -> list[str]:
     return list(dict.fromkeys(name for kind in kinds for name in folder_paths.get_filename_list(kind)))
 
 
-def find_file(name: str, *kinds: str) -> Path:
+def find_file(name: str | None, *kinds: str) -> Path:
     """The file of that name inside ComfyUI's folders of these kinds; either slash is understood."""
     return locate(name, *kinds)[0]
 
 
-def locate(name: str, *kinds: str) -> tuple[Path, str]:
+def locate(name: str | None, *kinds: str) -> tuple[Path, str]:
     """(path, kind of folder) of the file; FoundryError ``file`` for a missing one, and for a name that is no text."""
     for spelling in dict.fromkeys((name, name.replace("\\", "/"))) if isinstance(name, str) else ():
         for kind in kinds:

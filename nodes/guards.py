@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..engine.errors import FoundryError
+from . import host
 
 
 def refuse_compiled(model: Any) -> None:
@@ -23,7 +24,7 @@ def refuse_compiled(model: Any) -> None:
 
 def refuse_bypassed(model: Any) -> None:
     """FoundryError for LoRAs that a bypass loader (0.28 on) computes beside the weights: a bake would lose them."""
-    if any("bypass" in str(key) for key in getattr(model, "injections", {})):
+    if any("bypass" in str(key) for key in host.injections(model)):
         raise FoundryError(
             "host",
             "A bypass LoRA loader stands before this stage.",

@@ -25,7 +25,7 @@ import torch
 from ..engine.errors import FoundryError
 from ..engine.formats import loadable, require_loadable
 from ..engine.plan import Target
-from ..engine.tensors import FP8_DTYPES, TensorInfo, TensorSource
+from ..engine.tensors import FP8_DTYPES, InMemory, TensorInfo, TensorSource
 from .again import identity_of_model
 from .folders import embedding_folders
 
@@ -158,7 +158,7 @@ def target_of(entry: Any) -> Target | None:
 # --- loaded models
 
 
-class ModelWeights:
+class ModelWeights(InMemory):
     """The weights of a MODEL as a TensorSource with bare names: originals plus the patches it already carries.
 
     Reads only through ``get_key_patches``: the module itself may hold another clone's patched weights.
@@ -190,6 +190,10 @@ class ModelWeights:
         ends = (flat[: EDGE // flat.itemsize], flat[-EDGE // flat.itemsize :])
         return b"".join(end.cpu().contiguous().view(torch.uint8).numpy().tobytes() for end in ends if end.numel())
 
+    def load_model(self) -> Any:
+        """The MODEL itself."""
+        return self.model
+
     @property
     def patched(self) -> int:
         """How many weights carry patches that another node added."""
@@ -206,6 +210,12 @@ def require_native(model: Any) -> None:
             "Its weights are quantized or kept in a form that LoRAs cannot be fused into.",
             "Load the bf16 or fp16 file with Load Base Model.",
         )
+
+
+def injections(model: Any) -> Mapping[Any, Any]:
+    """What is run beside the modules of a MODEL (from 0.28 on), by its key."""
+    found: Mapping[Any, Any] = getattr(model, "injections", {})
+    return found
 
 
 def quantized_as(model: Any) -> str | None:

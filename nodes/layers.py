@@ -15,7 +15,7 @@ from ..loaders.names.blocks import parse_blocks
 from ..loaders.plans.planner import make_layer
 from . import folders, host
 from .rows import StackRow
-from .sources import HostMatcher
+from .sources import HostMatcher, host_source
 
 
 def open_row(row: StackRow) -> LoRAFile:
@@ -25,8 +25,7 @@ def open_row(row: StackRow) -> LoRAFile:
 
 def add_row(plan: Plan, lora: LoRAFile, row: StackRow, stage: str, rounding: str = ONCE) -> Plan:
     """The plan with one LoRA more; FoundryError when nothing of it fits."""
-    source = plan.base.source
-    matcher = HostMatcher(source.facts.key_map, source.tensors, plan.base.family)  # type: ignore[attr-defined]
+    matcher = HostMatcher(host_source(plan).facts.key_map, plan.base.source.tensors, plan.base.family)
     return add_layer(plan, make_layer(plan.base, lora, stage, row[1], matcher, rounding, blocks=row.blocks))
 
 

@@ -26,6 +26,7 @@ from ..loaders.loras.verify import verify
 from ..validator.rules import check
 from . import again, folders, host
 from .common import reply
+from .sources import host_source
 
 MEMORY, FILE = "memory", "file"
 CACHE_SIZE = "50GB"
@@ -57,6 +58,8 @@ KEEP = (
 class StateDict:
     """A sink that keeps the finished tensors in memory."""
 
+    on_disk = False
+
     def __init__(self) -> None:
         self.tensors: dict[str, torch.Tensor] = {}
 
@@ -78,7 +81,7 @@ def baked_model(wanted: Blueprint, memory: str = AUTO, keep: str = MEMORY) -> tu
     """
     make = _from_file if keep == FILE else _in_memory
     fresh, result = make(wanted, memory)
-    origin = wanted.plan.base.source.model  # type: ignore[attr-defined]
+    origin = host_source(wanted.plan).model
     model = fresh if origin is None else host.take_weights(origin, fresh)
 
     def rebuild(**options: Any) -> Any:
@@ -113,8 +116,7 @@ def bake_cache() -> BakeCache:
 
 
 def _dtype(plan: Plan) -> torch.dtype:
-    facts: host.ModelFacts = plan.base.source.facts  # type: ignore[attr-defined]
-    return facts.dtype
+    return host_source(plan).facts.dtype
 
 
 def ledger_of(made: Blueprint) -> dict[str, Any]:

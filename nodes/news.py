@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ..engine.lineage import Contained, Lineage
 from ..engine.plan import Base, Layer, Plan
@@ -18,6 +17,7 @@ from ..loaders.lineage.provenance import lineage_of
 from ..loaders.loras.file import LoRAFile
 from .lineage import hashed_ids
 from .session import SESSION, Watch, quietly
+from .sources import checkpoint_of
 
 
 def known_now(plan: Plan, node_id: str) -> Plan:
@@ -39,13 +39,12 @@ def changes(node_id: str) -> int:
 
 
 def _lineage(layer: Layer, watch: Watch) -> Lineage:
-    lora: Any = layer.factors
-    path = lora.path if isinstance(lora, LoRAFile) else None
+    path = layer.factors.path if isinstance(layer.factors, LoRAFile) else None
     return layer.lineage if path is None else watch.seen(path, partial(_of_lora, path), layer.lineage)
 
 
 def _contents(base: Base, watch: Watch) -> tuple[Contained, ...]:
-    checkpoint = getattr(base.source, "checkpoint", None)
+    checkpoint = checkpoint_of(base)
     if checkpoint is None:
         return base.contains
     return watch.seen(checkpoint.files[0], partial(contained_in, checkpoint), base.contains)

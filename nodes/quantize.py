@@ -13,7 +13,7 @@ from . import host
 from .common import HIDDEN, FormatNode, stage_input
 from .making import KEEP, MAX_ERROR, MEMORY, MEMORY_MODE, baked_model, made_reply, ready
 from .sockets import ANY, QUANTIZED_MODEL
-from .sources import plan_of
+from .sources import host_source, plan_of
 
 
 class FoundryQuantizeFP8(FormatNode):
@@ -61,7 +61,7 @@ class FoundryQuantizeFP8(FormatNode):
         host.refuse_format(format)
         plan = plan_of(model)
         findings = ready(plan)
-        facts = plan.base.source.facts  # type: ignore[attr-defined]
+        facts = host_source(plan).facts
         patterns = parse_keep(keep_high_precision)
         finish = Finish(format, None, matmul, patterns, facts.linears, max_error=max_error or None)
         return made_reply(plan, findings, *baked_model(resolve(plan, finish), memory, keep))

@@ -36,7 +36,7 @@ def post_lint(query: Mapping[str, str], body: Any) -> dict[str, Any]:
 def get_lineage(query: Mapping[str, str], body: Any) -> dict[str, Any]:
     """``?lora=NAME``: what is known of it; ``hash=1`` also hashes a file that never was, which may take seconds."""
     name = query.get("lora")
-    path = folders.find_file(name, "loras")  # type: ignore[arg-type]
+    path = folders.find_file(name, "loras")
     hashed = bool(hashed_ids(path))
     known = told_json(lineage_of(path)) if hashed or query.get("hash") == "1" else {}
     return {"schema": 1, "lora": name, "hashed": bool(known), **known}

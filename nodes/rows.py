@@ -48,7 +48,8 @@ def read_row(row: Any, number: int) -> StackRow | None:
         name, model_strength, clip_strength = (None, 0, 0) if row is None else (*row, row[1])[:3]
         if name is None or name.strip().lower() in NO_LORA:
             return None
-        return StackRow(name, float(model_strength), float(clip_strength), getattr(row, "blocks", ""))
+        blocks = row.blocks if isinstance(row, StackRow) else ""
+        return StackRow(name, float(model_strength), float(clip_strength), blocks)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         fix = "It must be (name, strength, clip strength)."
         raise FoundryError("stack", f"Row {number} of the LoRA stack is {row!r}.", fix=fix) from error

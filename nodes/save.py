@@ -15,7 +15,7 @@ from . import folders, host
 from .common import HIDDEN, FormatNode, stage_input
 from .making import MAX_ERROR, MEMORY_MODE, finished, ready
 from .sockets import ANY
-from .sources import plan_of
+from .sources import host_source, plan_of
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
@@ -82,7 +82,7 @@ class FoundrySaveModel(FormatNode):
             host.refuse_format(format)
         plan = plan_of(model)
         findings = ready(plan)
-        facts = plan.base.source.facts  # type: ignore[attr-defined]
+        facts = host_source(plan).facts
         quantized, patterns = (format if format in FORMATS else "none"), parse_keep(keep_high_precision)
         finish = Finish(
             quantized,

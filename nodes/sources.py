@@ -7,14 +7,16 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
+from ..engine.errors import FoundryError
+from ..engine.grown import Grown
 from ..engine.guard import already_quantized, raise_first
 from ..engine.lineage import DERIVED, Contained, Ingredient
 from ..engine.plan import STACK, Base, Plan, Target
-from ..engine.tensors import Reader, TensorInfo
+from ..engine.tensors import InMemory, Over, Reader, TensorInfo, TensorSource
 from ..loaders.bases.checkpoint import Checkpoint, open_checkpoint
 from ..loaders.bases.dequantize import REFUSE, Dequantized, opened
 from ..loaders.bases.families import detect_base
@@ -27,14 +29,27 @@ from .guards import refuse_bypassed, refuse_compiled
 LEDGER_SOURCE = "LoRA Foundry's record on the MODEL"
 
 
-class BaseFile:
+class HostSource(TensorSource, Protocol):
+    """What the source of a plan made inside ComfyUI knows more.
+
+    ``model`` is the MODEL whose wrappers and options go over to the result; a file has none.
+    """
+
+    facts: host.ModelFacts
+    model: Any
+
+    def load_model(self) -> Any:
+        """The MODEL that patches go onto a clone of."""
+
+
+class BaseFile(Over):
     """A checkpoint under the names the host's model has; read on demand, nothing held."""
 
-    on_disk = True
-    model: Any = None  # a file carries no wrappers or options over
+    model: Any = None
 
     def __init__(self, checkpoint: Checkpoint | Dequantized, path: Path, kind: str) -> None:
-        self.checkpoint, self.path, self.kind = checkpoint, path, kind
+        self.source: Checkpoint | Dequantized = checkpoint
+        self.path, self.kind = path, kind
         self.label = checkpoint.label
         self.facts = host.file_facts(checkpoint)
         to_model = {file_name: model_name for model_name, file_name in self.facts.names.items()}
@@ -42,31 +57,44 @@ class BaseFile:
         infos = checkpoint.tensors
         self.tensors = {name: replace(infos[file_name], name=name) for name, file_name in self._files.items()}
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files the model is in."""
-        return self.checkpoint.files
-
     def read(self, name: str) -> torch.Tensor:
         """One tensor in its stored dtype."""
-        return self.checkpoint.read(self._files[name])
+        return self.source.read(self._files[name])
 
     @contextmanager
     def reader(self, mmap: bool | None = None) -> Iterator[Reader]:
         """A reader by the model's names, as ``FileSource.reader``."""
-        with self.checkpoint.reader(mmap) as reader:
+        with self.source.reader(mmap) as reader:
             yield Renamed(reader, self._files)
 
     def edges(self, name: str) -> bytes:
         """The first and the last bytes of a tensor, for the fingerprint."""
-        return self.checkpoint.edges(self._files[name])
+        return self.source.edges(self._files[name])
 
     def load_model(self) -> Any:
         """The MODEL as ComfyUI's own loader makes it; of shards, or of a dequantized file, from their tensors."""
-        if self.path.is_dir() or isinstance(self.checkpoint, Dequantized):
+        if self.path.is_dir() or isinstance(self.source, Dequantized):
             tensors = {name: self.read(name).to(info.dtype) for name, info in self.tensors.items()}
             return host.build_model(tensors, {}, self.facts.dtype)
         return host.load_file(self.path, self.kind)
+
+
+def host_source(plan: Plan) -> HostSource:
+    """The source of a plan as this host knows it. FoundryError ``plan`` for a plan that was made elsewhere."""
+    source = _ungrown(plan.base.source)
+    if isinstance(source, BaseFile | host.ModelWeights):
+        return source
+    raise FoundryError("plan", "This plan was not made in ComfyUI.", fix="Begin with Load Base Model.")
+
+
+def checkpoint_of(base: Base) -> Checkpoint | Dequantized | None:
+    """The file of a base; None for a MODEL that another node loaded."""
+    source = _ungrown(base.source)
+    return source.source if isinstance(source, BaseFile) else None
+
+
+def _ungrown(source: TensorSource) -> TensorSource:
+    return source.source if isinstance(source, Grown) else source
 
 
 class HostMatcher:
@@ -120,7 +148,7 @@ def plan_of(value: Any) -> Plan:
     return Plan(Base(name, detect_base(source.tensors), source, None, applied_to(value, source), contains=contains))
 
 
-class _Nothing:
+class _Nothing(InMemory):
     """The source of a plan that is refused before anything is read."""
 
     label = ""

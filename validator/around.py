@@ -67,7 +67,7 @@ def need_of(lineage: Lineage) -> Need | None:
     for field, claim in (("use_with", lineage.used), ("trained_with", lineage.trained)):
         if claim is not None:
             rival = next((other for _, other in lineage.conflicts(field)), None)
-            return Need(getattr(claim, field), claim, field == "use_with", rival)
+            return Need(claim.told(field) or (), claim, field == "use_with", rival)
     return None
 
 

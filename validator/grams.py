@@ -7,8 +7,9 @@ are made a few rows at a time.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -47,7 +48,7 @@ class Sums:
     weights: int = 0
 
     def __add__(self, other: Sums) -> Sums:
-        return Sums(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(Sums)))
+        return Sums(*map(operator.add, astuple(self), astuple(other)))
 
     def swapped(self) -> Sums:
         """The same pair, seen from the other LoRA."""

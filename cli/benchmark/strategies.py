@@ -172,6 +172,8 @@ def lora_then_quantize(bench: Bench) -> Weights:
 class Keep:
     """A sink that keeps what a bake gives it, on the device."""
 
+    on_disk = False
+
     def __init__(self, device: torch.device) -> None:
         self.tensors: dict[str, Tensor] = {}
         self._device = device

@@ -91,7 +91,7 @@ def resolve(plan: Plan, finish: Finish) -> Blueprint:
     """
     raise_first(check(plan))
     source = plan.base.source
-    model = getattr(source, "identity", None)  # of a model in memory, which no file vouches for
+    model = source.identity
     return blueprint(plan, finish, base_facts(source) | {"model": model, "revision": REVISION})
 
 

@@ -66,10 +66,9 @@ def base_facts(source: TensorSource, sampled: str | None = None) -> dict[str, An
     The fingerprint looks at the ends of each tensor; a change between them shows by the state of the file. A source
     without ``files``, as a model in memory, has its fingerprint alone. Raises FoundryError ``file`` for a missing file.
     """
-    files: Sequence[Path] = getattr(source, "files", ())
     return {
         "fingerprint": sampled or base_fingerprint(source),
-        "files": [file_state(path, path.parent) for path in files],
+        "files": [file_state(path, path.parent) for path in source.files],
     }
 
 

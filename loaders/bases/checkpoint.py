@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ...engine.tensors import Reader, TensorInfo
+from ...engine.tensors import Over, Reader, TensorInfo
 from ..disk.header import file_error, shown
 from ..disk.reading import Renamed
 from ..disk.shards import find_files
@@ -27,17 +27,16 @@ WHOLE_PREFIXES = ("model.", "net.")
 MARKERS = ("v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 
 
-class Checkpoint:
+class Checkpoint(Over):
     """A base model: the tensors of its diffusion network under bare names, without text encoders and VAE.
 
     ``prefix`` is what was taken off the names; ``quantized`` says in words how the weights are stored when that is not
     plain floating point, as far as the header tells, else None.
     """
 
-    on_disk = True
-
     def __init__(self, source: FileSource) -> None:
-        self.source, self.label = source, source.label
+        self.source: FileSource = source
+        self.label = source.label
         found = source.tensors
         _refuse_other_kinds(source.files[0], found)
         self.prefix = _prefix(found)
@@ -47,11 +46,6 @@ class Checkpoint:
             bare: replace(found[name], name=bare) for bare, name in self._names.items()
         }
         self.quantized = _quantized(self.tensors, source.metadata)
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files the model is in."""
-        return self.source.files
 
     @property
     def metadata(self) -> Mapping[str, str]:

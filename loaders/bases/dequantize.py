@@ -12,14 +12,13 @@ from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...engine.errors import FoundryError
 from ...engine.formats import FORMATS, rotate
-from ...engine.tensors import FP8_DTYPES, Reader, TensorInfo
+from ...engine.tensors import FP8_DTYPES, Over, Reader, TensorInfo
 from ..disk.header import shown
 from ..disk.reading import LIVES
 from ..names.lookup import bare
@@ -76,7 +75,7 @@ class Stored:
         return f"{self.form} {self.group} ".encode() + scale
 
 
-class Dequantized:
+class Dequantized(Over):
     """A quantized Checkpoint as if it had never been quantized: no scales, no markers, floating-point weights.
 
     Dequantized weights are declared in the half precision of the file (bf16 where there is none); ``read`` gives them
@@ -84,10 +83,9 @@ class Dequantized:
     odd; scales are read and checked here, codes only by ``read``.
     """
 
-    on_disk = True
-
     def __init__(self, source: Checkpoint) -> None:
-        self.source, self.label = source, source.label
+        self.source: Checkpoint = source
+        self.label = source.label
         self.stored = dict(_stored(source))
         dtype = _half({name: info for name, info in source.tensors.items() if name not in self.stored})
         self.tensors: Mapping[str, TensorInfo] = {
@@ -98,11 +96,6 @@ class Dequantized:
         forms = ", ".join(sorted({stored.form for stored in self.stored.values()}))
         told = source.quantized or "not quantized"
         self.quantized = told if told.startswith(forms) else f"{told}: {forms}"
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files the model is in."""
-        return self.source.files
 
     @property
     def metadata(self) -> Mapping[str, str]:

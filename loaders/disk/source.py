@@ -9,23 +9,15 @@ import hashlib
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 
-from ...engine.tensors import Reader, TensorInfo, TensorSource
+from ...engine.tensors import Reader, SampledSource, TensorInfo, TensorSource
 from .header import Header, disk_errors, file_error, read_header, regular_file, shown
 from .reading import open_reader, read_into
 
 EDGE = 4096  # bytes of a tensor's start and of its end that the fingerprint looks at
-
-
-@runtime_checkable
-class _Sampled(Protocol):
-    """A source that can tell the edges of a tensor without reading all of it."""
-
-    def edges(self, name: str) -> bytes:
-        """The first and the last ``EDGE`` bytes, or all of a smaller tensor."""
 
 
 class FileSource:
@@ -35,6 +27,7 @@ class FileSource:
     """
 
     on_disk = True
+    identity = None  # its files vouch for it
 
     def __init__(self, *paths: Path, label: str | None = None) -> None:
         self.label = label or paths[0].name
@@ -117,7 +110,7 @@ def _read(header: Header, begin: int, end: int) -> torch.Tensor:
 
 
 def _edges(source: TensorSource, name: str) -> bytes:
-    if isinstance(source, _Sampled):
+    if isinstance(source, SampledSource):
         return source.edges(name)
     data = source.read(name).detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return b"".join(part.numpy().tobytes() for part in (data[:EDGE], data[max(EDGE, len(data) - EDGE) :]))

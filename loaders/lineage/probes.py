@@ -199,7 +199,7 @@ def _trained(plan: Plan, on_step: Progress | None) -> Iterator[tuple[int, tuple[
 
 
 def _nearest(plan: Plan, layer: Layer, fused: Sequence[Layer], on_step: Progress | None) -> Nearest | None:
-    files = [file_state(path, path.parent) for path in getattr(plan.base.source, "files", ())]
+    files = [file_state(path, path.parent) for path in plan.base.source.files]
     key = _key("nearest", (layer, *fused), files, plan.base.dequantized) if files else None
     if (known := _find(key)) is not None:
         return Nearest(**{**known, "choice": tuple(known["choice"])}) if known else None

@@ -5,10 +5,11 @@ A file that cannot be read becomes a finding, never an exception: a workflow is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from ...engine.adapters import KINDS, MAGNITUDE
 from ...engine.errors import FoundryError
@@ -35,6 +36,14 @@ class LoraFacts:
     lineage: Lineage = NOTHING_KNOWN
     dependent: bool = False
     findings: tuple[Finding, ...] = ()
+
+
+@runtime_checkable
+class Lists(Protocol):
+    """A ``Find`` that can also say what is there."""
+
+    def names(self, kind: str) -> Sequence[str]:
+        """The names in a kind of folder."""
 
 
 @dataclass(frozen=True)
@@ -98,8 +107,7 @@ class Files:
         return (each for each in self._names(kind) if plain_name(each) == plain_name(name))
 
     def _listed(self, kind: str) -> tuple[str, ...]:
-        names = getattr(self._find, "names", None)
-        return tuple(names(kind)) if names else ()
+        return tuple(self._find.names(kind)) if isinstance(self._find, Lists) else ()
 
     def _missing(self, wanted: Applied | Source, folders: tuple[str, ...]) -> Iterator[Finding]:
         """LF306, where it was looked for; names that need not be whole can only be checked against a list."""

@@ -15,7 +15,7 @@ import torch
 from ...engine.errors import FoundryError
 from ...engine.findings import Finding
 from ...engine.plan import Adapter, LoRAInfo
-from ...engine.tensors import TensorInfo, TensorSource
+from ...engine.tensors import Over, TensorInfo, TensorSource
 from ..bases.families import detect_base, detect_lora
 from ..disk.hashes import file_sha256
 from ..disk.header import shown
@@ -31,13 +31,15 @@ WIDENED = ("img_in", "x_embedder")  # the input layer: a control LoRA reads the 
 SHOWN = 3
 
 
-class LoRAFile:
+class LoRAFile(Over):
     """A checked LoRA and the source of its tensors.
 
     ``adapters`` are those of the diffusion model, ``text_encoder`` names the other modules. ``unused`` are tensors
     that belong to nothing. ``alpha_sources`` counts where the scales came from: "tensor", "lora_adapter_metadata",
     "adapter_config.json" or "none". ``configs`` are PEFT's own settings, if there are any.
     """
+
+    source: Views
 
     def __init__(
         self,

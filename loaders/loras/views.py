@@ -14,7 +14,7 @@ import torch
 
 from ...engine.findings import Finding
 from ...engine.plan import Adapter
-from ...engine.tensors import TensorInfo, TensorSource
+from ...engine.tensors import Over, TensorInfo, TensorSource
 from ..disk.header import shown
 from ..names.dialects import ALPHA, LORA, SCALE_ENDINGS
 from .building import broken
@@ -24,7 +24,7 @@ QKV = re.compile(r"(.*[._])?(to_|add_|)([qkv])(_proj|)")
 Make = Callable[[], torch.Tensor]
 
 
-class Views:
+class Views(Over):
     """A TensorSource over another in which some tensors are ``made`` when they are read."""
 
     def __init__(self, source: TensorSource) -> None:

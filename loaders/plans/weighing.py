@@ -11,7 +11,7 @@ import torch
 
 from ...engine.errors import FoundryError
 from ...engine.plan import FUSE, Base, Layer
-from ...engine.tensors import TensorInfo
+from ...engine.tensors import InMemory, TensorInfo
 from ...validator.containment import Share, contained_share, contains, is_apart
 from ...validator.overlap import Overlap, Progress, as_filed, overlap
 from ..bases.checkpoint import Checkpoint, open_checkpoint
@@ -126,7 +126,7 @@ def _lora_says(verdict: str, outer: str, inner: str, one: Overlap) -> str:
 
 
 @dataclass
-class _Shapes:
+class _Shapes(InMemory):
     """A base that has names and shapes, and no numbers."""
 
     label: str

@@ -163,7 +163,8 @@ def _link(value: object, nodes: Mapping[str, Any]) -> tuple[str, int] | None:
 
 def _with_idle(ran: Graph, drawn: Graph) -> Graph:
     """What ran, told more about by the drawing, and what is muted or bypassed there; what ran alone if they differ."""
-    if any(getattr(drawn.nodes.get(identity), "kind", None) != node.kind for identity, node in ran.nodes.items()):
+    kinds = {identity: node.kind for identity, node in drawn.nodes.items()}
+    if any(kinds.get(identity) != node.kind for identity, node in ran.nodes.items()):
         return ran
     idle = {
         identity: replace(node, links={name: link for name, link in node.links.items() if link[0] in ran.nodes})

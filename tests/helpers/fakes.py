@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import torch
 from lora_foundry.engine.plan import ONCE, STACK, Adapter, Base, Coverage, Layer, LoRAInfo, Patch, Plan, Target
-from lora_foundry.engine.tensors import TensorInfo
+from lora_foundry.engine.tensors import InMemory, TensorInfo
 
 DOWN_UP = (".lora_up.weight", ".lora_down.weight")
 A_B = (".lora_B.weight", ".lora_A.weight")
 A_B_NAMED = (".lora_B.default.weight", ".lora_A.default.weight")
 
 
-class Tensors:
+class Tensors(InMemory):
     """A TensorSource over a dict; ``reads`` lists what was read, in order."""
 
     def __init__(self, values: dict[str, torch.Tensor], label: str = "base.safetensors") -> None:
@@ -30,6 +30,8 @@ class Tensors:
 
 class Collected:
     """A TensorSink that keeps what it gets, in the order it comes."""
+
+    on_disk = False
 
     def __init__(self) -> None:
         self.values: dict[str, torch.Tensor] = {}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from lora_foundry.engine.tensors import TensorInfo
+from lora_foundry.engine.tensors import InMemory, TensorInfo
 
 Shapes = dict[str, tuple[int, ...]]
 
 
-class ShapeSource:
+class ShapeSource(InMemory):
     """Names and shapes; ``values`` holds what reading gives, everything else reads as zeros."""
 
     def __init__(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.reuse import identity_of
-from lora_foundry.engine.tensors import TensorInfo
+from lora_foundry.engine.tensors import InMemory, TensorInfo
 from lora_foundry.loaders.bakes import records
 from lora_foundry.loaders.bakes.records import (
     BakeRecord,
@@ -248,7 +248,7 @@ def test_exchanged_base_is_another_even_with_the_same_weights(tmp_path):
 
 
 def test_model_in_memory_goes_by_its_fingerprint():
-    class InMemory:
+    class Held(InMemory):
         label = "memory"
         tensors = {"a": TensorInfo("a", torch.float32, (2,))}
         weight = torch.zeros(2)
@@ -256,7 +256,7 @@ def test_model_in_memory_goes_by_its_fingerprint():
         def read(self, name):
             return self.weight
 
-    source = InMemory()
+    source = Held()
     old = base_identity(source)
     assert base_facts(source) == {"fingerprint": base_fingerprint(source), "files": []}
     source.weight = torch.ones(2)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from lora_foundry.engine.errors import FoundryError
-from lora_foundry.engine.tensors import TensorInfo
+from lora_foundry.engine.tensors import InMemory, TensorInfo
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.disk import source as source_module
 from lora_foundry.loaders.disk.source import FileSource, base_fingerprint
@@ -260,11 +260,11 @@ def test_fingerprint_is_of_the_weights_not_of_the_packaging(tmp_path):
     one = base_fingerprint(FileSource(save(tmp_path / "a.safetensors", NET, metadata={"a": "b"})))
     assert one == base_fingerprint(open_checkpoint(save(tmp_path / "b.safetensors", NET, "model.diffusion_model.")))
     assert one == base_fingerprint(open_checkpoint(shards(tmp_path / "model")))
-    assert one == base_fingerprint(InMemory())
+    assert one == base_fingerprint(Held())
     assert len(one) == 64
 
 
-class InMemory:
+class Held(InMemory):
     label = "memory"
     tensors = {name: TensorInfo(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in NET.items()}
 
