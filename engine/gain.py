@@ -27,7 +27,7 @@ SLACK = 0.01
 
 @dataclass(frozen=True)
 class Share:
-    """One LoRA in one weight: <e, d>, <d, d> and <e^2, d^2> over the sampled rows."""
+    """One LoRA in one weight: <e, d>, <d, d> and <e^2, d^2> (of all rows, from a sample)."""
 
     aligned: float = 0.0
     energy: float = 0.0
@@ -102,13 +102,14 @@ def measure(
     whole = (shape[0] if shape else 1) / max(1, len(rows))
     signal = _squares(_wide(exact, "delta", workspace))
     wide = _wide(error, "error", workspace)
-    shares = tuple(_share(wide, _wide(delta, "delta", workspace), workspace) for delta in deltas)
+    shares = tuple(_share(wide, _wide(delta, "delta", workspace), whole, workspace) for delta in deltas)
     return Measure(_squares(wide) * whole, signal * whole, shares)
 
 
-def _share(error: torch.Tensor, delta: torch.Tensor, workspace: Workspace) -> Share:
+def _share(error: torch.Tensor, delta: torch.Tensor, whole: float, workspace: Workspace) -> Share:
+    """``whole``: how many rows of the weight one of the sample stands for; the spread of its sums grows as they do."""
     product = torch.mul(error, delta, out=workspace.take(delta.shape, delta.device, delta.dtype, "product"))
-    return Share(float(error.dot(delta)), _squares(delta), _squares(product))
+    return Share(float(error.dot(delta)) * whole, _squares(delta) * whole, _squares(product) * whole**2)
 
 
 def _wide(values: torch.Tensor, slot: str, workspace: Workspace) -> torch.Tensor:

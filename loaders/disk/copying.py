@@ -24,13 +24,14 @@ def copy_result(source: Path, out: Path, on_step: Callable[[int, int], None] | N
         before = os.fstat(file.fileno())
         check_target(out, before.st_size)
         with temporary(out.parent) as temp, writing(out, before.st_size):
+            done = 0
             with temp.open("xb", buffering=0) as copy:
                 for done in copy_range(file.fileno(), 0, before.st_size, copy.fileno(), 0):
                     if on_step is not None:
                         on_step(done, before.st_size)
                 os.fsync(copy.fileno())
             after = os.fstat(file.fileno())
-            if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+            if (done, after.st_size, after.st_mtime_ns) != (before.st_size, before.st_size, before.st_mtime_ns):
                 raise file_error(source, "changed while it was copied", "Run again.")
             temp.replace(out)
             sync_folder(out.parent)

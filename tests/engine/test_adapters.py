@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from forms import Maker, additive_forms, every_form
@@ -176,3 +178,18 @@ def test_a_missing_part_is_named(kind):
 def test_an_unknown_kind_is_named():
     with pytest.raises(FoundryError, match="unknown kind, 'ia3'"):
         adapters.kind_of(Adapter("blocks.0.q", "ia3", (), 1, (8, 8)))
+
+
+@pytest.mark.parametrize("axis", ["rows", "columns"])
+def test_a_row_of_zeros_stays_one_under_dora(axis):
+    """Its direction is 0 / 0: nothing is made of nothing, and no NaN."""
+    maker = Maker(seed=3)
+    plain = maker.lora()
+    parts = {name: part.clone() for name, part in plain.parts.items()}
+    parts["up"][2], parts["down"][:, 3] = 0, 0
+    form = maker.dora(replace(plain, parts=parts), axis)
+    weight = maker.noise(*maker.shape)
+    weight[2], weight[:, 3] = 0, 0
+    got = delta(form, weight)
+    assert torch.isfinite(got).all() and got.any()
+    assert not got[2].any() and not got[:, 3].any()

@@ -284,3 +284,16 @@ def test_a_plan_without_its_file_says_so():
     orphan = type(layer)(**{**vars(layer), "factors": None})
     with pytest.raises(FoundryError, match=r"gone\.safetensors.*Plan it again"):
         baked({W: torch.zeros(16, 16)}, orphan)
+
+
+@pytest.mark.parametrize("at", [0, 128, 256])
+def test_the_scale_is_that_of_the_largest_number_of_any_row_slice(at):
+    """The amax is looked for where it may be: a number that a slice far down makes largest is found."""
+    weight = noise((384, 128), 0.02, 1)
+    places = [random_delta(W, (128, 128), 8, 0.001, seed, slice=(0, seed, 128)) for seed in (0, 128, 256) if seed != at]
+    places.append(random_delta(W, (128, 128), 8, 0.2, 7, slice=(0, at, 128)))
+    plan, sink = a_plan({W: weight}, a_layer(places)), Collected()
+    bake(plan, Finish("float8_e4m3fn", keep=()), sink)
+    want = exact(weight, [(delta, 1.0) for delta in places]).abs()
+    assert int(want.amax(dim=1).argmax()) in range(at, at + 128)
+    assert float(sink.values[f"{W}_scale"]) == pytest.approx(float(want.max()) / 448, rel=4e-3)

@@ -283,3 +283,33 @@ def test_a_sampled_weight_counts_for_all_its_rows_in_the_error(monkeypatch):
         meter.add(name, measure(sample, sample * (1 + error), rows, shape, []), [])
     assert sampled_rows((1024, 16)).step > 1
     assert meter.relative_error() == pytest.approx((0.01 * 1024 / (1024 + 16)) ** 0.5, rel=1e-4)
+
+
+def test_a_sampled_weight_counts_for_all_its_rows():
+    """Some rows are looked at: the numbers are those of the whole weight, and so is the gain of a LoRA
+    that half of it lost there and none of it lost in a small weight beside it.
+    """
+    small, large = "blocks.0.small.weight", "blocks.0.large.weight"
+    base, rows = noise((8192, 256), 0.02, 1, torch.float32), sampled_rows((8192, 256))
+    assert rows.step > 4
+    layer = lora(0.002, (8192, 256), weight=large)
+    term = make_term(layer, layer.patches[0])
+    delta = term.delta(slice(None), torch.float32)
+    stored = base + 0.5 * delta
+    every = range(0, 8192)
+    whole = measure(base, stored, every, base.shape, [term])
+    sample = measure(base[:: rows.step], stored[:: rows.step], rows, base.shape, [term])
+    for one, other in ((whole, sample), (whole.shares[0], sample.shares[0])):
+        names = ("noise", "signal") if one is whole else ("aligned", "energy")
+        for name in names:
+            assert getattr(other, name) == pytest.approx(getattr(one, name), rel=0.1)
+    assert sample.shares[0].gain == pytest.approx(0.5, abs=0.01)
+    little = lora(0.002, weight=small, seed=2)
+    exact = noise((256, 256), 0.02, 3, torch.float32)
+    full = make_term(little, little.patches[0])
+    kept = measure(exact, exact + full.delta(slice(None), torch.float32), sampled_rows((256, 256)), (256, 256), [full])
+    meter = GainMeter()
+    meter.add(large, sample, [0])
+    meter.add(small, kept, [0])
+    assert meter.gain(0) == pytest.approx(0.5 + 0.5 / 33, abs=0.02)  # 32 times as many numbers lost half of it
+    assert meter.relative_error() == pytest.approx((whole.noise / (whole.signal + kept.signal)) ** 0.5, rel=0.05)

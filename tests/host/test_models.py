@@ -196,3 +196,37 @@ def test_a_model_remembers_how_it_samples(inprocess):
     }
     seen = inprocess(markers, kinds)
     assert seen == {kind: [kind, sorted(names), True] for kind, names in kinds.items()}
+
+
+def edges_taken(base, lora):
+    """How often Quantize looks at each weight of a MODEL for the fingerprint, in memory and through the cache."""
+    from collections import Counter
+    from pathlib import Path
+
+    import comfy.sd
+    from lora_foundry.engine.plan import STACK
+    from lora_foundry.loaders.loras.file import open_lora
+    from lora_foundry.nodes import host, layers, quantize, rows, sources
+
+    looked, real = Counter(), host.ModelWeights.edges
+
+    def edges(self, name):
+        looked[name] += 1
+        return real(self, name)
+
+    seen = {}
+    for keep in ("memory", "file"):
+        model = comfy.sd.load_diffusion_model(base)
+        plan = layers.add_row(sources.plan_of(model), open_lora(Path(lora)), rows.StackRow("lora", 1.0, 1.0), STACK)
+        host.ModelWeights.edges, quantize.plan_of = edges, lambda _, plan=plan: plan
+        try:
+            looked.clear()
+            quantize.FoundryQuantizeFP8().run(model, "float8_e4m3fn", "full precision", "auto", keep=keep)
+        finally:
+            host.ModelWeights.edges, quantize.plan_of = real, sources.plan_of
+        seen[keep] = [min(looked.values(), default=0), max(looked.values(), default=0)]
+    return seen
+
+
+def test_quantize_takes_the_fingerprint_of_the_base_once(inprocess, files):
+    assert inprocess(edges_taken, *files) == {"memory": [1, 1], "file": [1, 1]}

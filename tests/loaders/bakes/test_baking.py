@@ -306,3 +306,15 @@ def test_the_recipe_names_the_budget_and_not_what_followed_from_it(files, tmp_pa
     bake(a_plan(files, both=1.0), out, Finish("float8_e4m3fn", max_error=0.02))
     finish = json.loads(open_checkpoint(out).metadata["lora_foundry"])["recipe"]["finish"]
     assert finish["max_error"] == 0.02 and "keep_names" not in finish
+
+
+def test_a_host_that_names_fewer_linears_gets_another_result_in_the_same_file(files, tmp_path):
+    """The second bake once said "unchanged" over a file in which all of them are quantized."""
+    out, plan = tmp_path / "out.safetensors", a_plan(files, first=1.0)
+    first = bake(plan, out)
+    few = frozenset(resolve(plan, FP8).quantized[:3])
+    second = bake(plan, out, replace(FP8, linears=few))
+    assert (first.state, second.state) == (MADE, MADE) and second.sha256 != first.sha256
+    assert {name.removesuffix("_scale") for name in content(out) if name.endswith("weight_scale")} == few
+    assert second.report.quantized == 3 < first.report.quantized
+    assert bake(plan, out, replace(FP8, linears=few)).state == UNCHANGED

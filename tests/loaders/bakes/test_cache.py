@@ -26,7 +26,7 @@ from lora_foundry.loaders.bakes import cache as module
 from lora_foundry.loaders.bakes.cache import RECORD, RESULT, BakeCache, Key
 from lora_foundry.loaders.bakes.records import BakeRecord, base_facts
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
-from lora_foundry.loaders.disk import ranges
+from lora_foundry.loaders.disk import copying, ranges
 from lora_foundry.loaders.disk.copying import copy_result
 from lora_foundry.loaders.disk.source import FileSource
 from lora_foundry.loaders.disk.writer import write_safetensors
@@ -539,3 +539,17 @@ def test_mode_of_a_copy_follows_the_umask(cache, tmp_path):
     finally:
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "out.safetensors").stat().st_mode) == 0o640
+
+
+def test_a_copy_that_ends_early_is_refused(tmp_path, monkeypatch):
+    """Nothing is in the place of the result, though the source looks as it did."""
+    source, out = tmp_path / "source.safetensors", tmp_path / "out.safetensors"
+    source.write_bytes(bytes(1000))
+
+    def short(file: int, begin: int, end: int, target: int, offset: int):
+        yield from ranges.copy_range(file, begin, end - 1, target, offset)
+
+    monkeypatch.setattr(copying, "copy_range", short)
+    with pytest.raises(FoundryError, match="changed while it was copied"):
+        copy_result(source, out)
+    assert not out.exists() and [path.name for path in tmp_path.iterdir()] == [source.name]
