@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import einsum, rearrange
 
 from .errors import FoundryError
 from .plan import Adapter
@@ -32,7 +33,7 @@ EPS = torch.finfo(torch.float32).eps
 
 def as_rows(tensor: torch.Tensor) -> torch.Tensor:
     """A weight or a part as [rows, columns]; a vector has one column."""
-    return tensor.flatten(start_dim=1) if tensor.ndim > 1 else tensor.reshape(-1, 1)
+    return rearrange(tensor, "out ... -> out (...)" if tensor.ndim > 1 else "... -> (...) 1")
 
 
 def take(tensor: torch.Tensor, rows: Index) -> torch.Tensor:
@@ -59,7 +60,8 @@ def lora_factors(parts: Parts) -> tuple[torch.Tensor, torch.Tensor]:
 def folded(core: torch.Tensor, inner: torch.Tensor) -> torch.Tensor:
     """Core [r, r', kh, kw] times inner [r', in] over r': [r, in * kh * kw]."""
     _require(core.ndim > 2 and core.shape[1] == inner.shape[0], core, inner)
-    return torch.einsum("ij...,jc->ic...", core.to(torch.float32), matrix(inner)).flatten(start_dim=1)
+    product = einsum(core.to(torch.float32), matrix(inner), "up down ..., down column -> up column ...")
+    return rearrange(product, "up column ... -> up (column ...)")
 
 
 def _joined(left: torch.Tensor, right: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -154,7 +156,8 @@ def oft(parts: Parts, limit: float, weight: torch.Tensor) -> Rows:
     blocks = parts["blocks"]
     _require(blocks.ndim == 3 and blocks.shape[0] * blocks.shape[1] == weight.shape[0], blocks, weight)
     turns = rotations(blocks, limit * weight.shape[0])
-    turned = turns.mT @ weight.to(torch.float32).reshape(*blocks.shape[:2], -1)
+    in_blocks = rearrange(weight.to(torch.float32), "(block row) column -> block row column", block=blocks.shape[0])
+    turned = turns.mT @ in_blocks
     return _changed(turned, parts, weight)
 
 
@@ -168,8 +171,10 @@ def boft(parts: Parts, limit: float, weight: torch.Tensor) -> Rows:
     turned = weight.to(torch.float32)
     for stage, turns in enumerate(rotations(blocks, limit * weight.shape[0])):
         apart = 2**stage * (size // 2)
-        mixed = turned.reshape(-1, 2, apart, weight.shape[1]).transpose(1, 2).reshape(count, size, -1)
-        turned = (turns @ mixed).view(-1, apart, 2, weight.shape[1]).transpose(1, 2)
+        mixed = rearrange(turned, "(group half apart) column -> (group apart half) column", half=2, apart=apart)
+        mixed = turns @ rearrange(mixed, "(block row) column -> block row column", block=count)
+        mixed = rearrange(mixed, "block row column -> (block row) column")
+        turned = rearrange(mixed, "(group apart half) column -> (group half apart) column", half=2, apart=apart)
     return _changed(turned, parts, weight)
 
 

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
+from einops import rearrange
 
 from ..engine.adapters import (
     BLOCK,
@@ -140,9 +142,9 @@ def _signs(length: int, side: str) -> torch.Tensor:
     """SIGNS rows of +1 and -1 (fp32), the same on every machine: bits of a hash, not of torch's random numbers."""
     count = -(-length // 8)
     stream = hashlib.shake_256(f"lora-foundry fingerprint {VERSION} {side} {length}".encode()).digest(SIGNS * count)
-    stored = torch.tensor(list(stream), dtype=torch.uint8).view(SIGNS, count, 1)
-    bits = (stored >> torch.arange(8, dtype=torch.uint8)) & 1
-    return bits.view(SIGNS, -1)[:, :length].to(torch.float32).mul_(2).sub_(1)
+    stored = rearrange(np.frombuffer(stream, np.uint8), "(sign byte) -> sign byte", sign=SIGNS)
+    bits = np.unpackbits(stored, axis=1, count=length, bitorder="little")
+    return torch.from_numpy(bits).to(torch.float32).mul_(2).sub_(1)
 
 
 def _sums(marks: tuple[Mark, ...]) -> Iterator[float]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import torch
+from einops import pack
 
 from ...engine.findings import Finding
 from ...engine.plan import Adapter
@@ -131,7 +132,7 @@ def _joined(triple: Mapping[str, Adapter], views: Views) -> dict[int, Adapter]:
 
     def make() -> torch.Tensor:
         parts = [read[name]() if name in read else views.source.read(name) for name in names]
-        return torch.cat([part.to(torch.float32) for part in parts], 1)
+        return pack([part.to(torch.float32) for part in parts], "rank *")[0]
 
     for letter, name in zip("qkv", names, strict=True):
         views.put(name, (triple[letter].rank, triple[letter].delta_shape[0]), make)
