@@ -376,3 +376,7 @@ def test_what_is_accepted_can_be_computed(data):
         read = {part: file.read(name) for part, name in adapter.parts}
         delta = delta_rows(adapter, read, torch.ones(rows, columns))(slice(0, rows))
         assert delta.shape == (rows, columns)
+
+
+def test_a_part_the_kind_does_not_have_is_named_where_it_is_built():
+    assert "'m.hada_w3_a' is no known part of a LoHa" in refused({"m.hada_w3_a": numbers(2, 2), **hada()})
