@@ -107,7 +107,7 @@ BITS = {  # (class, field): two bakes that differ in it alone
     (Layer, "strength"): (layered(), layered(strength=0.6)),
     (Layer, "rounding"): (plan_of(SOME), plan_of(replace(SOME, rounding=MATCH_TRAINING))),
     (LoRAInfo, "sha256"): (layered(), layered(lora=replace(layer().lora, sha256="0" * 64))),
-    (Patch, "factor"): (PLAIN, patched(factor=0.5)),
+    (Patch, "factor"): (patched(factor=0.7), patched(factor=0.5)),
     (Target, "weight"): (PLAIN, plan_of(layer(weight=OTHER))),
     (Target, "slice"): (PLAIN, aimed(slice=(0, 0, 32))),
     (Target, "transform"): (PLAIN, aimed(transform="swap_scale_shift")),
