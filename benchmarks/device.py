@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,12 +47,8 @@ def main() -> None:
     plan = with_loras(Plan(Base("memory", None, Memory(weights))))
     rows = [("copy up and half down", copy_rate(device, total))]
     for name, finish in (("fp8", Finish("float8_e4m3fn", keep=())), ("int8_convrot", Finish("int8_convrot", keep=()))):
-        rows.append(
-            (
-                f"memory -> {name}",
-                rate(device, total, lambda finish=finish: bake(plan, finish, Discard(), device=device)),
-            )
-        )
+        job = partial(bake, plan, finish, Discard(), device=device)
+        rows.append((f"memory -> {name}", rate(device, total, job)))
     with tempfile.TemporaryDirectory() as folder:
         rows.append(("file -> fp8 file", file_rate(Path(folder), weights, device, total)))
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
@@ -113,7 +110,7 @@ def copy_rate(device: torch.device, total: int) -> float:
         torch.empty(size // 2, dtype=torch.uint8, pin_memory=pin),
     )
     there = torch.empty(size, dtype=torch.uint8, device=device)
-    streams = [torch.cuda.Stream(device), torch.cuda.Stream(device)] if pin else []
+    streams = [torch.cuda.Stream(device) for _ in range(2 if pin else 0)]  # type: ignore[no-untyped-call]
 
     def job() -> None:
         for _ in range(max(1, total // size)):

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -97,13 +98,15 @@ def child(mode: str, folder: Path) -> dict[str, float]:
     command = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1], "--mode", mode, str(folder)]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "LORA_FOUNDRY_HOME": str(folder / "home")}
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    numbers: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return numbers
 
 
 def run(mode: str, folder: Path) -> None:
     """One mode; the imports are done before the clock starts, the peak counts them."""
-    job = {"naive": naive, "gemm": gemm, "cast": cast, "copy": copy, "import": lambda _: 0}.get(mode)
-    job = job or (lambda folder: ours(folder, mode))
+    jobs: dict[str, Callable[[Path], int]] = {"naive": naive, "gemm": gemm, "cast": cast, "copy": copy}
+    jobs["import"] = lambda folder: 0
+    job = jobs.get(mode) or (lambda folder: ours(folder, mode))
     wall, cpu = time.perf_counter(), time.process_time()
     count = job(folder)
     numbers = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
@@ -139,9 +142,9 @@ def naive(folder: Path) -> int:
             weights[key] = (weights[key].float() + scale * (up @ down)).bfloat16()
     result = {}
     for key, weight in weights.items():
-        scale = weight.abs().amax().float() / FORMAT.largest
-        result[key] = (weight.float() / scale).to(FORMAT.dtype)
-        result[f"{key}_scale"] = scale
+        step = weight.abs().amax().float() / FORMAT.largest
+        result[key] = (weight.float() / step).to(FORMAT.dtype)
+        result[f"{key}_scale"] = step
     save_file(result, folder / "naive.safetensors")
     return 0
 

@@ -124,10 +124,12 @@ def host_jobs(weight: torch.Tensor, factors: Factors) -> tuple[Callable[[], obje
     codes = (weight.float() / scale).to(torch.float8_e4m3fn)
 
     def fused(start: torch.Tensor) -> torch.Tensor:
-        return comfy.lora.calculate_weight(patches, start.to(torch.float32, copy=True), WEIGHT)
+        total: torch.Tensor = comfy.lora.calculate_weight(patches, start.to(torch.float32, copy=True), WEIGHT)
+        return total
 
     def to_bf16() -> torch.Tensor:
-        return comfy.float.stochastic_rounding(fused(weight), torch.bfloat16, seed=1)
+        rounded: torch.Tensor = comfy.float.stochastic_rounding(fused(weight), torch.bfloat16, seed=1)
+        return rounded
 
     def to_fp8() -> torch.Tensor:
         rounded = to_bf16()
@@ -135,7 +137,8 @@ def host_jobs(weight: torch.Tensor, factors: Factors) -> tuple[Callable[[], obje
 
     def patch_fp8() -> torch.Tensor:
         start = fused(codes.to(torch.float32) * scale)
-        return comfy.float.stochastic_rounding(start / scale, torch.float8_e4m3fn, seed=1)
+        rounded: torch.Tensor = comfy.float.stochastic_rounding(start / scale, torch.float8_e4m3fn, seed=1)
+        return rounded
 
     return to_bf16, to_fp8, patch_fp8
 

@@ -7,6 +7,8 @@ findings of those where something is open; ``MISTAKEN`` lists what each mistake 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ LIGHTNING_4 = "Qwen-Image-Lightning-4steps-V1.0.safetensors"
 HIGH, LOW = (f"wan2.2_i2v_lightx2v_4steps_lora_v1_{half}_noise.safetensors" for half in ("high", "low"))
 
 
-class Out(list):
+class Out(list[Any]):
     """The first output of a node as a link; called with a number, another output."""
 
     def __call__(self, slot: int) -> list[Any]:
@@ -445,7 +447,7 @@ def example(name: str) -> Sketch:
     return g
 
 
-ORDINARY = {
+ORDINARY: dict[str, Callable[[], Sketch]] = {
     function.__name__: function
     for function in (
         sd15, sdxl_three_loras, sdxl_with_refiner, flux_dev_lora, flux_turbo_alpha, flux_fp8_checkpoint, flux_unet_fp8,
@@ -455,7 +457,7 @@ ORDINARY = {
         ltx_manual_sigmas, switched, switched_off, training,
     )
 }  # fmt: skip
-ORDINARY |= {path.stem: lambda name=path.stem: example(name) for path in sorted(EXAMPLES.glob("*.json"))}
+ORDINARY |= {path.stem: partial(example, path.stem) for path in sorted(EXAMPLES.glob("*.json"))}
 
 # Where something is open, or worth a line: function -> (severity, text) of each finding.
 ASKED = {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from fakes import Collected, Tensors
+from lora_foundry.engine.plan import Plan
+from lora_foundry.engine.tensors import Reader
 
 
 class OnDisk(Tensors):
@@ -15,7 +18,7 @@ class OnDisk(Tensors):
     on_disk = True
 
     @contextmanager
-    def reader(self, mmap=None):
+    def reader(self, mmap: bool | None = None) -> Iterator[Reader]:
         source = self
 
         class Spoiling:
@@ -24,19 +27,19 @@ class OnDisk(Tensors):
             def __init__(self) -> None:
                 self.given: list[torch.Tensor] = []
 
-            def read(self, name):
+            def read(self, name: str) -> torch.Tensor:
                 source.reads.append(name)
                 return self.give(source.values[name])
 
-            def read_rows(self, name, first, stop):
+            def read_rows(self, name: str, first: int, stop: int) -> torch.Tensor:
                 assert stop - first < len(source.values[name]) or len(source.values[name]) * 256 <= 3 << 18
                 return self.give(source.values[name][first:stop])
 
-            def forget(self):
+            def forget(self) -> None:
                 for tensor in self.given[:-1]:
                     tensor.view(torch.uint8).fill_(7) if tensor.ndim else None
 
-            def give(self, tensor):
+            def give(self, tensor: torch.Tensor) -> torch.Tensor:
                 self.given.append(tensor.clone())
                 if len(self.given) > 2 and self.given[-3].ndim:
                     self.given[-3].view(torch.uint8).fill_(7)
@@ -50,14 +53,16 @@ class File(Collected):
 
     on_disk = True
 
-    def write(self, name, tensor):
+    def write(self, name: str, tensor: torch.Tensor) -> None:
         super().write(name, tensor.clone())
 
-    def write_rows(self, name, first, rows):
+    def write_rows(self, name: str, first: int, rows: torch.Tensor) -> None:
         before = self.values.get(name, rows[:0])
         assert first == len(before)
         self.values[name] = torch.cat([before.view(torch.uint8), rows.view(torch.uint8)]).view(rows.dtype)
 
 
-def on_disk(plan):
+def on_disk(plan: Plan) -> Plan:
+    """The plan with its base, which is in memory, as on a disk."""
+    assert isinstance(plan.base.source, Tensors)
     return replace(plan, base=replace(plan.base, source=OnDisk(plan.base.source.values)))

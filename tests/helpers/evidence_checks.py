@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
 
-def claims(statements):
+from lora_foundry.loaders.evidence.claims import Statement
+
+
+def claims(statements: Iterable[Statement]) -> list[tuple[Any, ...]]:
     """Each claim as (trained_with, use_with, level, ask)."""
     return [(c.trained_with, c.use_with, c.evidence.level, c.ask) for c in (s.claim for s in statements)]
 
 
-def sound(statements) -> bool:
+def sound(statements: Iterable[Statement]) -> bool:
     """Whether claims are of the kinds the rest of the pack builds on, whatever they were read from."""
     for statement in statements:
         claim = statement.claim

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from lora_foundry.engine.plan import ONCE, STACK, Adapter, Base, Coverage, Layer, LoRAInfo, Patch, Plan, Target
@@ -85,7 +86,7 @@ def random_delta(
     seed: int,
     alpha: float | None = None,
     dtype: torch.dtype = torch.bfloat16,
-    **where,
+    **where: Any,
 ) -> Delta:
     """A delta for a weight (or slice) of ``shape`` whose values have about this rms at strength 1."""
     scale = 1.0 if alpha is None else alpha / rank
@@ -102,7 +103,7 @@ def a_layer(
     name: str = "style.safetensors",
     rounding: str = ONCE,
     suffixes: tuple[str, str] = DOWN_UP,
-    **more,
+    **more: Any,
 ) -> Layer:
     """A planned layer whose content hash is that of its name."""
     values: dict[str, torch.Tensor] = {}
@@ -119,7 +120,7 @@ def a_layer(
     return Layer(stage, info, strength, tuple(patches), coverage, rounding, factors=Tensors(values, name), **more)
 
 
-def a_plan(values: dict[str, torch.Tensor], *layers: Layer, family: str | None = None, **base) -> Plan:
+def a_plan(values: dict[str, torch.Tensor], *layers: Layer, family: str | None = None, **base: Any) -> Plan:
     source = Tensors(values)
     return Plan(Base(source.label, family, source, **base), layers)
 

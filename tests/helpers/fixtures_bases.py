@@ -6,11 +6,13 @@ weight are those of its diffusers weights, for the fused ones below each other.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
 
 
-def layers(block: str, modules: dict[str, Shape], bias: bool = True) -> Shapes:
+def layers(block: str, modules: Mapping[str, Shape], bias: bool = True) -> Shapes:
     """Weights of these modules inside a block, and the biases of those that are no norms of one number a row."""
     shapes: Shapes = {}
     for name, shape in modules.items():
@@ -24,7 +26,8 @@ def layers(block: str, modules: dict[str, Shape], bias: bool = True) -> Shapes:
 def two_streams(width: int, mlp: int, gate: int) -> tuple[Shapes, Shapes]:
     """The blocks of FLUX, Chroma, FLUX.2 and HunyuanVideo: (native, diffusers); ``gate`` times the hidden MLP width."""
     w, hidden = width, mlp * width
-    native, diffusers = {}, {}
+    native: Shapes = {}
+    diffusers: Shapes = {}
     for side, to, out, norm, ff in (
         ("img", "to_{}", "to_out.0", "norm_{}", "ff"),
         ("txt", "add_{}_proj", "to_add_out", "norm_added_{}", "ff_context"),
@@ -42,11 +45,12 @@ def two_streams(width: int, mlp: int, gate: int) -> tuple[Shapes, Shapes]:
         })  # fmt: skip
     single, both = "single_blocks.0", {"linear1": (3 * w + gate * hidden, w), "linear2": (w, w + hidden)}
     native |= layers(single, both) | {f"{single}.norm.{part}_norm.scale": (128,) for part in ("query", "key")}
-    norms = {f"attn.norm_{part}": (128,) for part in "qk"}
+    norms: Shapes = {f"attn.norm_{part}": (128,) for part in "qk"}
+    parts: Shapes
     if gate > 1:
         parts = {"attn.to_qkv_mlp_proj": both["linear1"], "attn.to_out": both["linear2"]}
     else:
-        parts = {f"attn.to_{part}": (w, w) for part in "qkv"} | {"proj_mlp": (hidden, w), "proj_out": both["linear2"]}
+        parts = {**{f"attn.to_{part}": (w, w) for part in "qkv"}, "proj_mlp": (hidden, w), "proj_out": both["linear2"]}
     return native, diffusers | layers("single_transformer_blocks.0", parts | norms)
 
 

@@ -6,11 +6,14 @@ trainers' own code; the shapes are those of the real models.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 Shape = tuple[int, ...]
 Shapes = dict[str, Shape]
+Modules = Mapping[str, Shape]
 
 
-def pairs(modules: Shapes, rank: int, down: str, up: str, alpha: bool = False) -> Shapes:
+def pairs(modules: Modules, rank: int, down: str, up: str, alpha: bool = False) -> Shapes:
     """Both factors of every module: ``modules`` maps a module to its weight's shape."""
     shapes: Shapes = {}
     for module, (out, inn, *kernel) in modules.items():
@@ -21,20 +24,20 @@ def pairs(modules: Shapes, rank: int, down: str, up: str, alpha: bool = False) -
     return shapes
 
 
-def kohya(modules: Shapes, rank: int, alpha: bool = True) -> Shapes:
+def kohya(modules: Modules, rank: int, alpha: bool = True) -> Shapes:
     return pairs(modules, rank, ".lora_down.weight", ".lora_up.weight", alpha)
 
 
-def peft(modules: Shapes, rank: int, adapter: str = "") -> Shapes:
+def peft(modules: Modules, rank: int, adapter: str = "") -> Shapes:
     return pairs(modules, rank, f".lora_A{adapter}.weight", f".lora_B{adapter}.weight")
 
 
-def named(prefix: str, modules: Shapes) -> Shapes:
+def named(prefix: str, modules: Modules) -> Shapes:
     """The modules with a prefix; one that ends in "_" makes them flat."""
     return {prefix + (name.replace(".", "_") if prefix.endswith("_") else name): s for name, s in modules.items()}
 
 
-def inside(block: str, modules: Shapes) -> Shapes:
+def inside(block: str, modules: Modules) -> Shapes:
     return {f"{block}.{name}": shape for name, shape in modules.items()}
 
 

@@ -11,7 +11,9 @@ def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed + sum(shape)))
 
 
-def pair(module: str = "m", out: int = OUT, width: int = IN, rank: int = RANK, ab: bool = False, kernel=()):
+def pair(
+    module: str = "m", out: int = OUT, width: int = IN, rank: int = RANK, ab: bool = False, kernel: tuple[int, ...] = ()
+) -> dict[str, torch.Tensor]:
     up, down = ("lora_B.weight", "lora_A.weight") if ab else ("lora_up.weight", "lora_down.weight")
     ones = [1] * len(kernel)
     return {f"{module}.{up}": numbers(out, rank, *ones), f"{module}.{down}": numbers(rank, width, *kernel)}

@@ -74,16 +74,21 @@ class Maker:
     def loha(self) -> Form:
         shapes = {"a": (self.out, self.rank), "b": (self.rank, self.inp * self.taps)}
         parts = {f"w{i}_{side}": self.noise(*shape) for i in "12" for side, shape in shapes.items()}
-        half = lambda i: parts[f"w{i}_a"].double() @ parts[f"w{i}_b"].double()  # noqa: E731
+
+        def half(i: int) -> Tensor:
+            return parts[f"w{i}_a"].double() @ parts[f"w{i}_b"].double()
+
         return self.form("loha", parts, lambda w: 3 / self.rank * half(1) * half(2))
 
     def loha_tucker(self) -> Form:
         parts = {f"t{i}": self.core() for i in "12"}
         for i in "12":
             parts |= {f"w{i}_a": self.noise(self.rank, self.out), f"w{i}_b": self.noise(self.rank, self.inp)}
-        half = lambda i: torch.einsum(  # noqa: E731
-            "ro,rsxy,si->oixy", *(parts[name].double() for name in (f"w{i}_a", f"t{i}", f"w{i}_b"))
-        )
+
+        def half(i: int) -> Tensor:
+            factors = (parts[name].double() for name in (f"w{i}_a", f"t{i}", f"w{i}_b"))
+            return torch.einsum("ro,rsxy,si->oixy", *factors)
+
         return self.form("loha", parts, lambda w: 3 / self.rank * half(1) * half(2))
 
     def lokr(self, first: str = "whole", second: str = "whole") -> Form:
@@ -148,7 +153,7 @@ class Maker:
     def oft(self, limit: float | None = None, rescale: bool = False) -> Form:
         blocks = self.noise(4, self.out // 4, self.out // 4, rms=0.2)
         parts = {"blocks": blocks, **self._rescale(rescale)}
-        whole = torch.block_diag(*(_cayley(blocks, limit, self.out)))
+        whole = torch.block_diag(*_cayley(blocks, limit, self.out))  # type: ignore[no-untyped-call]
         return self.form("oft", parts, lambda w: self._turned(whole.T, w, parts), limit)
 
     def boft(self, limit: float | None = None, rescale: bool = False, stages: int = 2) -> Form:
@@ -189,7 +194,8 @@ def _cayley(blocks: Tensor, limit: float | None, rows: int) -> Tensor:
     if limit:
         skew = skew * min(1.0, limit * rows / float(skew.square().sum().sqrt()))
     one = torch.eye(blocks.shape[-1], dtype=torch.float64)
-    return (one + skew) @ torch.linalg.inv(one - skew)
+    turns: Tensor = (one + skew) @ torch.linalg.inv(one - skew)
+    return turns
 
 
 def _butterfly(rows: int, apart: int) -> list[list[int]]:

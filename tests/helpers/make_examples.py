@@ -232,9 +232,10 @@ def picture(page: Page, path: Path, places: dict[str, list[float]], sizes: dict[
     x, y = -50, -3 * TITLE
     width, height = page.evaluate(SHOW, [x, y, right + 50 - x, bottom + 50 - y])
     page.wait_for_timeout(1500)
-    clip = {"x": 0, "y": 0, "width": width, "height": height}
     for quality in range(90, 30, -5):
-        page.screenshot(path=path, type="jpeg", quality=quality, clip=clip)
+        page.screenshot(
+            path=path, type="jpeg", quality=quality, clip={"x": 0, "y": 0, "width": width, "height": height}
+        )
         if path.stat().st_size <= MAX_BYTES:
             return
     raise AssertionError(f"{path} is larger than {MAX_BYTES} bytes at any quality")

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from lora_foundry.engine.tensors import InMemory, TensorInfo
 
 Shapes = dict[str, tuple[int, ...]]
+Modules = Mapping[str, tuple[int, ...]]
 
 
 class ShapeSource(InMemory):
     """Names and shapes; ``values`` holds what reading gives, everything else reads as zeros."""
 
     def __init__(
-        self, shapes: Shapes, values: dict[str, torch.Tensor] | None = None, dtype=torch.bfloat16, label="fake"
-    ):
+        self,
+        shapes: Modules,
+        values: dict[str, torch.Tensor] | None = None,
+        dtype: torch.dtype = torch.bfloat16,
+        label: str = "fake",
+    ) -> None:
         self.label, self.values = label, values or {}
         self.tensors = {name: TensorInfo(name, dtype, tuple(shape)) for name, shape in shapes.items()}
         for name, value in self.values.items():
@@ -34,14 +41,15 @@ class Dialect:
     dialect: str
     up: str
     down: str
-    modules: Shapes
+    modules: Modules
     prefix: str = ""
     rank: int = 16
     alpha: float | None = None
-    text_encoder: Shapes = field(default_factory=dict)
+    text_encoder: Modules = field(default_factory=dict)
 
     def source(self) -> ShapeSource:
-        shapes, values = {}, {}
+        shapes: Shapes = {}
+        values: dict[str, torch.Tensor] = {}
         modules = {self.prefix + module: shape for module, shape in self.modules.items()}
         for module, (out, *rest) in {**modules, **self.text_encoder}.items():
             shapes[module + self.down] = (self.rank, *rest)
@@ -51,9 +59,9 @@ class Dialect:
         return ShapeSource(shapes, values)
 
 
-KOHYA = {"dialect": "down/up", "up": ".lora_up.weight", "down": ".lora_down.weight"}
-PEFT = {"dialect": "A/B", "up": ".lora_B.weight", "down": ".lora_A.weight"}
-NAMED = {"dialect": "A/B named", "up": ".lora_B.default.weight", "down": ".lora_A.default.weight"}
+KOHYA: dict[str, Any] = {"dialect": "down/up", "up": ".lora_up.weight", "down": ".lora_down.weight"}
+PEFT: dict[str, Any] = {"dialect": "A/B", "up": ".lora_B.weight", "down": ".lora_A.weight"}
+NAMED: dict[str, Any] = {"dialect": "A/B named", "up": ".lora_B.default.weight", "down": ".lora_A.default.weight"}
 QWEN = {
     "transformer_blocks.0.attn.add_k_proj": (3072, 3072),
     "transformer_blocks.0.attn.to_out.0": (3072, 3072),
@@ -119,7 +127,7 @@ CLIP_LG = {
 HUNYUAN = {"double_blocks.0.img_attn_qkv": (9216, 3072), "double_blocks.0.img_mlp.fc1": (12288, 3072)}
 
 
-def flat(modules: Shapes) -> Shapes:
+def flat(modules: Modules) -> Shapes:
     return {name.replace(".", "_"): shape for name, shape in modules.items()}
 
 
@@ -155,7 +163,7 @@ DIALECTS = {
 }  # fmt: skip
 
 
-def weights(modules: Shapes, extra: Shapes | None = None) -> Shapes:
+def weights(modules: Modules, extra: Modules | None = None) -> Shapes:
     """The tensors of a base that holds these modules: weights with a bias each, and ``extra`` under its own names."""
     shapes = {f"{module}.weight": shape for module, shape in modules.items()}
     return {**shapes, **{f"{module}.bias": shape[:1] for module, shape in modules.items()}, **(extra or {})}

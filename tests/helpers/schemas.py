@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 NUMBER = (int, float)
-TYPES = {"object": dict, "array": list, "string": str, "boolean": bool, "null": type(None), "integer": int,
-         "number": NUMBER}  # fmt: skip
+TYPES: dict[str, Any] = {
+    "object": dict, "array": list, "string": str, "boolean": bool, "null": type(None), "integer": int, "number": NUMBER,
+}  # fmt: skip
 SILENT = ("$schema", "$defs", "title", "description")
-PLAIN = {  # keyword -> the values it is about (others pass), and when they are fine
+# keyword -> the values it is about (others pass), and when they are fine
+PLAIN: dict[str, tuple[Any, Callable[[Any, Any], Any]]] = {
     "type": (object, lambda data, wanted: any(_is(data, name) for name in _listed(wanted))),
     "enum": (object, lambda data, wanted: data in wanted),
     "const": (object, lambda data, wanted: data == wanted),
