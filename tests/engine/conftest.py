@@ -1,0 +1,24 @@
+"""Both ways to multiply, and what was multiplied."""
+
+from __future__ import annotations
+
+import pytest
+from lora_foundry.engine import gemm
+from lora_foundry.engine.gemm import Stack
+
+
+@pytest.fixture(params=["as detected", "fp32"])
+def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test twice: with what this CPU has, and without bf16 products."""
+    if request.param == "fp32":
+        monkeypatch.setattr(gemm, "fast_bf16", lambda device_type: False)
+
+
+@pytest.fixture
+def stacks(monkeypatch: pytest.MonkeyPatch) -> list[Stack]:
+    """The stacks that were multiplied, in order."""
+    seen: list[Stack] = []
+    for name in ("add_to", "multiply"):
+        plain = getattr(Stack, name)
+        monkeypatch.setattr(Stack, name, lambda self, *more, plain=plain: (seen.append(self), plain(self, *more))[1])
+    return seen
