@@ -40,6 +40,19 @@ class Discard:
         """Nothing."""
 
 
+class Keep:
+    """A sink that keeps what it gets, by name."""
+
+    on_disk = False
+
+    def __init__(self) -> None:
+        self.values: dict[str, torch.Tensor] = {}
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        """Hold the tensor itself, no copy."""
+        self.values[name] = tensor
+
+
 def plan_of(weight: torch.Tensor, factors: Sequence[tuple[torch.Tensor, torch.Tensor, float]], copies: int) -> Plan:
     """A plan of ``copies`` times the same weight and (up, down, strength) LoRAs on each, everything in memory."""
     names = [f"blocks.{number}.linear.weight" for number in range(copies)]

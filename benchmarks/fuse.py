@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from common import WEIGHT, Discard, cpu_ms, enter_host, plan_of
+from common import WEIGHT, Discard, Keep, cpu_ms, enter_host, plan_of
 from lora_foundry.engine.formats import DEFAULT
 
 SHAPES = [(3072, 3072), (12288, 3072)]
@@ -148,11 +148,10 @@ def wrong_share(weight: torch.Tensor, factors: Factors) -> float:
     from lora_foundry.engine.bake import bake
     from lora_foundry.engine.finish import Finish
 
-    kept: dict[str, torch.Tensor] = {}
-    keep = type("Keep", (), {"write": lambda _, name, tensor: kept.update({name: tensor})})()
+    keep = Keep()
     bake(plan_of(weight, factors, 1), Finish(), keep)
     exact = weight.double() + sum(strength * (up.double() @ down.double()) for up, down, strength in factors)
-    return (kept[WEIGHT] != exact.bfloat16()).double().mean().item()
+    return (keep.values[WEIGHT] != exact.bfloat16()).double().mean().item()
 
 
 if __name__ == "__main__":
