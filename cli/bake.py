@@ -81,8 +81,7 @@ def run(options: argparse.Namespace) -> int:
     for document, out in zip(documents, outs, strict=True):
         plan, findings = planned(document)
         if stops(findings):
-            worst = findings[0]
-            raise Refused(FoundryError(worst.code, worst.seen, worst.why, worst.fix), findings)
+            raise Refused(FoundryError.of(findings[0]), findings)
         requests.append(FileRequest(resolve(plan, _finish(document, options)), out))
         found.append(findings)
     with Bar("baking") as bar:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from einops import einsum, rearrange
 
-from .errors import FoundryError
 from .plan import Adapter
 from .tensors import TensorInfo
+from .texts.say import refuse
 
 Parts = Mapping[str, torch.Tensor]  # part -> tensor as the file stores it
 Index = slice | torch.Tensor  # some rows: a slice, or their numbers
@@ -304,15 +304,15 @@ def needs_weight(adapter: Adapter) -> bool:
 
 
 def needs_all_rows(adapter: Adapter, stored: Mapping[str, TensorInfo]) -> str | None:
-    """Why no rows of the delta can be made without all rows of the weight, or None where they can.
+    """The text that says why no rows of the delta can be made without all rows of the weight; None: they can.
 
     ``stored`` are the tensors of the adapter's file, by name.
     """
     if kind_of(adapter).mixes_rows:
-        return "It turns all rows of that weight together."
+        return "LF304.mixes_rows"
     name = dict(adapter.parts).get(MAGNITUDE, PEFT_MAGNITUDE)
     if PEFT_MAGNITUDE not in name and _by_columns(stored[name].shape, math.prod(adapter.delta_shape[1:])):
-        return "Its magnitudes are norms over all rows of that weight."
+        return "LF304.norms_of_columns"
     return None
 
 
@@ -326,10 +326,10 @@ def kind_of(adapter: Adapter) -> Kind:
     """The row of an adapter's kind; FoundryError LF304 for a kind or for parts that are not in the table."""
     kind, parts = KINDS.get(adapter.kind), {part for part, _ in adapter.parts}
     if kind is None:
-        raise _broken(f"'{adapter.module}' is an adapter of an unknown kind, '{adapter.kind}'.")
+        raise refuse("LF304.kind", module=adapter.module, kind=adapter.kind)
     for choices in kind.required:
         if not any(parts.issuperset(choice.split()) for choice in choices):
-            raise _broken(f"'{adapter.module}', a {adapter.kind}, has no {' or '.join(choices)}.")
+            raise refuse("LF304.parts", module=adapter.module, kind=adapter.kind, parts=" or ".join(choices))
     return kind
 
 
@@ -351,14 +351,10 @@ def delta_rows(adapter: Adapter, parts: Parts, weight: torch.Tensor) -> Rows:
 
 def _fit(rows: int, columns: int, weight: torch.Tensor) -> None:
     if (rows, columns) != tuple(weight.shape):
-        raise _broken(f"A change of {rows} x {columns} numbers does not fit {weight.shape[0]} x {weight.shape[1]}.")
+        height, width = weight.shape[:2]
+        raise refuse("LF304.size", rows=rows, columns=columns, weight_rows=height, weight_columns=width)
 
 
 def _require(fits: bool, one: torch.Tensor, other: torch.Tensor) -> None:
     if not fits:
-        raise _broken(f"Shapes {list(one.shape)} and {list(other.shape)} do not fit together.")
-
-
-def _broken(seen: str) -> FoundryError:
-    fix = "The file is damaged or made for another model: download it again, or choose another one."
-    return FoundryError("LF304", seen, "What it would do to the model is not defined.", fix)
+        raise refuse("LF304.shapes", one=list(one.shape), other=list(other.shape))

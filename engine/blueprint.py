@@ -25,6 +25,7 @@ from .quantize import check_patterns, is_quantizable
 from .reuse import essence_of, identity_of, tensor_key
 from .tensors import TensorInfo
 from .terms import refuse_part, refuse_untrained
+from .texts.say import refuse
 
 
 @dataclass(frozen=True)
@@ -173,12 +174,7 @@ def _quantizable(plan: Plan, finish: Finish) -> frozenset[str]:
 
 
 def _quantizes_nothing(plan: Plan, finish: Finish) -> FoundryError:
-    return FoundryError(
-        "LF202",
-        f"No layer of {plan.base.name} can be quantized with keep = {', '.join(finish.keep) or 'nothing'}.",
-        "The result would be the unquantized model under another name.",
-        "Keep fewer layers in high precision, or finish without quantization.",
-    )
+    return refuse("LF202.all_kept", base=plan.base.name, keep=", ".join(finish.keep) or "nothing")
 
 
 def _resolved(plan: Plan, finish: Finish, quantized: frozenset[str]) -> list[tuple[Fate, list[Any]]]:

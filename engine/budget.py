@@ -15,11 +15,11 @@ import torch
 
 from .bake import bake_all
 from .blueprint import Blueprint, Fate
-from .errors import FoundryError
 from .gain import Measure
 from .job import BakeRequest
 from .memory import AUTO
 from .progress import Progress
+from .texts.say import refuse
 
 MARGIN = 0.98  # of the budget: what is kept is rounded too, by less than is worked out here
 ROUNDING = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}  # step of the dtype relative to the number, at most
@@ -80,21 +80,11 @@ def within(wanted: Blueprint, measures: Mapping[str, Measure]) -> tuple[Blueprin
         name = fate.info.name
         noise[name] = _rounding(fate.dtype) * measures[name].signal
         kept.append(name)
+    values = {"wanted": f"{max_error:g}", "format": format, "before": f"{before:.2%}"}
     if _error(noise, signal) > max_error:
-        raise FoundryError(
-            "LF204",
-            f"max_error {max_error:g} cannot be held: with every layer in high precision the error is still "
-            f"{_error(noise, signal):.2g}.",
-            f"{format} alone has {before:.2%}.",
-            "Allow a larger error, or finish in fp32 without quantization.",
-        )
+        raise refuse("LF204.out_of_reach", **values, error=f"{_error(noise, signal):.2g}")
     if len(kept) >= len(wanted.quantized):
-        raise FoundryError(
-            "LF204",
-            f"max_error {max_error:g} would keep every layer in high precision.",
-            f"Nothing would be quantized; {format} alone has {before:.2%}.",
-            "Allow a larger error, or finish without quantization.",
-        )
+        raise refuse("LF204.all_kept", **values)
     extra = sum(_extra_bytes(wanted.fates[name]) for name in kept)
     return wanted.keeping(frozenset(kept)), Cost(max_error, before, tuple(kept), extra)
 

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from .findings import Finding
+from .findings import Finding, Values
 
 
 class FoundryError(Exception):
     """Input that cannot be worked with, or a result that did not pass its own check.
 
     ``code`` is a finding code (``LF301``) or a short word for the area (``file``, ``document``, ``host``).
-    The text alone is enough to act on; no other exception type leaves the pack for bad input.
+    The text alone is enough to act on; no other exception type leaves the pack for bad input. ``text`` and ``values``
+    are those of a finding: empty for the words of an area, which have no entry in the text tables.
     """
 
     __module__ = "lora_foundry"  # ComfyUI names modules by path; a user's folders do not belong into bug reports
 
-    def __init__(self, code: str, what: str, why: str = "", fix: str = "") -> None:
-        self.code, self.what, self.why, self.fix = code, what, why, fix
+    def __init__(self, code: str, what: str, why: str = "", fix: str = "", text: str = "", values: Values = ()) -> None:
+        self.code, self.what, self.why, self.fix, self.text, self.values = code, what, why, fix, text, values
         super().__init__(" ".join(part for part in (f"[{code}] {what}", why, fix) if part))
 
-    def finding(self, subject: str = "") -> Finding:
+    @classmethod
+    def of(cls, finding: Finding) -> FoundryError:
+        """A finding that stops a run."""
+        return cls(finding.code, finding.seen, finding.why, finding.fix, finding.text, finding.values)
+
+    def finding(self, subject: str = "", severity: str = "error", node: str = "") -> Finding:
         """The same verdict as data, for reports that list errors beside warnings."""
-        return Finding(self.code, "error", self.what, self.why, self.fix, subject=subject)
-
-
-class Cancelled(Exception):
-    """The user stopped the run. Not a FoundryError: nothing was wrong with the input."""
+        parts = (self.code, severity, self.what, self.why, self.fix)
+        return Finding(*parts, subject=subject, node=node, text=self.text, values=self.values)

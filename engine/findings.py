@@ -8,6 +8,7 @@ from typing import Any
 
 SEVERITIES = ("error", "warning", "question", "note")  # worst first
 EVIDENCE = ("declared", "derived", "guessed", "unknown")
+Values = tuple[tuple[str, str], ...]  # of the blanks of a text
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Finding:
     """One verdict (``LF1xx`` order and base, ``LF2xx`` quantization, ``LF3xx`` files, ``LF4xx`` strengths, conflicts).
 
     ``subject`` is the file it is about, ``node`` the graph node. ``text`` names the entry of ``texts.TEXTS`` whose
-    blanks ``values`` fill, for translations; both are empty where a sentence was written on the spot.
+    blanks ``values`` fill, for translations; both are empty for an error of an area (``file``, ``document`` ...).
     """
 
     code: str
@@ -27,7 +28,7 @@ class Finding:
     subject: str = ""
     node: str = ""
     text: str = ""
-    values: tuple[tuple[str, str], ...] = ()
+    values: Values = ()
 
     def __post_init__(self) -> None:
         if self.severity not in SEVERITIES or self.evidence not in EVIDENCE:

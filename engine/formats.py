@@ -19,6 +19,7 @@ import torch
 
 from .errors import FoundryError
 from .fuse import largest, row_blocks
+from .texts.say import refuse
 
 DIVISOR = 16  # the host's 8-bit matmul kernels want both dims divisible by 16
 
@@ -145,12 +146,7 @@ def finite_amax(weight: torch.Tensor, name: str) -> torch.Tensor:
     amax = largest(weight)
     if not math.isfinite(amax.item()):
         bad = int((~torch.isfinite(weight)).sum())
-        raise FoundryError(
-            "LF304",
-            f"{name} would hold {bad} NaN or Inf of {weight.numel()} values.",
-            "Storing them would hide the fault in a broken image.",
-            "Check the base and the LoRAs; lower the strength if the factors are very large.",
-        )
+        raise refuse("LF304.result", weight=name, bad=bad, all=weight.numel())
     return amax
 
 

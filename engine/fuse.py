@@ -16,7 +16,6 @@ import torch
 
 from . import gemm
 from .adapters import SET, as_rows, needs_weight
-from .errors import FoundryError
 from .gemm import Product, Workspace
 from .plan import FUSE, Layer, Patch
 from .terms import (
@@ -32,6 +31,7 @@ from .terms import (
     read_factors,
     refuse_untrained,
 )
+from .texts.say import refuse
 
 TRAINING_DTYPE = torch.bfloat16
 BLOCK = 3 << 18  # elements of a row block: 3 MB of fp32
@@ -67,12 +67,7 @@ def refuse_two_sets(pairs: Pairs) -> None:
     sets = [pair for pair in pairs if pair[1].adapter.kind == SET]
     for (one, patch), (other, again) in combinations(sets, 2):
         if one.stage == other.stage and _overlap(patch, again):
-            raise FoundryError(
-                "LF304",
-                f"{one.lora.name} and {other.lora.name} both replace {patch.target.weight}.",
-                "Only one of them could have its way, whatever their strengths are.",
-                "Leave one out, or put one into the fuse stage and the other on top of it.",
-            )
+            raise refuse("LF304.two_sets", one=one.lora.name, other=other.lora.name, weight=patch.target.weight)
 
 
 def _overlap(one: Patch, other: Patch) -> bool:

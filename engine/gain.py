@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from .errors import FoundryError
 from .gemm import Workspace
 from .terms import AnyTerm
+from .texts.say import refuse
 
 WHOLE_WEIGHT = 1 << 18  # weights up to this size are compared whole
 SAMPLE, LEAST_ROWS = 1 << 16, 32  # numbers, and rows, of a larger one
@@ -148,12 +148,7 @@ class GainMeter:
         """FoundryError LF203 when quantized weights kept less or more of a LoRA than rounding explains."""
         share = self.held.get(number, Share())
         if share.tolerance < 1.0 and abs(share.gain - 1.0) > share.tolerance:
-            raise FoundryError(
-                "LF203",
-                f"{name} kept {share.gain:.1%} of its effect; rounding explains 100% +- {share.tolerance:.1%}.",
-                "The result would not be the model you asked for, so it was not kept.",
-                "Please report this with the recipe; finishing without quantization should work.",
-            )
+            raise refuse("LF203.gain", lora=name, kept=f"{share.gain:.1%}", tolerance=f"{share.tolerance:.1%}")
 
     def relative_error(self) -> float | None:
         """rms of the rounding error over rms of the exact weights, of all weights together."""

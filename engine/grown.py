@@ -12,10 +12,10 @@ from dataclasses import replace
 import torch
 
 from .adapters import RESHAPE
-from .errors import FoundryError
 from .pipeline import reader_of
 from .plan import Base, Patch
 from .tensors import Over, Reader, SampledSource, TensorInfo, TensorSource
+from .texts.say import refuse
 
 Shape = tuple[int, ...]
 
@@ -95,8 +95,6 @@ def grown_base(base: Base, patches: Iterable[Patch]) -> Base:
 
 def _check(name: str, stored: Shape, wanted: Shape, other: Shape | None) -> None:
     if other not in (None, wanted):
-        seen = f"One LoRA wants {name} as {list(wanted)}, another as {list(other or ())}."
-        raise FoundryError("LF304", seen, "A weight has one shape.", "Use one of the two LoRAs.")
+        raise refuse("LF304.two_shapes", weight=name, one=list(wanted), other=list(other or ()))
     if len(stored) != len(wanted) or any(new < old for new, old in zip(wanted, stored, strict=True)):
-        seen = f"A LoRA is made for {name} of shape {list(wanted)}; here it is {list(stored)}."
-        raise FoundryError("LF304", seen, "A weight can grow but not shrink.", "Choose a LoRA for this base.")
+        raise refuse("LF304.shrinks", weight=name, wanted=list(wanted), stored=list(stored))

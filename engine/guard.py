@@ -37,5 +37,4 @@ def raise_first(findings: Iterable[Finding], strict: bool = False) -> None:
     """Raise the worst finding as a FoundryError when it stops a run (in strict mode warnings do too)."""
     ordered = worst_first(findings)
     if stops(ordered, strict):
-        worst = ordered[0]
-        raise FoundryError(worst.code, worst.seen, worst.why, worst.fix)
+        raise FoundryError.of(ordered[0])

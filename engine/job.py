@@ -10,7 +10,6 @@ import torch
 
 from .adapters import as_rows
 from .blueprint import Blueprint, Fate
-from .errors import FoundryError
 from .finish import layer_marker
 from .formats import finite_amax, require_finite
 from .fuse import add_rows, any_needs_weight, fused_cast, make_terms, start_and_terms
@@ -23,6 +22,7 @@ from .rows import Blocks, SampledRows, cast_blocks, quantize_blocks, row_ranges
 from .sums import FusedSum
 from .tensors import PlacedReader, Reader, RowSink, TensorInfo, TensorSink
 from .terms import AnyTerm, canonical_key, is_as_trained
+from .texts.say import refuse
 
 RowReader = Callable[[slice], torch.Tensor]
 
@@ -237,8 +237,7 @@ class Job:
         """A bake that changed nothing, or lost a LoRA beyond what rounding explains, is an error."""
         cancelled = any(gain is not None and gain > 0.5 for gain in self.gains())  # +1 and -1: each is there in full
         if not self._changed and not cancelled and self.request.blueprint.plan.by_weight():
-            why = "The LoRAs are all zeros, or too weak for the dtype of the result."
-            raise FoundryError("LF203", "No tensor of the base was changed.", why, "Check the LoRAs and their weights.")
+            raise refuse("LF203.unchanged")
         # Rounding to bf16 can swallow a weak LoRA; that is reported, not refused.
         if self.request.blueprint.finish.quantization is None:
             return

@@ -34,6 +34,7 @@ from .adapters import (
 from .errors import FoundryError
 from .gemm import Product, Workspace
 from .plan import FUSE, MATCH_TRAINING, Adapter, Layer, Patch, Target
+from .texts.say import refuse
 
 WHOLE = slice(None)
 
@@ -182,12 +183,7 @@ def refuse_untrained(layer: Layer, patch: Patch) -> None:
     adapter = patch.adapter
     plain = adapter.kind == LORA and {part for part, _ in adapter.parts} <= {"up", "down", "alpha"}
     if is_as_trained(layer) and not plain:
-        raise FoundryError(
-            "LF304",
-            f"{layer.lora.name}: 'match training' is for plain LoRAs, and '{adapter.module}' is a {named(adapter)}.",
-            "How its trainer would have rounded it is not known.",
-            "Choose rounding 'once' for this LoRA.",
-        )
+        raise refuse("LF304.untrained", lora=layer.lora.name, module=adapter.module, kind=named(adapter))
 
 
 def refuse_part(layer: Layer, patch: Patch) -> None:
@@ -195,14 +191,9 @@ def refuse_part(layer: Layer, patch: Patch) -> None:
     adapter, target = patch.adapter, patch.target
     if target.part is None or layer.factors is None:
         return
-    if why := needs_all_rows(adapter, layer.factors.tensors):
-        raise FoundryError(
-            "LF304",
-            f"{layer.lora.name}: '{adapter.module}' ({named(adapter)}) is made for one weight, "
-            f"and {target.weight} is only a part of it.",
-            why,
-            "Use a base that has this weight in one piece, or leave this LoRA out.",
-        )
+    if key := needs_all_rows(adapter, layer.factors.tensors):
+        values = {"lora": layer.lora.name, "module": adapter.module, "kind": named(adapter), "weight": target.weight}
+        raise refuse(key, **values)
 
 
 def named(adapter: Adapter) -> str:

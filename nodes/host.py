@@ -26,6 +26,7 @@ from ..engine.errors import FoundryError
 from ..engine.formats import loadable, require_loadable
 from ..engine.plan import Target
 from ..engine.tensors import FP8_DTYPES, InMemory, TensorInfo, TensorSource
+from ..engine.texts.say import refuse
 from .again import identity_of_model
 from .folders import embedding_folders
 
@@ -204,12 +205,7 @@ def require_native(model: Any) -> None:
     """FoundryError for a MODEL of another pack's own kind (GGUF, Nunchaku ...): its weights are no plain tensors."""
     native = {"ModelPatcher", "ModelPatcherDynamic"}
     if type(model).__name__ not in native or not hasattr(model.model, "diffusion_model"):
-        raise FoundryError(
-            "LF201",
-            f"This MODEL is a {type(model).__name__}, not one of ComfyUI's own.",
-            "Its weights are quantized or kept in a form that LoRAs cannot be fused into.",
-            "Load the bf16 or fp16 file with Load Base Model.",
-        )
+        raise refuse("LF201.not_native", kind=type(model).__name__)
 
 
 def injections(model: Any) -> Mapping[Any, Any]:

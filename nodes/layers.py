@@ -8,6 +8,7 @@ from typing import Any
 
 from ..engine.findings import Finding
 from ..engine.plan import ONCE, Plan
+from ..engine.texts.say import say_of
 from ..loaders.loras.file import LoRAFile, open_lora
 from ..loaders.loras.matching import add_layer
 from ..loaders.loras.text_encoders import text_encoder_state
@@ -40,27 +41,12 @@ def apply_to_clip(clip: Any, lora: LoRAFile, strength: float) -> tuple[Any, Find
         return clip, None
     count = len(lora.text_encoder)
     if clip is None:
-        return None, clip_finding(
-            lora, "note", f"{count} text-encoder modules of {lora.info.name} are left out: no CLIP is wired."
-        )
+        return None, say_of(lora.info.name, "LF302.no_clip", modules=count)
     lora.verify()
     patched, reached = host.patch_clip(clip, partial(text_encoder_state, lora), strength)
     if reached >= count:
         return patched, None
-    seen = f"{reached} of {count} text-encoder modules of {lora.info.name} fit this CLIP."
-    return patched, clip_finding(lora, "warning", seen)
-
-
-def clip_finding(lora: LoRAFile, severity: str, seen: str) -> Finding:
-    """LF302 for text-encoder parts."""
-    return Finding(
-        "LF302",
-        severity,
-        seen,
-        "The prompt will be read without them.",
-        "Wire the CLIP that belongs to the base into Stack LoRAs and on to the prompts.",
-        subject=lora.info.name,
-    )
+    return patched, say_of(lora.info.name, "LF302.another_clip", matched=reached, modules=count)
 
 
 def with_finding(plan: Plan, finding: Finding | None) -> Plan:

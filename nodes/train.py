@@ -16,6 +16,7 @@ from ..engine.findings import Finding
 from ..engine.lineage import DERIVED, GUESSED, LINEAGE_KEY, TENSORS_ID, Claim, Evidence, Ingredient
 from ..engine.plan import FUSE, STACK
 from ..engine.tensors import TensorInfo
+from ..engine.texts.say import say_of
 from ..loaders.disk.writer import layout, write_safetensors
 from ..loaders.lineage.identity import identify_file
 from ..loaders.lineage.record import Record
@@ -138,6 +139,4 @@ def broken(name: str, tensors: Mapping[str, torch.Tensor]) -> list[Finding]:
     count = sum(not bool(torch.isfinite(tensor).all()) for tensor in tensors.values())
     if not count:
         return []
-    seen = f"{count} of {len(tensors)} tensors of {name} hold NaN or Inf."
-    why, fix = "The training diverged.", "Train with a lower learning rate."
-    return [Finding("LF304", "warning", seen, why, fix, subject=name)]
+    return [say_of(name, "LF304.diverged", bad=count, all=len(tensors))]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+_STORED = ("error", "{base} is stored as {form} ('{tensor}'), which cannot be dequantized here.")
+_PLAINER = "Start from the bf16, fp16 or fp8 file of this model."
+
 QUANTIZATION: dict[str, tuple[str, ...]] = {
     "LF201.base": (
         "error",
@@ -53,5 +56,62 @@ QUANTIZATION: dict[str, tuple[str, ...]] = {
         "Is {base} stored in 8 bits or less? Its name says {sign}, and {loras} goes on top of it.",
         "A LoRA added to 8-bit weights loses up to all of its effect or adds up to 40% weight error.",
         "If it is, start from the bf16 or fp16 file and quantize last.",
+    ),
+    "LF201.not_native": (
+        "error",
+        "This MODEL is a {kind}, not one of ComfyUI's own.",
+        "Its weights are quantized or kept in a form that LoRAs cannot be fused into.",
+        "Load the bf16 or fp16 file with Load Base Model.",
+    ),
+    "LF201.four_bits": (
+        *_STORED,
+        "Its 4 bits have lost about {loss} % of every weight already, and a LoRA would be fused into what is left.",
+        _PLAINER,
+    ),
+    "LF201.kernel_order": (
+        *_STORED,
+        "Its scales, one per 32 numbers, are packed in the order of a GPU kernel.",
+        _PLAINER,
+    ),
+    "LF201.packed": (
+        *_STORED,
+        "Its codes or scales are packed in a way this version cannot read.",
+        _PLAINER,
+    ),
+    "LF202.all_kept": (
+        "error",
+        "No layer of {base} can be quantized with keep = {keep}.",
+        "The result would be the unquantized model under another name.",
+        "Keep fewer layers in high precision, or finish without quantization.",
+    ),
+    "LF203.nothing_asked": (
+        "error",
+        "Nothing would change: {base} with no LoRA, no quantization and no other dtype.",
+        "",
+        "Add a LoRA with a weight that is not 0, or choose how to finish.",
+    ),
+    "LF203.unchanged": (
+        "error",
+        "No tensor of the base was changed.",
+        "The LoRAs are all zeros, or too weak for the dtype of the result.",
+        "Check the LoRAs and their weights.",
+    ),
+    "LF203.gain": (
+        "error",
+        "{lora} kept {kept} of its effect; rounding explains 100% +- {tolerance}.",
+        "The result would not be the model you asked for, so it was not kept.",
+        "Please report this with the recipe; finishing without quantization should work.",
+    ),
+    "LF204.out_of_reach": (
+        "error",
+        "max_error {wanted} cannot be held: with every layer in high precision the error is still {error}.",
+        "{format} alone has {before}.",
+        "Allow a larger error, or finish in fp32 without quantization.",
+    ),
+    "LF204.all_kept": (
+        "error",
+        "max_error {wanted} would keep every layer in high precision.",
+        "Nothing would be quantized; {format} alone has {before}.",
+        "Allow a larger error, or finish without quantization.",
     ),
 }

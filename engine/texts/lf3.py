@@ -1,18 +1,173 @@
-"""Files and how they match: what LF301 to LF306 say. A row: severity, what was seen, why it matters, what to do."""
+"""Files and how they match: what LF301 to LF306 say; LF304 has a table of its own, ``lf304.py``.
+
+A row: severity, what was seen, why it matters, what to do.
+"""
 
 from __future__ import annotations
 
+_READ_WITHOUT = "The prompt will be read without them."
+_WIRE_CLIP = "Wire the CLIP that belongs to the base into Stack LoRAs and on to the prompts."
+_LEFT_OUT = "ComfyUI refuses the workflow, or a loader of another pack leaves the file out without a word."
+_VARIANT = (
+    "{lora} is made for another {family} than {base} ({differences}).",
+    "It may do little, or something else than on its own base.",
+    "Choose the base it was made for.",
+)
+
 FILES: dict[str, tuple[str, ...]] = {
+    # LF301: nothing of it applies
+    "LF301.no_names": (
+        "error",
+        "{matched} of {modules} modules of {lora} fit {base}.",
+        "They have no names in common: the LoRA has {mine}; the base has {theirs}. "
+        "LoRA family: {lora_family}, base family: {base_family}.",
+        "Check that the LoRA was made for this model.",
+    ),
+    "LF301.text_encoder_only": (
+        "error",
+        "{lora} has text-encoder parts only ({modules} modules), none for the diffusion model.",
+        "Nothing of it applies here.",
+        "Use it in the stack, with a CLIP wired in.",
+    ),
+    # LF302: a part of it does not apply, or applies twice
+    "LF302.partly": (
+        "warning",
+        "{lora}: {matched} of {modules} modules found their weight; not used: {reasons}.",
+        "A part of the LoRA has no effect.",
+        "Check that it was made for this very model.",
+    ),
+    "LF302.twice": (
+        "warning",
+        "{lora}: {count} weights are changed more than once by this file, the first by {modules}.",
+        "All are added up: where one is a copy of another, the effect is doubled.",
+        "Look for a clean file.",
+    ),
+    "LF302.unused": (
+        "warning",
+        "{lora}: {unused} of {all} tensors belong to no known adapter: {tensors}.",
+        "They are not used; everything else is.",
+        "If the result lacks something, load the file with ComfyUI's own LoRA loader.",
+    ),
+    "LF302.text_encoder_only": (
+        "note",
+        "{lora} has text-encoder parts only ({modules} modules), none for the diffusion model.",
+        "It changes the CLIP and no weight of the model.",
+    ),
+    "LF302.document_without_clip": (
+        "note",
+        "{lora}: {modules} text-encoder modules are left out: a document has no CLIP.",
+        "The prompt will be read as without this LoRA.",
+        "In ComfyUI, Stack LoRAs gives them to a CLIP.",
+    ),
+    "LF302.no_clip": (
+        "note",
+        "{modules} text-encoder modules of {lora} are left out: no CLIP is wired.",
+        _READ_WITHOUT,
+        _WIRE_CLIP,
+    ),
+    "LF302.another_clip": (
+        "warning",
+        "{matched} of {modules} text-encoder modules of {lora} fit this CLIP.",
+        _READ_WITHOUT,
+        _WIRE_CLIP,
+    ),
+    # LF303: made for another model
+    "LF303.family": (
+        "error",
+        "{matched} of {modules} modules of {lora} fit {base}; not {reasons}.",
+        "The LoRA is made for {lora_family}, the base is {base_family}.",
+        "Choose a {base_family} LoRA, or a {lora_family} base.",
+    ),
+    "LF303.family_fits": (
+        "warning",
+        "{lora} looks like a {lora_family} LoRA, and {base} is a {base_family} model.",
+        "All {modules} modules fit, for the two have names and shapes in common; their numbers differ.",
+        "If it was not trained on {base_family}, choose a LoRA that was.",
+    ),
+    "LF303.variant": ("note", *_VARIANT),
+    "LF303.variant_partly": ("warning", *_VARIANT),
+    # LF305: its scale is in doubt
+    "LF305.scale": (
+        "warning",
+        "{lora}: effective scale (strength * alpha / rank) outside {least} to {most} in {odd} of {modules} modules, "
+        "first '{module}' with {scale}.",
+        "Its effect is almost nothing or far too strong.",
+        "Check the strength and the file's alpha.",
+    ),
+    "LF305.no_magnitudes": (
+        "warning",
+        "{lora}: it was trained as DoRA, but holds no magnitudes.",
+        "Someone took them out or a conversion lost them: what is left is another LoRA than was trained.",
+        "Look for the original file.",
+    ),
+    "LF305.no_json": (
+        "warning",
+        "{lora}: {source} cannot be read as JSON.",
+        "A scale may be written there; without it the scale of every module without an alpha is 1.0.",
+        "Get it again from where the LoRA came from.",
+    ),
+    "LF305.dense": (
+        "note",
+        "{lora}: {modules} LoKr modules are of two whole factors; their alpha is not applied.",
+        "LyCORIS and ComfyUI do the same, but some files were made for alpha / dim and come out too strong.",
+        "If the effect is far too strong, lower the strength.",
+    ),
+    "LF305.two_alphas": (
+        "warning",
+        "{lora}: '{module}' has alpha {used}, but {source} states {stated}.",
+        "{used} is used: it is nearer to the factors.",
+    ),
+    "LF305.other_ranks": (
+        "warning",
+        "{lora}: {source} states other ranks than the factors have.",
+        "It belongs to another file, or the LoRA was resized: the scale in it is not used.",
+        "Ask the author for the scale, and set the strength by it.",
+    ),
+    "LF305.perhaps": (
+        "warning",
+        "{lora}: {source} beside it states a scale of {scale}; it is not used.",
+        "There are other LoRAs in the folder that it may belong to.",
+        "If it is of this file, give both a folder of their own, or use the strength {scale}.",
+    ),
+    "LF305.zero": (
+        "warning",
+        "{lora}: alpha is 0 in {count} of {modules} modules, first '{module}'.",
+        "These modules have no effect.",
+    ),
+    "LF305.some_without": (
+        "warning",
+        "{lora}: {count} of {modules} modules state no alpha, first '{module}'.",
+        "Scale 1.0 is used for them, and alpha/rank for the others.",
+        "Ask the author which is meant.",
+    ),
+    "LF305.none": (
+        "note",
+        "{lora}: no alpha: scale 1.0 used for all {modules} modules.",
+        "Most trainers that write these names write an alpha too; extracted LoRAs are made for 1.0.",
+    ),
+    "LF305.no_config": (
+        "note",
+        "{lora}: a PEFT file without its {config}: scale 1.0 used for all {modules} modules.",
+        "PEFT writes the scale only into {config}, and that gives none here.",
+        "If you have it, put {config} into the folder of the LoRA.",
+    ),
+    "LF305.noted": (
+        "warning",
+        "{lora}: its metadata says alpha {alpha} at rank {rank}, its tensors state no alpha.",
+        "Scale 1.0 is used: metadata is often copied from one file to another.",
+        "If it is too strong, use it at strength {strength}.",
+    ),
+    # LF306: not there
     "LF306.missing": (
         "error",
         "{name} (node {at}) is not in the folder {folder}.",
-        "ComfyUI refuses the workflow, or a loader of another pack leaves the file out without a word.",
+        _LEFT_OUT,
         "Download it, or choose another one.",
     ),
     "LF306.near": (
         "error",
         "{name} (node {at}) is not in the folder {folder}.",
-        "ComfyUI refuses the workflow, or a loader of another pack leaves the file out without a word.",
+        _LEFT_OUT,
         "Did you mean {near}?",
     ),
 }

@@ -1,18 +1,21 @@
 """What findings say, as templates: one entry a situation, so that a translator and a reader find all of them here.
 
-``say`` fills the blanks. A key is a code and a word: ``LF102.missing``. The browser finds translations of the same
-keys under ``loraFoundry.findings`` in ``locales/<language>/main.json``.
+``say`` fills the blanks, and ``refuse`` makes an error of them. A key is a code and a word: ``LF102.missing``. The
+browser finds translations of the same keys under ``loraFoundry.findings`` in ``locales/<language>/main.json``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ..errors import FoundryError
 from ..findings import Finding
 from .lf1 import ORDER
 from .lf2 import QUANTIZATION
 from .lf3 import FILES
 from .lf4 import USE
+from .lf304 import MEANING
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,34 @@ class Text:
     fix: str = ""
 
 
-TEXTS = {key: Text(*parts) for key, parts in (ORDER | QUANTIZATION | FILES | USE).items()}
+TEXTS = {key: Text(*parts) for key, parts in (ORDER | QUANTIZATION | FILES | MEANING | USE).items()}
 
 
 def say(
     key: str, *, severity: str = "", evidence: str = "derived", subject: str = "", node: str = "", **values: object
 ) -> Finding:
     """The finding of a text with its blanks filled. Raises KeyError for an unknown key or a blank without a value."""
+    return _filled(key, values, severity, evidence, subject, node)
+
+
+def say_of(lora: str, key: str, **values: object) -> Finding:
+    """The same about a LoRA file: ``lora`` is the subject and fills the blank of this name."""
+    return _filled(key, {"lora": lora, **values}, subject=lora)
+
+
+def refuse(key: str, **values: object) -> FoundryError:
+    """The same as an error to raise, whatever the severity of the text."""
+    return FoundryError.of(_filled(key, values))
+
+
+def _filled(
+    key: str,
+    values: Mapping[str, object],
+    severity: str = "",
+    evidence: str = "derived",
+    subject: str = "",
+    node: str = "",
+) -> Finding:
     text = TEXTS[key]
     filled = {name: str(value) for name, value in values.items()}
     seen, why, fix = (part.format_map(filled) for part in (text.seen, text.why, text.fix))

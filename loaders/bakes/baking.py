@@ -25,6 +25,7 @@ from ...engine.plan import Plan
 from ...engine.progress import Progress, part_of
 from ...engine.reuse import REVISION, Previous
 from ...engine.tensors import TensorSink
+from ...engine.texts.say import refuse
 from ...validator.rules import check
 from ..disk.copying import copy_result
 from ..disk.sharding import is_part, shard_paths, split, write_sharded
@@ -127,8 +128,7 @@ def bake_files(
 
 def _refuse_no_change(wanted: Blueprint) -> None:
     if wanted.changes_nothing:
-        what = f"Nothing would change: {wanted.plan.base.name} with no LoRA, no quantization and no other dtype."
-        raise FoundryError("LF203", what, fix="Add a LoRA with a weight that is not 0, or choose how to finish.")
+        raise refuse("LF203.nothing_asked", base=wanted.plan.base.name)
 
 
 # --- results that are there already -----------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ import torch
 from ...engine.errors import FoundryError
 from ...engine.formats import FORMATS, rotate
 from ...engine.tensors import FP8_DTYPES, Over, Reader, TensorInfo
+from ...engine.texts.say import refuse
 from ..disk.header import shown
 from ..disk.reading import LIVES
 from ..names.lookup import bare
@@ -41,14 +42,7 @@ _TELLTALES = {
     "absmax": "bitsandbytes 4 bit or 8 bit",
     "qweight": "packed codes (qweight: AWQ, GPTQ or Nunchaku)",
 }
-_FOUR_BITS = "Its 4 bits have lost about {} % of every weight already, and a LoRA would be fused into what is left."
-_WHY = {
-    "nvfp4": _FOUR_BITS.format(10),
-    "convrot_w4a4": _FOUR_BITS.format(13),
-    "mxfp8": "Its scales, one per 32 numbers, are packed in the order of a GPU kernel.",
-}
-_UNKNOWN = "Its codes or scales are packed in a way this version cannot read."
-_FIX = "Start from the bf16, fp16 or fp8 file of this model."
+_LOST = {"nvfp4": 10, "convrot_w4a4": 13}  # percent of every weight that 4 bits have lost already
 
 
 @dataclass(frozen=True)
@@ -270,8 +264,10 @@ def _half(tensors: Mapping[str, TensorInfo]) -> torch.dtype:
 
 
 def _refused(source: Checkpoint, form: str, name: str) -> FoundryError:
-    what = f"{shown(source.label)} is stored as {form} ('{shown(name)}'), which cannot be dequantized here."
-    return FoundryError("LF201", what, _WHY.get(form, _UNKNOWN), _FIX)
+    values = {"base": shown(source.label), "form": form, "tensor": shown(name)}
+    if form in _LOST:
+        return refuse("LF201.four_bits", **values, loss=_LOST[form])
+    return refuse("LF201.kernel_order" if form == "mxfp8" else "LF201.packed", **values)
 
 
 def _damaged(source: Checkpoint, what: str, why: str = "") -> FoundryError:

@@ -11,7 +11,7 @@ import math
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,7 @@ DTYPES: Mapping[str, torch.dtype] = {
 }  # fmt: skip
 _PICKLE_SUFFIXES = (".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl")
 _PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+SHOWN = 3  # names shown where many could be
 _AGAIN = "Download or copy it again."
 
 
@@ -77,6 +78,12 @@ def shown(text: str, limit: int = 160) -> str:
     """Text from a file made safe to print: control, ANSI and direction characters escaped, long text cut."""
     safe = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
     return safe if len(safe) <= limit else f"{safe[: limit // 2]}...{safe[-limit // 3 :]}"
+
+
+def quoted(names: Sequence[str], most: int = SHOWN) -> str:
+    """The first names of a list, and how many more there are: ``'a', 'b', 'c' and 2 more``."""
+    first = ", ".join(f"'{shown(name)}'" for name in names[:most])
+    return first + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def file_error(path: Path, what: str, fix: str = "", why: str = "") -> FoundryError:

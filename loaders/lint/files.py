@@ -123,8 +123,7 @@ class Files:
 
 def unreadable(error: FoundryError, subject: str, node: str, ours: bool) -> Finding:
     """An error as a finding: what our nodes cannot read stops them, a native loader may still know the file."""
-    severity = "error" if ours else "note"
-    return Finding(error.code, severity, error.what, error.why, error.fix, subject=subject, node=node)
+    return error.finding(subject, "error" if ours else "note", node)
 
 
 def _by_name(name: str) -> Accelerator | None:

@@ -16,9 +16,10 @@ import torch
 from ...engine.findings import Finding
 from ...engine.plan import Adapter
 from ...engine.tensors import TensorSource
+from ...engine.texts.say import refuse, say_of
 from ..disk.header import shown
 from ..names.dialects import ALPHA, LOKR
-from .building import SCALED, broken, plain
+from .building import SCALED, plain
 from .configs import CONFIG_FILE, Config
 
 WRITE_ALPHA = ("down/up", "loha", "lokr", "glora")  # dialects whose trainers write alpha tensors
@@ -29,11 +30,11 @@ def read_alpha(label: str, source: TensorSource, name: str) -> float:
     """An alpha tensor, of shape [] or [1]; FoundryError LF304 for anything but one real, finite number."""
     info = source.tensors[name]
     if math.prod(info.shape) != 1 or info.dtype == torch.bool or info.dtype.is_complex:
-        seen = f"'{shown(name)}' is {plain(info.dtype)} of shape {list(info.shape)}."
-        raise broken(label, seen, "An alpha is one real number.")
+        values = {"tensor": shown(name), "dtype": plain(info.dtype), "shape": list(info.shape)}
+        raise refuse("LF304.alpha_type", lora=label, **values)
     alpha = float(source.read(name).reshape(()).item())
     if not math.isfinite(alpha):
-        raise broken(label, f"'{shown(name)}' is {alpha}.", "No scale can be computed from it.")
+        raise refuse("LF304.alpha_value", lora=label, tensor=shown(name), alpha=alpha)
     return alpha
 
 
@@ -101,9 +102,8 @@ class Alphas:
         for config in self.configs:
             alpha, rank = config.alpha(adapter.module, 1), config.rank(adapter.module, 0)
             if config.covers(adapter.module) and alpha is not None and rank and alpha != rank:
-                seen = f"'{shown(adapter.module)}' is a LoKr of whole factors, and {config.origin} states a scale of"
-                why = "This combination is not supported: ComfyUI and LyCORIS would use 1."
-                raise broken(self.label, f"{seen} {alpha / rank:.4g}.", why)
+                values = {"module": shown(adapter.module), "source": config.origin, "scale": f"{alpha / rank:.4g}"}
+                raise refuse("LF304.dense_scale", lora=self.label, **values)
 
     # --- what is to be said about it
 
@@ -116,18 +116,14 @@ class Alphas:
         yield from self._noted(scaled, metadata)
         dense = [adapter for adapter in adapters if is_dense(adapter) and ALPHA in dict(adapter.parts)]
         if dense:
-            seen = f"{self.label}: {len(dense)} LoKr modules are of two whole factors; their alpha is not applied."
-            why = "LyCORIS and ComfyUI do the same, but some files were made for alpha / dim and come out too strong."
-            yield self._finding("note", seen, why, "If the effect is far too strong, lower the strength.")
+            yield self._say("LF305.dense", modules=len(dense))
 
     def _disagreements(self) -> Iterator[Finding]:
         for origin, (module, stated, used) in self._against.items():
-            seen = f"{self.label}: '{shown(module)}' has alpha {used:.4g}, but {origin} states {stated:.4g}."
-            yield self._finding("warning", seen, f"{used:.4g} is used: it is nearer to the factors.")
+            values = {"module": shown(module), "used": f"{used:.4g}", "source": origin, "stated": f"{stated:.4g}"}
+            yield self._say("LF305.two_alphas", **values)
         for config in self._foreign:
-            seen = f"{self.label}: {config.origin} states other ranks than the factors have."
-            why = "It belongs to another file, or the LoRA was resized: the scale in it is not used."
-            yield self._finding("warning", seen, why, "Ask the author for the scale, and set the strength by it.")
+            yield self._say("LF305.other_ranks", source=config.origin)
 
     def _possible(self, scaled: list[Adapter]) -> Iterator[Finding]:
         for config in self._perhaps:
@@ -135,29 +131,20 @@ class Alphas:
             stated = ((adapter.rank, config.alpha(adapter.module, adapter.rank)) for adapter in without)
             other = [alpha / rank for rank, alpha in stated if alpha is not None and alpha != rank]
             if other:
-                seen = f"{self.label}: {config.origin} beside it states a scale of {other[0]:.4g}; it is not used."
-                why = "There are other LoRAs in the folder that it may belong to."
-                fix = f"If it is of this file, give both a folder of their own, or use the strength {other[0]:.4g}."
-                yield self._finding("warning", seen, why, fix)
+                yield self._say("LF305.perhaps", source=config.origin, scale=f"{other[0]:.4g}")
 
     def _zero_or_missing(self, scaled: list[Adapter], dialect: str) -> Iterator[Finding]:
         without = [adapter.module for adapter in scaled if adapter.alpha is None]
         zero = [adapter.module for adapter in scaled if adapter.alpha == 0.0]
         if zero:
-            seen = f"{self.label}: alpha is 0 in {len(zero)} of {len(scaled)} modules, first '{shown(zero[0])}'."
-            yield self._finding("warning", seen, "These modules have no effect.")
+            yield self._say("LF305.zero", count=len(zero), modules=len(scaled), module=shown(zero[0]))
         if without and len(without) < len(scaled):
-            seen = f"{self.label}: {len(without)} of {len(scaled)} modules state no alpha, first '{shown(without[0])}'."
-            why = "Scale 1.0 is used for them, and alpha/rank for the others."
-            yield self._finding("warning", seen, why, "Ask the author which is meant.")
+            values = {"count": len(without), "modules": len(scaled), "module": shown(without[0])}
+            yield self._say("LF305.some_without", **values)
         elif without and dialect.split(" + ")[0] in WRITE_ALPHA:
-            seen = f"{self.label}: no alpha: scale 1.0 used for all {len(scaled)} modules."
-            why = "Most trainers that write these names write an alpha too; extracted LoRAs are made for 1.0."
-            yield self._finding("note", seen, why)
+            yield self._say("LF305.none", modules=len(scaled))
         elif without and without[0].startswith("base_model.model.") and not self._perhaps:
-            seen = f"{self.label}: a PEFT file without its {CONFIG_FILE}: scale 1.0 used for all {len(scaled)} modules."
-            why = f"PEFT writes the scale only into {CONFIG_FILE}, and that gives none here."
-            yield self._finding("note", seen, why, f"If you have it, put {CONFIG_FILE} into the folder of the LoRA.")
+            yield self._say("LF305.no_config", config=CONFIG_FILE, modules=len(scaled))
 
     def _noted(self, scaled: list[Adapter], metadata: Mapping[str, str]) -> Iterator[Finding]:
         try:
@@ -166,12 +153,11 @@ class Alphas:
             return
         concerned = any(adapter.alpha is None and adapter.rank == rank for adapter in scaled)
         if concerned and math.isfinite(alpha) and alpha not in (0.0, rank):
-            seen = f"{self.label}: its metadata says alpha {alpha:.4g} at rank {rank:.4g}, its tensors state no alpha."
-            why = "Scale 1.0 is used: metadata is often copied from one file to another."
-            yield self._finding("warning", seen, why, f"If it is too strong, use it at strength {alpha / rank:.4g}.")
+            values = {"alpha": f"{alpha:.4g}", "rank": f"{rank:.4g}", "strength": f"{alpha / rank:.4g}"}
+            yield self._say("LF305.noted", **values)
 
-    def _finding(self, severity: str, seen: str, why: str, fix: str = "") -> Finding:
-        return Finding("LF305", severity, seen, why, fix, subject=self.label)
+    def _say(self, key: str, **values: object) -> Finding:
+        return say_of(self.label, key, **values)
 
 
 def _has_these_ranks(config: Config, adapters: Iterable[Adapter]) -> bool:

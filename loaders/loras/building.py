@@ -16,18 +16,12 @@ from ...engine.adapters import KINDS
 from ...engine.errors import FoundryError
 from ...engine.plan import Adapter
 from ...engine.tensors import TensorInfo, TensorSource
+from ...engine.texts.say import refuse
 from ..disk.header import shown
 from ..names.dialects import ALPHA, ATTACHED, DIFF, GLORA, LOHA, LOKR, LORA, NORM_SCALE, OFT, SET, Part
 
-AGAIN = "The file is damaged or was converted wrongly: download it again, or export it again from the trainer."
-OWN_LOADER = "Load this file with ComfyUI's own LoRA loader for now."
 SCALED = (LORA, LOHA, LOKR, GLORA)  # kinds whose alpha is a scale
 Shape = tuple[int, ...]
-
-
-def broken(label: str, seen: str, why: str) -> FoundryError:
-    """LF304 for a file that has no meaning."""
-    return FoundryError("LF304", f"{label}: {seen}", why, AGAIN)
 
 
 def plain(dtype: torch.dtype) -> str:
@@ -80,56 +74,49 @@ class Builder:
         fitting = [group for group in groups if part.part in KINDS[group.kind].parts]
         fitting = [group for group in fitting if group.adapter == part.adapter] or fitting
         if len(fitting) != 1 or part.part in fitting[0].parts:
-            count = "none" if not fitting else "more than one"
-            raise self.broken(
-                f"'{shown(part.name)}' needs one adapter to belong to, and has {count}.",
-                "A magnitude or a new shape alone has no meaning.",
-            )
+            key = "LF304.attached_to_many" if fitting else "LF304.attached_to_none"
+            raise self.refuse(key, tensor=shown(part.name))
         fitting[0].parts[part.part] = part.name
 
     def _alpha(self, alphas: list[Part], groups: list[Group]) -> None:
         for part in alphas:
             takers = [group for group in groups if group.kind in (*SCALED, OFT)]
             if not groups:
-                seen = f"'{shown(part.name)}' has no factors beside it."
-                raise self.broken(seen, "An alpha alone changes nothing.")
+                raise self.refuse("LF304.alpha_alone", tensor=shown(part.name))
             for group in takers:
                 group.parts[ALPHA] = part.name
 
     # --- checks that name the tensor
 
-    def broken(self, seen: str, why: str) -> FoundryError:
-        """LF304 about this file."""
-        return broken(self.label, seen, why)
+    def refuse(self, key: str, **values: object) -> FoundryError:
+        """An error about this file."""
+        return refuse(key, lora=self.label, **values)
 
     def info(self, group: Group, part: str, dims: tuple[int, int] = (2, 2)) -> TensorInfo:
         """A part that must be there, of floating point, with at least and at most so many dims, none of them 0."""
         if part not in group.parts:
-            there = next(iter(group.parts.values()))
-            seen = f"'{shown(there)}' has no '{part}' factor beside it."
-            raise self.broken(seen, f"Half a {NAMES[group.kind]} has no meaning.")
+            there = shown(next(iter(group.parts.values())))
+            raise self.refuse("LF304.half", tensor=there, part=part, kind=NAMES[group.kind])
         info = self.tensors[group.parts[part]]
         if not info.dtype.is_floating_point:
-            seen = f"'{shown(info.name)}' is stored as {plain(info.dtype)}."
-            raise self.broken(seen, "Without a scale beside it its numbers mean nothing.")
+            raise self.refuse("LF304.codes", tensor=shown(info.name), dtype=plain(info.dtype))
         if not dims[0] <= len(info.shape) <= dims[1] or 0 in info.shape:
-            seen = f"'{shown(info.name)}' has the shape {list(info.shape)}."
-            raise self.broken(seen, f"That is no '{part}' part of a {NAMES[group.kind]}.")
+            values = {"tensor": shown(info.name), "shape": list(info.shape), "part": part, "kind": NAMES[group.kind]}
+            raise self.refuse("LF304.part_shape", **values)
         return info
 
-    def fit(self, holds: bool, why: str, *infos: TensorInfo) -> None:
+    def fit(self, holds: bool, key: str, *infos: TensorInfo, **values: object) -> None:
         """Refuse parts whose shapes contradict each other."""
         if not holds:
-            seen = " and ".join(f"'{shown(info.name)}' {list(info.shape)}" for info in infos)
-            raise self.broken(f"{seen} do not fit together.", why)
+            tensors = " and ".join(f"'{shown(info.name)}' {list(info.shape)}" for info in infos)
+            raise self.refuse(key, tensors=tensors, **values)
 
     def only(self, group: Group, *beside: str) -> None:
         """Refuse parts that this kind of adapter does not have; files may hold those ``beside`` its own."""
         known = {*KINDS[group.kind].parts, *beside, ALPHA}
         for part, name in group.parts.items():
             if part not in known:
-                seen = f"'{shown(name)}' is no known part of a {NAMES[group.kind]}."
-                raise self.broken(seen, "The rest of it without this part would not be what its author made.")
+                raise self.refuse("LF304.unknown_part", tensor=shown(name), kind=NAMES[group.kind])
 
     def adapter(self, group: Group, rank: int, shape: Shape, kind: str = "") -> Adapter:
         """The finished adapter; a magnitude must be one number per row or per column of it."""
@@ -143,8 +130,8 @@ class Builder:
         by_rows = math.prod(info.shape) == shape[0] and (rows or "lora_magnitude_vector" in info.name)
         by_columns = columns and len(info.shape) > 1 and math.prod(info.shape) == shape[1] == info.shape[1]
         if not (by_rows or by_columns):
-            seen = f"'{shown(info.name)}' has the shape {list(info.shape)} for a weight of {list(shape)}."
-            raise self.broken(seen, "A DoRA magnitude is one number per row or per column.")
+            values = {"shape": list(info.shape), "weight_shape": list(shape)}
+            raise self.refuse("LF304.magnitude", tensor=shown(info.name), **values)
 
 
 # --- one function per kind
@@ -161,11 +148,11 @@ def _lora(builder: Builder, group: Group) -> list[Adapter]:
     if "mid" in group.parts:
         mid = builder.info(group, "mid", (3, 8))
         fits = mid.shape[:2] == (up.shape[1], rank) and math.prod(kernel) == 1
-        builder.fit(fits, f"The middle of a Tucker LoRA must be [rank, rank, kernel], its rank {rank}.", mid, up, down)
+        builder.fit(fits, "LF304.tucker", mid, up, down, rank=rank)
         kernel = mid.shape[2:]
     else:
-        builder.fit(up.shape[1] == rank, f"The second size of up must be the rank, {rank}.", up, down)
-    builder.fit(math.prod(up.shape[2:]) == 1, "An up factor has no kernel of its own.", up, down)
+        builder.fit(up.shape[1] == rank, "LF304.rank", up, down, rank=rank)
+    builder.fit(math.prod(up.shape[2:]) == 1, "LF304.kernel", up, down)
     shape = (up.shape[0], down.shape[1], *kernel)
     if "reshape" in group.parts:
         _check_reshape(builder, group, shape)
@@ -174,7 +161,7 @@ def _lora(builder: Builder, group: Group) -> list[Adapter]:
         parts = {"diff": bias, **{part: name for part, name in group.parts.items() if part == ALPHA}}
         beside = Group(f"{group.module}.bias", DIFF, group.adapter, parts)
         info = builder.info(beside, "diff", (1, 1))
-        builder.fit(info.shape == (up.shape[0],), "A bias has one number per row.", info, up)
+        builder.fit(info.shape == (up.shape[0],), "LF304.bias", info, up)
         adapters.append(builder.adapter(beside, rank, info.shape))
     return adapters
 
@@ -186,8 +173,7 @@ def _check_reshape(builder: Builder, group: Group, shape: Shape) -> None:
     if len(info.shape) == 1 and info.shape[0] <= 8 and not info.dtype.is_complex:
         stated = tuple(builder.source.read(name).tolist())
     if stated != shape:
-        seen = f"'{shown(name)}' says {list(stated)}, the factors make {list(shape)}."
-        raise builder.broken(seen, "The shape that the weight is widened to is not known.")
+        raise builder.refuse("LF304.widened", tensor=shown(name), stated=list(stated), made=list(shape))
 
 
 def _loha(builder: Builder, group: Group) -> list[Adapter]:
@@ -195,21 +181,21 @@ def _loha(builder: Builder, group: Group) -> list[Adapter]:
     builder.only(group)
     first, second = (_hadamard_factor(builder, group, number) for number in "12")
     outer, other = (builder.info(group, f"w{number}_a") for number in "12")
-    builder.fit(first == second, f"One makes {list(first)}, the other {list(second)}.", outer, other)
+    builder.fit(first == second, "LF304.products", outer, other, one=list(first), other=list(second))
     return [builder.adapter(group, builder.info(group, "w1_b").shape[0], first)]
 
 
 def _hadamard_factor(builder: Builder, group: Group, number: str) -> Shape:
     outer, inner = builder.info(group, f"w{number}_a"), builder.info(group, f"w{number}_b")
     if "t1" not in group.parts and "t2" not in group.parts:
-        builder.fit(outer.shape[1] == inner.shape[0], "Their ranks differ.", outer, inner)
+        builder.fit(outer.shape[1] == inner.shape[0], "LF304.ranks", outer, inner)
         return (outer.shape[0], inner.shape[1])
     return _tucker(builder, builder.info(group, f"t{number}", (3, 8)), outer, inner)
 
 
 def _tucker(builder: Builder, core: TensorInfo, outer: TensorInfo, inner: TensorInfo) -> Shape:
     """core [r, r', *kernel], outer [r, out], inner [r', in]."""
-    builder.fit(core.shape[:2] == (outer.shape[0], inner.shape[0]), "Their ranks differ.", core, outer, inner)
+    builder.fit(core.shape[:2] == (outer.shape[0], inner.shape[0]), "LF304.ranks", core, outer, inner)
     return (outer.shape[1], inner.shape[1], *core.shape[2:])
 
 
@@ -228,15 +214,14 @@ def _kronecker_factor(builder: Builder, group: Group, number: str) -> tuple[Shap
     if name in group.parts:
         whole = builder.info(group, name, (2, 2 if number == "1" else 8))
         if split or (number == "2" and "t2" in group.parts):
-            seen = f"'{shown(whole.name)}' is stored whole and split as well."
-            raise builder.broken(seen, "Which of the two counts is not known.")
+            raise builder.refuse("LF304.whole_and_split", tensor=shown(whole.name))
         return whole.shape, 0
     if not split:
         builder.info(group, name)  # says that it is missing
     outer, inner = builder.info(group, f"{name}_a"), builder.info(group, f"{name}_b")
     if number == "2" and "t2" in group.parts:
         return _tucker(builder, builder.info(group, "t2", (3, 8)), outer, inner), inner.shape[0]
-    builder.fit(outer.shape[1] == inner.shape[0], "Their ranks differ.", outer, inner)
+    builder.fit(outer.shape[1] == inner.shape[0], "LF304.ranks", outer, inner)
     return (outer.shape[0], inner.shape[1]), inner.shape[0]
 
 
@@ -244,13 +229,13 @@ def _glora(builder: Builder, group: Group) -> list[Adapter]:
     """b1 [out, r], b2 [r, in], a1 [in, r], a2 [r, in]; LyCORIS 1 wrote them the other way round."""
     builder.only(group)
     infos = [builder.info(group, part, (2, 8)) for part in ("a1", "a2", "b1", "b2")]
-    builder.fit(all(math.prod(info.shape[2:]) == 1 for info in infos), "A GLoRA with a kernel is not known.", *infos)
+    builder.fit(all(math.prod(info.shape[2:]) == 1 for info in infos), "LF304.glora_kernel", *infos)
     a1, a2, b1, b2 = infos
     if a2.shape[0] == a1.shape[1] and a2.shape[0] > a2.shape[1]:
         a1, a2, b1, b2 = a2, a1, b2, b1
     (width, rank), (rows, _) = a1.shape[:2], b1.shape[:2]
     fits = (a2.shape[:2], b1.shape[:2], b2.shape[:2]) == ((rank, width), (rows, rank), (rank, width))
-    builder.fit(fits, "Their ranks or widths differ.", *infos)
+    builder.fit(fits, "LF304.glora_sizes", *infos)
     return [builder.adapter(group, rank, (rows, width))]
 
 
@@ -260,13 +245,13 @@ def _oft(builder: Builder, group: Group) -> list[Adapter]:
     blocks = builder.info(group, "blocks", (3, 4))
     *stages, count, size, other = blocks.shape
     rows = count * size
-    builder.fit(size == other, "Each block must be square.", blocks)
+    builder.fit(size == other, "LF304.oft_square", blocks)
     if stages:
         whole = size % 2 == 0 and rows % (2 ** (min(stages[0], 64) - 1) * size) == 0
-        builder.fit(whole, f"{stages[0]} stages of blocks of {size} do not go into {rows} rows.", blocks)
+        builder.fit(whole, "LF304.boft_stages", blocks, stages=stages[0], size=size, rows=rows)
     if "rescale" in group.parts:
         rescale = builder.info(group, "rescale", (1, 8))
-        builder.fit(rescale.shape[0] == math.prod(rescale.shape) == rows, "One number per row.", rescale, blocks)
+        builder.fit(rescale.shape[0] == math.prod(rescale.shape) == rows, "LF304.rescale", rescale, blocks)
     return [builder.adapter(group, 1, (rows,), "boft" if stages else OFT)]
 
 

@@ -11,11 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ...engine.errors import FoundryError
 from ...engine.findings import Finding
+from ...engine.texts.say import refuse, say_of
 from ..disk.header import shown
 from ..names.lookup import bare, is_text_encoder
-from .building import broken
 
 HEADER_KEY, CONFIG_FILE = "lora_adapter_metadata", "adapter_config.json"
 CONFIG_HOMES = ("adapter_model", "pytorch_lora_weights", "diffusion_pytorch_model")  # what PEFT and diffusers save as
@@ -134,23 +133,15 @@ def _parsed(text: str) -> dict[str, Any] | None:
 
 
 def _unread(label: str, what: str) -> Finding:
-    seen = f"{label}: {what} cannot be read as JSON."
-    why = "A scale may be written there; without it the scale of every module without an alpha is 1.0."
-    return Finding("LF305", "warning", seen, why, "Get it again from where the LoRA came from.", subject=label)
+    return say_of(label, "LF305.no_json", source=what)
 
 
 def _check(label: str, config: Config) -> None:
     start = config.entries.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(RESIDUAL):
-        raise FoundryError(
-            "LF304",
-            f"{label}: {config.origin} says that it was started with {shown(start)}.",
-            "Such a LoRA belongs to a base from which a part was taken out; on the usual base that part counts twice.",
-            "Export it from PEFT as a plain LoRA first (save_pretrained, path_initial_model_for_weight_conversion).",
-        )
+        raise refuse("LF304.residual", lora=label, source=config.origin, start=shown(start))
     if odd := _odd(config):
-        seen = f"{config.origin} names modules by the pattern '{shown(odd)}'."
-        raise broken(label, seen, "Which modules it means is not clear, and so their scale is not.")
+        raise refuse("LF304.pattern", lora=label, source=config.origin, pattern=shown(odd))
 
 
 def _are_safe(config: Config) -> bool:

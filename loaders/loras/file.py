@@ -16,19 +16,19 @@ from ...engine.errors import FoundryError
 from ...engine.findings import Finding
 from ...engine.plan import Adapter, LoRAInfo
 from ...engine.tensors import Over, TensorInfo, TensorSource
+from ...engine.texts.say import refuse, say_of
 from ..bases.families import detect_base, detect_lora
 from ..disk.hashes import file_sha256
-from ..disk.header import shown
+from ..disk.header import SHOWN, quoted, shown
 from ..disk.source import FileSource
 from ..names.dialects import ALPHA, ATTACHED, LORA, Part, identify, split
 from ..names.lookup import bare, is_text_encoder
 from .alphas import Alphas
-from .building import AGAIN, BUILDERS, OWN_LOADER, Builder, broken, supported
+from .building import BUILDERS, Builder, supported
 from .configs import Config, read_configs
 from .views import Views, dequantize, rejoin
 
 WIDENED = ("img_in", "x_embedder")  # the input layer: a control LoRA reads the control image beside the latents
-SHOWN = 3
 
 
 class LoRAFile(Over):
@@ -100,13 +100,12 @@ class LoRAFile(Over):
         if foreign:
             kinds = ", ".join(dict.fromkeys(part.kind for part in foreign))
             names = [part.name for part in foreign]
-            fix = "ComfyUI cannot load it either: ask its author for a LoRA extracted from it, or for the merged model."
-            raise _unsupported(self.label, f"parts of another kind of adapter ({kinds})", names, fix)
+            raise refuse("LF304.foreign", lora=self.label, kinds=kinds, tensors=quoted(names, 1))
         self.unused = tuple(tensor for tensor, part in parts.items() if part is None)
         adapted = {part.module for part in known if part.kind not in ("", ATTACHED) and part.suffix.tensor == "weight"}
         beside = [tensor for tensor in self.unused if not adapted.isdisjoint(_parents(tensor))]
         if beside:
-            raise _unsupported(self.label, "a part of no known adapter beside those of one", beside)
+            raise refuse("LF304.beside", lora=self.label, tensors=quoted(beside, 1))
         return known
 
     def _pass_alphas_on(self, adapters: Iterable[Adapter]) -> None:
@@ -120,18 +119,12 @@ class LoRAFile(Over):
     def _lost_magnitudes(self, adapters: Iterable[Adapter]) -> Iterable[Finding]:
         dora = any(config.entries.get("use_dora") is True for config in self.configs)
         if dora and not any("magnitude" in dict(adapter.parts) for adapter in adapters):
-            seen = f"{self.label}: it was trained as DoRA, but holds no magnitudes."
-            why = "Someone took them out or a conversion lost them: what is left is another LoRA than was trained."
-            yield Finding("LF305", "warning", seen, why, "Look for the original file.", subject=self.label)
+            yield say_of(self.label, "LF305.no_magnitudes")
 
     def _unused(self) -> Iterable[Finding]:
         if self.unused:
-            names = ", ".join(f"'{shown(name)}'" for name in self.unused[:SHOWN])
-            more = f" and {len(self.unused) - SHOWN} more" if len(self.unused) > SHOWN else ""
-            seen = f"{self.label}: {len(self.unused)} of {len(self.tensors)} tensors belong to no known adapter"
-            why = "They are not used; everything else is."
-            fix = "If the result lacks something, load the file with ComfyUI's own LoRA loader."
-            yield Finding("LF302", "warning", f"{seen}: {names}{more}.", why, fix, subject=self.label)
+            values = {"unused": len(self.unused), "all": len(self.tensors), "tensors": quoted(self.unused)}
+            yield say_of(self.label, "LF302.unused", **values)
 
     def verify(self) -> None:
         """Read every tensor once; a NaN or Inf is a FoundryError LF304 naming the tensor and how many there are."""
@@ -140,8 +133,7 @@ class LoRAFile(Over):
             tensor = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # fp8 knows no arithmetic
             # The sum is one fast pass; only when it overflows or is poisoned are the elements looked at.
             if not torch.isfinite(tensor.sum(dtype=torch.float32)) and (bad := int((~torch.isfinite(tensor)).sum())):
-                seen = f"'{shown(name)}' holds {bad} NaN or Inf of {tensor.numel()} numbers."
-                raise broken(self.label, seen, "Added to a model they would turn every picture black.")
+                raise refuse("LF304.nan", lora=self.label, tensor=shown(name), bad=bad, all=tensor.numel())
 
 
 def open_lora(path: Path, name: str | None = None) -> LoRAFile:
@@ -178,26 +170,15 @@ def _refuse_what_the_engine_lacks(label: str, adapters: Iterable[Adapter]) -> No
     if foreign:
         kinds = ", ".join(dict.fromkeys(adapter.kind for adapter in foreign))
         tensors = [name for adapter in foreign for part, name in adapter.parts]
-        raise _unsupported(label, f"parts of another kind of adapter ({kinds})", tensors)
-
-
-def _unsupported(name: str, what: str, tensors: list[str], fix: str = OWN_LOADER) -> FoundryError:
-    more = f" and {len(tensors) - 1} more" if len(tensors) > 1 else ""
-    return FoundryError(
-        "LF304",
-        f"{name} holds {what}: '{shown(tensors[0])}'{more}.",
-        "This is not supported yet, and the rest of the file without it would not be what its author made.",
-        fix,
-    )
+        raise refuse("LF304.unsupported", lora=label, kinds=kinds, tensors=quoted(tensors, 1))
 
 
 def _not_a_lora(name: str, tensors: Mapping[str, TensorInfo]) -> FoundryError:
     if not tensors:
-        return FoundryError("LF304", f"{name} contains no tensors.", "There is nothing in it to apply.", AGAIN)
-    first = ", ".join(f"'{shown(tensor)}'" for tensor in list(tensors)[:3])
-    family = detect_base({bare(tensor): info for tensor, info in tensors.items()})
-    if family or any(tensor.endswith((".weight", ".bias")) for tensor in tensors):
-        what = f"a whole {family} model" if family else "a whole model or a part of one"
-        seen = f"{name} looks like {what}: none of its {len(tensors)} tensors ({first}, ...) is a LoRA part."
-        return FoundryError("LF304", seen, fix="Load it as the base, and choose a LoRA here.")
-    return FoundryError("LF304", f"{name} contains no LoRA tensors: it starts with {first}.", fix="Choose a LoRA file.")
+        return refuse("LF304.empty", lora=name)
+    first = quoted(list(tensors)[:SHOWN])
+    if family := detect_base({bare(tensor): info for tensor, info in tensors.items()}):
+        return refuse("LF304.model_of_family", lora=name, family=family, all=len(tensors), tensors=first)
+    if any(tensor.endswith((".weight", ".bias")) for tensor in tensors):
+        return refuse("LF304.model", lora=name, all=len(tensors), tensors=first)
+    return refuse("LF304.no_lora", lora=name, tensors=first)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from ...engine.adapters import RESHAPE
-from ...engine.errors import FoundryError
 from ...engine.grown import Grown, grown_base
 from ...engine.plan import Adapter, Base, Layer, Patch, Plan, Target
 from ...engine.tensors import TensorInfo
+from ...engine.texts.say import refuse
 from ..disk.header import shown
 from ..names.blocks import Blocks
 from ..names.lookup import BIAS, Matcher
@@ -90,8 +90,7 @@ def _beside_room(patch: Patch, before: Base, after: Base) -> Patch:
     grown = [dim for dim in range(len(old)) if old[dim] != new[dim]]
     if target.slice is None and len(grown) == 1 and grown[0] < 2:
         return replace(patch, target=replace(target, slice=(grown[0], 0, old[grown[0]])))
-    seen = f"'{shown(target.weight)}' is made larger by one LoRA, and another changes only a part of it."
-    raise FoundryError("LF304", seen, "Which part is meant then is not known.", "Use one of the two LoRAs.")
+    raise refuse("LF304.part_of_grown", weight=shown(target.weight))
 
 
 # --- shapes

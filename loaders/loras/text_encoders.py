@@ -6,7 +6,7 @@ from collections.abc import Container
 
 import torch
 
-from ...engine.errors import FoundryError
+from ...engine.texts.say import refuse
 from ..disk.header import shown
 from ..names.dialects import ALPHA, ATTACHED, LORA, split
 from ..names.lookup import host_text_spellings
@@ -28,8 +28,7 @@ def text_encoder_state(lora: LoRAFile, known: Container[str]) -> dict[str, torch
     for name in lora.text_encoder_tensors():
         key = host_name(name, known)
         if key in named:
-            seen = f"{lora.label}: '{shown(named[key][0])}' and '{shown(name)}' are the same part of one layer."
-            raise FoundryError("LF304", seen, "ComfyUI would use one of them only.", "Set its CLIP strength to 0.")
+            raise refuse("LF304.same_part", lora=lora.label, one=shown(named[key][0]), other=shown(name))
         named[key] = (name, _by_rows(key, lora.read(name)))
     return {key: tensor for key, (_, tensor) in named.items()}
 

@@ -16,9 +16,9 @@ from einops import pack
 from ...engine.findings import Finding
 from ...engine.plan import Adapter
 from ...engine.tensors import Over, TensorInfo, TensorSource
+from ...engine.texts.say import refuse, say_of
 from ..disk.header import shown
 from ..names.dialects import ALPHA, LORA, SCALE_ENDINGS
-from .building import broken
 
 SCALED_DTYPES = (torch.int8, torch.float8_e4m3fn, torch.float8_e5m2)
 QKV = re.compile(r"(.*[._])?(to_|add_|)([qkv])(_proj|)")
@@ -59,8 +59,8 @@ def dequantize(label: str, views: Views) -> dict[str, str]:
         per_row = numbers.shape[:1] == info.shape[:1] and math.prod(numbers.shape) == info.shape[0]
         one = math.prod(numbers.shape) == 1 or per_row
         if not numbers.dtype.is_floating_point or not one or name in views.made:
-            seen = f"'{shown(scale)}' of shape {list(numbers.shape)} is beside '{shown(name)}' {list(info.shape)}."
-            raise broken(label, seen, "A scale is one number, or one per row.")
+            stated = {"scale": shown(scale), "scale_shape": list(numbers.shape), "shape": list(info.shape)}
+            raise refuse("LF304.scale_shape", lora=label, tensor=shown(name), **stated)
         views.put(name, info.shape, _times(views.source, name, scale))
         views.hide(scale)
     return found
@@ -105,12 +105,7 @@ def rejoin(label: str, views: Views, adapters: Iterable[Adapter]) -> tuple[list[
             repaired |= _joined(triple, views)
     if not repaired:
         return adapters, []
-    seen = (
-        f"{label}: q, k and v of {len(repaired) // 3} attention layers were split wrongly and are put together again."
-    )
-    why = "Their common down factor was cut into three; each of them needs all of it. No number is lost."
-    fix = "Nothing needs to be done; other programs refuse this file or apply it wrongly."
-    finding = Finding("LF304", "warning", seen, why, fix, subject=label)
+    finding = say_of(label, "LF304.rejoined", layers=len(repaired) // 3)
     return [repaired.get(id(adapter), adapter) for adapter in adapters], [finding]
 
 

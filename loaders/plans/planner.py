@@ -17,10 +17,11 @@ from ...engine.findings import Finding
 from ...engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK, Base, Coverage, Layer, Plan
 from ...engine.tensors import TensorInfo
 from ...engine.terms import refuse_untrained
+from ...engine.texts.say import refuse, say_of
 from ..bases.checkpoint import open_checkpoint
 from ..bases.dequantize import Dequantized, opened
 from ..bases.families import clashes, detect_base, differ, variant_of_base, variant_of_lora
-from ..disk.header import shown
+from ..disk.header import SHOWN, quoted, shown
 from ..documents.document import Document, Row
 from ..documents.paths import resolve_path
 from ..lineage.contents import contained_in
@@ -34,7 +35,6 @@ from ..names.lookup import BaseNames, Matcher
 
 SCALES = (0.02, 4.0)  # effective scales outside are almost always a lost or doubled alpha
 SLACK = 0.005  # an alpha stored in bf16 is off by up to 0.4%
-SHOWN = 3  # names shown where many could be
 MatcherFor = Callable[[Mapping[str, TensorInfo], str | None], Matcher]  # base tensors, family
 OnError = Callable[[Row, FoundryError], None]
 
@@ -115,7 +115,7 @@ def _rows(doc: Document) -> Iterator[tuple[str, Row]]:
 def _check_strength(name: str, *strengths: float) -> None:
     for strength in strengths:
         if not math.isfinite(strength):
-            raise FoundryError("LF304", f"{name}: the strength is {strength}.", fix="Give a number such as 0.8.")
+            raise refuse("LF304.strength", lora=name, strength=strength)
 
 
 def _factors(base: Base, lora: LoRAFile, blocks: str) -> Blocks:
@@ -140,40 +140,35 @@ def _refuse_misfit(base: Base, lora: LoRAFile, fit: Fit, coverage: Coverage) -> 
     """Raise for everything but a LoRA that belongs to this base; a few modules without a weight are not enough."""
     if not coverage.unmatched:
         return
-    counts = f"{coverage.matched} of {coverage.modules} modules of {lora.label} fit {shown(base.name)}"
+    values = {"matched": coverage.matched, "modules": coverage.modules, "lora": lora.label, "base": shown(base.name)}
     if differ(base.family, lora.info.family):
-        why = f"The LoRA is made for {lora.info.family}, the base is {base.family}."
-        seen = f"{counts}; not {_reasons(coverage)}."
-        raise FoundryError("LF303", seen, why, f"Choose a {base.family} LoRA, or a {lora.info.family} base.")
+        families = {"lora_family": lora.info.family, "base_family": base.family}
+        raise refuse("LF303.family", **values, **families, reasons=_reasons(coverage))
     if fit.misfits and (coverage.matched or len(fit.misfits) >= len(fit.nameless)):
         module, reason = next(iter(fit.misfits.items()))
-        why = f"It is made for another size or variant of the model{_apart(base, lora)}, or split or merged wrongly."
+        values |= {"module": shown(module), "reason": reason}
         if base.quantized is not None:
-            why = f"The base is quantized ({base.quantized}), which may pack several numbers into one."
-        seen = f"{counts}: '{shown(module)}' has {reason}."
-        raise FoundryError("LF304", seen, why, "Use a LoRA and a base made for each other.")
+            raise refuse("LF304.misfit_quantized", **values, quantized=base.quantized)
+        raise refuse("LF304.misfit", **values, variant=_apart(base, lora))
     if not coverage.matched:
-        cause, fix = _no_common_names(base, lora)
-        raise FoundryError("LF301", f"{counts}.", cause, fix)
+        raise refuse("LF301.no_names", **values, **_names_of_both(base, lora))
 
 
-def _no_common_names(base: Base, lora: LoRAFile) -> tuple[str, str]:
+def _names_of_both(base: Base, lora: LoRAFile) -> dict[str, str]:
     weights = [name.removesuffix(".weight") for name in base.source.tensors if name.endswith(".weight")]
     middle = max(0, len(weights) // 2 - 1)  # the first weights of a model are embedders; LoRAs go to its blocks
-    theirs = _some(weights[middle : middle + SHOWN])
-    return (
-        f"They have no names in common: the LoRA has {_some(lora.modules)}; the base has {theirs}. "
-        f"LoRA family: {lora.info.family or 'not recognised'}, base family: {base.family or 'not recognised'}.",
-        "Check that the LoRA was made for this model.",
-    )
+    return {
+        "mine": quoted(lora.modules),
+        "theirs": quoted(weights[middle : middle + SHOWN]),
+        "lora_family": lora.info.family or "not recognised",
+        "base_family": base.family or "not recognised",
+    }
 
 
 def _partial(lora: LoRAFile, coverage: Coverage) -> Iterator[Finding]:
     if coverage.unmatched:
-        found = f"{coverage.matched} of {coverage.modules} modules found their weight"
-        seen = f"{lora.label}: {found}; not used: {_reasons(coverage)}."
-        why, fix = "A part of the LoRA has no effect.", "Check that it was made for this very model."
-        yield Finding("LF302", "warning", seen, why, fix, subject=lora.label)
+        counts = {"matched": coverage.matched, "modules": coverage.modules}
+        yield say_of(lora.label, "LF302.partly", **counts, reasons=_reasons(coverage))
 
 
 def _twice(lora: LoRAFile, fit: Fit) -> Iterator[Finding]:
@@ -183,10 +178,8 @@ def _twice(lora: LoRAFile, fit: Fit) -> Iterator[Finding]:
         if patch.adapter.kind not in (DIFF, SET):  # these stand beside a LoRA on purpose
             modules[patch.target.weight, patch.target.slice].append(patch.adapter.module)
     if twice := [names for names in modules.values() if len(names) > 1]:
-        names = _some(list(dict.fromkeys(twice[0])))
-        seen = f"{lora.label}: {len(twice)} weights are changed more than once by this file, the first by {names}."
-        why, fix = "All are added up: where one is a copy of another, the effect is doubled.", "Look for a clean file."
-        yield Finding("LF302", "warning", seen, why, fix, subject=lora.label)
+        names = quoted(list(dict.fromkeys(twice[0])))
+        yield say_of(lora.label, "LF302.twice", count=len(twice), modules=names)
 
 
 def _reasons(coverage: Coverage) -> str:
@@ -194,7 +187,7 @@ def _reasons(coverage: Coverage) -> str:
     reasons: dict[str, list[str]] = {}
     for module, reason in coverage.unmatched:
         reasons.setdefault(reason, []).append(module)
-    return "; ".join(f"{_some(modules)} ({reason})" for reason, modules in reasons.items())
+    return "; ".join(f"{quoted(modules)} ({reason})" for reason, modules in reasons.items())
 
 
 def _apart(base: Base, lora: LoRAFile) -> str:
@@ -214,16 +207,13 @@ def _another_model(base: Base, lora: LoRAFile, coverage: Coverage) -> Iterator[F
 
     FLUX and HunyuanVideo have most names and shapes in common, so all of a LoRA may fit the wrong one.
     """
+    name, mine, theirs = shown(base.name), lora.info.family, base.family
     if differ(base.family, lora.info.family):
-        seen = f"{lora.label} looks like a {lora.info.family} LoRA, and {shown(base.name)} is a {base.family} model."
-        why = f"All {coverage.modules} modules fit, for the two have names and shapes in common; their numbers differ."
-        fix = f"If it was not trained on {base.family}, choose a LoRA that was."
-        yield Finding("LF303", "warning", seen, why, fix, subject=lora.label)
+        values = {"base": name, "lora_family": mine, "base_family": theirs, "modules": coverage.modules}
+        yield say_of(lora.label, "LF303.family_fits", **values)
     if apart := _clashes(base, lora):
-        seen = f"{lora.label} is made for another {base.family} than {shown(base.name)} ({'; '.join(apart)})."
-        severity = "warning" if coverage.unmatched else "note"
-        yield Finding("LF303", severity, seen, "It may do little, or something else than on its own base.",
-                      "Choose the base it was made for.", subject=lora.label)  # fmt: skip
+        key = "LF303.variant_partly" if coverage.unmatched else "LF303.variant"
+        yield say_of(lora.label, key, family=theirs, base=name, differences="; ".join(apart))
 
 
 def _scales(lora: LoRAFile, fit: Fit, strength: float, as_trained: bool) -> Iterator[Finding]:
@@ -236,28 +226,18 @@ def _scales(lora: LoRAFile, fit: Fit, strength: float, as_trained: bool) -> Iter
     odd = {module: scale for module, scale in scales.items() if not low <= scale <= high}
     if odd:
         module, scale = next(iter(odd.items()))
-        seen = (
-            f"{lora.label}: effective scale (strength * alpha / rank) outside {SCALES[0]} to {SCALES[1]} "
-            f"in {len(odd)} of {len(scales)} modules, first '{shown(module)}' with {scale:.4g}."
-        )
-        why, fix = "Its effect is almost nothing or far too strong.", "Check the strength and the file's alpha."
-        yield Finding("LF305", "warning", seen, why, fix, subject=lora.label)
+        values = {"least": SCALES[0], "most": SCALES[1], "odd": len(odd), "modules": len(scales)}
+        first = {"module": shown(module), "scale": f"{scale:.4g}"}
+        yield say_of(lora.label, "LF305.scale", **values, **first)
 
 
 def _text_encoder_only(lora: LoRAFile, clip_strength: float) -> Finding:
-    seen = f"{lora.label} has text-encoder parts only ({len(lora.text_encoder)} modules), none for the diffusion model."
+    modules = len(lora.text_encoder)
     if clip_strength == 0.0:
-        raise FoundryError("LF301", seen, "Nothing of it applies here.", "Use it in the stack, with a CLIP wired in.")
-    return Finding("LF302", "note", seen, "It changes the CLIP and no weight of the model.", subject=lora.label)
+        raise refuse("LF301.text_encoder_only", lora=lora.label, modules=modules)
+    return say_of(lora.label, "LF302.text_encoder_only", modules=modules)
 
 
 def _left_out(lora: LoRAFile) -> Iterator[Finding]:
     if lora.text_encoder:
-        seen = f"{lora.label}: {len(lora.text_encoder)} text-encoder modules are left out: a document has no CLIP."
-        why, fix = "The prompt will be read as without this LoRA.", "In ComfyUI, Stack LoRAs gives them to a CLIP."
-        yield Finding("LF302", "note", seen, why, fix, subject=lora.label)
-
-
-def _some(names: tuple[str, ...] | list[str]) -> str:
-    first = ", ".join(f"'{shown(name)}'" for name in names[:SHOWN])
-    return first + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        yield say_of(lora.label, "LF302.document_without_clip", modules=len(lora.text_encoder))

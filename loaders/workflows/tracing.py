@@ -183,8 +183,7 @@ def _through(graph: Graph, node: GraphNode, trail: Trail) -> Trail:
     try:
         rows = tuple(_applied(graph, node, trail))
     except FoundryError as error:
-        bad = Finding(error.code, "error", error.what, error.why, error.fix, node=node.id)
-        rows, trail = (), replace(trail, problems=(*trail.problems, bad))
+        rows, trail = (), replace(trail, problems=(*trail.problems, error.finding(node=node.id)))
     nothing_fused = not rows and all(each.stage != FUSE for each in trail.applied)
     return replace(
         trail,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from fakes import (
+    Cancelled,
     Collected,
     a_layer,
     a_plan,
@@ -21,7 +22,7 @@ from fakes import (
 from lora_foundry.engine import job as job_module
 from lora_foundry.engine.bake import BakeReport, bake
 from lora_foundry.engine.blueprint import blueprint
-from lora_foundry.engine.errors import Cancelled, FoundryError
+from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, STACK
 from lora_foundry.engine.report import bake_sentence

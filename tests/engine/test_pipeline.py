@@ -6,9 +6,8 @@ import threading
 
 import pytest
 import torch
-from fakes import Collected, Tensors, a_layer, a_plan, noise, random_delta
+from fakes import Cancelled, Collected, Tensors, a_layer, a_plan, noise, random_delta
 from lora_foundry.engine.bake import bake
-from lora_foundry.engine.errors import Cancelled
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.pipeline import Direct, WriteBehind, read_in_order
 

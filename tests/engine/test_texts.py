@@ -9,11 +9,19 @@ from string import Formatter
 
 import pytest
 from lora_foundry.engine.findings import SEVERITIES
-from lora_foundry.engine.texts.say import TEXTS, say
+from lora_foundry.engine.texts.say import TEXTS, refuse, say, say_of
 from make_locales import FILE, english
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLES = [f"engine/texts/lf{hundred}.py" for hundred in (1, 2, 3, 4)]
+TABLES = [f"engine/texts/{path.name}" for path in sorted((ROOT / "engine" / "texts").glob("lf*.py"))]
+SPEAKERS = {
+    "say": set(),
+    "refuse": set(),
+    "say_of": {"lora"},
+    "self._say": {"lora"},
+    "self.refuse": {"lora"},
+}  # and what each fills
+SPEAKERS |= {"builder.refuse": {"lora"}, "builder.fit": {"lora", "tensors"}}
 KEY = re.compile(r"LF\d{3}\.\w+")
 FIELDS = {"severity", "evidence", "subject", "node"}  # what ``say`` takes for itself
 ROOMS = ("engine", "validator", "loaders", "nodes", "cli")
@@ -48,7 +56,8 @@ def test_a_text_is_made_of_whole_sentences(key):
     for name, part in zip(("seen", "why", "fix"), parts_of(key), strict=True):
         assert part or name != "seen"
         assert not part or part.endswith((".", "?"))
-        assert part == part.strip() and "  " not in part and part[:1] in (part[:1].upper(), "{")
+        starts = part[:1] in (part[:1].upper(), "{") or part.startswith("max_error ")  # the name of a setting
+        assert starts and part == part.strip() and "  " not in part
 
 
 @every_text
@@ -78,20 +87,21 @@ def test_no_key_is_written_twice():
 
 
 def plain_calls():
-    """(file, key, names given) of every ``say`` that writes out its key and all of its values."""
+    """(file, key, names given) of every call that writes out its key and all of its values."""
     for name, tree in TREES.items():
         for call in ast.walk(tree):
-            if not isinstance(call, ast.Call) or ast.unparse(call.func) != "say" or not call.args:
+            if not isinstance(call, ast.Call) or (speaker := ast.unparse(call.func)) not in SPEAKERS:
                 continue
             given = [keyword.arg for keyword in call.keywords]
+            keys = set().union(*map(keys_in, call.args))
             if None not in given:
-                yield from ((name, key, set(given)) for key in keys_in(call.args[0]))
+                yield from ((name, key, {*given, *SPEAKERS[speaker]}) for key in keys)
 
 
 def test_who_says_something_fills_its_blanks():
     """Calls with ``**values`` are shown to do so by the tables of stacks and graphs, which go through every text."""
     calls = list(plain_calls())
-    assert len(calls) >= 5
+    assert len(calls) >= 50 and {key[:3] for _, key, _ in calls} == {"LF1", "LF2", "LF3", "LF4"}
     assert not [(name, key) for name, key, given in calls if given - FIELDS != blanks_of(key)]
 
 
@@ -104,6 +114,26 @@ def test_say_fills_in_and_remembers():
     )  # fmt: skip
     assert (finding.text, dict(finding.values)) == ("LF105.twice", {"lora": "{x}", "first": "1", "second": "2"})
     assert say("LF105.twice", lora="a", first=1, second=2).severity == "error"
+
+
+def test_refuse_makes_an_error_that_is_the_same_finding():
+    error = refuse("LF304.strength", lora="a", strength=float("nan"))
+    assert str(error) == "[LF304] a: the strength is nan. Give a number such as 0.8."
+    assert error.finding("a") == say_of("a", "LF304.strength", strength="nan")
+    assert refuse("LF302.twice", lora="a", count=1, modules="b").finding().severity == "error"
+
+
+def test_no_code_has_its_sentence_elsewhere():
+    """A bare code beside other arguments is how a finding or an error was once made on the spot."""
+    made = [
+        (name, call.lineno)
+        for name, tree in TREES.items()
+        for call in ast.walk(tree)
+        if isinstance(call, ast.Call)
+        for first in call.args[:1]
+        if isinstance(first, ast.Constant) and re.match(r"LF\d{3}(?!\.)", str(first.value))
+    ]
+    assert not made, "say it with a key of engine/texts"
 
 
 @pytest.mark.parametrize(("key", "values"), [("LF105.nothing", {}), ("LF105.twice", {"lora": "a"})])

@@ -16,6 +16,10 @@ A_B = (".lora_B.weight", ".lora_A.weight")
 A_B_NAMED = (".lora_B.default.weight", ".lora_A.default.weight")
 
 
+class Cancelled(Exception):
+    """Someone stopped the run: an exception that the pack does not know."""
+
+
 class Tensors(InMemory):
     """A TensorSource over a dict; ``reads`` lists what was read, in order."""
 

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
-from conftest import ROOT
-from lora_foundry.engine.texts.say import TEXTS
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for conftest, where pytest does not do it
+
+from conftest import ROOT  # noqa: E402
+from lora_foundry.engine.texts.say import TEXTS  # noqa: E402
 
 FILE = ROOT / "locales" / "en" / "main.json"
 WORDS = re.compile(r"export const UI = (\{.*?\n\})", re.DOTALL)  # of web/texts.mjs, valid JSON

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from fakes import same_all
+from fakes import Cancelled, same_all
 from lora_foundry.cli.demo import tiny
 from lora_foundry.cli.demo.files import save
-from lora_foundry.engine.errors import Cancelled, FoundryError
+from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.memory import LOW, LOWEST
 from lora_foundry.loaders.bakes import baking

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lora_foundry.engine.errors import Cancelled, FoundryError
+from fakes import Cancelled
+from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.reuse import identity_of
 from lora_foundry.engine.tensors import TensorInfo
 from lora_foundry.loaders.bakes import cache as module

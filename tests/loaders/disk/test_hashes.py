@@ -13,7 +13,8 @@ from pathlib import Path
 
 import lora_foundry
 import pytest
-from lora_foundry.engine.errors import Cancelled, FoundryError
+from fakes import Cancelled
+from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.disk import hashes, home, temps
 from lora_foundry.loaders.disk.hashes import CHUNK, FORMER, STORE, file_hashes, file_sha256
 from lora_foundry.loaders.disk.home import seal, unseal

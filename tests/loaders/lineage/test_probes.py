@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lora_foundry.engine.errors import Cancelled, FoundryError
+from fakes import Cancelled
+from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.lineage import Accelerator, Contained, Ingredient, Lineage
 from lora_foundry.engine.plan import FUSE, STACK, Base, Layer, Plan
 from lora_foundry.loaders.bases import checkpoint as checkpoints
