@@ -9,7 +9,7 @@ sqrt(sum e^2 d^2) / sum d^2, which shrinks with the number of weights: that is t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -98,8 +98,22 @@ def measure(
     for term, delta in zip(terms, deltas, strict=True):
         write_delta(term, index, delta, workspace)
         exact += delta
-    error = workspace.take(base.shape, device, dtype, "error").copy_(stored).sub_(exact)
-    whole = (shape[0] if shape else 1) / max(1, len(rows))
+    return compared(exact, stored, deltas, (shape[0] if shape else 1) / max(1, len(rows)), workspace)
+
+
+def compared(
+    exact: torch.Tensor,
+    stored: torch.Tensor,
+    deltas: Iterable[torch.Tensor],
+    whole: float = 1.0,
+    workspace: Workspace | None = None,
+) -> Measure:
+    """Rows of a result against what they should be, and the share of each delta; all of one shape and on one device.
+
+    ``whole``: how many rows of the weight one of these stands for. The difference is taken in the dtype of ``exact``.
+    """
+    workspace = workspace or Workspace()
+    error = workspace.take(exact.shape, exact.device, exact.dtype, "error").copy_(stored).sub_(exact)
     signal = _squares(_wide(exact, "delta", workspace))
     wide = _wide(error, "error", workspace)
     shares = tuple(_share(wide, _wide(delta, "delta", workspace), whole, workspace) for delta in deltas)

@@ -17,6 +17,8 @@ from torch.nn.functional import linear
 
 from ...engine.blueprint import blueprint
 from ...engine.errors import FoundryError
+from ...engine.gain import GainMeter, Share, compared
+from ...engine.gemm import Workspace
 from ...engine.memory import peak_rss_bytes
 from ...engine.plan import Layer, Patch, Plan
 from ...engine.terms import effective_scale, placement, read_factors
@@ -148,31 +150,25 @@ def step(weights: Weights, inputs: dict[int, Tensor], tokens: int) -> None:
 def quality(bench: Bench, weights: Weights) -> dict[str, Any]:
     """Relative weight error and the gain of each LoRA against float64, of every weight with LoRAs or in fp8.
 
-    error = ||used - exact|| / ||exact||; gain = 1 + <used - exact, delta> / <delta, delta>, on sampled rows.
+    On sampled rows, as ``engine.gain`` defines both.
     """
     plan = bench.plan
     work, slots = plan.by_weight(), {id(layer): slot for slot, layer in enumerate(plan.layers)}
-    compared = {*work, *blueprint(plan, FORMAT).quantized} & {info.name for info in matrices(plan)}
-    noise = signal = 0.0
-    aligned, energy = [0.0] * len(slots), [0.0] * len(slots)
+    wanted = {*work, *blueprint(plan, FORMAT).quantized} & {info.name for info in matrices(plan)}
+    meter, workspace = GainMeter(), Workspace()
     for name, used in weights():
-        if name not in compared:
+        if name not in wanted:
             continue
         rows = sampled(used)
         base = bench.read(name)[rows].double()
-        deltas = [(slots[id(layer)], delta_rows(base, rows, layer, patch)) for layer, patch in work.get(name, ())]
-        exact = base + sum(delta for _, delta in deltas)
-        wrong, share = used[rows.to(used.device)].to("cpu", torch.float64) - exact, used.shape[0] / len(rows)
-        noise, signal = noise + share * float(wrong.square().sum()), signal + share * float(exact.square().sum())
-        for slot, delta in deltas:
-            aligned[slot] += share * float((wrong * delta).sum())
-            energy[slot] += share * float(delta.square().sum())
-    gains = [
-        {"lora": layer.lora.name, "gain": 1 + aligned[slot] / energy[slot]}
-        for slot, layer in enumerate(plan.layers)
-        if energy[slot]
-    ]
-    return {"weight_error": (noise / signal) ** 0.5 if signal else None, "gains": gains}
+        pairs = work.get(name, ())
+        deltas = [delta_rows(base, rows, layer, patch) for layer, patch in pairs]
+        stored, whole = used[rows.to(used.device)].to("cpu"), used.shape[0] / len(rows)
+        measured = compared(base + sum(deltas), stored, deltas, whole, workspace)
+        meter.add(name, measured, [slots[id(layer)] for layer, _ in pairs])
+    shares = [(layer.lora.name, meter.layers.get(slot, Share())) for slot, layer in enumerate(plan.layers)]
+    gains = [{"lora": name, "gain": share.gain} for name, share in shares if share.energy]
+    return {"weight_error": meter.relative_error(), "gains": gains}
 
 
 def sampled(weight: Tensor) -> Tensor:

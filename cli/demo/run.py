@@ -21,6 +21,7 @@ from ...engine.dither import neighbour
 from ...engine.errors import FoundryError
 from ...engine.finish import Finish
 from ...engine.formats import DEFAULT, quantize
+from ...engine.gain import compared
 from ...loaders.bakes.baking import bake_to_file
 from ...loaders.disk.source import FileSource
 from ...loaders.documents.document import load_document
@@ -103,13 +104,10 @@ class Truth:
         self.best, _ = self.measure({name: requantize(weight) for name, weight in self.exact.items()})
 
     def measure(self, stored: Weights) -> tuple[float, dict[str, float]]:
-        """(relative error, gain of each LoRA) of the touched weights.
-
-        error = ||stored - exact|| / ||exact||; gain = 1 + <stored - exact, delta> / <delta, delta>.
-        """
-        wrong = flat({name: stored[name] for name in self.base}) - self._exact
-        gains = {lora: float(1 + wrong @ delta / (delta @ delta)) for lora, delta in self._deltas.items()}
-        return float(wrong.norm() / self._exact.norm()), gains
+        """(relative error, gain of each LoRA) of the touched weights, all as one; ``engine.gain`` defines both."""
+        measured = compared(self._exact, flat({name: stored[name] for name in self.base}), self._deltas.values())
+        assert measured.error is not None
+        return measured.error, {lora: share.gain for lora, share in zip(NAMES, measured.shares, strict=True)}
 
     def noise(self, error: float) -> float:
         """Standard deviation of the weakest LoRA's gain when ``error`` is nothing but rounding."""
