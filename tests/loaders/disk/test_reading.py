@@ -1,4 +1,4 @@
-"""Readers for a bake: the same bits mapped or copied, how long they live, what is mapped where, and what it costs."""
+"""Readers for a bake: the same bits mapped or copied, how long they live, what is mapped, and what it costs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from lora_foundry.engine.tensors import StreamedSource, TensorInfo
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.disk import reading
 from lora_foundry.loaders.disk.header import DTYPES
-from lora_foundry.loaders.disk.reading import is_local
 from lora_foundry.loaders.disk.source import FileSource
 from lora_foundry.loaders.disk.writer import write_safetensors
 
@@ -309,59 +308,8 @@ def test_where_mapping_fails_the_file_is_read_unless_mapping_was_asked_for(sourc
         reader.read("large.1")
 
 
-MOUNTS = r"""
-22 27 0:21 / /proc rw,relatime - proc proc rw
-24 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
-31 24 0:50 / /mnt/models rw - nfs4 server:/models rw
-32 31 8:2 / /mnt/models/fast rw - xfs /dev/sdb1 rw
-33 24 0:51 / /mnt/my\040share rw shared:7 master:2 - cifs //nas/share rw
-34 24 0:52 / /mnt/c rw - 9p drvfs rw
-35 24 0:53 / /mnt/far rw - fuse.sshfs host: rw
-36 24 0:54 / /mnt/ntfs rw - fuseblk /dev/sdc1 rw
-37 24 8:3 / /mnt/over rw - ext4 /dev/sdd1 rw
-38 24 0:55 / /mnt/over rw - nfs server:/over rw
-39 24 0:56 / /mnt/new rw - afs2030 none rw
-40 41 8:4 / /mnt/first/inner rw - btrfs /dev/sde1 rw
-41 24 0:57 / /mnt/first rw - ceph host:/ rw
-broken line
-"""
-PLACES = {
-    "/home/a.safetensors": True, "/mnt/models/a.safetensors": False, "/mnt/models/fast/a": True,
-    "/mnt/my share/a": False, "/mnt/models2/a": True, "/mnt/c/a": False, "/mnt/far/sub/a": False,
-    "/mnt/ntfs/a": False, "/mnt/over/a": False, "/mnt/new/a": False, "/mnt/first/a": False, "/mnt/first/inner/a": True,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(("path", "local"), PLACES.items())
-def test_drives_are_told_apart_by_the_longest_mount_point(path, local, tmp_path):
-    (tmp_path / "mounts").write_text(MOUNTS)
-    assert is_local(Path(path), tmp_path / "mounts") is local
-
-
-def test_links_are_followed_to_their_drive(tmp_path):
-    (tmp_path / "mounts").write_text(f"1 0 8:1 / / rw - ext4 a rw\n2 1 0:5 / {tmp_path.resolve()}/far rw - nfs b rw")
-    (tmp_path / "link").symlink_to(tmp_path / "far")
-    assert not is_local(tmp_path / "link" / "a", tmp_path / "mounts")
-    assert is_local(tmp_path / "a", tmp_path / "mounts")
-
-
-@pytest.mark.parametrize(("platform", "local"), [("darwin", True), ("linux", False), ("freebsd14", False)])
-def test_without_a_list_of_mounts_only_macos_is_trusted(platform, local, tmp_path, monkeypatch):
-    monkeypatch.setattr(reading.sys, "platform", platform)
-    assert is_local(tmp_path, tmp_path / "missing") is local
-
-
-def test_windows_never_maps_by_itself(monkeypatch, tmp_path):
-    monkeypatch.setattr(reading, "is_local", lambda path: True)
-    assert reading.may_map(tmp_path) is True
-    monkeypatch.setattr(reading.os, "name", "nt")
-    try:
-        assert reading.may_map(tmp_path) is False
-    finally:
-        monkeypatch.undo()
-
-
 # --- what it costs
+
 
 MEASURE = """
 import runpy, sys

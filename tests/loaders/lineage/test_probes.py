@@ -3,82 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import torch
 from fakes import Cancelled
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.lineage import Accelerator, Contained, Ingredient, Lineage
-from lora_foundry.engine.plan import FUSE, STACK, Base, Layer, Plan
+from lora_foundry.engine.plan import FUSE, STACK, Layer, Plan
 from lora_foundry.loaders.bases import checkpoint as checkpoints
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.lineage import probes
 from lora_foundry.loaders.lineage.probes import NOT_FROM_WEIGHTS, fights, probe
 from lora_foundry.loaders.loras.file import open_lora
 from lora_foundry.loaders.names.lookup import BaseNames
-from lora_foundry.loaders.plans import weighing
 from lora_foundry.loaders.plans.planner import make_layer
-from lora_foundry.loaders.plans.weighing import weigh
 from lora_foundry.validator.grams import Sums
-from safetensors.torch import save_file
-
-BLOCKS, SIZE = 8, 128
-MODULES = [f"blocks.{block}.attn.{part}" for block in range(BLOCKS) for part in ("to_q", "to_out")]
-Factors = dict[str, tuple[torch.Tensor, torch.Tensor]]
-
-
-def factors(seed: int, rank: int = 8, norm: float = 1.0) -> Factors:
-    random = torch.Generator().manual_seed(seed)
-    found = {}
-    for module in MODULES:
-        up, down = torch.randn(SIZE, rank, generator=random), torch.randn(rank, SIZE, generator=random)
-        found[module] = (up * (norm / (up @ down).norm()), down)
-    return found
-
-
-def add(one: Factors, other: Factors, strength: float, modules=MODULES) -> Factors:
-    """one + strength * other, exactly; ``other`` only in these modules."""
-    return {
-        module: (
-            torch.cat([one[module][0], (strength if module in modules else 0.0) * other[module][0]], 1),
-            torch.cat([one[module][1], other[module][1]], 0),
-        )
-        for module in MODULES
-    }
-
-
-def save_lora(path: Path, parts: Factors, prefix: str = "", flat: bool = False, magnitudes=None) -> Path:
-    tensors = {}
-    for module, (up, down) in parts.items():
-        name = prefix + (module.replace(".", "_") if flat else module)
-        tensors |= {f"{name}.lora_up.weight": up.bfloat16(), f"{name}.lora_down.weight": down.bfloat16()}
-        if magnitudes and module in magnitudes:
-            tensors[f"{name}.dora_scale"] = magnitudes[module].bfloat16()
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
-    return path
-
-
-def weights() -> dict[str, torch.Tensor]:
-    random = torch.Generator().manual_seed(99)
-    return {f"{module}.weight": torch.randn(SIZE, SIZE, generator=random) * 0.05 for module in MODULES}
-
-
-def save_base(path: Path, parts: Factors | None = None, strength: float = 1.0) -> Path:
-    values = weights()
-    for module, (up, down) in (parts or {}).items():
-        values[f"{module}.weight"] += strength * up @ down
-    save_file({name: value.bfloat16() for name, value in values.items()}, path)
-    return path
-
-
-STYLE, OTHER, LIGHTNING = factors(1), factors(2), factors(3, norm=1.2)
-
-
-@pytest.fixture
-def base(tmp_path) -> Base:
-    source = open_checkpoint(save_base(tmp_path / "base.safetensors"))
-    return Base("base.safetensors", None, source)
+from probe_parts import (
+    LIGHTNING,
+    MODULES,
+    OTHER,
+    STYLE,
+    Factors,
+    add,
+    factors,
+    magnitudes,
+    save_base,
+    save_lora,
+)
 
 
 @pytest.fixture
@@ -248,17 +198,6 @@ def test_only_the_strongest_are_compared_with_each_other(planned, monkeypatch):
 # --- DoRA
 
 
-def magnitudes(parts: Factors | None = None, off: float = 0.001) -> dict[str, torch.Tensor]:
-    """Row lengths of the base with a LoRA in it, after training that moved each by about ``off``."""
-    random, sizes = torch.Generator().manual_seed(4), {}
-    for module in MODULES:
-        weight = weights()[f"{module}.weight"]
-        if parts:
-            weight = weight + parts[module][0] @ parts[module][1]
-        sizes[module] = weight.norm(dim=1, keepdim=True) * (1 + off * torch.randn(SIZE, 1, generator=random))
-    return sizes
-
-
 def test_a_dora_claims_what_it_was_trained_on(planned):
     for parts, names in ((None, ()), (LIGHTNING, ("lightning.safetensors",))):
         plan = planned(
@@ -409,99 +348,3 @@ def test_a_file_that_changed_meanwhile_is_an_error(planned, tmp_path):
     with pytest.raises(FoundryError) as caught:
         probe(plan)
     assert "merge.safetensors" in caught.value.what
-
-
-# --- weigh
-
-
-def test_weigh_a_lora_against_another(tmp_path):
-    merge = save_lora(tmp_path / "merge.safetensors", add(STYLE, LIGHTNING, 0.5))
-    lightning = save_lora(tmp_path / "lightning.safetensors", LIGHTNING, "lora_unet_", flat=True)
-    told = weigh(merge, lightning)
-    assert (told["kind"], told["verdict"]) == ("lora", weighing.CONTAINS)
-    assert told["coefficient"] == pytest.approx(0.5, abs=0.02)
-    assert (told["modules"], told["of"], told["left_out"]) == (16, 16, 0)
-    assert "merge.safetensors contains lightning.safetensors at a strength of 0.5" in told["says"]
-    told = weigh(lightning, merge)
-    assert told["verdict"] == weighing.APART
-    assert "the other way round" in told["says"]
-    style = save_lora(tmp_path / "style.safetensors", STYLE)
-    assert weigh(style, lightning)["verdict"] == weighing.APART
-
-
-@pytest.mark.parametrize("kohya", [False, True])
-def test_weigh_finds_the_same_modules_in_any_naming(kohya, tmp_path):
-    """FLUX: one LoRA names fused qkv as BFL does, the other q, k and v as diffusers does."""
-    random = torch.Generator().manual_seed(1)
-    native, diffusers = {}, {}
-    for block in range(12):
-        up, down = torch.randn(3 * SIZE, 4, generator=random), torch.randn(4, SIZE, generator=random)
-        native[f"double_blocks.{block}.img_attn.qkv"] = (up, down)
-        for part, rows in zip(("to_q", "to_k", "to_v"), up.chunk(3), strict=True):
-            diffusers[f"transformer_blocks.{block}.attn.{part}"] = (rows, down)
-        native[f"double_blocks.{block}.img_attn.proj"] = (up[:SIZE], down)
-        native[f"single_blocks.{block}.linear2"] = (up[:SIZE], torch.randn(4, 5 * SIZE, generator=random))
-    naming = {"prefix": "lora_unet_", "flat": True} if kohya else {"prefix": "diffusion_model."}
-    one = save_lora(tmp_path / "native.safetensors", native, **naming)
-    other = save_lora(tmp_path / "diffusers.safetensors", diffusers, "transformer.")
-    told = weigh(one, other)
-    assert told["verdict"] == weighing.CONTAINS
-    assert told["coefficient"] == pytest.approx(1.0, abs=1e-3)
-
-
-def test_weigh_says_when_it_cannot_tell(tmp_path):
-    few = {module: LIGHTNING[module] for module in MODULES[:3]}
-    merge = save_lora(tmp_path / "merge.safetensors", add(STYLE, LIGHTNING, 0.5))
-    told = weigh(merge, save_lora(tmp_path / "few.safetensors", few))
-    assert told["verdict"] == weighing.UNKNOWN
-    assert "does not tell" in told["says"]
-    dora = save_lora(tmp_path / "dora.safetensors", LIGHTNING, magnitudes=magnitudes())
-    told = weigh(merge, dora)
-    assert (told["verdict"], told["coefficient"], told["left_out"]) == (weighing.UNKNOWN, None, 16)
-    assert "16 weights were left out" in told["says"]
-
-
-def test_weigh_does_not_judge_by_the_smaller_part_of_a_lora(tmp_path):
-    """Four plain modules say nothing of the twelve that depend on the base."""
-    lightning = save_lora(tmp_path / "lightning.safetensors", LIGHTNING)
-    mixed = save_lora(tmp_path / "mixed.safetensors", STYLE, magnitudes=dict(list(magnitudes().items())[:12]))
-    told = weigh(mixed, lightning)
-    assert (told["verdict"], told["modules"], told["left_out"]) == (weighing.UNKNOWN, 4, 12)
-
-
-@pytest.mark.parametrize("strength", [1.0, 0.6])
-def test_weigh_a_checkpoint_against_its_original(strength, tmp_path):
-    original, lightning = save_base(tmp_path / "base.safetensors"), save_lora(tmp_path / "l.safetensors", LIGHTNING)
-    fused = save_base(tmp_path / "fused.safetensors", LIGHTNING, strength)
-    steps = []
-    told = weigh(fused, lightning, original, lambda *step: steps.append(step))
-    assert (told["kind"], told["verdict"], told["modules"], told["of"]) == ("checkpoint", weighing.CONTAINS, 16, 16)
-    assert told["coefficient"] == pytest.approx(strength, abs=0.01)
-    assert f"at a strength of {strength:.2f} (in 16 of 16 modules" in told["says"]
-    assert len(steps) == 16
-    told = weigh(original, lightning, original)
-    assert (told["verdict"], told["coefficient"], told["modules"]) == (weighing.APART, 0.0, 0)
-    assert "does not contain l.safetensors" in told["says"]
-
-
-def test_weigh_a_checkpoint_that_was_changed_in_other_ways(tmp_path):
-    original, lightning = save_base(tmp_path / "base.safetensors"), save_lora(tmp_path / "l.safetensors", LIGHTNING)
-    values = {name: torch.roll(value, 1, 0).bfloat16() for name, value in weights().items()}
-    save_file(values, tmp_path / "other.safetensors")
-    told = weigh(tmp_path / "other.safetensors", lightning, original)
-    assert (told["verdict"], told["coefficient"]) in {(weighing.UNKNOWN, None)}
-    assert "does not tell" in told["says"]
-
-
-def test_weigh_asks_for_the_original(tmp_path):
-    base, lightning = save_base(tmp_path / "base.safetensors"), save_lora(tmp_path / "l.safetensors", LIGHTNING)
-    with pytest.raises(FoundryError) as caught:
-        weigh(base, lightning)
-    assert (caught.value.code, "--original" in caught.value.fix) == ("weigh", True)
-
-
-def test_weigh_refuses_what_has_nothing_in_common(tmp_path):
-    other = {module.replace("blocks", "layers"): parts for module, parts in STYLE.items()}
-    with pytest.raises(FoundryError) as caught:
-        weigh(save_lora(tmp_path / "a.safetensors", STYLE), save_lora(tmp_path / "b.safetensors", other))
-    assert caught.value.code == "LF301"
