@@ -63,7 +63,7 @@ MUTANTS = (
     Mutant("gain: a sample is all", "engine/gain.py", "_squares(wide) * whole", "_squares(wide)",
            "tests/engine/test_gain.py"),
     Mutant("temps: ours is swept", "loaders/disk/temps.py", "or path.name in PROCESS.temps:", "or False:",
-           "tests/loaders/disk/test_hashes.py tests/loaders/disk/test_writer.py"),
+           "tests/loaders/disk/test_home_files.py tests/loaders/disk/test_writer_failures.py"),
     Mutant("parts: any is known", "loaders/loras/building.py", "            if part not in known:",
            "            if part in ():", "tests/loaders/loras"),
     Mutant("low precision: integers", "loaders/bases/checkpoint.py",

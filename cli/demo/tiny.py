@@ -16,34 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Shape = tuple[int, ...]
-Shapes = dict[str, Shape]
+from .layers import Shape, Shapes, conv, linear, merge, norm
 
 FLUX_CONTEXT = FLUX_POOLED = 64  # free for the host, so small
 CLIP_WIDTH, CLIP_LAYERS, CLIP_VOCABULARY, CLIP_POSITIONS = 768, 12, 49408, 77
 
 
 # --- shapes ----------------------------------------------------------------------------------------------------------
-def linear(name: str, out: int, inn: int, bias: bool = True) -> Shapes:
-    """A Linear layer: weight ``(out, in)`` and its bias."""
-    return {f"{name}.weight": (out, inn), **({f"{name}.bias": (out,)} if bias else {})}
-
-
-def conv(name: str, out: int, inn: int, kernel: int = 3, bias: bool = True) -> Shapes:
-    """A 2-D convolution: weight ``(out, in, kernel, kernel)`` and its bias."""
-    return {f"{name}.weight": (out, inn, kernel, kernel), **({f"{name}.bias": (out,)} if bias else {})}
-
-
-def norm(name: str, width: int) -> Shapes:
-    """A norm with weight and bias."""
-    return {f"{name}.weight": (width,), f"{name}.bias": (width,)}
-
-
-def merge(*parts: Shapes) -> Shapes:
-    """One table of several, in order."""
-    return {name: shape for part in parts for name, shape in part.items()}
-
-
 def wan(width: int = 128, layers: int = 1) -> Shapes:
     """Wan 2.1 text-to-video: the feed-forward is as wide as the model (free for the host); text width 4096."""
     shapes = merge(

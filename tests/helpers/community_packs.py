@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from community_graphs import LIGHTNING_8, Sketch
+from sketches import LIGHTNING_8, Sketch
 
 
 def flux_kontext() -> Sketch:

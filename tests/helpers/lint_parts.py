@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from community_graphs import MISTAKEN, Sketch
 from lora_foundry.engine.lineage import (
     DECLARED,
     DERIVED,
@@ -18,6 +17,8 @@ from lora_foundry.engine.lineage import (
 from lora_foundry.loaders.lint.lint import Lint, lint
 from lora_foundry.loaders.workflows.graph import Graph
 from lora_foundry.loaders.workflows.reading import graph_of
+from mistaken_graphs import MISTAKEN
+from sketches import Sketch
 
 QWEN = "qwen_image_bf16.safetensors"
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from base_lora_cases import ANOTHER, ASKED, CONFLICTS, NEEDED, STATED, UNNEEDED
 from lora_foundry.engine.lineage import (
     ACCELERATOR,
     CONTROL,
@@ -26,14 +27,11 @@ from lora_foundry.validator import base_loras as rules_base
 from lora_foundry.validator import surplus as rules_surplus
 from lora_foundry.validator import use as rules_use
 from lora_foundry.validator.rules import check_stack
-from lora_foundry.validator.stacks import MATCH, Sampling
+from lora_foundry.validator.stacks import Sampling
 from stack_parts import (
     FAST,
-    FULL,
-    HALF,
     HYPER,
     NATIVE,
-    PLAIN,
     Case,
     X,
     Y,
@@ -54,167 +52,6 @@ from stack_parts import (
 )
 
 USUAL = {SUBJECT: (0.8, 1.0), STYLE: (0.5, 0.7), QUALITY: (0.3, 0.5), SUBTLE: (0.2, 0.4)}  # as the design says
-
-NEEDED = (
-    case("nothing known, nothing fused", style()),
-    case("nothing known, something fused", fused(X), style()),
-    case("nothing known of a whole stack", fused(X), fused(Z), style(), stacked(file("face"))),
-    case("no LoRA at all"),
-    case("trained with what is fused", fused(X), style(trained(X))),
-    case("trained with what is fused, by a derived claim", fused(X), style(trained(X, by=DERIVED))),
-    case("trained with what is fused, by name", fused(X), style(trained(named("Lightning")))),
-    case("the name differs only in its spelling", fused(X), style(trained(named("loras/LIGHTNING")))),
-    case("trained with what the base contains", inside(X), style(trained(X))),
-    case("a guess that the base contains it is enough", inside(X, GUESSED), style(trained(X))),
-    case("an id in common decides, whatever the names", fused(like_x(name="a")), style(trained(X))),
-    case("missing", style(trained(X)), "LF102.missing warning"),
-    case("missing, derived", style(trained(X, by=DERIVED)), "LF102.missing warning"),
-    case("missing, guessed", style(trained(X, by=GUESSED)), "LF102.guessed question"),
-    case("missing, of unknown evidence", style(trained(X, by=UNKNOWN))),
-    case("missing, matching training", style(trained(X)), "LF102.missing warning", policy=MATCH),
-    case("missing at strength 0", fused(X, at=0.0), style(trained(X)), "LF102.missing warning"),
-    case("who is at strength 0 needs nothing", style(trained(X), at=0.0)),
-    case("missing and chosen so", style(trained(X)), "LF102.vanilla warning", vanilla=True),
-    case("a guess where none was chosen", style(trained(X, by=GUESSED)), "LF102.guessed question", vanilla=True),
-    case("needed by a fused one", fused(Z, trained(X)), "LF102.missing warning"),
-    case("one of two is missing", fused(X), style(trained(X, Y)), "LF102.missing warning"),
-    case("two are missing", style(trained(X, Y)), "LF102.missing warning", "LF102.missing warning"),
-    case("two LoRAs miss the same", style(trained(X)), stacked(Z, trained(X)), *["LF102.missing warning"] * 2),
-    case("the best known source counts", fused(X), style(trained(Y, by=GUESSED), trained(X))),
-    case("a LoRA does not serve itself", stacked(X, trained(X)), "LF102.missing warning"),
-    case("subtracted is not there", fused(X, at=-1.0), style(trained(X)), "LF102.missing warning"),
-    case("subtracted in training too", fused(X, at=-1.0), style(trained(like_x(strength=-1.0)))),
-    case("taken out of the base again", inside(X), fused(X, at=-1.0), style(trained(X)), "LF102.missing warning"),
-    case("another one taken out", inside(X), fused(Y, at=-1.0), style(trained(X))),
-    case("inside at strength 0", inside(like_x(strength=0.0)), style(trained(X)), "LF102.missing warning"),
-    case("half taken out of the base", inside(X), fused(X, at=-0.5), style(trained(X))),
-)  # fmt: skip
-
-ASKED = (
-    case("kept or dropped? absent", style(trained(X, ask=True)), "LF102.ask question"),
-    case("kept or dropped? there", fused(X), style(trained(X, ask=True))),
-    case("kept or dropped? a guess", style(trained(X, by=GUESSED, ask=True)), "LF102.guessed question"),
-    case("kept or dropped? none chosen", style(trained(X, ask=True)), "LF102.ask question", vanilla=True),
-    case("kept or dropped? another one is there", fused(Y, known=fast("turbo")), style(trained(X, ask=True)),
-         "LF104.another question"),
-    case("kept or dropped? at another strength", fused(X, at=0.5),
-         style(trained(like_x(strength=1.0), ask=True)), "LF104.strength question"),
-    case("answered: kept", style(trained(X, ask=True), used(X)), "LF102.stated warning"),
-    case("answered at once", style(replace(trained(X, ask=True), use_with=(X,))), "LF102.stated warning"),
-    case("answered: dropped", style(trained(X, ask=True), used())),
-)  # fmt: skip
-
-STATED = (
-    case("use beats training", style(trained(X), used())),
-    case("to be used with it, missing", style(used(X)), "LF102.stated warning"),
-    case("to be used with it, missing, guessed", style(used(X, by=GUESSED)), "LF102.guessed question"),
-    case("to be used with it, none chosen", style(used(X)), "LF102.stated warning", vanilla=True),
-    case("vanilla, then accelerate, on purpose", fused(X), style(PLAIN, used(X)), policy=MATCH),
-    case("vanilla, to be used with it, missing", style(PLAIN, used(X)), "LF102.stated warning"),
-)  # fmt: skip
-
-CONFLICTS = (
-    case("two sources of one level disagree", fused(X), style(trained(X), trained(Y)), "LF102.conflict question"),
-    case("they disagree whether it was any", style(trained(X), PLAIN), "LF102.conflict question"),
-    case("two guesses disagree", style(trained(X, by=GUESSED), trained(Y, by=GUESSED)), "LF102.conflict question"),
-    case("a worse known source is no conflict", fused(X), style(trained(X), trained(Y, by=DERIVED))),
-    case("names that differ may be one file", fused(X), style(trained(X), trained(named("l4")))),
-    case("no word more in a conflict", fused(X, at=0.5), style(PLAIN, trained(like_x(strength=1.0))),
-         "LF102.conflict question", policy=MATCH),
-    case("use is known, so training may be disputed", fused(X), style(trained(Y), PLAIN, used(X))),
-    case("use is disputed", fused(X), style(used(X), used()), "LF102.conflict question"),
-    case("nothing is dropped in a conflict of use", fused(X), style(trained(X), used(), used(X)),
-         "LF102.conflict question"),
-    case("nothing is dropped in a conflict", fused(X), style(trained(X), PLAIN, used())
-         , "LF103.stated note"),
-)  # fmt: skip
-
-UNNEEDED = (
-    case("trained on vanilla, nothing fused", style(PLAIN), policy=MATCH),
-    case("trained on vanilla, fused", fused(X), style(PLAIN), "LF103.trained note"),
-    case("the same, matching training", fused(X), style(PLAIN), "LF103.trained warning", policy=MATCH),
-    case("derived, matching training", fused(X), style(trained(by=DERIVED)), "LF103.trained note", policy=MATCH),
-    case("guessed", fused(X), style(trained(by=GUESSED)), policy=MATCH),
-    case("two fused, one finding", fused(X), fused(Z), style(PLAIN), "LF103.trained note"),
-    case("each of two", fused(X), style(PLAIN), stacked(Z, PLAIN), *["LF103.trained note"] * 2),
-    case("to be used without", fused(X), style(used()), "LF103.stated note"),
-    case("to be used without, matching", fused(X), style(used()), "LF103.stated warning", policy=MATCH),
-    case("inside the base", inside(X, known=FAST), style(PLAIN), "LF103.trained note", policy=MATCH),
-    case("inside the base, guessed", inside(X, GUESSED, FAST), style(PLAIN), policy=MATCH),
-    case("inside the base, a known id", inside(like_x(ids=("known:lightning",))), style(PLAIN),
-         "LF103.trained note", policy=MATCH),
-    case("inside the base, a style perhaps", inside(Z), style(PLAIN), policy=MATCH),
-    case("beside each other", stacked(X, known=FAST), style(PLAIN), policy=MATCH),
-    case("a fused one is no subject", fused(X), fused(Z, PLAIN), policy=MATCH),
-    case("an accelerator is no subject", fused(Z), stacked(X, PLAIN, known=FAST), policy=MATCH),
-    case("a subtracted one is none", fused(X, at=-1.0), style(PLAIN), policy=MATCH),
-    case("native: below it", stacked(X, known=FAST), style(PLAIN), "LF103.trained note", **NATIVE),
-    case("native: above it", style(PLAIN), stacked(X, known=FAST), "LF103.trained warning", policy=MATCH, **NATIVE),
-    case("native: guessed", stacked(X, known=fast("x", GUESSED)), style(PLAIN), policy=MATCH, **NATIVE),
-    case("native: another, known not to be one", stacked(Z, role(SUBJECT), at=0.9), style(PLAIN),
-         policy=MATCH, **NATIVE),
-    case("native: another style", stacked(Z), style(PLAIN), policy=MATCH, **NATIVE),
-)  # fmt: skip
-
-ANOTHER = (
-    case("another accelerator", fused(Y, known=fast("turbo")), style(trained(X)), "LF104.another warning"),
-    case("another one, guessed", fused(Y, known=fast("turbo")), style(trained(X, by=GUESSED)),
-         "LF104.another question"),
-    case("a version of its own entry", fused(Y, known=fast("v2")), style(trained(like_x(ids=("known:v1",)))),
-         "LF104.another warning"),
-    case("another accelerator is stacked", stacked(Y, known=fast("turbo")), style(trained(X)),
-         "LF104.another warning"),
-    case("another one inside the base", inside(Y, known=fast("turbo")), style(trained(X)), "LF104.another warning"),
-    case("another one is only guessed inside", inside(Y, GUESSED, fast("turbo")), style(trained(X)),
-         "LF102.missing warning"),
-    case("another that nobody knows, fused", fused(Z), style(trained(X)), "LF104.another warning"),
-    case("another that nobody knows, stacked", stacked(Z), style(trained(X)), "LF102.missing warning"),
-    case("the same under another name?", fused(Y), style(trained(named("l4"))), "LF104.undecided question"),
-    case("an accelerator of another name", stacked(Y, known=FAST), style(trained(named("l4"))),
-         "LF104.undecided question"),
-    case("a stacked style of another name", stacked(Z), style(trained(named("l4"))), "LF102.missing warning"),
-    case("inside under another name?", inside(named("l8")), style(trained(X)), "LF104.undecided question"),
-    case("one may be it, though another is not", fused(Y, known=fast("turbo")), fused(named("l8")), style(trained(X)),
-         "LF104.undecided question"),
-    case("what serves another need is not in its place", fused(Y, known=fast("turbo")), style(trained(X, Y)),
-         "LF102.missing warning"),
-    case("guessed entries are no ids", fused(named("a"), known=fast("v2", GUESSED)),
-         style(trained(like_x(ids=("known:v1",)))), "LF104.undecided question"),
-    case("same name, other contents", fused(like_x(ids=("sha256:new",)), known=FAST), style(trained(X)),
-         "LF104.contents warning"),
-    case("same strength", fused(X, at=0.7), style(trained(like_x(strength=0.7)))),
-    case("half a percent off", fused(X, at=0.995), style(trained(like_x(strength=1.0)))),
-    case("two percent off", fused(X, at=0.98), style(trained(like_x(strength=1.0))), "LF104.strength warning"),
-    case("another strength", fused(X, at=0.5), style(trained(like_x(strength=1.0))), "LF104.strength warning"),
-    case("another strength, guessed", fused(X, at=0.5), style(trained(like_x(strength=1.0), by=GUESSED)),
-         "LF104.strength question"),
-    case("another strength inside", inside(like_x(strength=0.5)), style(trained(like_x(strength=1.0))),
-         "LF104.strength warning"),
-    case("measured inside, 3% off", inside(like_x(strength=0.97)), style(trained(like_x(strength=1.0)))),
-    case("inside, 8% off", inside(like_x(strength=0.92)), style(trained(like_x(strength=1.0))),
-         "LF104.strength warning"),
-    case("measured inside and taken out", inside(like_x(strength=0.97)), fused(X, at=-1.0), style(trained(X)),
-         "LF102.missing warning"),
-    case("another strength, guessed inside", inside(like_x(strength=0.5), GUESSED),
-         style(trained(like_x(strength=1.0))), "LF104.strength question"),
-    case("no strength was said", fused(X, at=0.5), style(trained(X))),
-    case("its strength inside is not known", inside(X), style(trained(like_x(strength=0.5)))),
-    case("half of it was fused in training", fused(X, modules=FULL), style(trained(like_x(coverage=HALF))),
-         "LF104.coverage warning"),
-    case("the same half", fused(X, modules=(180, 360)), style(trained(like_x(coverage=HALF)))),
-    case("half of it, guessed", fused(X, modules=FULL), style(trained(like_x(coverage=HALF), by=GUESSED)),
-         "LF104.coverage question"),
-    case("coverage not said", fused(X, modules=FULL), style(trained(X))),
-    case("coverage of nothing", fused(X, modules=FULL), style(trained(like_x(coverage=(0, 0))))),
-    case("dtype not said by training", inside(like_x(dtype="fp16")), style(trained(X))),
-    case("dtype not known here", inside(X), style(trained(like_x(dtype="fp16")))),
-    case("coverage not looked at", fused(X), style(trained(like_x(coverage=HALF)))),
-    case("fused in another dtype", inside(like_x(dtype="float16")), style(trained(like_x(dtype="bf16"))),
-         "LF104.dtype note"),
-    case("one dtype under two names", inside(like_x(dtype="torch.bfloat16")), style(trained(like_x(dtype="BF16")))),
-    case("strength and coverage", fused(X, at=0.5, modules=FULL), style(trained(like_x(strength=1.0, coverage=HALF))),
-         "LF104.strength warning", "LF104.coverage warning"),
-)  # fmt: skip
 
 ORDER = (
     case("stacked beside", stacked(X), style(trained(X)), "LF101.beside note"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from community_graphs import ASKED, LIGHTNING_8, MISTAKEN, ORDINARY, Sketch
+from community_graphs import ASKED, ORDINARY
 from community_packs import PACKS
 from lint_parts import MISTAKEN_BY_NAME, QWEN, canvas, declared, lightning, of_prompt, stacks_of, verdicts
 from lora_foundry.engine.lineage import (
@@ -20,6 +20,8 @@ from lora_foundry.loaders.workflows import tracing
 from lora_foundry.loaders.workflows.graph import Graph, GraphNode
 from lora_foundry.loaders.workflows.reading import graph_of
 from lora_foundry.loaders.workflows.tracing import MAX_TRAILS, trails
+from mistaken_graphs import MISTAKEN
+from sketches import LIGHTNING_8, Sketch
 
 
 def of_canvas(sketch):

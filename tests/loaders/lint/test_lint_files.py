@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from community_graphs import LIGHTNING_8, Sketch, qwen_lightning
+from community_graphs import qwen_lightning
 from lint_parts import QWEN, canvas, declared, lightning, of_prompt, verdicts
 from lora_foundry.engine.lineage import (
     NOTHING_KNOWN,
@@ -15,6 +15,7 @@ from lora_foundry.loaders.lint.model_folders import ModelFolders
 from lora_foundry.loaders.workflows.reading import graph_of
 from lora_foundry.validator.stacks import ALLOW, MATCH
 from safetensors.torch import save_file
+from sketches import LIGHTNING_8, Sketch
 
 STYLE = "style.safetensors"
 

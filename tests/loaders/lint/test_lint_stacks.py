@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from community_graphs import LIGHTNING_8, ORDINARY, Sketch
+from community_graphs import ORDINARY
 from lint_parts import MISTAKEN_BY_NAME, QWEN, of_prompt, stacks_of, verdicts
 from lora_foundry.loaders.lint.lint import lint
 from lora_foundry.loaders.workflows.sampling import ends
+from sketches import LIGHTNING_8, Sketch
 
 
 def test_two_samplers_of_one_model_are_one_stack():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from community_graphs import Sketch
 from lora_foundry.loaders.lint.lint import lint
 from lora_foundry.loaders.workflows.reading import graph_of_prompt
 from lora_foundry.loaders.workflows.sampling import sampled_below
 from lora_foundry.validator.stacks import Sampling
+from sketches import Sketch
 
 
 def validated(g):
