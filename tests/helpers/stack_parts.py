@@ -109,7 +109,7 @@ def told(findings: tuple[Finding, ...]) -> list[str]:
 X, Y, Z, STYLED = file("lightning"), file("turbo"), file("detail"), file("style")
 FAST, HYPER = fast("lightning", steps=(4, 8), cfg=(1.0, 1.0)), fast("hyper", strength=(0.125, 0.125))
 PLAIN = trained()
-NATIVE = {"native": True}
+NATIVE: dict[str, Any] = {"native": True}
 FULL, HALF = (720, 720), (360, 720)
 
 
