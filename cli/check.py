@@ -6,13 +6,14 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..engine.findings import stops
 from .shared import DONE, STOPPED, planned, print_findings, print_json, print_layers, spelled, trained_with
 from .terminal import table
 
 if TYPE_CHECKING:
+    from ..engine.json_types import StackLoRAJSON
     from ..loaders.lint.lint import Lint
     from ..loaders.lint.model_folders import ModelFolders
 
@@ -52,13 +53,13 @@ def is_workflow(path: Path) -> bool:
 
 
 def _check_document(options: argparse.Namespace, policy: str) -> int:
-    from ..engine.report import plan_json
+    from ..engine.report import document_json
     from ..loaders.documents.document import load_document
 
     plan, findings = planned(load_document(options.document), policy, look_into_weights=True)
     stopped = stops(findings, options.strict)
     if options.json:
-        print_json({**plan_json(plan, findings), "ok": not stopped})
+        print_json(document_json(plan, findings, not stopped))
     else:
         print_layers(plan)
         print_findings(findings)
@@ -105,7 +106,7 @@ def _print_stacks(found: Lint) -> None:
         print(table(rows, columns) if rows else "no LoRA")
 
 
-def _row(lora: dict[str, Any]) -> tuple[str, ...]:
+def _row(lora: StackLoRAJSON) -> tuple[str, ...]:
     from ..loaders.disk.header import shown
 
     path, weight = shown(lora["path"], 60), f"{lora['weight']:g}"

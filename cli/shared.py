@@ -13,6 +13,7 @@ from ..engine.findings import Finding, worst_first
 from .terminal import span, table
 
 if TYPE_CHECKING:
+    from ..engine.json_types import LineageJSON
     from ..engine.plan import Plan
     from ..loaders.documents.document import Document
 
@@ -57,7 +58,7 @@ class OldOption(argparse.Action):
         setattr(namespace, self.dest, True if self.nargs == 0 else values)
 
 
-def print_json(data: dict[str, Any]) -> None:
+def print_json(data: Mapping[str, object]) -> None:
     """The one object of ``--json``."""
     print(json.dumps(data, indent=1))
 
@@ -110,7 +111,7 @@ def print_layers(plan: Plan, gains: Sequence[float | None] = ()) -> None:
     print(table(list(zip(*columns.values(), strict=True)), list(columns)) if layers else "no LoRA")
 
 
-def trained_with(lineage: dict[str, Any]) -> str:
+def trained_with(lineage: LineageJSON) -> str:
     """What a LoRA was trained with, for a table."""
     from ..loaders.disk.header import shown
 

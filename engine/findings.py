@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
+
+from .json_types import FindingJSON
 
 SEVERITIES = ("error", "warning", "question", "note")  # worst first
 EVIDENCE = ("declared", "derived", "guessed", "unknown")
@@ -34,9 +36,9 @@ class Finding:
         if self.severity not in SEVERITIES or self.evidence not in EVIDENCE:
             raise ValueError(f"unknown severity or evidence in {self!r}")
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> FindingJSON:
         """The finding as plain data, the same for node, command line, HTTP and browser."""
-        return {**asdict(self), "values": dict(self.values)}
+        return cast(FindingJSON, {**asdict(self), "values": dict(self.values)})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Finding:

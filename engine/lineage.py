@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from .findings import EVIDENCE
+from .json_types import LineageJSON
 
 DECLARED, DERIVED, GUESSED, UNKNOWN = EVIDENCE  # best known first
 BY_USER = "declared by the user"  # the source that settles what other declared ones dispute
@@ -268,7 +269,7 @@ def _has_stranger(some: tuple[Ingredient, ...], others: tuple[Ingredient, ...]) 
     return any(all(each.compare(other) == DIFFERENT for other in others) for each in some)
 
 
-def summary(lineage: Lineage) -> dict[str, Any]:
+def summary(lineage: Lineage) -> LineageJSON:
     """A lineage in short, as plain data: names of LoRAs, null where nobody says; ``level`` is that of the best word."""
     trained, used = lineage.trained, lineage.used
     role, level = lineage.role

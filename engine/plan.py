@@ -10,9 +10,9 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from .findings import Finding
+from .json_types import CoverageJSON
 from .lineage import NOTHING_KNOWN, Claim, Contained, Lineage
 from .tensors import TensorSource
 
@@ -73,7 +73,7 @@ class Coverage:
     unmatched: tuple[tuple[str, str], ...] = ()
     text_encoder: int = 0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> CoverageJSON:
         """Counts and every unmatched module with its reason."""
         return {
             "modules": self.modules,

@@ -8,52 +8,78 @@ from typing import Any
 from .bake import BakeReport
 from .budget import Cost
 from .findings import Finding
+from .json_types import (
+    BaseJSON,
+    BlocksJSON,
+    CheckJSON,
+    DocumentJSON,
+    LoRAJSON,
+    ModelJSON,
+    PlannedJSON,
+    ReportJSON,
+)
 from .lineage import Lineage, summary
 from .plan import MATCH_TRAINING, Layer, Plan
 from .terms import effective_scale
 
-SCHEMA = 1  # of this JSON; raised when what it holds changes its meaning
+SCHEMA = 1  # of a plan's and a bake's JSON; raised when what it holds changes its meaning
+CHECK_SCHEMA = 2  # of what a check tells
 
 
-def layer_json(layer: Layer, gain: float | None = None) -> dict[str, Any]:
+def layer_json(layer: Layer, gain: float | None = None) -> PlannedJSON:
     """One LoRA of a plan: what it is, how strong, how much of it matched, how much of it survived."""
     scales = [effective_scale(layer, patch) for patch in layer.patches]
-    coverage = layer.coverage.to_json()
+    blocks: BlocksJSON = {"blocks": layer.blocks} if layer.blocks else {}
     return {
         "path": layer.path or layer.lora.name,
         "sha256": layer.lora.sha256,
         "stage": layer.stage,
         "weight": layer.strength,
-        **({"blocks": layer.blocks} if layer.blocks else {}),
+        **blocks,
         "rounding": layer.rounding,
         "dialect": layer.lora.dialect,
         "family": layer.lora.family,
-        **coverage,
+        **layer.coverage.to_json(),
         "scale": [min(scales), max(scales)] if scales else None,
         "gain": gain,
         "lineage": summary(layer.lineage),
     }
 
 
-def layers_json(plan: Plan, gains: Sequence[float | None] = ()) -> list[dict[str, Any]]:
+def layers_json(plan: Plan, gains: Sequence[float | None] = ()) -> list[PlannedJSON]:
     """Every LoRA of a plan, in order, with its gain where a bake measured one."""
     padded = [*gains, *[None] * (len(plan.layers) - len(gains))]
     return [layer_json(layer, gain) for layer, gain in zip(plan.layers, padded, strict=True)]
 
 
-def plan_json(plan: Plan, findings: Iterable[Finding]) -> dict[str, Any]:
-    """What a validator shows: base, LoRAs, findings."""
+def base_json(plan: Plan) -> BaseJSON:
+    """The base of a plan."""
+    inside = [contained.ingredient.name for contained in plan.base.contains]
+    return {"name": plan.base.name, "family": plan.base.family, "vanilla": plan.vanilla, "contains": inside}
+
+
+def plan_json(plan: Plan, findings: Iterable[Finding]) -> ReportJSON:
+    """What the Stack Validator shows: base, LoRAs, findings."""
     return {
         "schema": SCHEMA,
-        "base": {
-            "name": plan.base.name,
-            "family": plan.base.family,
-            "vanilla": plan.vanilla,
-            "contains": [contained.ingredient.name for contained in plan.base.contains],
-        },
+        "base": base_json(plan),
         "loras": layers_json(plan),
         "findings": [finding.to_json() for finding in findings],
     }
+
+
+def check_json(ok: bool, findings: Iterable[Finding], models: list[ModelJSON]) -> CheckJSON:
+    """What a check tells, of documents and workflows alike."""
+    told = [finding.to_json() for finding in findings]
+    return {"schema": CHECK_SCHEMA, "ok": ok, "findings": told, "models": models}
+
+
+def document_json(plan: Plan, findings: Iterable[Finding], ok: bool) -> DocumentJSON:
+    """What the check of a document tells; ``base`` and ``loras`` stay for who reads those."""
+    base, planned = base_json(plan), layers_json(plan)
+    rows: list[LoRAJSON] = [{"node": None, **row, "blocks": row.get("blocks", "")} for row in planned]
+    model: ModelJSON = {"base": base, "sampling": None, "loras": rows}
+    return {**check_json(ok, findings, [model]), "base": base, "loras": planned}
 
 
 def bake_json(plan: Plan, findings: Iterable[Finding], report: BakeReport, sha256: str) -> dict[str, Any]:

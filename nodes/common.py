@@ -94,7 +94,7 @@ def stage_input(socket: str, tooltip: str) -> tuple[str, dict[str, Any]]:
     return socket, {"lazy": True, "tooltip": tooltip}
 
 
-def reply(result: tuple[Any, ...], sentences: Sequence[str], data: dict[str, Any]) -> dict[str, Any]:
+def reply(result: tuple[Any, ...], sentences: Sequence[str], data: Mapping[str, object]) -> dict[str, Any]:
     """What a reporting node returns: the outputs, and the same findings for /history, API clients and the browser."""
     return {"ui": {"text": list(sentences), "foundry": [data]}, "result": result}
 

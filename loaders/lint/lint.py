@@ -6,12 +6,14 @@ their names: such findings ask and never warn.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from ...engine.findings import Finding, stops, worst_first
+from ...engine.json_types import LoRAJSON, ModelJSON, SamplingJSON, StackJSON, StackLoRAJSON, WorkflowJSON
 from ...engine.lineage import summary
+from ...engine.report import check_json
 from ...engine.texts.say import say
 from ...validator.rules import check_stack
 from ...validator.stacks import ALLOW, POLICIES, Item, Sampling, Stack
@@ -22,8 +24,6 @@ from ..workflows.tracing import Trail, trails
 from .files import BaseFacts, Files, Find, LineageOf
 from .order import as_question, order_above
 
-SCHEMA = 1
-
 
 @dataclass(frozen=True)
 class Lint:
@@ -33,14 +33,11 @@ class Lint:
     stacks: tuple[Stack, ...] = ()
     ok: bool = True
 
-    def to_json(self) -> dict[str, Any]:
-        """Plain data: ``{"schema", "ok", "findings", "stacks"}``, the same for command line, HTTP and browser."""
-        return {
-            "schema": SCHEMA,
-            "ok": self.ok,
-            "findings": [finding.to_json() for finding in self.findings],
-            "stacks": [_stack_json(stack) for stack in self.stacks],
-        }
+    def to_json(self) -> WorkflowJSON:
+        """Plain data, the same for command line, HTTP and browser; ``stacks`` stay for who reads those."""
+        models = [_model_json(stack) for stack in self.stacks]
+        stacks = [_stack_json(stack) for stack in self.stacks]
+        return {**check_json(self.ok, self.findings, models), "stacks": stacks}
 
 
 def lint(
@@ -192,23 +189,48 @@ def _idle_stages(graph: Graph) -> Iterator[Finding]:
             yield say("LF107.muted", node=node.id, user=waiting[node.id].id, **values)
 
 
-def _stack_json(stack: Stack) -> dict[str, Any]:
+def _model_json(stack: Stack) -> ModelJSON:
+    inside = [contained.ingredient.name for contained in stack.contains]
     return {
-        "base": stack.base,
-        "family": stack.family,
-        "sampling": [asdict(sampling) for sampling in stack.sampling],
-        "loras": _loras_json(stack.items),
+        "base": {"name": stack.base, "family": stack.family, "vanilla": stack.vanilla, "contains": inside},
+        "sampling": _sampling_json(stack),
+        "loras": [_lora_json(item) for item in stack.items],
     }
 
 
-def _loras_json(items: Iterable[Item]) -> list[dict[str, Any]]:
-    return [
-        {
-            "path": item.name,
-            "stage": item.stage,
-            "weight": item.strength,
-            "node": item.node,
-            "lineage": summary(item.lineage),
-        }
-        for item in items
-    ]
+def _lora_json(item: Item) -> LoRAJSON:
+    """A LoRA of a workflow: no weight was read, so that what only weights tell is null."""
+    return {
+        **_applied_json(item),
+        "sha256": None,
+        "blocks": None,
+        "rounding": None,
+        "dialect": None,
+        "family": None,
+        "modules": None,
+        "matched": None,
+        "unmatched": None,
+        "text_encoder": None,
+        "scale": None,
+        "gain": None,
+    }
+
+
+def _stack_json(stack: Stack) -> StackJSON:
+    """A model as it was told before ``models``; the browser and scripts read it."""
+    loras = [_applied_json(item) for item in stack.items]
+    return {"base": stack.base, "family": stack.family, "sampling": _sampling_json(stack), "loras": loras}
+
+
+def _applied_json(item: Item) -> StackLoRAJSON:
+    return {
+        "path": item.name,
+        "stage": item.stage,
+        "weight": item.strength,
+        "node": item.node,
+        "lineage": summary(item.lineage),
+    }
+
+
+def _sampling_json(stack: Stack) -> list[SamplingJSON]:
+    return [{"steps": each.steps, "cfg": each.cfg, "node": each.node} for each in stack.sampling]

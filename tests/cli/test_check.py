@@ -12,6 +12,7 @@ from lora_foundry.cli.demo import tiny
 from lora_foundry.cli.demo.files import save
 from lora_foundry.cli.main import main
 from lora_foundry.loaders.disk.source import FileSource
+from schemas import faults
 
 BLOCKS = {"modules": r"^blocks\.", "prefix": "diffusion_model."}
 
@@ -280,3 +281,23 @@ def test_a_checkpoint_is_weighed_and_its_record_kept(folder, run):
 def test_what_cannot_be_known_is_said(folder, run):
     code, out = run("lineage", "show", lora("style"))
     assert code == 0 and "cannot be known from its weights" in out and "declare" in out
+
+
+def test_documents_and_workflows_are_told_in_one_shape(folder, run):
+    """Schema 2: the same keys at every depth; the keys that stood there before stay."""
+    told = run("check", document(["lightning"]), "--json")[1]
+    found = run("check", workflow(prompt("lightning", "style")), "--models", folder, "--json")[1]
+    shape = ["schema", "ok", "findings", "models"]
+    assert told["schema"] == found["schema"] == 2
+    assert list(told) == [*shape, "base", "loras"] and list(found) == [*shape, "stacks"]
+    (ours,), (native,) = told["models"], found["models"]
+    assert ours.keys() == native.keys() == {"base", "sampling", "loras"}
+    assert ours["base"].keys() == native["base"].keys() == {"name", "family", "vanilla", "contains"}
+    keys = {frozenset(lora) for model in (ours, native) for lora in model["loras"]}
+    assert len(keys) == 1 and [len(model["loras"]) for model in (ours, native)] == [2, 2]
+    assert all(each["node"] is None and each["matched"] == each["modules"] for each in ours["loras"])
+    assert all(each["node"] and each["matched"] is None for each in native["loras"])
+    assert faults(told, "findings", "document") == faults(found, "findings", "lint") == []
+    same = {**told["loras"][0], "node": None, "blocks": ""}
+    assert told["base"] == ours["base"] and ours["loras"][0] == same
+    assert [each["path"] for each in found["stacks"][0]["loras"]] == [each["path"] for each in native["loras"]]

@@ -313,7 +313,7 @@ def test_a_baked_file_tells_what_is_inside(lineage, folder, run):
 
 def test_findings_are_as_documented(folder, run):
     _, report, _ = run("check", write(folder, fuse=["lightning"], stack=["style", "partial"]), "--json")
-    assert report["findings"] and faults(report, "findings") == []
+    assert report["findings"] and faults(report, "findings") == faults(report, "findings", "document") == []
     _, failure, _ = run("check", write(folder, stack=["nowhere"]), "--json")
     assert faults(failure, "findings") == []
     assert TEXTS

@@ -186,7 +186,7 @@ def test_the_answer_tells_the_stacks_and_which_node_is_meant(host, names):
     plan = graph.add("FoundryStackLoRAs", model=load(graph, base), lora_stack=only)
     graph.add("FoundryStackValidator", model=plan, policy=MATCH, strict=False)
     answer = lint(host, {"prompt": graph})
-    assert (answer["schema"], answer["ok"]) == (1, True)
+    assert (answer["schema"], answer["ok"]) == (2, True)
     assert not lint(host, {"prompt": graph, "strict": True})["ok"]
     (told,) = answer["stacks"]
     (lora,) = told["loras"]

@@ -73,7 +73,8 @@ def test_names_alone_never_warn():
 
 def test_the_result_as_json():
     result = json.loads(json.dumps(lint(of_prompt(MISTAKEN_BY_NAME["native_lora_before_fusion"]())).to_json()))
-    assert result["schema"] == 1 and result["ok"] is False and result.keys() == {"schema", "ok", "findings", "stacks"}
+    assert result["schema"] == 2 and result["ok"] is False
+    assert result.keys() == {"schema", "ok", "findings", "models", "stacks"}
     assert result["findings"][0].keys() >= {"code", "severity", "seen", "why", "fix", "evidence", "node", "text"}
     (stack,) = result["stacks"]
     assert stack["base"] == QWEN and stack["sampling"] == [{"steps": 8, "cfg": 1.0, "node": "12"}]
@@ -96,7 +97,7 @@ def test_a_lineage_in_short():
 
 
 def test_an_empty_graph():
-    assert lint(Graph({})).to_json() == {"schema": 1, "ok": True, "findings": [], "stacks": []}
+    assert lint(Graph({})).to_json() == {"schema": 2, "ok": True, "findings": [], "models": [], "stacks": []}
 
 
 def test_rings_end():
@@ -148,7 +149,7 @@ def test_odd_values_raise_nothing():
         links = {"model": (str(number - 1), 0), "lora_stack": (str(number // 2), 0)}
         kind = KINDS[number % len(KINDS)]
         nodes[str(number)] = GraphNode(str(number), kind, dict.fromkeys(NAMES, value), links)
-    assert lint(Graph(nodes)).to_json()["schema"] == 1
+    assert lint(Graph(nodes)).to_json()["schema"] == 2
 
 
 def test_large_workflows_are_walked_once(monkeypatch):
