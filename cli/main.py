@@ -11,7 +11,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -191,30 +191,38 @@ def _facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
     rows = []
     for name, value in facts.items():
-        if name in ("findings", "metadata", "made_by", "role_evidence", "role_why") or value in (None, "", {}, []):
+        if name in TOLD_ELSEWHERE or value in (None, "", {}, []):
             continue
-        if name == "bytes":
-            name, value = "size", size(value)
-        elif name in ("rank", "alpha", "scale"):
-            value = span(*value)
-        elif name in ("dtypes", "adapters", "alpha_from"):
-            value = ", ".join(f"{count} x {what}" for what, count in value.items())
-        elif name == "blocks":
-            value = ", ".join(f"{count['modules']} in {count['blocks']} {group}" for group, count in value.items())
-        elif name == "variant":
-            value = ", ".join(f"{what} {text}" for what, text in value.items())
-        elif name == "role":
-            value = f"{value} ({facts['role_evidence']}: {facts['role_why']})"
-        elif name == "lineage":
-            value = _lineage(value)
-        elif name in ("tags", "unused"):
-            value = ", ".join(value[:5]) + (f" and {len(value) - 5} more" if len(value) > 5 else "")
-        elif isinstance(value, list):
-            value = f"{len(value)} files, first {value[0]}" if len(value) > 1 else value[0]
-        rows.append((name.replace("_", " "), shown(str(value), 400)))
+        text = str(WRITTEN[name](value) if name in WRITTEN else _first(value))
+        if name == "role":
+            text = f"{value} ({facts['role_evidence']}: {facts['role_why']})"
+        rows.append(("size" if name == "bytes" else name.replace("_", " "), shown(text, 400)))
     if facts.get("made_by"):
         rows += _recipe(facts["made_by"])
     return rows + [(f"metadata {shown(key, 40)}", shown(text, 100)) for key, text in facts["metadata"].items()]
+
+
+def _first(value: object) -> object:
+    """A list of files by its first one; everything else as it is."""
+    if not isinstance(value, list):
+        return value
+    return f"{len(value)} files, first {value[0]}" if len(value) > 1 else value[0]
+
+
+def _counts(value: dict[str, int]) -> str:
+    return ", ".join(f"{count} x {what}" for what, count in value.items())
+
+
+def _blocks(value: dict[str, dict[str, int]]) -> str:
+    return ", ".join(f"{count['modules']} in {count['blocks']} {group}" for group, count in value.items())
+
+
+def _pairs(value: dict[str, Any]) -> str:
+    return ", ".join(f"{what} {text}" for what, text in value.items())
+
+
+def _some(value: list[str]) -> str:
+    return ", ".join(value[:5]) + (f" and {len(value) - 5} more" if len(value) > 5 else "")
 
 
 def _lineage(lineage: dict[str, Any]) -> str:
@@ -227,6 +235,19 @@ def _lineage(lineage: dict[str, Any]) -> str:
             names = ", ".join(each["name"] for each in claim[field]) or "no base LoRA"
             lines.append(f"{what} {names} ({claim['evidence']['level']}: {claim['evidence']['source']})")
     return "; ".join(lines) or "nobody says what it was trained with"
+
+
+# how ``inspect`` writes a fact that is more than one word or number
+TOLD_ELSEWHERE = ("findings", "metadata", "made_by", "role_evidence", "role_why")
+WRITTEN: Mapping[str, Callable[[Any], str]] = {
+    "bytes": size,
+    **dict.fromkeys(("rank", "alpha", "scale"), lambda value: span(*value)),
+    **dict.fromkeys(("dtypes", "adapters", "alpha_from"), _counts),
+    "blocks": _blocks,
+    "variant": _pairs,
+    "lineage": _lineage,
+    **dict.fromkeys(("tags", "unused"), _some),
+}
 
 
 def _recipe(record: dict[str, Any]) -> list[tuple[str, str]]:

@@ -31,7 +31,7 @@ FLOOR = {
     "cli": 13,
     "": 14,
 }
-GROUND = {  # files anyone may import: what a text is made into (a finding, an error), how the command line prints, the version
+GROUND = {  # files anyone may import: what a text becomes (finding, error), how the command line prints, the version
     "engine/findings.py",
     "engine/errors.py",
     "cli/terminal.py",
