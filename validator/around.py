@@ -31,7 +31,7 @@ CLOSE, MEASURED = 0.01, 0.05  # strengths that differ by less than this share ar
 
 
 @dataclass(frozen=True)
-class Need:
+class Requirement:
     """What a LoRA needs below it by the word of ``claim``; ``rival`` is as well known and says something else.
 
     ``stated``: the claim says what to use it with; otherwise what it was trained with is taken for that.
@@ -62,12 +62,12 @@ class Need:
         return any(wanted.compare(other) == SAME for wanted in self.ingredients)
 
 
-def need_of(lineage: Lineage) -> Need | None:
+def requirement_of(lineage: Lineage) -> Requirement | None:
     """What a LoRA needs below it: what it is to be used with, else what it was trained with; None when nobody says."""
     for field, claim in (("use_with", lineage.used), ("trained_with", lineage.trained)):
         if claim is not None:
             rival = next((other for _, other in lineage.conflicts(field)), None)
-            return Need(claim.told(field) or (), claim, field == "use_with", rival)
+            return Requirement(claim.told(field) or (), claim, field == "use_with", rival)
     return None
 
 
@@ -102,7 +102,7 @@ class Presence:
         return self.strength * sign > 0 and wanted.compare(self.ingredient) == SAME
 
 
-def present(stack: Stack) -> tuple[Presence, ...]:
+def loras_in_model(stack: Stack) -> tuple[Presence, ...]:
     """Every LoRA of the model at a strength that does something, those inside the base first."""
     listed = tuple(_listed(number, item) for number, item in enumerate(stack.items) if item.strength)
     removed = [each for each in listed if each.strength < 0]
@@ -110,7 +110,7 @@ def present(stack: Stack) -> tuple[Presence, ...]:
     return (*(each for each in inside if not any(_cancels(each, other) for other in removed)), *listed)
 
 
-def place(stack: Stack, at: int, each: Presence) -> str:
+def position_of(stack: Stack, at: int, each: Presence) -> str:
     """Where a LoRA lies as seen from item number ``at``."""
     if each.item is None:
         return INSIDE
@@ -152,12 +152,12 @@ def weakest(*levels: str) -> str:
     return max(levels, key=EVIDENCE.index)
 
 
-def verdict(firm: bool, known: str = "warning", open_: str = "question") -> str:
+def severity_for(firm: bool, known: str = "warning", open_: str = "question") -> str:
     """The severity: known evidence may warn, everything else asks."""
     return known if firm else open_
 
 
-def said(claim: Claim) -> str:
+def cite(claim: Claim) -> str:
     """Who says it, and the very words: ``train.sh: --lora_fused lightning.safetensors``."""
     words = " ".join(claim.evidence.quote.split())
     short = words if len(words) <= QUOTE else words[: QUOTE - 3] + "..."
@@ -169,9 +169,9 @@ def names(ingredients: Iterable[Ingredient]) -> str:
     return ", ".join(ingredient.name for ingredient in ingredients) or "none"
 
 
-def needing(stack: Stack) -> Iterator[tuple[int, Item, Need]]:
+def needing(stack: Stack) -> Iterator[tuple[int, Item, Requirement]]:
     """(number, LoRA, what it needs) of every LoRA that does something and of which somebody says."""
     for number, item in enumerate(stack.items):
-        need = need_of(item.lineage) if item.strength else None
+        need = requirement_of(item.lineage) if item.strength else None
         if need is not None:
             yield number, item, need

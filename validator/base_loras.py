@@ -19,16 +19,16 @@ from .around import (
     KNOWN,
     MEASURED,
     OVER,
-    Need,
     Presence,
+    Requirement,
     alike,
+    cite,
+    loras_in_model,
     names,
-    need_of,
     needing,
-    place,
-    present,
-    said,
-    verdict,
+    position_of,
+    requirement_of,
+    severity_for,
     weakest,
 )
 from .stacks import Item, Stack
@@ -46,7 +46,7 @@ ORDER = {  # (native and applied after, works on the values of the weights) -> t
 
 def needs_met(stack: Stack, policy: str) -> Iterator[Finding]:
     """LF102 and LF104, and LF101 where a needed LoRA is there but not below: for each LoRA of which somebody says."""
-    everything = present(stack)
+    everything = loras_in_model(stack)
     for at, item, need in needing(stack):
         if need.rival:
             yield _conflict(item, need, need.rival)
@@ -58,30 +58,30 @@ def needs_met(stack: Stack, policy: str) -> Iterator[Finding]:
                 yield _missing(stack, at, need, wanted, near)
             if len(found) == 1:  # more than one is LF105
                 yield from _differences(item, need, wanted, found[0])
-            places = [place(stack, at, each) for each in found]
+            places = [position_of(stack, at, each) for each in found]
             if places and not set(places) & BELOW:
                 yield _not_below(item, need, found[0], places[0])
 
 
-def _conflict(item: Item, need: Need, rival: Claim) -> Finding:
+def _conflict(item: Item, need: Requirement, rival: Claim) -> Finding:
     """LF102: two sources that are equally well known contradict each other. Shown, never resolved."""
     second = rival.use_with if need.stated else rival.trained_with
-    values = {"first": names(need.ingredients), "second": names(second or ()), "other_said": said(rival)}
+    values = {"first": names(need.ingredients), "second": names(second or ()), "other_said": cite(rival)}
     return _told("LF102.conflict", item, need, "question", **values)
 
 
-def _told(key: str, item: Item, need: Need, severity: str, level: str = "", **values: str) -> Finding:
+def _told(key: str, item: Item, need: Requirement, severity: str, level: str = "", **values: str) -> Finding:
     """A finding about what one LoRA needs, by the word of its claim."""
-    about = {"subject": item.name, "node": item.node, "lora": item.name, "said": said(need.claim)}
+    about = {"subject": item.name, "node": item.node, "lora": item.name, "said": cite(need.claim)}
     return say(key, severity=severity, evidence=level or need.level, **about, **values)
 
 
-def _missing(stack: Stack, at: int, need: Need, wanted: Ingredient, near: list[Presence]) -> Finding:
+def _missing(stack: Stack, at: int, need: Requirement, wanted: Ingredient, near: list[Presence]) -> Finding:
     """LF102, or LF104 where another LoRA takes the place of the one that is missing."""
-    item, severity = stack.items[at], verdict(need.firm)
+    item, severity = stack.items[at], severity_for(need.firm)
     spare = [each for each in near if not need.includes(each.ingredient)]
     for each in spare:
-        below = place(stack, at, each) in (INSIDE, FUSED) or each.accelerates
+        below = position_of(stack, at, each) in (INSIDE, FUSED) or each.accelerates
         if below and wanted.compare(each.ingredient) == UNDECIDED:
             values = {"base_lora": wanted.name, "other": each.ingredient.name}
             return _told("LF104.undecided", item, need, "question", **values)
@@ -91,9 +91,9 @@ def _missing(stack: Stack, at: int, need: Need, wanted: Ingredient, near: list[P
     return _told(_missing_key(stack, need), item, need, severity, base_lora=wanted.name)
 
 
-def _another(item: Item, need: Need, wanted: Ingredient, other: Ingredient) -> Finding:
+def _another(item: Item, need: Requirement, wanted: Ingredient, other: Ingredient) -> Finding:
     """LF104: another LoRA where the needed one belongs, be it a file of the same name."""
-    severity = verdict(need.firm)
+    severity = severity_for(need.firm)
     if plain_name(wanted.name) == plain_name(other.name):
         return _told("LF104.contents", item, need, severity, base_lora=wanted.name)
     return _told("LF104.another", item, need, severity, base_lora=wanted.name, other=other.name)
@@ -104,7 +104,7 @@ def _is_fused(stack: Stack, each: Presence) -> bool:
     return each.item is not None and stack.items[each.item].stage == FUSE
 
 
-def _missing_key(stack: Stack, need: Need) -> str:
+def _missing_key(stack: Stack, need: Requirement) -> str:
     """Which words say that a base LoRA is missing."""
     if need.level not in KNOWN:
         return "LF102.guessed"
@@ -115,10 +115,10 @@ def _missing_key(stack: Stack, need: Need) -> str:
     return "LF102.vanilla" if stack.vanilla else "LF102.missing"
 
 
-def _differences(item: Item, need: Need, wanted: Ingredient, found: Presence) -> Iterator[Finding]:
+def _differences(item: Item, need: Requirement, wanted: Ingredient, found: Presence) -> Iterator[Finding]:
     """LF104: the needed LoRA at another strength, on another share of its modules, or fused in another dtype."""
     level = weakest(need.level, found.level)
-    severity = verdict(need.firm and level in KNOWN)
+    severity = severity_for(need.firm and level in KNOWN)
     then, now = wanted, found.ingredient
     close = MEASURED if found.item is None else CLOSE
     if None not in (then.strength, now.strength) and not alike(found.strength, then.strength or 0.0, close):
@@ -142,14 +142,14 @@ def _dtype(name: str) -> str:
     return DTYPES.get(bare, bare)
 
 
-def _not_below(item: Item, need: Need, found: Presence, where: str) -> Finding:
+def _not_below(item: Item, need: Requirement, found: Presence, where: str) -> Finding:
     """LF101: the needed LoRA is in the stack, but not below the one that needs it.
 
     The numbers change for a LoRA that works on the values of the weights. Native loaders run one after the other, so
     there the order was somebody's choice and warns; all LoRAs of one of our stages see the same weights.
     """
     key, known = ORDER[where == OVER, item.dependent]
-    severity = verdict(need.firm, known, "question" if item.dependent else "note")
+    severity = severity_for(need.firm, known, "question" if item.dependent else "note")
     return _told(key, item, need, severity, base_lora=found.ingredient.name)
 
 
@@ -157,7 +157,7 @@ def late_accelerator(stack: Stack, policy: str) -> Iterator[Finding]:
     """LF101: native loaders put an accelerator on top of LoRAs of which nobody says what they need."""
     if not stack.native:
         return
-    for late in present(stack):
+    for late in loras_in_model(stack):
         if late.item is None or not late.accelerates:
             continue
         earlier = [each for each in stack.items[: late.item] if each.strength and _style_like(each)]
@@ -170,7 +170,7 @@ def late_accelerator(stack: Stack, policy: str) -> Iterator[Finding]:
 
 def _style_like(item: Item) -> bool:
     """Whether a LoRA may have been trained on anything: no helper of any kind, and nobody says what it needs."""
-    return item.lineage.role[0] in USUAL and need_of(item.lineage) is None
+    return item.lineage.role[0] in USUAL and requirement_of(item.lineage) is None
 
 
 RULES = (needs_met, late_accelerator)

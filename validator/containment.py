@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
 from ..engine.fuse import add_rows
-from ..engine.lineage import DERIVED, Contained, Ingredient
 from ..engine.plan import Layer
 from ..engine.tensors import StreamedSource, TensorSource
 from ..engine.terms import make_term
@@ -53,14 +52,6 @@ class Share:
     modules: int
     of: int
     spread: float
-
-    def contained(self, ingredient: Ingredient) -> Contained | None:
-        """The verdict: the LoRA inside at this strength, or None where it is not."""
-        if not self.modules:
-            return None
-        where = f"in {self.modules} of {self.of} modules looked at"
-        source = f"its weights against the original's: {self.coefficient:.2f} of {ingredient.name} {where}"
-        return Contained(replace(ingredient, strength=round(self.coefficient, 2)), DERIVED, source)
 
 
 @dataclass(frozen=True)

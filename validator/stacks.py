@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ..engine.adapters import needs_weight
 from ..engine.ingredients import ingredient_of, lineage_of_file
 from ..engine.lineage import NOTHING_KNOWN, Contained, Ingredient, Lineage
-from ..engine.plan import FUSE, STACK, Plan
+from ..engine.plan import Plan
 
 POLICIES = MATCH, ALLOW = ("match training", "allow accelerators")
 
@@ -66,16 +66,6 @@ class Stack:
     native: bool = False
     sampling: tuple[Sampling, ...] = ()
     node: str = ""
-
-    @property
-    def fused(self) -> tuple[Item, ...]:
-        """What is fused, at a strength that does something."""
-        return tuple(item for item in self.items if item.stage == FUSE and item.strength)
-
-    @property
-    def stacked(self) -> tuple[Item, ...]:
-        """What is stacked, at a strength that does something."""
-        return tuple(item for item in self.items if item.stage == STACK and item.strength)
 
 
 def stack_of(plan: Plan, sampling: tuple[Sampling, ...] = ()) -> Stack:

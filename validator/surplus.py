@@ -18,7 +18,7 @@ from ..engine.lineage import (
 )
 from ..engine.plan import FUSE, STACK
 from ..engine.texts.say import say
-from .around import KNOWN, Presence, names, needing, present, said, verdict, weakest
+from .around import KNOWN, Presence, cite, loras_in_model, names, needing, severity_for, weakest
 from .stacks import MATCH, Item, Stack
 
 TWICE = {  # stages of the two -> text and severity where they are the same file
@@ -34,7 +34,7 @@ def unneeded(stack: Stack, policy: str) -> Iterator[Finding]:
     An accelerator is no subject of this: it is made for any base. What is inside the base file may have been there in
     training too, so only what this stack adds warns, and only where the user wants the stack as it was trained.
     """
-    everything = present(stack)
+    everything = loras_in_model(stack)
     for _, item, need in needing(stack):
         if need.ingredients or need.rival or not need.firm or item.stage == FUSE or _accelerates(item):
             continue
@@ -50,7 +50,7 @@ def unneeded(stack: Stack, policy: str) -> Iterator[Finding]:
                 subject=item.name,
                 node=item.node,
                 lora=item.name,
-                said=said(need.claim),
+                said=cite(need.claim),
                 base_loras=names(each.ingredient for each in extra),
             )
 
@@ -134,7 +134,7 @@ def _twice(first: Item, second: Item) -> Finding:
 def left_in(stack: Stack, policy: str) -> Iterator[Finding]:
     """LF106: what a LoRA was only trained with, and training adapters as such, are in the model."""
     told: set[int | None] = set()
-    everything = present(stack)
+    everything = loras_in_model(stack)
     for at, item in enumerate(stack.items):
         wanted = dropped_by(item.lineage) if item.strength else ()
         for each in everything:
@@ -161,8 +161,8 @@ def _dropped(item: Item, each: Presence) -> Finding:
     claims = [claim for claim in (item.lineage.trained, item.lineage.used) if claim]
     level = weakest(each.level, *(claim.evidence.level for claim in claims))
     return say(
-        "LF106.dropped", severity=verdict(level in KNOWN), evidence=level, subject=item.name, node=item.node,
-        lora=item.name, base_lora=each.ingredient.name, said=said(claims[-1]),
+        "LF106.dropped", severity=severity_for(level in KNOWN), evidence=level, subject=item.name, node=item.node,
+        lora=item.name, base_lora=each.ingredient.name, said=cite(claims[-1]),
     )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from ..engine.findings import EVIDENCE, Finding
 from ..engine.lineage import ACCELERATOR, QUALITY, SAME, STYLE, SUBJECT, SUBTLE, Accelerator, Ingredient
 from ..engine.texts.say import say
-from .around import KNOWN, Presence, alike, need_of, needing, present, said, verdict, weakest
+from .around import KNOWN, Presence, alike, cite, loras_in_model, needing, requirement_of, severity_for, weakest
 from .stacks import Item, Sampling, Stack
 
 Span = tuple[float, float]
@@ -33,7 +33,7 @@ def _as_trained(item: Item, wanted: Ingredient) -> bool:
 def _strength(item: Item) -> Iterator[Finding]:
     claim, known, (role, level) = item.lineage.recommended, item.lineage.accelerator, item.lineage.role
     if claim and claim.strength:
-        yield from _outside(item, claim.strength, "LF401.maker", claim.evidence.level, said=said(claim))
+        yield from _outside(item, claim.strength, "LF401.maker", claim.evidence.level, said=cite(claim))
     elif known and known.strength and role == ACCELERATOR:
         yield from _outside(item, known.strength, "LF401.publisher", known.level, accelerator=known.name)
     elif role in USUAL and level in KNOWN:
@@ -57,10 +57,12 @@ def within(value: float, span: Span) -> bool:
 def accelerators(stack: Stack) -> tuple[Presence, ...]:
     """Every accelerator of the model, each once; one that another was trained on top of belongs to that."""
     found: list[Presence] = []
-    for each in present(stack):
+    for each in loras_in_model(stack):
         if each.accelerates and not any(each.ingredient.compare(other.ingredient) == SAME for other in found):
             found.append(each)
-    needs = [need for each in found if each.item is not None and (need := need_of(stack.items[each.item].lineage))]
+    needs = [
+        need for each in found if each.item is not None and (need := requirement_of(stack.items[each.item].lineage))
+    ]
     return tuple(each for each in found if not any(need.includes(each.ingredient) for need in needs))
 
 
@@ -73,7 +75,7 @@ def several(stack: Stack, policy: str) -> Iterator[Finding]:
     told = ", ".join(each.ingredient.name for each in found)
     last = found[-1]
     yield say(
-        "LF403.two", severity=verdict(levels[1] in KNOWN), evidence=levels[1], subject=last.ingredient.name,
+        "LF403.two", severity=severity_for(levels[1] in KNOWN), evidence=levels[1], subject=last.ingredient.name,
         node=last.node, accelerators=told,
     )  # fmt: skip
 
@@ -88,7 +90,7 @@ def sampled(stack: Stack, policy: str) -> Iterator[Finding]:
     # At another strength its publisher's steps and CFG are no measure any more; LF401 tells of that.
     firm = level in KNOWN and (known.strength is None or within(found[0].strength, known.strength))
     for sampling in stack.sampling:
-        yield from _off(sampling, known, level, verdict(firm), found[0].ingredient.name)
+        yield from _off(sampling, known, level, severity_for(firm), found[0].ingredient.name)
 
 
 def _off(sampling: Sampling, known: Accelerator, level: str, severity: str, subject: str) -> Iterator[Finding]:

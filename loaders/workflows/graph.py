@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,10 +39,3 @@ class Graph:
     """
 
     nodes: Mapping[str, GraphNode]
-
-    def above(self, node_id: str) -> Iterator[tuple[str, GraphNode]]:
-        """(input name, node) of every wired input of a node that is there."""
-        node = self.nodes.get(node_id)
-        for name, (source, _) in node.links.items() if node else ():
-            if source in self.nodes:
-                yield name, self.nodes[source]

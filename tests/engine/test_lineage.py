@@ -32,6 +32,7 @@ from lora_foundry.engine.lineage import (
     same_ingredients,
 )
 from lora_foundry.engine.plan import FUSE, STACK
+from lora_foundry.validator.around import loras_in_model
 from lora_foundry.validator.rules import check
 from lora_foundry.validator.stacks import MATCH, Item, Sampling, Stack, stack_of
 from stack_parts import fast, file, named, role, trained, used
@@ -231,7 +232,7 @@ def test_a_dora_depends_on_the_weights():
 
 def test_what_does_nothing_is_not_below():
     stack = Stack("b", items=(Item("a", FUSE), Item("c", FUSE, 0.0), Item("d", STACK), Item("e", STACK, 0.0)))
-    assert [item.name for item in (*stack.fused, *stack.stacked)] == ["a", "d"]
+    assert [each.ingredient.name for each in loras_in_model(stack)] == ["a", "d"]
 
 
 def test_a_plan_is_checked_with_its_lineage_policy_and_sampling():
