@@ -1,6 +1,7 @@
 """Faults put into the code on purpose, one at a time, and the tests that must see each: ``python tests/mutants.py``.
 
-``--only WORD`` takes those whose name holds the word. Every mutant runs in a copy of the tree; 95 % must be seen.
+``--only WORD`` takes those whose name holds the word, ``--list`` prints names and runs nothing. Every mutant runs in a
+copy of the tree; 95 % must be seen.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Mutant:
     tests: str
 
 
-MUTANTS = (
+NUMBERS = (
     Mutant("scale: largest code", "engine/formats.py", "torch.float8_e4m3fn, 448.0,", "torch.float8_e4m3fn, 440.0,",
            "tests/engine/test_quantize.py"),
     Mutant("scale: too small a scale", "engine/formats.py", "scale < torch.finfo(torch.float32).tiny", "scale <= 0.0",
@@ -72,6 +73,121 @@ MUTANTS = (
 )  # fmt: skip
 
 
+def _of(file: str, tests: str, *rows: tuple[str, str, str]) -> tuple[Mutant, ...]:
+    """Mutants of one file: (name, old, new) each, seen by the same tests."""
+    return tuple(Mutant(name, file, old, new, tests) for name, old, new in rows)
+
+
+ENGINE = (
+    *_of("engine/formats.py", "tests/engine/test_formats.py",
+         ("e5m2: largest code", "torch.float8_e5m2, 57344.0", "torch.float8_e5m2, 49152.0"),
+         ("int8: rounded down", "exact.round_()", "exact.floor_()")),
+    *_of("engine/dither.py", "tests/engine/test_dither.py tests/loaders/bases/test_dequantize_bake.py",
+         ("chance: on any grid", "if not base.dequantized or grid not in", "if not base.dequantized or '' not in")),
+    *_of("engine/quantize.py", "tests/engine/test_quantize.py",
+         ("keep: any beginning of a part", r"{parts}(?:\.|$)", "{parts}"),
+         ("keep: any end of a part", r"(?:^|\.){parts}", "{parts}"),
+         ("keep: hits nothing", "        if pattern == AUTO or any(", "        if True or any(")),
+    *_of("engine/plan.py", "tests/engine/test_plan.py tests/engine/test_fuse.py",
+         ("scale: rank left out", "else self.alpha / self.rank", "else self.alpha")),
+    *_of("engine/adapters.py", "tests/engine/test_adapters.py",
+         ("LoKr: blocks in turn", "numbers[rows] // right.shape[0]", "numbers[rows] % left.shape[0]"),
+         ("LoHa: a sum", ".mul_(up2[rows] @ down2)", ".add_(up2[rows] @ down2)"),
+         ("conv: kernel before channels", "-> up (column ...)", "-> up (... column)"),
+         ("DoRA: scale of its LoRA", "(up[rows] * scale) @ down", "up[rows] @ down"),
+         ("DoRA: norms of the weight alone", "(take(weight, rows) + delta(rows)).to(torch.float64)",
+          "take(weight, rows).to(torch.float64)"),
+         ("OFT: the other way round", "turns.mT @ in_blocks", "turns @ in_blocks"),
+         ("set: added", "take(stored, rows).sub_(weight[rows])", "take(stored, rows)")),
+    *_of("engine/terms.py", "tests/engine/test_fuse.py tests/engine/test_terms.py",
+         ("scale sign: lost", "return patch_strength(layer, patch) *", "return abs(patch_strength(layer, patch)) *"),
+         ("set: by strength", "return 1.0 if patch.adapter.kind == SET else", "return")),
+    *_of("engine/fuse.py", "tests/engine/test_fuse.py tests/engine/test_terms.py",
+         ("rows: from the first", "slice(first - offset, stop - offset)", "slice(0, stop - first)"),
+         ("match training: last first", "[pair for pair in pairs if is_as_trained(pair[0])]",
+          "[pair for pair in pairs[::-1] if is_as_trained(pair[0])]"),
+         ("stages: one weight", "if fuse and any_needs_weight(on_top) else base", "if False else base")),
+    *_of("engine/sums.py", "tests/engine/test_gemm_sums.py",
+         ("amax: reach of other rows", "reach[part.first : part.stop] =", "reach[: part.stop - part.first] ="),
+         ("amax: other rows of a slice", "part.stack.up[rows[here] - part.first]", "part.stack.up[here]")),
+    *_of("engine/gain.py", "tests/engine/test_gain.py",
+         ("gain: energy of the sample", "_squares(delta) * whole", "_squares(delta)"),
+         ("gain: aligned of the sample", "float(error.dot(delta)) * whole", "float(error.dot(delta))"),
+         ("gain: spread of the sample", "_squares(product) * whole**2", "_squares(product)"),
+         ("error: signal of the sample", "signal * whole, shares", "signal, shares")),
+    *_of("engine/budget.py", "tests/engine/test_blueprint.py tests/engine/test_finish.py",
+         ("budget: bytes do not count", ".noise / max(1, _extra_bytes(fate))", ".noise")),
+    *_of("engine/reuse.py", "tests/engine/test_blueprint.py tests/engine/test_reuse.py",
+         ("key: factor", "target.part is None and patch.factor == 1.0", "target.part is None"),
+         ("key: stage of a DoRA", "([layer.stage] if staged else [])", "[]"),
+         ("key: order of match training", "(trained if is_as_trained(layer) else additive)", "additive"),
+         ("key: order of a sum", "sorted(additive, key=json.dumps)", "additive")),
+    *_of("engine/blueprint.py", "tests/engine/test_blueprint.py",
+         ("key: matmul", "made = [finish.format, finish.matmul,", "made = [finish.format,"),
+         ("key: linears", "is_quantizable(info, family, keep, linears,", "is_quantizable(info, family, keep, None,")),
+)  # fmt: skip
+DISK = (
+    *_of("loaders/disk/copying.py", "tests/loaders/bakes/test_cache.py tests/loaders/disk/test_writer.py",
+         ("copy: ends early", "(done, after.st_size,", "(before.st_size, after.st_size,"),
+         ("copy: file not synced", "os.fsync(copy.fileno())", "pass"),
+         ("copy: folder not synced", "sync_folder(out.parent)", "pass")),
+    *_of("loaders/disk/ranges.py", "tests/loaders/disk/test_writer.py",
+         ("copy: a short write", "        while rest:", "        if rest:")),
+    *_of("loaders/disk/writer.py", "tests/loaders/disk/test_writer.py",
+         ("writer: file not synced", "os.fsync(self._file.fileno())", "pass"),
+         ("writer: folder not synced", "sync_folder(path.parent)", "pass"),
+         ("writer: no fsync of a folder", "            os.fsync(handle)", "            pass"),
+         ("writer: a tensor ends early", "if done != size:", "if False:"),
+         ("writer: no rename", "draft.temp.replace(path)", "shutil.copyfile(draft.temp, path)"),
+         ("writer: a tensor is missing", "        if self._missing:", "        if False:")),
+    *_of("loaders/disk/header.py", "tests/loaders/disk/test_header.py tests/loaders/disk/test_reading.py tests/attacks",
+         ("header: a key twice", "if len(found) != len(pairs):", "if False:"),
+         ("header: overlap", "if begin != end:", "if begin > end:"),
+         ("header: holes", "if begin != end:", "if begin < end:"),
+         ("header: bytes after the end", "if end != state.st_size:", "if end > state.st_size:"),
+         ("header: size of a tensor", "if stop - begin != info.nbytes:", "if stop - begin < info.nbytes:"),
+         ("header: longest", "min(size - 8, MAX_HEADER)", "size - 8"),
+         ("header: a crowd", "> 10 * MAX_TENSORS:", "> 10**12:")),
+    *_of("loaders/disk/temps.py", "tests/loaders/disk/test_hashes.py tests/loaders/disk/test_writer.py",
+         ("temps: of an earlier life", "int(match[2]) == os.getpid() or not is_alive", "not is_alive"),
+         ("temps: of a living process", "or not is_alive(int(match[2]))", "or True"),
+         ("temps: of a far machine", "st_mtime > FORGOTTEN", "st_mtime > 0")),
+)  # fmt: skip
+NAMES = (
+    *_of("loaders/names/lookup.py", "tests/loaders/names/test_lookup.py tests/loaders/loras/test_text_encoders.py",
+         ("spellings: no limit", " and len(seen) < MAX_SPELLINGS", ""),
+         ("CLIP-G: goes to CLIP-L", '("2" if found["second"] else "1")', '"1"'),
+         ("CLIP-G: a name without number", '[: 2 if number == "1" else 1]', "")),
+    *_of("loaders/loras/text_encoders.py", "tests/loaders/loras/test_text_encoders.py",
+         ("CLIP: one part twice", "        if key in named:", "        if False:"),
+         ("CLIP: magnitudes of columns", "tensor[:, None] if", "tensor if")),
+    *_of("loaders/plans/planner.py", "tests/loaders/plans/test_planner.py",
+         ("LF305: negative strength", "{module: abs(scale) for", "{module: scale for"),
+         ("LF305: too large", "if not low <= scale <= high}", "if not low <= scale}")),
+)  # fmt: skip
+RULES = (
+    *_of("validator/rules.py", "tests/validator/test_rules.py",
+         ("LF101: vanilla", "(plan.stage(FUSE) or plan.vanilla)", "plan.stage(FUSE)")),
+    *_of("validator/base_loras.py", "tests/validator/test_rules.py tests/validator/test_stacks.py",
+         ("LF102: a guess is known", "    if need.level not in KNOWN:", "    if False:"),
+         ("LF102: a guess warns", "stack.items[at], verdict(need.firm)", 'stack.items[at], "warning"'),
+         ("LF101: beside is below", "not set(places) & BELOW", "not set(places)"),
+         ("LF101: a guess stops", "severity = verdict(need.firm, known,", "severity = verdict(True, known,")),
+    *_of("validator/around.py", "tests/validator/test_rules.py tests/validator/test_stacks.py",
+         ("evidence: the strongest", "max(levels, key=EVIDENCE.index)", "min(levels, key=EVIDENCE.index)"),
+         ("LF102: a subtracted one serves", "self.strength * sign > 0 and", "True and"),
+         ("LF101: a DoRA beside", "sums = item.stage != FUSE or not item.dependent", "sums = True")),
+    *_of("validator/surplus.py", "tests/validator/test_rules.py tests/validator/test_stacks.py",
+         ("LF105: taken out", "if item.strength > 0 and contained", "if contained"),
+         ("LF105: one of each sign", "if item.strength * other.strength < 0:", "if False:"),
+         ("LF105: fused twice", '("LF105.twice", "error")', '("LF105.twice", "warning")')),
+    *_of("loaders/lint/order.py", "tests/loaders/lint/test_order.py",
+         ("LF101: above any stage", "    if stage != FUSE_NODE:", "    if stage not in STAGES:"),
+         ("LF101: a switch is certain", "finding if node.id in certain else as_question(finding)", "finding")),
+)  # fmt: skip
+MUTANTS = (*NUMBERS, *ENGINE, *DISK, *NAMES, *RULES)
+
+
 def mutated(mutant: Mutant, tree: Path = ROOT) -> str:
     """The text of its file with the fault in it; ValueError where the old text does not stand there exactly once."""
     text = (tree / mutant.file).read_text(encoding="utf-8")
@@ -100,7 +216,12 @@ def main() -> int:
     """Print one line a mutant and the share that was seen; 1 when it is too small."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="a word of the names")
-    chosen = [mutant for mutant in MUTANTS if parser.parse_args().only in mutant.name]
+    parser.add_argument("--list", action="store_true", help="print the names")
+    asked = parser.parse_args()
+    chosen = [mutant for mutant in MUTANTS if asked.only in mutant.name]
+    if asked.list:
+        print("\n".join(f"{mutant.file}: {mutant.name}" for mutant in chosen))
+        return 0
     seen = 0
     with tempfile.TemporaryDirectory() as folder:
         tree = Path(folder) / "tree"
