@@ -41,6 +41,12 @@ def test_the_formats_are_what_users_and_recipes_call_them():
     assert [each.since for each in FORMATS.values()] == ["0.3.75", "0.28", "0.28"]
 
 
+@pytest.mark.parametrize("format", [E4M3, E5M2, INT8], ids=lambda format: format.name)
+def test_amax_becomes_the_largest_code_there_is(format):
+    limits = torch.finfo(format.dtype) if format.dtype.is_floating_point else torch.iinfo(format.dtype)
+    assert format.encode(torch.tensor([3.0]), format.scale_of(torch.tensor(3.0))).to(torch.float32) == limits.max
+
+
 @pytest.mark.parametrize(("shape", "fp8", "int8"), [
     ((16, 256), True, True), ((3072, 12288), True, True), ((16, 16), True, False), ((320, 320), True, False),
     ((24, 256), False, False), ((16, 264), False, False), ((0, 256), False, False), ((256,), False, False),
