@@ -127,7 +127,7 @@ ENGINE = (
          ("key: linears", "is_quantizable(info, family, keep, linears,", "is_quantizable(info, family, keep, None,")),
 )  # fmt: skip
 DISK = (
-    *_of("loaders/disk/copying.py", "tests/loaders/bakes/test_copying.py",
+    *_of("loaders/disk/copying.py", "tests/loaders/bakes/test_copying.py tests/loaders/disk/test_writer_failures.py",
          ("copy: ends early", "(done, after.st_size,", "(before.st_size, after.st_size,"),
          ("copy: file not synced", "os.fsync(copy.fileno())", "pass"),
          ("copy: folder not synced", "sync_folder(out.parent)", "pass")),

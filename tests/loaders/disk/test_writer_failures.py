@@ -18,6 +18,7 @@ import torch
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.tensors import TensorInfo
 from lora_foundry.loaders.disk import temps, writer
+from lora_foundry.loaders.disk.copying import copy_result
 from lora_foundry.loaders.disk.writer import write_safetensors
 from safetensors import safe_open
 from writer_parts import TENSORS, assert_untouched, infos, same, write
@@ -193,3 +194,17 @@ def test_windows_neither_syncs_folders_nor_signals_processes(target, monkeypatch
         writer.sync_folder(target / "not a folder")
     finally:
         monkeypatch.undo()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be synced there")
+def test_the_file_is_brought_to_the_disk_and_then_its_folder(target, tmp_path, monkeypatch):
+    kinds, real = [], os.fsync
+
+    def noted(handle: int) -> None:
+        kinds.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    write(target)
+    copy_result(target, tmp_path / "copy.safetensors")
+    assert kinds == ["file", "folder"] * 2
