@@ -15,23 +15,19 @@ from torch import Tensor
 
 from ...engine.bake import bake
 from ...engine.blueprint import blueprint
-from ...engine.dither import neighbour
 from ...engine.finish import Finish, scale_name
-from ...engine.formats import DEFAULT
 from ...engine.pipeline import reader_of
 from ...engine.plan import Layer, Patch, Plan
 from ...engine.tensors import TensorInfo
 from ...engine.terms import effective_scale, placement, read_factors
 from ...loaders.bakes.baking import bake_to_file
 from ...loaders.disk.source import FileSource
+from ..orders import Rounding, nearest, quantized
 
-FP8, FP8_MAX = DEFAULT.dtype, DEFAULT.largest
 FORMAT = Finish("float8_e4m3fn")
-CHUNK = 1 << 22  # elements that are rounded stochastically at a time
 Stored = dict[str, tuple[Tensor, Tensor | None]]  # weight or codes, and their scale
 Entries = Iterator[tuple[str, tuple[Tensor, Tensor | None]]]  # the same, one after the other
 Weights = Callable[[], Iterator[tuple[str, Tensor]]]  # one pass over a ready model: (name, matrix as multiplied)
-Rounding = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -81,31 +77,6 @@ class Held:
     def __call__(self) -> Iterator[tuple[str, Tensor]]:
         """One pass over the weights."""
         return ((name, as_multiplied(*weight, self.bench.dtype)) for name, weight in self.stored.items())
-
-
-# --- rounding ---------------------------------------------------------------------------------------------------------
-
-
-def quantized(weight: Tensor, rounding: Rounding) -> tuple[Tensor, Tensor]:
-    """(fp8 codes, scale from amax) of a weight."""
-    values = weight.to(torch.float32)
-    scale = values.abs().amax() / FP8_MAX
-    return rounding(values / scale.where(scale > 0, 1.0)), scale
-
-
-def nearest(values: Tensor) -> Tensor:
-    """To the nearest fp8 number."""
-    return values.to(FP8)
-
-
-def stochastic(values: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Up or down to a neighbour among the fp8 (e4m3) numbers, by chance and without bias."""
-    codes = torch.empty(values.shape, dtype=FP8, device=values.device)
-    rows = max(1, CHUNK // max(1, values.shape[1]))
-    for part, out in zip(torch.split(values, rows), torch.split(codes, rows), strict=True):
-        chance = torch.rand(part.shape, generator=generator, dtype=part.dtype, device=part.device)
-        out.copy_(neighbour(part, chance, FP8).clamp_(-FP8_MAX, FP8_MAX))
-    return codes
 
 
 # --- strategies -------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from functools import partial
 from ...engine.blueprint import blueprint
 from ...engine.finish import Finish
 from ...engine.plan import Plan
+from ..orders import nearest, stochastic
 from .strategies import (
     FORMAT,
     Bench,
@@ -19,10 +20,8 @@ from .strategies import (
     low_memory,
     low_memory_fused,
     matrices,
-    nearest,
     quantize_then_lora,
     standard,
-    stochastic,
 )
 
 

@@ -11,13 +11,13 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ...engine.dither import neighbour
 from ...engine.errors import FoundryError
 from ...engine.finish import Finish
 from ...engine.formats import DEFAULT, quantize
@@ -26,10 +26,10 @@ from ...loaders.bakes.baking import bake_to_file
 from ...loaders.disk.source import FileSource
 from ...loaders.documents.document import load_document
 from ...loaders.plans.planner import plan_document
+from .. import orders
 from ..terminal import table
 from .files import WEIGHTS, document, make_files
 
-FP8, FP8_MAX = DEFAULT.dtype, DEFAULT.largest
 NAMES = {"lightning": "Lightning", "ink": "ink style", "light": "light style"}
 Weights = dict[str, Tensor]
 Step = Callable[[int, int], None]
@@ -154,40 +154,35 @@ def requantize(weight: Tensor) -> Tensor:
 
 def nearest(folder: Path, truth: Truth) -> Row:
     """LoRAs added to a quantized base, rounded to the nearest step of its grid."""
-    stored = onto_grid(folder, truth, lambda codes: codes.to(FP8).double())
+    stored = onto_grid(folder, truth, orders.nearest)
     return lossy("quantize -> LoRAs, nearest rounding", truth, stored)
 
 
 def stochastic(folder: Path, truth: Truth) -> Row:
     """The same with stochastic rounding, which is what ComfyUI does with a LoRA on an fp8 model."""
     generator = torch.Generator().manual_seed(0)
-    stored = onto_grid(folder, truth, lambda codes: round_stochastic(codes, generator))
+    stored = onto_grid(folder, truth, partial(orders.stochastic, generator=generator))
     error, gains = truth.measure(stored)
     worse = error / truth.best - 1
     verdict = f"wrong: {worse:.0%} more weight error"
     return Row("quantize -> LoRAs, stochastic rounding", verdict, worse > 0.1, error, gains)
 
 
-def onto_grid(folder: Path, truth: Truth, rounding: Callable[[Tensor], Tensor]) -> Weights:
+def onto_grid(folder: Path, truth: Truth, rounding: orders.Rounding) -> Weights:
     """Quantize the bare base with the engine, then add the deltas and round back to its fp8 grid."""
     source = FileSource(bake_file(document(folder, "base_fp8", fuse="")))
     stored = {}
     for name, deltas in truth.sum.items():
         codes, scale = (source.read(f"{name}.{part}").double() for part in ("weight", "weight_scale"))
-        stored[name] = rounding((codes + deltas / scale).clamp(-FP8_MAX, FP8_MAX)) * scale
+        rounded, _ = orders.quantized(codes * scale + deltas, rounding, scale)
+        stored[name] = rounded.double() * scale
     return stored
-
-
-def round_stochastic(codes: Tensor, generator: torch.Generator) -> Tensor:
-    """Up or down to a neighbour on the e4m3 grid, by chance and without bias; codes lie within its ends."""
-    chance = torch.rand(codes.shape, generator=generator, dtype=codes.dtype)
-    return neighbour(codes, chance, FP8)
 
 
 def plain_cast(_: Path, truth: Truth) -> Row:
     """fp8 by a bare cast (weight_dtype fp8 of a loader), then the LoRAs: they fall between its coarse steps."""
-    cast = {name: weight.float().to(FP8).double() for name, weight in truth.base.items()}
-    stored = {name: (weight + truth.sum[name]).float().to(FP8).double() for name, weight in cast.items()}
+    cast = {name: orders.nearest(weight.float()).double() for name, weight in truth.base.items()}
+    stored = {name: orders.nearest((weight + truth.sum[name]).float()).double() for name, weight in cast.items()}
     return lossy("fp8 cast without scale -> LoRAs", truth, stored)
 
 

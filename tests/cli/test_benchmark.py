@@ -23,8 +23,9 @@ from lora_foundry.cli.benchmark import chart as benchmark_chart
 from lora_foundry.cli.benchmark import child as benchmark_child
 from lora_foundry.cli.benchmark import process as benchmark_process
 from lora_foundry.cli.benchmark import run as benchmark
-from lora_foundry.cli.benchmark.strategies import FORMAT, FP8, Bench, matrices, nearest, quantized, stochastic
+from lora_foundry.cli.benchmark.strategies import FORMAT, Bench, matrices
 from lora_foundry.cli.benchmark.table import STRATEGIES, sizes
+from lora_foundry.cli.orders import FP8, nearest, quantized, stochastic
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.plan import Plan
 from lora_foundry.loaders.bakes.baking import bake_to_file

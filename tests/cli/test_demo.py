@@ -12,6 +12,7 @@ from lora_foundry.cli.demo import files as demo_files
 from lora_foundry.cli.demo import host as demo_host
 from lora_foundry.cli.demo import run as demo
 from lora_foundry.cli.main import main
+from lora_foundry.cli.orders import stochastic
 from lora_foundry.engine import terms
 
 
@@ -80,10 +81,10 @@ def test_nothing_is_left_behind(small, monkeypatch, tmp_path):
 
 def test_stochastic_rounding_is_on_the_grid_and_without_bias():
     codes = torch.linspace(-448, 448, 20001, dtype=torch.float64)
-    rounded = demo.round_stochastic(codes, torch.Generator().manual_seed(1))
+    rounded = stochastic(codes, torch.Generator().manual_seed(1)).double()
     assert torch.equal(rounded.to(torch.float8_e4m3fn).double(), rounded)
     assert torch.all((rounded - codes).abs() <= torch.exp2(codes.abs().clamp(min=2**-6).log2().floor() - 3))
-    many = demo.round_stochastic(torch.full((40000,), 1.03, dtype=torch.float64), torch.Generator().manual_seed(1))
+    many = stochastic(torch.full((40000,), 1.03, dtype=torch.float64), torch.Generator().manual_seed(1)).double()
     assert abs(many.mean() - 1.03) < 0.002
 
 
