@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +14,8 @@ from ..engine.errors import FoundryError
 from ..engine.findings import Finding
 from ..engine.lineage import DERIVED, GUESSED, LINEAGE_KEY, TENSORS_ID, Claim, Evidence, Ingredient
 from ..engine.plan import FUSE, STACK
-from ..engine.tensors import TensorInfo
 from ..engine.texts.say import say_of
-from ..loaders.disk.writer import layout, write_safetensors
+from ..loaders.disk.small import data_of, save_small, serialised
 from ..loaders.lineage.identity import identify_file
 from ..loaders.lineage.record import Record
 from ..loaders.lineage.store import save
@@ -58,7 +56,7 @@ class FoundrySaveTrainedLoRA(FoundryNode):
         claim, sentence = claim_of(model)
         path = folders.output_file(filename_prefix, steps)
         record = Record((id_of(tensors),), path.name, None, (claim,) if claim else ())
-        write_lora(path, tensors, {LINEAGE_KEY: json.dumps(record.to_json())} if claim else {})
+        save_small(path, tensors, {LINEAGE_KEY: json.dumps(record.to_json())} if claim else {})
         stored = save(replace(record, ids=identify_file(path).ids)) if claim else record
         findings = broken(path.name, tensors)
         lines = [*(finding.sentence() for finding in findings), sentence, f"{len(tensors)} tensors in {path.name}"]
@@ -113,25 +111,9 @@ def ingredients_of(ledger: Mapping[str, Any]) -> tuple[Ingredient, ...]:
     return tuple(Ingredient(name) for stage in (FUSE, STACK) for name in ledger.get(stage, ()))
 
 
-def entries_of(tensors: Mapping[str, torch.Tensor]) -> list[TensorInfo]:
-    """What a file of these tensors holds."""
-    return [TensorInfo(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
-
-
 def id_of(tensors: Mapping[str, torch.Tensor]) -> str:
     """The id that a file of these tensors will have: a record in its own header is believed for that id only."""
-    _, places = layout(entries_of(tensors), {})
-    digest = hashlib.sha256()
-    for name in sorted(places, key=places.__getitem__):
-        digest.update(tensors[name].cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return TENSORS_ID + digest.hexdigest()
-
-
-def write_lora(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> None:
-    """Write the file, whole or not at all."""
-    with write_safetensors(path, entries_of(tensors), {"format": "pt", **metadata}) as sink:
-        for name, tensor in tensors.items():
-            sink.write(name, tensor)
+    return TENSORS_ID + hashlib.sha256(data_of(serialised(tensors))).hexdigest()
 
 
 def broken(name: str, tensors: Mapping[str, torch.Tensor]) -> list[Finding]:

@@ -230,8 +230,7 @@ def test_the_package_is_complete():
 
 
 IMPORT_NAMES = {"pyyaml": "yaml"}
-# Declared, and not imported yet: our own reader and writer stand where safetensors could, and obstore's room is empty.
-NOT_YET = {"safetensors", "obstore"}
+NOT_YET = {"obstore"}  # declared, and not imported yet: its room is empty
 WITH_THE_HOST = HOST_MODULES | {"aiohttp"}  # there wherever nodes/ is
 
 

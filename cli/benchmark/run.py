@@ -19,12 +19,13 @@ from ...engine.errors import FoundryError
 from ...engine.guard import raise_first
 from ...engine.plan import Plan
 from ...loaders.bakes.baking import bake_to_file
+from ...loaders.disk.small import save_small
 from ...loaders.disk.temps import hidden, remove, sweep, temporary
 from ...loaders.documents.document import load_document
 from ...loaders.plans.planner import plan_document
 from ...validator.rules import check
 from ..demo import tiny
-from ..demo.files import WEIGHTS, document, save
+from ..demo.files import WEIGHTS, document
 from . import process as benchmark_process
 from .chart import svg
 from .machine import choose_device, machine, multiplied_in
@@ -158,13 +159,13 @@ def _row(key: str, strategy: Strategy, plan: Plan, job: Mapping[str, Any]) -> di
 def make_files(folder: Path) -> Path:
     """A Wan of ``LAYERS`` layers, the demo's three LoRAs of 1 % each, and the document that names them."""
     base = tiny.state_dict("wan", width=WIDTH, layers=LAYERS)
-    save(folder / "base.safetensors", base)
+    save_small(folder / "base.safetensors", base)
     for seed, (name, rank, alpha) in enumerate((("lightning", 64, 8), ("ink", 16, None), ("light", 32, None)), 1):
         rms = 0.01 / WEIGHTS[name]
         lora = tiny.lora(
             base, rank=rank, alpha=alpha, prefix="diffusion_model.", modules=r"^blocks\.", rms=rms, seed=seed
         )
-        save(folder / f"{name}.safetensors", lora)
+        save_small(folder / f"{name}.safetensors", lora)
     return document(folder, "stack")
 
 

@@ -1,15 +1,12 @@
-"""The demo's files: tiny models and LoRAs with real names, written by the pack's own writer."""
+"""The demo's files: tiny models and LoRAs with real names, written as safetensors files."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from torch import Tensor
-
-from ...engine.tensors import TensorInfo
-from ...loaders.disk.writer import write_safetensors
+from ...loaders.disk.small import save_small
 from . import tiny
 
 WIDTH, LAYERS = 384, 2  # so many weights that rounding moves a gain by 0.2 %
@@ -35,7 +32,7 @@ def make_files(folder: Path) -> None:
         "flux_lora": tiny.lora(tiny.shapes("flux", width=128), rank=4, prefix="diffusion_model.", modules="_blocks"),
     }
     for name, tensors in files.items():
-        save(folder / f"{name}.safetensors", tensors)
+        save_small(folder / f"{name}.safetensors", tensors)
 
 
 def make_checkpoint_files(checkpoints: Path, loras: Path) -> None:
@@ -48,14 +45,14 @@ def make_checkpoint_files(checkpoints: Path, loras: Path) -> None:
     layer = last.rpartition(".")[0]
     checkpoint[f"{layer}.weight"] *= 16  # random weights decode to almost black: spread the picture around mid-grey
     checkpoint[f"{layer}.bias"] += 0.5
-    save(checkpoints / "tiny.safetensors", checkpoint)
+    save_small(checkpoints / "tiny.safetensors", checkpoint)
     unet = tiny.shapes("sd15")
     blocks, prefix = "transformer_blocks", "diffusion_model."
     lightning = tiny.lora(unet, rank=64, alpha=8, prefix=prefix, modules=blocks, rms=0.05, seed=1)
-    save(loras / "lightning.safetensors", lightning)
+    save_small(loras / "lightning.safetensors", lightning)
     style = tiny.lora(unet, rank=16, alpha=16, dialect="A/B", prefix=prefix, modules=blocks, rms=0.05, seed=2)
     text = tiny.lora(tiny.shapes("clip-l"), rank=4, alpha=4, prefix="lora_te_", modules=r"layers\.0\.mlp", seed=3)
-    save(loras / "style.safetensors", style | text)
+    save_small(loras / "style.safetensors", style | text)
 
 
 def document(folder: Path, name: str, base: str = "base", fuse: str = "lightning", extra: Sequence[str] = ()) -> Path:
@@ -70,11 +67,3 @@ def document(folder: Path, name: str, base: str = "base", fuse: str = "lightning
     path = folder / f"{name}.json"
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return path
-
-
-def save(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as a .safetensors file."""
-    infos = [TensorInfo(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
-    with write_safetensors(path, infos, {"format": "pt"}) as sink:
-        for name, tensor in tensors.items():
-            sink.write(name, tensor)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from lora_foundry.cli.demo import tiny
-from lora_foundry.cli.demo.files import save
 from lora_foundry.cli.main import main
+from lora_foundry.loaders.disk.small import save_small
 from stack_documents import write
 
 BLOCKS = {"modules": r"^blocks\.", "prefix": "diffusion_model."}
@@ -36,7 +36,7 @@ def made(tmp_path_factory) -> dict[str, dict[str, torch.Tensor]]:
 def folder(made, tmp_path, monkeypatch) -> Path:
     """A folder with the files and ``stack.json``, as the current one."""
     for name, tensors in made.items():
-        save(tmp_path / f"{name}.safetensors", tensors)
+        save_small(tmp_path / f"{name}.safetensors", tensors)
     write(tmp_path, fuse=["lightning"], stack=["style"], quantize="fp8")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from lora_foundry.cli.demo.files import save
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.disk.process import PROCESS
+from lora_foundry.loaders.disk.small import save_small
 from lora_foundry.loaders.loras.file import LoRAFile
 from stack_documents import write
 
@@ -27,7 +27,7 @@ def test_a_name_that_cannot_be_written_is_told_before_the_loras_are_read(folder,
 
 @pytest.mark.parametrize("factor", [0.0, 1e-5], ids=["all zeros", "too weak for bf16"])
 def test_a_bake_that_changed_nothing_is_refused(folder, run, made, factor):
-    save(folder / "style.safetensors", {name: tensor * factor for name, tensor in made["style"].items()})
+    save_small(folder / "style.safetensors", {name: tensor * factor for name, tensor in made["style"].items()})
     write(folder, stack=["style"])
     code, report, _ = run("bake", "stack.json", "-o", "out.safetensors", "--json")
     assert (code, report["error"]["code"]) == (1, "LF203") and not (folder / "out.safetensors").exists()

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from lora_foundry.cli.demo import tiny
-from lora_foundry.cli.demo.files import save
 from lora_foundry.cli.main import main
+from lora_foundry.engine.tensors import TensorInfo
+from lora_foundry.loaders.disk.small import save_small
 from lora_foundry.loaders.disk.source import FileSource
+from lora_foundry.loaders.disk.writer import write_safetensors
 from schemas import faults
 
 BLOCKS = {"modules": r"^blocks\.", "prefix": "diffusion_model."}
@@ -30,7 +32,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     for name, tensors in files.items():
         path = tmp_path / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
-        save(path, tensors)
+        save_small(path, tensors)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -84,8 +86,11 @@ def verdicts(report: dict) -> list[tuple[str, str, str]]:
 def retyped(name: str, to: str, dtype: torch.dtype) -> None:
     """The same LoRA in another dtype, with other key names, in another order and under another name."""
     source = FileSource(Path(lora(name)))
-    tensors = {each: source.read(each) for each in reversed(source.tensors)}
-    save(Path(lora(to)), {each.replace("diffusion_model.", ""): tensor.to(dtype) for each, tensor in tensors.items()})
+    spelled = {each.replace("diffusion_model.", ""): each for each in reversed(source.tensors)}
+    entries = [TensorInfo(new, dtype, source.tensors[old].shape) for new, old in spelled.items()]
+    with write_safetensors(Path(lora(to)), entries, {"format": "pt"}) as sink:
+        for new, old in spelled.items():
+            sink.write(new, source.read(old).to(dtype))
 
 
 # --- documents
@@ -179,7 +184,7 @@ def test_a_merged_lora_that_contains_the_lightning_is_told_from_its_weights(fold
         downs = [style.read(name), fast.read(f"{module}.lora_down.weight")]
         ups = [style.read(f"{module}.lora_B.weight"), fast.read(f"{module}.lora_up.weight") * scale]
         merged |= {name: torch.cat(downs), f"{module}.lora_B.weight": torch.cat(ups, 1)}
-    save(Path(lora("merged")), merged)
+    save_small(Path(lora("merged")), merged)
     (found,) = run("check", document(["lightning"], ["merged"]), "--json")[1]["findings"]
     assert (found["text"], found["severity"], found["evidence"]) == ("LF105.weights", "warning", "derived")
     assert float(found["values"]["share"].rstrip("%")) == pytest.approx(50, abs=6)
@@ -262,7 +267,7 @@ def test_a_checkpoint_is_weighed_and_its_record_kept(folder, run):
     """Merged by another tool, so nothing in the file says so: the weights do, given the original."""
     run("bake", document(["lightning"], []), "-o", "merged.safetensors", "--quantize", "none", "--json")
     source = FileSource(Path("merged.safetensors"))
-    save(Path("foreign.safetensors"), {name: source.read(name) for name in source.tensors})  # without our record
+    save_small(Path("foreign.safetensors"), {name: source.read(name) for name in source.tensors})  # without our record
     again = document(["lightning"], [], base="foreign.safetensors")
     assert verdicts(run("check", again, "--json")[1]) == []
     weigh = ("lineage", "weigh", "foreign.safetensors", "--contains", lora("lightning"))

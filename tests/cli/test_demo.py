@@ -14,6 +14,7 @@ from lora_foundry.cli.demo import run as demo
 from lora_foundry.cli.main import main
 from lora_foundry.cli.orders import stochastic
 from lora_foundry.engine import terms
+from lora_foundry.loaders.disk.small import save_small
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_delta_reads_every_dialect(tmp_path):
     up, down = torch.randn(32, 4, dtype=torch.float64), torch.randn(4, 32, dtype=torch.float64)
     for number, (down_name, up_name) in enumerate(demo_files.tiny.DIALECTS.values()):
         path = tmp_path / f"{number}.safetensors"
-        demo_files.save(path, {f"x.q{down_name}": down, f"x.q{up_name}": up, "x.q.alpha": torch.tensor(2.0)})
+        save_small(path, {f"x.q{down_name}": down, f"x.q{up_name}": up, "x.q.alpha": torch.tensor(2.0)})
         assert torch.allclose(demo.delta(demo.FileSource(path), "x.q"), 0.5 * up @ down)
 
 

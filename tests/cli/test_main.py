@@ -14,9 +14,9 @@ import torch
 from lora_foundry.cli import doctor, terminal
 from lora_foundry.cli.demo import comfyui
 from lora_foundry.cli.demo import files as demo_files
-from lora_foundry.cli.demo.files import save
 from lora_foundry.cli.main import _parser, main
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
+from lora_foundry.loaders.disk.small import save_small
 from stack_documents import write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,7 +105,7 @@ def test_an_old_result_is_replaced(folder, run):
 
 @pytest.mark.parametrize("out", ["base", "lightning", "style", "off", "link"])
 def test_an_input_is_never_the_result(folder, run, out):
-    save(folder / "off.safetensors", {"x": torch.zeros(1)})
+    save_small(folder / "off.safetensors", {"x": torch.zeros(1)})
     (folder / "link.safetensors").symlink_to("base.safetensors")
     rows = [{"path": "style.safetensors"}, {"path": "off.safetensors", "on": False}]
     path = folder / "stack.json"
@@ -119,7 +119,7 @@ def test_an_input_is_never_the_result(folder, run, out):
 def test_a_shard_of_the_base_is_never_the_result(folder, run, made):
     names = list(made["base"])
     for number, part in enumerate((names[:5], names[5:]), 1):
-        save(folder / f"m-0000{number}-of-00002.safetensors", {name: made["base"][name] for name in part})
+        save_small(folder / f"m-0000{number}-of-00002.safetensors", {name: made["base"][name] for name in part})
     path = write(folder, base="m-00001-of-00002", stack=["style"])
     code, report, _ = run("bake", path, "-o", "m-00002-of-00002.safetensors", "--json")
     assert code == 2 and report["error"]["code"] == "usage"
@@ -228,7 +228,7 @@ def test_inspect_a_base_and_what_was_made_of_it(folder, run):
 
 
 def test_inspect_an_adapter_that_is_not_supported(folder, run):
-    save(folder / "loha.safetensors", {f"blocks.0.q.hada_w{i}_a": torch.zeros(4, 4) for i in (1, 2)})
+    save_small(folder / "loha.safetensors", {f"blocks.0.q.hada_w{i}_a": torch.zeros(4, 4) for i in (1, 2)})
     code, facts, _ = run("inspect", "loha.safetensors", "--json")
     assert (code, facts["kind"], facts["findings"][0]["code"]) == (1, "lora", "LF304")
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from fakes import Cancelled, same_all
 from lora_foundry.cli.demo import tiny
-from lora_foundry.cli.demo.files import save
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.memory import LOW, LOWEST
@@ -29,6 +28,7 @@ from lora_foundry.loaders.bakes.baking import (
 from lora_foundry.loaders.bakes.cache import BakeCache
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.disk import ranges, reading, writer
+from lora_foundry.loaders.disk.small import save_small
 from lora_foundry.loaders.disk.source import FileSource
 from lora_foundry.loaders.documents.document import parse_document
 from lora_foundry.loaders.plans.planner import plan_document
@@ -41,9 +41,9 @@ def files(tmp_path_factory) -> Path:
     """A tiny Wan of two blocks, a LoRA on each of them and one on both."""
     folder = tmp_path_factory.mktemp("files")
     base = tiny.state_dict("wan", width=128, layers=2)
-    save(folder / "base.safetensors", base)
+    save_small(folder / "base.safetensors", base)
     for name, modules in (("first", r"^blocks\.0\."), ("second", r"^blocks\.1\."), ("both", r"^blocks\.")):
-        save(folder / f"{name}.safetensors", tiny.lora(base, rank=8, alpha=8, modules=modules, seed=len(name)))
+        save_small(folder / f"{name}.safetensors", tiny.lora(base, rank=8, alpha=8, modules=modules, seed=len(name)))
     return folder
 
 
@@ -140,7 +140,7 @@ def test_an_earlier_result_that_ends_too_soon_leaves_it_as_it_is(files, tmp_path
 def test_odd_tensors_pass_through(files, tmp_path, memory):
     odd = {"none": torch.zeros(0, 5), "empty": torch.zeros(5, 0), "deep": torch.zeros(3, 0, 4), "one": torch.tensor(2)}
     odd |= {"flags": torch.tensor([[True], [False]]), "nan": torch.full((3, 4), float("nan"))}
-    save(tmp_path / "odd.safetensors", tiny.state_dict("wan", width=128, layers=2) | odd)
+    save_small(tmp_path / "odd.safetensors", tiny.state_dict("wan", width=128, layers=2) | odd)
     document = {"base": str(tmp_path / "odd.safetensors"), "stack": [{"path": str(files / "first.safetensors")}]}
     out = tmp_path / "out.safetensors"
     bake(plan_document(parse_document(document, "test")), out, memory=memory)
@@ -183,7 +183,7 @@ def test_a_scale_changed_beside_a_lora_is_seen(files, tmp_path):
     folder, base = tmp_path / "lora", tiny.state_dict("wan", width=128, layers=2)
     folder.mkdir()
     factors = tiny.lora(base, rank=8, alpha=8)
-    save(folder / "peft.safetensors", {name: factors[name] for name in factors if not name.endswith(".alpha")})
+    save_small(folder / "peft.safetensors", {name: factors[name] for name in factors if not name.endswith(".alpha")})
     hashes = set()
     for alpha in (8, 4):
         (folder / "adapter_config.json").write_text(json.dumps({"r": 8, "lora_alpha": alpha}))
