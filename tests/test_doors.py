@@ -12,6 +12,7 @@ from sources import PACK, ROOT, imports_of, name_of, tree_of
 FLOOR = {
     "engine/texts": 0,
     "engine": 1,
+    "engine/merge": 1.5,
     "validator": 2,
     "loaders/disk": 3,
     "loaders/names": 4,

@@ -15,6 +15,7 @@ from .lf1 import ORDER
 from .lf2 import QUANTIZATION
 from .lf3 import FILES
 from .lf4 import USE
+from .lf5 import MERGING
 from .lf304 import MEANING
 
 
@@ -28,7 +29,7 @@ class Text:
     fix: str = ""
 
 
-TEXTS = {key: Text(*parts) for key, parts in (ORDER | QUANTIZATION | FILES | MEANING | USE).items()}
+TEXTS = {key: Text(*parts) for key, parts in (ORDER | QUANTIZATION | FILES | MEANING | USE | MERGING).items()}
 
 
 def say(
