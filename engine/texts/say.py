@@ -17,6 +17,7 @@ from .lf3 import FILES
 from .lf4 import USE
 from .lf5 import MERGING
 from .lf304 import MEANING
+from .lf504 import WRITING
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Text:
     fix: str = ""
 
 
-TEXTS = {key: Text(*parts) for key, parts in (ORDER | QUANTIZATION | FILES | MEANING | USE | MERGING).items()}
+TEXTS = {key: Text(*parts) for key, parts in (ORDER | QUANTIZATION | FILES | MEANING | USE | MERGING | WRITING).items()}
 
 
 def say(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import hashlib
 import io
 import json
 import math
@@ -20,7 +21,7 @@ from pathlib import Path
 import torch
 
 from ...engine.errors import FoundryError
-from ...engine.tensors import Extent, RowSink, TensorInfo
+from ...engine.tensors import Extent, TensorInfo
 from .header import DTYPES, MAX_HEADER, SUFFIXES, disk_errors, file_error, shown
 from .ranges import copy_range
 from .temps import hidden, sweep
@@ -31,13 +32,16 @@ _CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 @contextmanager
-def write_safetensors(path: Path, entries: Sequence[TensorInfo], metadata: Mapping[str, str]) -> Iterator[RowSink]:
+def write_safetensors(
+    path: Path, entries: Sequence[TensorInfo], metadata: Mapping[str, str], room: int = 0
+) -> Iterator[FileSink]:
     """Write a file as a ``with`` block: the sink takes every announced tensor once, and leaving the block publishes it.
 
+    ``room``: bytes the header may grow by, for metadata known only when all tensors are written (``restate``).
     An exception in the block, a missing tensor or a full disk leaves no new file and the old one untouched. The mode
     follows the umask. Raises FoundryError ``file``.
     """
-    draft = Draft(path, entries, metadata)
+    draft = Draft(path, entries, metadata, room)
     check_target(path, draft.size)
     with draft.open() as sink:
         yield sink
@@ -50,9 +54,9 @@ def write_safetensors(path: Path, entries: Sequence[TensorInfo], metadata: Mappi
 class Draft:
     """A file to be: what will be in it is settled, and ``size`` is that of the whole file in bytes."""
 
-    def __init__(self, path: Path, entries: Sequence[TensorInfo], metadata: Mapping[str, str]) -> None:
-        self.path, self.temp = path, hidden(path.parent)
-        self._header, offsets = layout(entries, metadata)
+    def __init__(self, path: Path, entries: Sequence[TensorInfo], metadata: Mapping[str, str], room: int = 0) -> None:
+        self.path, self.temp, self._entries = path, hidden(path.parent), entries
+        self._header, offsets = layout(entries, metadata, room)
         self._places = {info.name: (info, offsets[info.name]) for info in entries}
         self.size = len(self._header) + sum(info.nbytes for info in entries)
 
@@ -62,20 +66,30 @@ class Draft:
         try:
             with writing(self.path, self.size):
                 # Unbuffered: closing the file has nothing left to write, so cannot fail.
-                file = self.temp.open("xb", buffering=0)
+                file = self.temp.open("x+b", buffering=0)
             with file:
                 with writing(self.path, self.size):
                     reserve(file.fileno(), self.size)
-                sink = FileSink(file, self.path, self.size, self._places)
+                sink = FileSink(file, self.path, self.size, self._places, self._restated)
                 sink.put(self._header, 0)
                 yield sink
         finally:
             with suppress(OSError):
                 self.temp.unlink(missing_ok=True)
 
+    def _restated(self, metadata: Mapping[str, str]) -> bytes:
+        """The file's beginning with other metadata, as long as it was."""
+        start = layout(self._entries, metadata)[0]
+        room = len(self._header) - len(start)
+        if room < 0:
+            raise file_error(self.path, f"has {-room} bytes too little room for its metadata")
+        return (len(self._header) - 8).to_bytes(8, "little") + start[8:] + b" " * room
 
-def layout(entries: Sequence[TensorInfo], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
+
+def layout(entries: Sequence[TensorInfo], metadata: Mapping[str, str], room: int = 0) -> tuple[bytes, dict[str, int]]:
     """The file's beginning (length and header, padded to 8 bytes) and where in the file each tensor starts.
+
+    ``room``: more spaces behind the header.
 
     Wide dtypes come first, as in the reference writer: then every tensor lies at a multiple of its element size, and
     readers that map the file need not copy. Otherwise the order of ``entries`` is kept.
@@ -90,7 +104,7 @@ def layout(entries: Sequence[TensorInfo], metadata: Mapping[str, str]) -> tuple[
         starts[info.name], begin, end = end, end, end + info.nbytes
         table[info.name] = {"dtype": _CODES[info.dtype], "shape": list(info.shape), "data_offsets": [begin, end]}
     text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (room + -(len(text) + room) % 8)
     if len(text) > MAX_HEADER:
         raise FoundryError("file", f"The header would be {len(text)} bytes; readers accept {MAX_HEADER}.")
     return len(text).to_bytes(8, "little") + text, {name: 8 + len(text) + start for name, start in starts.items()}
@@ -101,8 +115,16 @@ class FileSink:
 
     on_disk = True
 
-    def __init__(self, file: io.FileIO, path: Path, size: int, places: Mapping[str, tuple[TensorInfo, int]]) -> None:
+    def __init__(
+        self,
+        file: io.FileIO,
+        path: Path,
+        size: int,
+        places: Mapping[str, tuple[TensorInfo, int]],
+        header: Callable[[Mapping[str, str]], bytes],
+    ) -> None:
         self._file, self._path, self._size, self._missing = file, path, size, dict(places)
+        self._header = header
         self._rows: dict[str, list[tuple[int, int]]] = {}  # of tensors that came in part: what is there
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
@@ -182,6 +204,19 @@ class FileSink:
                 rest = rest[self._file.write(rest) :]  # one call takes at most 2 GiB
             if len(data) >= LARGE:
                 send(self._file.fileno(), offset, len(data))
+
+    def restate(self, metadata: Mapping[str, str]) -> None:
+        """Other metadata in the place of that the file was begun with; FoundryError ``file`` where it has no room."""
+        self.put(self._header(metadata), 0)
+
+    def sha256(self) -> str:
+        """The hash (hex) of what stands behind the header: of all tensors, once they were written."""
+        digest = hashlib.sha256()
+        with writing(self._path, self._size):
+            self._file.seek(len(self._header({})))
+            while piece := self._file.read(LARGE):
+                digest.update(piece)
+        return digest.hexdigest()
 
     def finish(self) -> None:
         """Check that nothing is missing, bring every byte to the disk and close the file."""

@@ -34,9 +34,9 @@ WIDENED = ("img_in", "x_embedder")  # the input layer: a control LoRA reads the 
 class LoRAFile(Over):
     """A checked LoRA and the source of its tensors.
 
-    ``adapters`` are those of the diffusion model, ``text_encoder`` names the other modules. ``unused`` are tensors
-    that belong to nothing. ``alpha_sources`` counts where the scales came from: "tensor", "lora_adapter_metadata",
-    "adapter_config.json" or "none". ``configs`` are PEFT's own settings, if there are any.
+    ``adapters`` are those of the diffusion model, ``text_adapters`` the others and ``text_encoder`` their modules.
+    ``unused`` are tensors that belong to nothing. ``alpha_sources`` counts where the scales came from: "tensor",
+    "lora_adapter_metadata", "adapter_config.json" or "none". ``configs`` are PEFT's own settings, if there are any.
     """
 
     source: Views
@@ -60,7 +60,8 @@ class LoRAFile(Over):
         self.alpha_sources = alphas.sources
         self.adapters = tuple(a for a in adapters if not is_text_encoder(a.module))
         _refuse_what_the_engine_lacks(self.label, self.adapters)
-        self.text_encoder = tuple(dict.fromkeys(a.module for a in adapters if is_text_encoder(a.module)))
+        self.text_adapters = tuple(a for a in adapters if is_text_encoder(a.module))
+        self.text_encoder = tuple(dict.fromkeys(adapter.module for adapter in self.text_adapters))
         self._pass_alphas_on(adapters)
         family = detect_lora(self.shapes)
         self.info = LoRAInfo(name, sha256, identify(source.tensors), family)

@@ -111,6 +111,15 @@ class Spellings:
         """Where a module of this name goes; several targets each take their ``part`` of its delta. Empty if unknown."""
         return self._as_targets(self.views[name]) if name in self.views else ()
 
+    def parts(self, module: str, rules: tuple[Rule, ...]) -> tuple[tuple[str, View], ...]:
+        """A module as the first of these rules that speaks of it names its rows; itself where none does."""
+        for rule in rules:
+            if found := rule.whole.pattern.fullmatch(module):
+                named = tuple(self._apply(rule, rule.whole, found.groups()))
+                if sum(height(view) for _, view in named) == height(self.views[module]):
+                    return named
+        return ((module, self.views[module]),)
+
     def _spell(self) -> None:
         queue = list(self.views)
         for name in queue:  # grows while it is read
@@ -214,7 +223,8 @@ RESNET_NAMES = {
     "in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time_emb_proj",
     "out_layers.0": "norm2", "out_layers.3": "conv2", "skip_connection": "conv_shortcut",
 }  # fmt: skip
-RESNET = RESNET_NAMES | {diffusers: original for original, diffusers in RESNET_NAMES.items()}  # either way
+_ORIGINAL_NAMES = {diffusers: original for original, diffusers in RESNET_NAMES.items()}
+RESNET = RESNET_NAMES | _ORIGINAL_NAMES  # either way
 LEVELS = 4
 
 
@@ -239,6 +249,18 @@ def unet_block(weight: str) -> str:
     words = weight.split(".")
     places = (_originals().get(".".join(words[:count])) for count in (5, 4, 3, 1))
     return next(filter(None, places), weight) + "."
+
+
+def unet_module(module: str, family: str | None) -> str:
+    """A module of a UNet under ComfyUI's name; one that has this name already, or that is in no block, as it is."""
+    if module == "up_blocks.0.upsamplers.0.conv" and family != "sdxl":
+        return "output_blocks.2.1.conv"  # no attention comes before it
+    words = module.split(".")
+    for cuts in (5, 4, 3, 2):
+        if original := _originals().get(".".join(words[:cuts])):
+            rest = ".".join(words[cuts:])
+            return ".".join(filter(None, (original, _ORIGINAL_NAMES.get(rest, rest))))
+    return module
 
 
 @cache

@@ -2,7 +2,8 @@
 
 One line is one rule. ``#`` is a number and ``*`` anything, the same on both sides; ``a | b`` are rows below each other,
 ``a:3`` is as many rows as the weight has three times columns, parts without a number share the rest, ``-`` has no name
-of its own. ``~`` swaps the halves of an adaLN weight that holds one scale and one shift. A line that ends in a colon
+of its own. ``~`` swaps the halves of an adaLN weight that holds one scale and one shift. Of several rules for one
+weight the first is that of diffusers: files in its dialect are written by it. A line that ends in a colon
 prefixes the indented lines below it. A new naming is a line here and a fixture in the tests.
 """
 
@@ -50,16 +51,10 @@ double_blocks.# = transformer_blocks.#:
     img_mlp.2 = ff.net.2
     txt_mlp.0 = ff_context.net.0.proj
     txt_mlp.2 = ff_context.net.2
-    img_mlp.0 = ff.linear_in
-    img_mlp.2 = ff.linear_out
-    txt_mlp.0 = ff_context.linear_in
-    txt_mlp.2 = ff_context.linear_out
 single_blocks.# = single_transformer_blocks.#:
     linear1 = attn.to_q:1 | attn.to_k:1 | attn.to_v:1 | proj_mlp
     linear1 = attn.to_qkv:3 | proj_mlp
     linear2 = proj_out
-    linear1 = attn.to_qkv_mlp_proj
-    linear2 = attn.to_out
     modulation.lin = norm.linear
     norm.query_norm.scale = attn.norm_q
     norm.key_norm.scale = attn.norm_k
@@ -106,6 +101,14 @@ distilled_guidance_layer.norms.#.scale = distilled_guidance_layer.norms.#
 """
 
 FLUX2 = """
+double_blocks.# = transformer_blocks.#:
+    img_mlp.0 = ff.linear_in
+    img_mlp.2 = ff.linear_out
+    txt_mlp.0 = ff_context.linear_in
+    txt_mlp.2 = ff_context.linear_out
+single_blocks.# = single_transformer_blocks.#:
+    linear1 = attn.to_qkv_mlp_proj
+    linear2 = attn.to_out
 double_stream_modulation_img.lin = double_stream_modulation_img.linear
 double_stream_modulation_txt.lin = double_stream_modulation_txt.linear
 single_stream_modulation.lin = single_stream_modulation.linear
@@ -142,22 +145,17 @@ single_blocks.# = single_blocks.#:
     modulation.lin = modulation.linear
     norm.query_norm.scale = q_norm
     norm.key_norm.scale = k_norm
-txt_in = txt_in:
-    t_embedder.in_layer = t_embedder.mlp.0
-    t_embedder.out_layer = t_embedder.mlp.2
-    c_embedder.in_layer = c_embedder.linear_1
-    c_embedder.out_layer = c_embedder.linear_2
 txt_in = context_embedder:
     input_embedder = proj_in
     t_embedder.in_layer = time_text_embed.timestep_embedder.linear_1
     t_embedder.out_layer = time_text_embed.timestep_embedder.linear_2
     c_embedder.in_layer = time_text_embed.text_embedder.linear_1
     c_embedder.out_layer = time_text_embed.text_embedder.linear_2
-txt_in.individual_token_refiner.blocks.# = txt_in.individual_token_refiner.blocks.#:
-    self_attn.qkv = self_attn_qkv
-    self_attn.proj = self_attn_proj
-    mlp.0 = mlp.fc1
-    mlp.2 = mlp.fc2
+txt_in = txt_in:
+    t_embedder.in_layer = t_embedder.mlp.0
+    t_embedder.out_layer = t_embedder.mlp.2
+    c_embedder.in_layer = c_embedder.linear_1
+    c_embedder.out_layer = c_embedder.linear_2
 txt_in.individual_token_refiner.blocks.# = context_embedder.token_refiner.refiner_blocks.#:
     self_attn.qkv = attn.to_q:1 | attn.to_k | attn.to_v
     self_attn.proj = attn.to_out.0
@@ -166,6 +164,11 @@ txt_in.individual_token_refiner.blocks.# = context_embedder.token_refiner.refine
     norm1 = norm1
     norm2 = norm2
     adaLN_modulation.1 = norm_out.linear
+txt_in.individual_token_refiner.blocks.# = txt_in.individual_token_refiner.blocks.#:
+    self_attn.qkv = self_attn_qkv
+    self_attn.proj = self_attn_proj
+    mlp.0 = mlp.fc1
+    mlp.2 = mlp.fc2
 """
 
 SD3 = """
@@ -279,7 +282,7 @@ TABLES = {
     "sd3": SD3,
     "flux": FLUX,
     "chroma": FLUX + CHROMA,
-    "flux2": BLOCKS + ENDS + TIME_TEXT + XLABS + FLUX2,
+    "flux2": FLUX2 + BLOCKS + ENDS + TIME_TEXT + XLABS,
     "wan": WAN,
     "hunyuan-video": BLOCKS + ENDS + TIME_TEXT + HUNYUAN,
     "z-image": Z_IMAGE,

@@ -68,13 +68,15 @@ MODELS = {
     "lumina2": ("Lumina2", {**LUMINA, "dim": 192, "n_heads": 6, "n_kv_heads": 2, "axes_dims": [8, 12, 12]}),
 }  # fmt: skip
 # Names the host maps to rows that a weight of the family does not have, and that no file has: ours differ on purpose.
+READS_DIFFUSERS = ("sd3", "flux", "qwen-image")  # families whose diffusers names the host knows too
 HOST_IS_WRONG = {"lumina2": ("attention_to_k", "attention_to_v"), "flux2": ("proj_mlp",)}
 
 
 def matched(family, kind, config, modules):
     """Of a model of the host's: how our rules differ from its key map, and which modules neither of both finds.
 
-    (names the host knows, [(name, the host's target, ours)], [module that is not found on the host path])
+    (names the host knows, [(name, the host's target, ours)], [module that is not found on the host path],
+    {dialect: names that a file we write has and the host's map has not})
     """
     import dataclasses
 
@@ -86,6 +88,7 @@ def matched(family, kind, config, modules):
     from comfy.ldm.hunyuan_video.model import HunyuanVideoParams
     from lora_foundry.engine.tensors import TensorInfo
     from lora_foundry.loaders.names.lookup import BaseNames
+    from lora_foundry.loaders.names.outgoing import DIALECTS, Outgoing
     from lora_foundry.nodes import host
     from lora_foundry.nodes.sources import HostMatcher
 
@@ -112,7 +115,11 @@ def matched(family, kind, config, modules):
     known = {name: target for name, target in known.items() if target and target.weight in tensors}
     pairs = [(name, [plain(target)], [*map(plain, ours.find(name))]) for name, target in known.items()]
     differ = [pair for pair in pairs if pair[1] != pair[2]]
-    return len(pairs), differ, [module for module in modules if not path.find(module)]
+    weights = [name for name in tensors if name.endswith(".weight")]
+    names = {dialect: Outgoing(tensors, family, dialect) for dialect in DIALECTS}
+    units = {each: [unit.name for name in weights for unit in names[each].units(name)] for each in DIALECTS}
+    unknown = {dialect: [name for name in found if name not in key_map] for dialect, found in units.items()}
+    return len(pairs), differ, [module for module in modules if not path.find(module)], unknown
 
 
 def modules_of(family):
@@ -126,7 +133,9 @@ def modules_of(family):
 def test_rules_agree_with_the_hosts_key_map(inprocess, family):
     """Every name the host knows means the same to us, and every dialect's modules are found with its map."""
     kind, config = MODELS[family]
-    count, differ, missing = inprocess(matched, family, kind, config, modules_of(family))
+    count, differ, missing, unknown = inprocess(matched, family, kind, config, modules_of(family))
     wrong = HOST_IS_WRONG.get(family, ())
     assert count > 50 and [pair for pair in differ if not pair[0].replace(".", "_").endswith(wrong)] == []
     assert missing == []
+    assert unknown["comfyui"] == unknown["kohya"] == [], "files we write, by the host's own loader"
+    assert family not in READS_DIFFUSERS or unknown["diffusers"] == []
