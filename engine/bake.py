@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from .blueprint import blueprint
+from .devices import CPU, resolved
 from .finish import Finish
 from .gain import Measure
 from .job import BakeRequest, Job
@@ -22,7 +23,7 @@ from .memory import AUTO, LOWEST, choose_memory, peak_rss_bytes
 from .pipeline import Outlet, Read, Reused, WriteBehind, read_in_order, reader_of
 from .plan import Plan
 from .progress import Progress
-from .streams import Download, Upload
+from .streams import Upload, download
 from .tensors import Reader, TensorInfo, TensorSink
 
 WORST = 5
@@ -101,7 +102,7 @@ def bake_all(
     None maps files where that is safe, False never.
     Raises FoundryError for NaN or Inf in a result (LF304), an effect that got lost (LF203).
     """
-    source = requests[0].blueprint.plan.base.source
+    source, device = requests[0].blueprint.plan.base.source, resolved(device)
     infos = list(source.tensors.values())
     memory = choose_memory(memory, infos)
     started = time.perf_counter()
@@ -109,9 +110,9 @@ def bake_all(
         base = opened.enter_context(reader_of(source, mmap))
         jobs = [_open(request, opened, device, memory, mmap) for request in requests]
         reads = _reads(infos, jobs, base, whole=memory != LOWEST)
-        cuda = device is not None and device.type == "cuda"
+        cuda = device.type == "cuda"
         ahead = memory == AUTO and (cuda or source.on_disk)
-        place = Upload(device) if device is not None and cuda else None
+        place = Upload(device) if cuda else None
         stream = opened.enter_context(closing(read_in_order(reads, ahead, place)))
         for done, info in enumerate(infos):
             if on_step is not None:
@@ -124,20 +125,17 @@ def bake_all(
 
 def recall(request: BakeRequest) -> BakeReport:
     """The report of a result that is there already: all of it is taken over from ``request.previous``, nothing read."""
-    job = Job(request, Outlet(request.sink), None, None, keep_sum=True)
+    job = Job(request, Outlet(request.sink), None, CPU, keep_sum=True)
     for fate in request.blueprint.fates.values():
         job.take_over(fate)
     return _report_of(job, 0.0)
 
 
-def _open(request: BakeRequest, opened: ExitStack, device: torch.device | None, memory: str, mmap: bool | None) -> Job:
+def _open(request: BakeRequest, opened: ExitStack, device: torch.device, memory: str, mmap: bool | None) -> Job:
     """A job with its outlet, and with the reader of the earlier result it may copy from."""
-    sink: TensorSink = request.sink
+    sink: TensorSink = download(request.sink, device) if device.type == "cuda" else request.sink
     outlet: type[Outlet] = Outlet
-    cuda = device is not None and device.type == "cuda"
-    if device is not None and cuda:
-        sink, outlet = Download(sink, device), WriteBehind
-    elif sink.on_disk:
+    if sink.on_disk:
         outlet = WriteBehind if memory == AUTO else Reused
     previous = None
     if request.previous is not None:

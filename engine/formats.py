@@ -19,6 +19,7 @@ import torch
 
 from .errors import FoundryError
 from .fuse import largest, row_blocks
+from .gemm import full_fp32
 from .texts.say import refuse
 
 DIVISOR = 16  # the host's 8-bit matmul kernels want both dims divisible by 16
@@ -164,8 +165,9 @@ def rotate(block: torch.Tensor, group: int) -> torch.Tensor:
     """
     right = 4 ** (group.bit_length() // 4)
     left = group // right
-    across = torch.mm(block.reshape(-1, right), hadamard(right, block.device)).view(-1, left, right)
-    return torch.matmul(hadamard(left, block.device), across).view(block.shape)
+    with full_fp32():
+        across = torch.mm(block.reshape(-1, right), hadamard(right, block.device)).view(-1, left, right)
+        return torch.matmul(hadamard(left, block.device), across).view(block.shape)
 
 
 @cache

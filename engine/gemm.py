@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import torch
 
@@ -207,12 +208,25 @@ def _is_power_of_two(ratio: float) -> bool:
 @contextmanager
 def full_fp32() -> Iterator[None]:
     """fp32 products in fp32, whatever the host chose (TF32 or bf16 inside fp32 products)."""
-    before = torch.get_float32_matmul_precision()
-    if before == "highest":
-        yield
-        return
-    torch.set_float32_matmul_precision("highest")
+    settings = [(place, place.fp32_precision) for place in _precisions() if place.fp32_precision != "ieee"]
+    before = None if _precisions() else torch.get_float32_matmul_precision()
     try:
+        for place, _ in settings:
+            place.fp32_precision = "ieee"
+        if before not in (None, "highest"):
+            torch.set_float32_matmul_precision("highest")
         yield
     finally:
-        torch.set_float32_matmul_precision(before)
+        for place, precision in settings:
+            place.fp32_precision = "none"  # as it is everywhere, which is how most come by it
+            if place.fp32_precision != precision:
+                place.fp32_precision = precision
+        if before not in (None, "highest"):
+            torch.set_float32_matmul_precision(before)
+
+
+@cache
+def _precisions() -> tuple[Any, ...]:
+    """Where torch 2.9 and later keep it, a device each; once one is set there the older getter raises."""
+    places = (torch.backends.cuda.matmul, getattr(torch.backends.mkldnn, "matmul", None))
+    return tuple(place for place in places if hasattr(place, "fp32_precision"))

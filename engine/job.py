@@ -20,7 +20,7 @@ from .plan import MATCH_TRAINING
 from .reuse import Previous
 from .rows import Blocks, SampledRows, cast_blocks, quantize_blocks, row_ranges
 from .sums import FusedSum
-from .tensors import PlacedReader, Reader, RowSink, TensorInfo, TensorSink
+from .tensors import PlacedReader, Reader, TensorInfo, TensorSink
 from .terms import AnyTerm, canonical_key, is_as_trained
 from .texts.say import refuse
 
@@ -43,7 +43,7 @@ class Job:
     """
 
     def __init__(
-        self, request: BakeRequest, outlet: Outlet, previous: Reader | None, device: torch.device | None, keep_sum: bool
+        self, request: BakeRequest, outlet: Outlet, previous: Reader | None, device: torch.device, keep_sum: bool
     ) -> None:
         self.request, self.outlet, self.device, self.keep_sum = request, outlet, device, keep_sum
         self.fates, self._layers = request.blueprint.fates, request.blueprint.plan.layers
@@ -59,11 +59,11 @@ class Job:
 
     def _reserve(self) -> None:
         """Buffers for the largest weight at once: untouched they cost nothing, grown they leave holes behind."""
-        if self.device is not None and self.device.type != "cpu":
+        if self.device.type != "cpu":
             return
         touched = [fate.info for fate in self.fates.values() if fate.patches or fate.format is not None]
         largest = max((math.prod(info.shape) for info in touched), default=0)
-        self._workspace.take((largest,), torch.device("cpu"))
+        self._workspace.take((largest,), self.device)
         self.outlet.reserve(max((entry.nbytes for entry in self.request.blueprint.entries), default=0))
 
     # --- what the reading needs to know
@@ -90,7 +90,7 @@ class Job:
             self._pass_through(fate, weight, transient)
             return
         terms = make_terms(weight, pairs, self.device)
-        out = self.outlet.buffer(info.shape, fate.result.dtype, self.device or weight.device)
+        out = self.outlet.buffer(info.shape, fate.result.dtype, self.device)
         if format is None:
             fused_cast(weight, pairs, terms, out, self._workspace)
             require_finite(out, info.name)
@@ -115,7 +115,7 @@ class Job:
         """Make the result of a weight that is never whole in memory, where that can be done."""
         info, pairs, format, scale = fate.info, fate.patches, fate.format, None
         whole = any_needs_weight(pairs) or any(is_as_trained(layer) for layer, _ in pairs)  # looked at or rounded whole
-        to: RowSink | None = self.request.sink if isinstance(self.request.sink, RowSink) else None
+        to = self.outlet.rows
         if whole or len(info.shape) < 2 or not info.nbytes or to is None:
             self.make(fate, base.read(info.name), base.transient)
             return
@@ -178,7 +178,7 @@ class Job:
         def blocks() -> Iterator[tuple[slice, torch.Tensor]]:
             for rows in row_ranges(info.shape):
                 start = read(rows).flatten(start_dim=1)
-                block = self._workspace.take(start.shape, self.device or start.device)
+                block = self._workspace.take(start.shape, self.device)
                 yield rows, add_rows(block.copy_(start), rows, merged)
 
         return blocks

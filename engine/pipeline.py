@@ -16,7 +16,7 @@ from typing import TypeVar
 
 import torch
 
-from .tensors import CopySink, Extent, Reader, StreamedSource, TensorSink, TensorSource
+from .tensors import CopySink, Extent, Reader, RowSink, StreamedSource, TensorSink, TensorSource
 
 Read = tuple[Reader, str]
 Place = Callable[[torch.Tensor], torch.Tensor]
@@ -92,6 +92,7 @@ class Outlet:
     def __init__(self, sink: TensorSink) -> None:
         self.write: Callable[[str, torch.Tensor], None] = sink.write
         self.copy: Callable[[str, Extent], None] | None = sink.copy if isinstance(sink, CopySink) else None
+        self.rows: RowSink | None = sink if isinstance(sink, RowSink) else None
 
     def buffer(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """Memory for one result."""

@@ -10,7 +10,7 @@ import itertools
 
 import torch
 
-from .tensors import TensorSink
+from .tensors import RowSink, TensorSink
 
 SLOTS = 2
 
@@ -45,7 +45,7 @@ class Upload:
 
     def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
         """The tensor on the device; one that is there already is returned as it is."""
-        if tensor.device.type == self._device.type:
+        if tensor.device == self._device:
             return tensor
         host, done = self._pinned.take(tensor)
         host.copy_(tensor)
@@ -70,12 +70,33 @@ class Download:
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Copy down and pass on; a sink that keeps what it gets receives memory of its own."""
-        if tensor.is_cuda:
-            host, done = self._pinned.take(tensor)
-            self._stream.wait_stream(self._computing)
-            with torch.cuda.stream(self._stream):
-                host.copy_(tensor, non_blocking=True)
-                done.record(self._stream)
-            done.synchronize()
-            tensor = host.clone() if self._keeps else host
-        self._sink.write(name, tensor)
+        self._sink.write(name, self.down(tensor))
+
+    def down(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The tensor on the host, valid until the second next call where the sink does not keep it."""
+        if not tensor.is_cuda:
+            return tensor
+        host, done = self._pinned.take(tensor)
+        self._stream.wait_stream(self._computing)
+        with torch.cuda.stream(self._stream):
+            host.copy_(tensor, non_blocking=True)
+            done.record(self._stream)
+        done.synchronize()
+        return host.clone() if self._keeps else host
+
+
+class RowDownload(Download):
+    """The same before a sink that also takes rows."""
+
+    def __init__(self, sink: RowSink, device: torch.device) -> None:
+        super().__init__(sink, device)
+        self._rows = sink.write_rows
+
+    def write_rows(self, name: str, first: int, rows: torch.Tensor) -> None:
+        """Copy rows down and pass them on."""
+        self._rows(name, first, self.down(rows))
+
+
+def download(sink: TensorSink, device: torch.device) -> Download:
+    """What stands before this sink."""
+    return RowDownload(sink, device) if isinstance(sink, RowSink) else Download(sink, device)

@@ -14,6 +14,7 @@ import math
 import os
 import shutil
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -126,6 +127,7 @@ class FileSink:
         self._file, self._path, self._size, self._missing = file, path, size, dict(places)
         self._header = header
         self._rows: dict[str, list[tuple[int, int]]] = {}  # of tensors that came in part: what is there
+        self._turn = threading.Lock()
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Store one tensor, from any device and with any strides; it must be as announced, and come once."""
@@ -198,7 +200,7 @@ class FileSink:
     def put(self, data: bytes | memoryview, offset: int) -> None:
         """Write bytes at a place in the file."""
         rest = memoryview(data)
-        with writing(self._path, self._size):
+        with writing(self._path, self._size), self._turn:  # a place and what is written there belong together
             self._file.seek(offset)
             while rest:
                 rest = rest[self._file.write(rest) :]  # one call takes at most 2 GiB

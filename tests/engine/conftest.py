@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from lora_foundry.engine import gemm
 from lora_foundry.engine.gemm import Stack
+from pretended_cuda import Machine, pretended_cuda
 
 
 @pytest.fixture(params=["as detected", "fp32"])
@@ -22,3 +25,11 @@ def stacks(monkeypatch: pytest.MonkeyPatch) -> list[Stack]:
         plain = getattr(Stack, name)
         monkeypatch.setattr(Stack, name, lambda self, *more, plain=plain: (seen.append(self), plain(self, *more))[1])
     return seen
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    """A pretended CUDA device whose copies come late."""
+    with pretended_cuda() as found:
+        found.delay = (0.0, 0.002)
+        yield found

@@ -188,20 +188,53 @@ def test_shared_scale(scales):
     assert gemm.shared_scale(heavy) == 0.9
 
 
-@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
-def test_fp32_products_are_fp32_whatever_the_host_chose(precision, monkeypatch):
+PLACES = {"cuda": torch.backends.cuda.matmul, "cpu": torch.backends.mkldnn.matmul}
+
+
+@pytest.fixture
+def precisions():
+    """Whatever a test sets is taken back."""
+    before = {name: place.fp32_precision for name, place in PLACES.items()}
+    everywhere = torch.backends.fp32_precision
+    yield lambda: {name: place.fp32_precision for name, place in PLACES.items()}
+    torch.backends.fp32_precision = everywhere
+    torch.set_float32_matmul_precision("highest")
+    for name, place in PLACES.items():
+        place.fp32_precision = before[name]
+
+
+def set_by(way, precision):
+    if way == "old":
+        torch.set_float32_matmul_precision(precision)
+    elif way == "everywhere":
+        torch.backends.fp32_precision = precision
+    else:
+        PLACES[way].fp32_precision = precision
+
+
+OLD = [("old", "highest"), ("old", "high"), ("old", "medium")]
+NEW = [("everywhere", "tf32"), ("cuda", "tf32"), ("cpu", "bf16")]
+
+
+@pytest.mark.parametrize(("way", "precision"), OLD + NEW)
+@pytest.mark.parametrize("format", ["none", "int8_convrot"])
+def test_fp32_products_are_fp32_whatever_the_host_chose(way, precision, format, precisions, monkeypatch):
     seen = []
-    addmm = torch.Tensor.addmm_
-    watch = lambda *given: (seen.append(torch.get_float32_matmul_precision()), addmm(*given))[1]  # noqa: E731
-    monkeypatch.setattr(torch.Tensor, "addmm_", watch)
-    torch.set_float32_matmul_precision(precision)
-    try:
-        weight = noise((64, 64), 0.02, 1)
-        cast(weight, *loras(1, ALIKE, 0.0002, (64, 64))[1])
-        assert torch.get_float32_matmul_precision() == precision
-    finally:
-        torch.set_float32_matmul_precision("highest")
-    assert seen == ["highest"]
+    for place, name in ((torch.Tensor, "addmm_"), (torch, "mm"), (torch, "matmul")):
+        product = getattr(place, name)
+        watch = lambda *given, product=product, **more: (seen.append(precisions()), product(*given, **more))[1]  # noqa: E731
+        monkeypatch.setattr(place, name, watch)
+    set_by(way, precision)
+    chosen = precisions()
+    weight = noise((64, 256), 0.02, 1)
+    layers = loras(1, ALIKE, 0.0002, (64, 256))[1]
+    if format == "none":
+        cast(weight, *layers)
+    else:
+        bake(a_plan({W: weight}, *layers), Finish(format, keep=()), Collected())
+    assert precisions() == chosen
+    assert seen
+    assert all(set(each.values()) <= {"ieee", "none"} and each["cuda"] == "ieee" for each in seen)
 
 
 def test_a_workspace_has_one_buffer_a_slot_and_grows(monkeypatch):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -241,3 +244,25 @@ def test_only_the_memory_of_the_replaced_file_is_given_back(tmp_path, monkeypatc
             for name in list(TENSORS)[1:]:
                 sink.write(name, TENSORS[name])
             assert len(forgotten) == count
+
+
+def test_two_threads_that_write_one_file_do_not_mix_up_their_places(target):
+    """A thread that comes between finding the place and writing there must wait."""
+    large = {f"{number}": torch.full((4096,), float(number)) for number in range(8)}
+
+    class Slow:
+        def __init__(self, file):
+            self._file, self.write, self.fileno = file, file.write, file.fileno
+
+        def seek(self, offset):
+            self._file.seek(offset)
+            time.sleep(0.002)
+
+    with write_safetensors(target, infos(large), {}) as sink:
+        file, sink._file = sink._file, Slow(sink._file)
+        with ThreadPoolExecutor(2) as threads:
+            for done in [threads.submit(sink.write, name, tensor) for name, tensor in large.items()]:
+                done.result()
+        sink._file = file
+    source = FileSource(target)
+    assert all(same(source.read(name), tensor) for name, tensor in large.items())

@@ -1,0 +1,62 @@
+"""Bakes on a CUDA device, pretended: the numbers of the CPU's fp32, in every memory mode, however late copies are."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from disk_fakes import File, on_disk
+from fakes import Collected, a_layer, a_plan, noise, random_delta, same_all
+from lora_foundry.engine import gemm
+from lora_foundry.engine.bake import bake
+from lora_foundry.engine.finish import Finish
+from lora_foundry.engine.memory import AUTO, LOW, LOWEST
+from lora_foundry.engine.plan import FUSE, MATCH_TRAINING
+from pretended_cuda import CUDA, threads_of
+
+NAMES = [f"blocks.{i}.self_attn.q.weight" for i in range(5)]
+FORMATS = ("none", "float8_e4m3fn", "float8_e5m2", "int8_convrot")
+SHAPE = (64, 256)
+
+
+def values():
+    weights = {name: noise(SHAPE, 0.02, i) for i, name in enumerate(NAMES)}
+    return {
+        **weights,
+        "head.head.weight": noise((16, 64), 0.02, 9),
+        "norm.weight": torch.ones(64),
+        "steps": torch.tensor(3),
+    }
+
+
+def lora(names, seed, strength=1.0, **more):
+    deltas = [random_delta(name, SHAPE, 4, 0.002, seed + i) for i, name in enumerate(names)]
+    return a_layer(deltas, strength, name=f"{seed}.safetensors", **more)
+
+
+def plan(rounding="once"):
+    return a_plan(values(), lora(NAMES[:3], 1, stage=FUSE, rounding=rounding), lora(NAMES[1:4], 40, 0.6), family="wan")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("rounding", ["once", MATCH_TRAINING])
+@pytest.mark.parametrize("memory", [AUTO, LOW, LOWEST])
+def test_a_bake_on_the_device_is_that_of_the_cpu_in_fp32(format, rounding, memory, machine, monkeypatch):
+    monkeypatch.setattr(gemm, "fast_bf16", lambda device_type: False)
+    here, there = File(), File()
+    wanted = bake(on_disk(plan(rounding)), Finish(format), here, memory=memory)
+    report = bake(on_disk(plan(rounding)), Finish(format), there, device=CUDA, memory=memory)
+    assert same_all(there.values, here.values)
+    assert report.gains == pytest.approx(wanted.gains)
+    assert report.layers == pytest.approx(wanted.layers)
+    counted = ("tensors", "touched", "quantized", "bytes_read", "bytes_written")
+    assert [getattr(report, each) for each in counted] == [getattr(wanted, each) for each in counted]
+    assert machine.bytes["up"] and threads_of("lora-foundry") == []
+
+
+def test_a_sink_that_keeps_what_it_gets_has_memory_of_its_own(machine, monkeypatch):
+    monkeypatch.setattr(gemm, "fast_bf16", lambda device_type: False)
+    here, there = Collected(), Collected()
+    bake(plan(), Finish("float8_e4m3fn"), here)
+    bake(plan(), Finish("float8_e4m3fn"), there, device=CUDA)
+    assert same_all(there.values, here.values)
+    assert not any(value.is_cuda for value in there.values.values())
