@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from itertools import islice
 
 from .errors import FoundryError
 from .formats import DEFAULT, Format
+from .near import near
 from .tensors import TensorInfo
 
 AUTO = "auto"
+MOST_PATTERNS, LONGEST, MOST_STARS = 64, 200, 8  # of a keep list; characters and stars of one pattern
+MOST_NAMES, MOST_PARTS = 5000, 16  # of a base, looked at for what a pattern may have meant
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,20 @@ UNKNOWN_FAMILY = LayerRule(r"blocks?\.|layers\.", r"norm|embed|modulation|_mod\.
 
 
 def parse_keep(text: str) -> tuple[str, ...]:
-    """``"auto, *.ffn.2"`` -> ("auto", "*.ffn.2"): comma separated patterns of layers (see ``keeps``)."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+    """``"auto, *.ffn.2"`` -> ("auto", "*.ffn.2"): comma separated patterns of layers (see ``keeps``).
+
+    Raises FoundryError ``usage`` for more or longer patterns than anybody writes.
+    """
+    patterns = tuple(part.strip() for part in text.split(",") if part.strip())
+    if len(patterns) > MOST_PATTERNS:
+        what = f"{len(patterns)} patterns of layers to keep in high precision are given; {MOST_PATTERNS} are the limit."
+        raise FoundryError("usage", what, fix="Write fewer, with a star for what they have in common.")
+    for pattern in patterns:
+        if len(pattern) > LONGEST or pattern.count("*") > MOST_STARS:
+            seen = f"has {len(pattern)} characters and {pattern.count('*')} stars"
+            what = f"A pattern of layers to keep in high precision {seen}; {LONGEST} and {MOST_STARS} are the limit."
+            raise FoundryError("usage", what, fix="Name the layers more plainly: *.ffn.2")
+    return patterns
 
 
 def keeps(name: str, family: str | None, patterns: Sequence[str]) -> bool:
@@ -50,7 +64,7 @@ def keeps(name: str, family: str | None, patterns: Sequence[str]) -> bool:
 
     A pattern is whole dotted parts anywhere in a name: ``blocks.1`` is not ``blocks.10``. ``*`` matches anything.
     """
-    if any(_glob(pattern).search(name) for pattern in patterns if pattern != AUTO):
+    if any(_hits(pattern, name) for pattern in patterns if pattern != AUTO):
         return True
     if AUTO not in patterns:
         return False
@@ -58,28 +72,42 @@ def keeps(name: str, family: str | None, patterns: Sequence[str]) -> bool:
     return re.search(rule.only, name) is None or re.search(rule.keep, name) is not None
 
 
-@lru_cache
-def _glob(pattern: str) -> re.Pattern[str]:
-    parts = ".*".join(re.escape(piece) for piece in pattern.strip(".").split("*"))
-    return re.compile(rf"(?:^|\.){parts}(?:\.|$)")
+def _hits(pattern: str, name: str) -> bool:
+    """Whether a pattern is some whole parts of a name: every piece between stars is found after the one before it.
+
+    The first place is as good as any other, so nothing is tried twice; a regular expression would try all of them.
+    """
+    whole, at = f".{name}.", 0
+    for piece in f".{pattern.strip('.')}.".split("*"):
+        at = whole.find(piece, at)
+        if at < 0:
+            return False
+        at += len(piece)
+    return True
 
 
 def check_patterns(patterns: Sequence[str], names: Collection[str]) -> None:
     """FoundryError ``usage`` for a pattern that none of the base's tensor ``names`` has; ``auto`` is always fine."""
     for pattern in patterns:
-        if pattern == AUTO or any(_glob(pattern).search(name) for name in names):
+        if pattern == AUTO or any(_hits(pattern, name) for name in names):
             continue
-        near = difflib.get_close_matches(pattern.replace("*", "").strip("."), _spellings(names), 3)
-        fix = f"Did you mean {' or '.join(near)}?" if near else f"A layer of it is {_layer(next(iter(names), 'none'))}."
+        meant = near(pattern.replace("*", "").strip("."), _spellings(names), 3)
+        fix = (
+            f"Did you mean {' or '.join(meant)}?" if meant else f"A layer of it is {_layer(next(iter(names), 'none'))}."
+        )
         why = "Patterns are whole dotted parts of a layer's name, and * matches anything."
         raise FoundryError("usage", f"No layer is called '{pattern}', which was to stay in high precision.", why, fix)
 
 
 def _spellings(names: Iterable[str]) -> list[str]:
     """What a pattern may have meant: the first parts of a layer's name, or its last ones."""
-    layers = [_layer(name).split(".") for name in names]
-    runs = {".".join(run) for parts in layers for at in range(len(parts)) for run in (parts[: at + 1], parts[at:])}
-    return sorted(runs)
+    return sorted({run for name in islice(names, MOST_NAMES) for run in _runs(_layer(name).split("."))})
+
+
+def _runs(parts: list[str]) -> Iterator[str]:
+    for at in range(min(len(parts), MOST_PARTS)):
+        yield ".".join(parts[: at + 1])
+        yield ".".join(parts[-at - 1 :])
 
 
 def _layer(name: str) -> str:

@@ -10,6 +10,7 @@ from ..engine.findings import Finding
 from ..engine.formats import FORMATS
 from ..engine.guard import raise_first
 from ..engine.plan import Plan
+from ..engine.quantize import parse_keep
 from ..engine.report import plan_json, plan_sentences
 from ..loaders.lint.order import check_order
 from . import folders, host
@@ -58,6 +59,15 @@ def check_format(name: str | None) -> str | None:
     return None
 
 
+def check_keep(text: str | None) -> str | None:
+    """Why a typed-in list of layers to keep cannot be used, or None (a linked one is not known yet)."""
+    try:
+        parse_keep(text or "")
+    except FoundryError as error:
+        return str(error)
+    return None
+
+
 def file_state(name: str, *kinds: str) -> str:
     """What changes when a file is replaced, for IS_CHANGED: path, size and modification time."""
     try:
@@ -84,9 +94,11 @@ class FormatNode(StageNode):
     """A finishing node with a ``format``: one that this ComfyUI cannot load is told when the prompt is queued."""
 
     @classmethod
-    def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any], format: str | None = None) -> bool | str:
-        """Wires as everywhere, and the format."""
-        return check_format(format) or super().VALIDATE_INPUTS(input_types)
+    def VALIDATE_INPUTS(
+        cls, input_types: Mapping[str, Any], format: str | None = None, keep_high_precision: str | None = None
+    ) -> bool | str:
+        """Wires as everywhere, the format, and the patterns of layers to keep."""
+        return check_format(format) or check_keep(keep_high_precision) or super().VALIDATE_INPUTS(input_types)
 
 
 def stage_input(socket: str, tooltip: str) -> tuple[str, dict[str, Any]]:

@@ -25,6 +25,7 @@ from ...engine.tensors import TensorInfo
 SUFFIXES = (".safetensors", ".sft")
 MAX_HEADER = 100_000_000
 MAX_TENSORS = 100_000
+MAX_NAME = 1000  # characters; the longest names of models have 200
 MAX_DIMS = 64  # torch's own limit
 DTYPES: Mapping[str, torch.dtype] = {
     code: getattr(torch, name)
@@ -176,6 +177,8 @@ def _tensors(
     path: Path, entries: dict[str, Any], start: int
 ) -> tuple[dict[str, TensorInfo], dict[str, tuple[int, int]], int]:
     """Tensors in file order, their absolute offsets, and where the data ends; no overlap, no hole."""
+    if long := next((name for name in entries if len(name) > MAX_NAME), None):
+        _refuse_tensor(path, long, f"has a name of {len(long)} characters ({MAX_NAME} are accepted)")
     spans = {name: _span(path, name, entry) for name, entry in entries.items()}
     tensors, offsets, end = {}, {}, 0
     for name in sorted(spans, key=spans.__getitem__):

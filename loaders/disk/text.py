@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -11,34 +12,39 @@ from .header import shown
 
 try:
     import yaml
+
+    from .yaml_loader import MAX_TOKENS, Loader, TooMuch
 except ImportError:  # JSON still works
     yaml = None  # type: ignore[assignment]
 
-MAX_TEXT = 1_000_000  # bytes
+MAX_TEXT = 1_000_000  # bytes of a document
+MAX_NODE_TEXT = 64_000  # characters of a text in a node, which holds up the server while it is read
 MAX_NODES = 50_000  # with every alias written out
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 # What PyYAML raises on strange scalars (`!!int ""`, `!!timestamp x`, 2024-99-99) beside its own YAMLError.
 _SCALAR_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
 
 def decode(data: bytes, where: str) -> str:
-    """UTF-8 text, with or without a byte order mark, up to 1 MB."""
+    """UTF-8 text, with or without a byte order mark, or UTF-16 with one, as Windows writes it; up to 1 MB."""
     if len(data) > MAX_TEXT:
         raise document_error(where, f"it is larger than {MAX_TEXT} bytes", "A stack document is a few lines.")
+    coding = "utf-16" if data.startswith(_UTF16) else "utf-8-sig"
     try:
-        return data.decode("utf-8-sig")
+        return data.decode(coding)
     except UnicodeDecodeError as error:
         raise document_error(where, f"byte {error.start} is not UTF-8 text", "Save it as UTF-8.") from error
 
 
-def parse_text(text: str, where: str) -> Any:
+def parse_text(text: str, where: str, most: int = MAX_TEXT) -> Any:
     """The data a text stands for: JSON, or else YAML. Repeated keys are refused, for one of them would be lost.
 
-    Raises FoundryError ``document`` with the line number of what is wrong.
+    Raises FoundryError ``document`` with the line number of what is wrong, and for more than ``most`` characters.
     """
     text = text.removeprefix("\ufeff")
-    if len(text) > MAX_TEXT:
-        raise document_error(where, f"it is longer than {MAX_TEXT} characters", "A stack document is a few lines.")
+    if len(text) > most:
+        raise document_error(where, f"it is longer than {most} characters", "A stack document is a few lines.")
     try:
         return json.loads(text, object_pairs_hook=_unique)
     except RecursionError as error:
@@ -60,10 +66,14 @@ def document_error(where: str, what: str, fix: str = "") -> FoundryError:
 
 def _parse_yaml(text: str, where: str) -> Any:
     try:
-        loader = yaml.SafeLoader(text)
+        loader = Loader(text)
         node = loader.get_single_node()
         _check_nodes(node, where)
         return None if node is None else loader.construct_document(node)
+    except TooMuch as error:
+        raise document_error(
+            where, f"it has more than {MAX_TOKENS} words and signs", "A list is a few lines."
+        ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""

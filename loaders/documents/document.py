@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ...engine.errors import FoundryError
 from ...engine.formats import FORMATS
+from ...engine.near import near
 from ...engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK
 from ..bases.dequantize import DEQUANTIZE, ON_QUANTIZED_BASE, REFUSE
 from ..disk.header import SUFFIXES, disk_errors, regular_file, shown
-from ..disk.text import MAX_TEXT, decode, document_error, parse_text
+from ..disk.text import MAX_NODE_TEXT, MAX_TEXT, decode, document_error, parse_text
 
 MAX_WEIGHT = 10.0
 MAX_PATH = 4096
+MAX_ROWS = 500  # of one list
+MAX_SETTINGS = 500  # of AI Toolkit's block, most of which are its own
 FP8, NONE = "fp8", "none"
 _QUANTIZE = {True: FP8, "true": FP8, FP8: FP8, False: NONE, "false": NONE, NONE: NONE} | {
     name: name for name in FORMATS
@@ -98,10 +101,21 @@ def parse_document(data: object, where: str) -> Document:
 
 
 def parse_rows(text_or_list: object, where: str) -> tuple[Row, ...]:
-    """The rows of a LoRA list: a list, or text holding JSON rows or a stack document, whose ``stack`` is meant."""
-    data = text_or_list
-    if isinstance(data, str):
-        data = parse_text(data, where) if data.strip() else None
+    """The rows of a LoRA list: a list, or text holding JSON rows or a stack document, whose ``stack`` is meant.
+
+    A text is at most 64,000 characters, and parsed once though a queue asks for it three times.
+    """
+    if isinstance(text_or_list, str):
+        return _rows_of_text(text_or_list, where)
+    return _rows_of_data(text_or_list, where)
+
+
+@lru_cache(maxsize=16)
+def _rows_of_text(text: str, where: str) -> tuple[Row, ...]:
+    return _rows_of_data(parse_text(text, where, MAX_NODE_TEXT) if text.strip() else None, where)
+
+
+def _rows_of_data(data: object, where: str) -> tuple[Row, ...]:
     if not isinstance(data, Mapping):
         return () if data is None else _rows(data, where, "")
     document = parse_document(data, where)
@@ -128,10 +142,12 @@ def _settings(data: object, where: str) -> dict[str, Any]:
 def _model_block(top: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Our settings out of AI Toolkit's block; its other keys are its own business, a mistyped one of ours is not."""
     block = _mapping(top["model"], f"{where}: model")
+    if len(block) > MAX_SETTINGS:
+        raise document_error(where, f"the model block has {len(block)} settings", f"{MAX_SETTINGS} are the limit.")
     for key in block:
         if key in _KEYS and block[key] is not None and top.get(key) is not None:
             raise document_error(where, f"'{key}' is given twice, in the model block and beside it", "Keep one.")
-        if key not in _KEYS and difflib.get_close_matches(str(key), _KEYS, 1, 0.88):
+        if key not in _KEYS and near(str(key), _KEYS, alike=0.88):
             raise _unknown(where, f"model: {key}", _KEYS)
     return {key: value for key, value in block.items() if key in _KEYS and value is not None}
 
@@ -169,6 +185,8 @@ def _rows(rows: object, where: str, list_name: str) -> tuple[Row, ...]:
     label = f"{list_name} row".strip()
     if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Sequence):
         raise document_error(where, f"a list of {label}s was expected, not {_seen(rows)}", "Write it as [ ... ].")
+    if len(rows) > MAX_ROWS:
+        raise document_error(where, f"the list has {len(rows)} {label}s", f"{MAX_ROWS} are the limit.")
     return tuple(_row(row, where, f"{label} {number}") for number, row in enumerate(rows, 1))
 
 
@@ -215,8 +233,8 @@ def _path(value: object, where: str, label: str) -> str:
 
 
 def _unknown(where: str, key: str, known: Iterable[str]) -> FoundryError:
-    near = difflib.get_close_matches(key.rpartition(": ")[2], list(known), 1)
-    fix = f"Did you mean '{near[0]}'?" if near else f"Known are: {', '.join(known)}."
+    alike = near(key.rpartition(": ")[2], known)
+    fix = f"Did you mean '{alike[0]}'?" if alike else f"Known are: {', '.join(known)}."
     return document_error(where, f"unknown setting '{shown(key)}'", fix)
 
 

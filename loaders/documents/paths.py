@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 
 from ...engine.errors import FoundryError
+from ...engine.near import near
 from ..disk.header import disk_errors, shown
 
 
@@ -39,5 +39,5 @@ def _near_file(path: Path) -> str:
         names = [entry.name for entry in path.parent.iterdir()]
     except (OSError, ValueError):
         return f"Its folder {shown(str(path.parent))} does not exist either."
-    near = difflib.get_close_matches(path.name, names[:5000], 3)
-    return f"Did you mean {' or '.join(shown(name) for name in near)}?" if near else "Check the name and the folder."
+    alike = near(path.name, names, 3)
+    return f"Did you mean {' or '.join(shown(name) for name in alike)}?" if alike else "Check the name and the folder."

@@ -49,7 +49,9 @@ LISTS = {
     20: _ids(range(9), range(9)),
     26: _ids(range(12), range(12)),
 }
-ITEM = re.compile(r"(?P<kind>[a-z_]+?)(?:[._]?0*(?P<first>\d+)(?:-0*(?P<last>\d+))?)?")
+# Numbers of a bounded length: zeros before unbounded digits would be split in every possible way.
+ITEM = re.compile(r"(?P<kind>[a-z_]{1,40}?)(?:[._]?(?P<first>\d{1,6})(?:-(?P<last>\d{1,6}))?)?", re.ASCII)
+LONGEST, MOST = 4096, 256  # characters of a text, items in it
 ALIASES = {"m": "mid", "middle": "mid", "input": "in", "output": "out", "blocks": "block", "layers": "layer"}
 
 
@@ -105,7 +107,11 @@ class Blocks:
 
 def parse_blocks(text: str, family: str | None) -> Blocks:
     """The factors a text states; an empty one changes nothing. FoundryError ``blocks`` for what has no meaning."""
+    if len(text) > LONGEST:
+        raise _wrong(text, f"it has {len(text)} characters, and {LONGEST} are the limit", "double=1,single=0.5")
     parts = [part.strip() for part in re.split(r"[,;\n]", text.lower()) if part.strip()]
+    if len(parts) > MOST:
+        raise _wrong(text, f"it has {len(parts)} items, and {MOST} are the limit", "double.0-9=0.3")
     if parts and not any(char.isalpha() or char == "=" for part in parts for char in part):
         return _from_list(parts, family)
     return Blocks(family, tuple(_item(part, family) for part in parts))

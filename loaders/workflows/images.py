@@ -16,8 +16,11 @@ from ...engine.errors import FoundryError
 from ..disk.header import disk_errors, regular_file, shown
 
 NAMES = ("prompt", "workflow")
-MAX_TEXT = 32 * 2**20  # bytes of one text, unpacked
-MAX_CHUNKS = 200_000
+MAX_TEXT = 32 * 2**20  # bytes of all texts together, unpacked
+MAX_TEXTS = 16  # of ours; ComfyUI writes two
+MAX_CHUNKS, MAX_TEXT_CHUNKS = 200_000, 1000
+LONGEST_NAME = 79  # bytes of the name of a text, by the PNG standard
+_IN_EXIF = tuple(f"{name}:".encode() for name in NAMES)
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _JPEG_PICTURE = (0xDA, 0xD9)  # start of scan, end of image: no more metadata
 
@@ -35,14 +38,26 @@ def embedded(path: Path) -> dict[str, str] | None:
             return None
         file.seek(0)
         try:
-            found = dict(read(file))
+            return _collected(read(file))
         except (struct.error, zlib.error, EOFError) as error:
             raise _damaged(path, str(error)) from error
-    return {name: text for name, text in found.items() if name in NAMES}
+
+
+def _collected(texts: Iterator[tuple[str, str]]) -> dict[str, str]:
+    """The last text of each name; a picture that holds more than anybody writes is damaged."""
+    found: dict[str, str] = {}
+    size = 0
+    for number, (name, text) in enumerate(texts, 1):
+        size += len(text)
+        if number > MAX_TEXTS or size > MAX_TEXT:
+            raise EOFError(f"it holds more than {MAX_TEXTS} texts or {MAX_TEXT // 2**20} MB of them")
+        found[name] = text
+    return found
 
 
 def _png(file: BinaryIO) -> Iterator[tuple[str, str]]:
     file.seek(len(_PNG))
+    texts = 0
     for _ in range(MAX_CHUNKS):
         if len(head := file.read(8)) < 8:  # the end; the texts come early, so a cut-off picture still has them
             return
@@ -50,11 +65,18 @@ def _png(file: BinaryIO) -> Iterator[tuple[str, str]]:
         if kind not in _TEXT_CHUNKS:
             _skip(file, length + 4)
             continue
+        texts += 1
+        if texts > MAX_TEXT_CHUNKS:
+            raise EOFError(f"it holds more than {MAX_TEXT_CHUNKS} texts")
+        begin = file.read(min(length, LONGEST_NAME + 1))
+        file.seek(-len(begin), os.SEEK_CUR)
+        if (name := begin.partition(b"\0")[0].decode("latin-1")) not in NAMES:
+            _skip(file, length + 4)
+            continue
         data = _exactly(file, _sane(length))
         if zlib.crc32(kind + data) != struct.unpack(">I", _exactly(file, 4))[0]:
             raise EOFError("the checksum of a text is wrong")
-        name, _, rest = data.partition(b"\0")
-        yield name.decode("latin-1"), _text(_TEXT_CHUNKS[kind](rest))
+        yield name, _text(_TEXT_CHUNKS[kind](data.partition(b"\0")[2]))
 
 
 def _compressed(rest: bytes) -> bytes:
@@ -107,7 +129,8 @@ def _jpeg(file: BinaryIO) -> Iterator[tuple[str, str]]:
             return
         data = _exactly(file, length - 2)
         if marker == 0xE1 and data.startswith(b"Exif\0\0"):
-            yield from _exif(data)
+            yield from _exif(data)  # there is one
+            return
 
 
 def _exif(data: bytes) -> Iterator[tuple[str, str]]:
@@ -120,9 +143,9 @@ def _exif(data: bytes) -> Iterator[tuple[str, str]]:
     (count,) = struct.unpack_from(f"{order}H", data, first)
     for position in range(first + 2, first + 2 + 12 * count, 12):
         size, offset = struct.unpack_from(f"{order}II", data, position + 4)
-        name, colon, text = data[offset : offset + size].partition(b":")
-        if colon and name.decode("latin-1") in NAMES:
-            yield name.decode("latin-1"), _text(text.rstrip(b"\0"))
+        if data.startswith(_IN_EXIF, offset, offset + size):  # all may point at the same bytes: what is ours is copied
+            name, _, text = data[offset : offset + size].partition(b":")
+            yield name.decode(), _text(text.rstrip(b"\0"))
 
 
 _READERS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO], Iterator[tuple[str, str]]]], ...] = (

@@ -20,6 +20,7 @@ from .images import embedded
 from .ui import graph_of_canvas
 
 MAX_BYTES = 32 * 2**20
+MAX_VALUES = 2_000_000  # by their commas and brackets, counted before anything is made of them
 PICTURE = "it is a picture that holds none; websites, messengers and editors strip it"
 BOXED = "__value__"  # how the frontend sends a list that is no link
 _PROMPTS = ("prompt", "output")  # what wraps the API form: POST /prompt and /history, "Save (API)" of some packs
@@ -62,6 +63,8 @@ def graph_of(data: object, where: str = "The workflow") -> Graph:
 
 
 def _parsed(data: str | bytes, where: str) -> Any:
+    if _values(data) > MAX_VALUES:
+        raise _no_workflow(where, f"it holds more than {MAX_VALUES} values")
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:  # ValueError: no JSON, no text, or a number without an end
@@ -71,9 +74,16 @@ def _parsed(data: str | bytes, where: str) -> Any:
 def _parsed_or_none(content: str) -> Any:
     """JSON in a picture; other programs write plain words under the same names."""
     try:
-        return json.loads(content)
-    except (ValueError, RecursionError):
+        return _parsed(content, PICTURE)
+    except FoundryError:
         return None
+
+
+def _values(data: str | bytes) -> int:
+    """How many values JSON holds, at most."""
+    if isinstance(data, str):
+        return sum(data.count(sign) for sign in ",[{")
+    return sum(data.count(sign) for sign in b",[{")
 
 
 def _forms(data: object) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:

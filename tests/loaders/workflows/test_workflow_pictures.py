@@ -181,7 +181,7 @@ def test_damaged_pictures_are_told(what, picture):
 
 
 def test_a_text_that_claims_to_be_huge(picture):
-    content = png()[:-12] + struct.pack(">I", 2**31) + b"tEXt"
+    content = png()[:-12] + struct.pack(">I", 2**31) + b"tEXtprompt\0"
     with pytest.raises(FoundryError, match="larger than 32 MB"):
         read_workflow(picture(content))
 
