@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 PICTURES = (".png", ".webp", ".jpg", ".jpeg")
 STOP, FINE = "Stopped: correct what is listed above.", "OK: nothing stops this "
+PARTLY = "Checked in part: LF108 names the LoRAs that were not followed; of the others nothing stops this workflow."
+UNREAD = "Stopped: LF108 names LoRAs that were not followed."
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,8 +83,17 @@ def _check_workflow(options: argparse.Namespace, policy: str) -> int:
         print_findings(found.findings)
         if find is None:
             print("Files were not looked at: name ComfyUI's models folder with --models.")
-        print(f"{FINE}workflow." if found.ok else STOP)
+        print(_verdict(found))
     return DONE if found.ok else STOPPED
+
+
+def _verdict(found: Lint) -> str:
+    """The last line; what was not followed is never OK."""
+    if found.complete:
+        return f"{FINE}workflow." if found.ok else STOP
+    if found.ok:
+        return PARTLY
+    return STOP if stops(found.findings, strict=True) else UNREAD
 
 
 def model_folders(given: Sequence[Path]) -> ModelFolders | None:
@@ -103,7 +114,7 @@ def _print_stacks(found: Lint) -> None:
         family = f" ({stack['family']})" if stack["family"] else ""
         print(f"base   {shown(stack['base'] or 'not known')}{family}")
         rows = [_row(lora) for lora in stack["loras"]]
-        print(table(rows, columns) if rows else "no LoRA")
+        print(table(rows, columns) if rows else "no LoRA" if found.complete else "no LoRA that was followed")
 
 
 def _row(lora: StackLoRAJSON) -> tuple[str, ...]:

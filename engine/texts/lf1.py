@@ -230,4 +230,17 @@ ORDER: dict[str, tuple[str, ...]] = {
         "A muted node gives nothing, so what hangs on it cannot run or runs without a model.",
         "Switch it on again, or bypass it.",
     ),
+    "LF108.lost": (
+        "note",
+        "{loras} was not checked: {nodes} leads to {into}, and what becomes of a model there is not known here.",
+        "Nothing is said of this LoRA, which does not mean that all is well with it.",
+        "Check it by hand. A node of a common kind is a row of a table: please report its name.",
+    ),
+    "LF108.unread": (
+        "note",
+        "{nodes} brings LoRAs that cannot be read: which ones, is known only while the workflow runs, or its inputs "
+        "are not known here.",
+        "Nothing is said of these LoRAs, which does not mean that all is well with them.",
+        "Check them by hand, or export the workflow in API form, which names every input.",
+    ),
 }

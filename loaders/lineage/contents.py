@@ -18,6 +18,7 @@ from ..disk.header import regular_file, shown
 from ..disk.process import PROCESS
 from ..disk.source import base_fingerprint
 from ..evidence.sidecars import contained_from_fusion_metadata
+from ..workflows.constants import with_constants
 from ..workflows.node_kinds import SAVERS
 from ..workflows.reading import graph_of
 from ..workflows.tracing import Trail, trails
@@ -86,7 +87,7 @@ def _from_workflow(metadata: Mapping[str, str]) -> Iterator[Contained]:
     if not text or len(text) > MAX_TEXT:
         return
     try:
-        graph = graph_of(parse_json(text, WORKFLOW), WORKFLOW)
+        graph = with_constants(graph_of(parse_json(text, WORKFLOW), WORKFLOW))
     except FoundryError:
         return
     found, savers = trails(graph), [node.id for node in graph.nodes.values() if node.kind in SAVERS]

@@ -17,21 +17,27 @@ from ...engine.report import check_json
 from ...engine.texts.say import say
 from ...validator.rules import check_stack
 from ...validator.stacks import ALLOW, POLICIES, Item, Sampling, Stack
+from ..workflows.constants import with_constants
 from ..workflows.graph import BYPASSED, MUTED, ON, Graph, GraphNode
 from ..workflows.node_kinds import GGUF, LOW_BITS, STAGES, VALIDATOR_NODE
 from ..workflows.sampling import ends
 from ..workflows.tracing import Trail, trails
+from ..workflows.unread import unread
 from .files import BaseFacts, Files, Find, LineageOf
 from .order import as_question, order_above
 
 
 @dataclass(frozen=True)
 class Lint:
-    """The verdict on a workflow: findings, worst first, the stacks they are about, and whether nothing stops a run."""
+    """The verdict on a workflow: findings, worst first, the stacks they are about, and whether nothing stops a run.
+
+    ``complete``: every LoRA was followed. Where it is not, LF108 names those of which nothing else is said.
+    """
 
     findings: tuple[Finding, ...] = ()
     stacks: tuple[Stack, ...] = ()
     ok: bool = True
+    complete: bool = True
 
     def to_json(self) -> WorkflowJSON:
         """Plain data, the same for command line, HTTP and browser; ``stacks`` stay for who reads those."""
@@ -52,7 +58,7 @@ def lint(
     ``lineage_of`` tells what is known of a LoRA file. Without ``find`` only the graph itself is judged. A Stack
     Validator on the way of a model decides its ``policy``, and a strict one lets warnings stop it, as ``strict`` does.
     """
-    files = Files(find, lineage_of)
+    graph, files = with_constants(graph), Files(find, lineage_of)
     order = {node.id: order_above(graph, node.id) for node in graph.nodes.values() if _is_stage(node)}
     found = [*_idle_stages(graph), *(finding for told in order.values() for finding in told)]
     stacks, stopped = [], stops(found, strict)
@@ -67,7 +73,8 @@ def lint(
         stopped |= stops(mine, strict or _is_strict(graph, model))
         found += mine
         stacks.append(stack)
-    return Lint(worst_first(found), tuple(stacks), not stopped)
+    lost = tuple(_unread(graph))
+    return Lint(worst_first([*found, *lost]), tuple(stacks), not (stopped or (strict and lost)), not lost)
 
 
 @dataclass
@@ -174,6 +181,23 @@ def _low_bits(graph: Graph, trail: Trail, base: BaseFacts) -> Iterator[Finding]:
     if sign and not base.seen and loras:
         values = {"base": source.name, "sign": sign[0], "loras": ", ".join(loras)}
         yield say("LF201.named", evidence="guessed", subject=source.name, node=source.node, **values)
+
+
+def _unread(graph: Graph) -> Iterator[Finding]:
+    """LF108: LoRAs that were not followed, and where they are lost."""
+    for group in unread(graph):
+        nodes = ", ".join(_called(graph.nodes[node]) for node in group.nodes)
+        if group.at:
+            values = {"loras": ", ".join(group.loras), "nodes": nodes, "into": _called(graph.nodes[group.at])}
+            yield say("LF108.lost", subject=group.loras[0], node=group.at, **values)
+        else:
+            yield say("LF108.unread", node=group.nodes[0], nodes=nodes)
+
+
+def _called(node: GraphNode) -> str:
+    """A node as a user finds it: title, kind where that is another word, and id."""
+    title = node.title or node.kind
+    return f"{title} ({f'{node.kind}, ' if title != node.kind else ''}node {node.id})"
 
 
 def _idle_stages(graph: Graph) -> Iterator[Finding]:

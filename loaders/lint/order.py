@@ -13,6 +13,7 @@ from ...engine.errors import FoundryError
 from ...engine.findings import Finding, worst_first
 from ...engine.lineage import GUESSED
 from ...engine.texts.say import say
+from ..workflows.constants import with_constants
 from ..workflows.graph import Graph, GraphNode
 from ..workflows.node_kinds import (
     FUSE_NODE,
@@ -32,7 +33,7 @@ Links = Callable[[GraphNode], tuple[str, ...]]
 
 def check_order(prompt: Mapping[str, Any], node_id: str) -> tuple[Finding, ...]:
     """Findings about what stands above one of our stages in a prompt: LF101 before Fuse, LF201 before any of them."""
-    return order_above(graph_of_prompt(prompt), node_id)
+    return order_above(with_constants(graph_of_prompt(prompt)), node_id)
 
 
 def order_above(graph: Graph, node_id: str) -> tuple[Finding, ...]:

@@ -114,6 +114,7 @@ LOADERS = {
     "NunchakuQwenImageDiTLoader": Loader("model_name", quantized="Nunchaku 4-bit", beside=True),
     "NunchakuZImageDiTLoader": Loader("model_name", quantized="Nunchaku 4-bit", beside=True),
     "WanVideoModelLoader": Loader("model", (MODELS,), dtype="quantization", scaled_beside=True),
+    "HyVideoModelLoader": Loader("model", (MODELS,), dtype="quantization"),
     "Efficient Loader": Loader("ckpt_name", (CHECKPOINTS,)),
     "Eff. Loader SDXL": Loader("base_ckpt_name", (CHECKPOINTS,)),
     "easy fullLoader": Loader("ckpt_name", (CHECKPOINTS,)),
@@ -168,11 +169,22 @@ LORA_NODES = {
     "WanVideoLoraSelectByName": LoraNode((_ONE,), loose=True),
     "WanVideoLoraSelectMulti": LoraNode((_RGTHREE,)),
     "WanVideoSetLoRAs": LoraNode(beside=True),
+    "HyVideoLoraSelect": LoraNode((Rows("lora", ("strength",)),)),
     "FoundryLoRA": LoraNode((Rows("lora_name", ("strength_model",), "enabled"),)),
     "FoundryLoRAStack": LoraNode(text="loras"),
     FUSE_NODE: LoraNode((Rows("lora_name", ("strength",)),), own_first=True),
     STACK_NODE: LoraNode(),
 }
+# LoRAs of text encoders and of motion modules, and nodes that only tell of one: none of these changes a model.
+NO_MODEL_LORAS = (
+    "LoadLoraTextEncoder",
+    "ADE_AnimateDiffLoRALoader",
+    "LoraSave",
+    "SaveLoRA",
+    "LoraModelLoader",
+    "GetICLoRAParameters",
+)
+NO_MODEL_TYPES = ("MOTION_LORA", "LORA_MODEL")
 MAX_ROWS = 60  # numbered rows looked for: the widest stacker has 50
 
 SAMPLERS = {
@@ -191,6 +203,7 @@ SAMPLERS = {
     "easy kSampler": Sampler(),
     "easy fullkSampler": Sampler(),
     "WanVideoSampler": Sampler(denoise="denoise_strength"),
+    "HyVideoSampler": Sampler(cfg="", denoise="denoise_strength"),  # its guidance is the one that is distilled in
 }
 PRE_SAMPLERS = ("easy preSampling", "easy preSamplingAdvanced", "easy preSamplingDynamicCFG")  # settings in a pipe
 GUIDERS: dict[str, str | float] = {  # what they guide with: an input, or a number where they know no negative
@@ -213,6 +226,15 @@ SWITCHES = {
     "easy ifElse": Switch(r"on_true|on_false", "boolean", ("on_false", "on_true")),
     "Switch model [Crystools]": Switch(r"on_true|on_false", "boolean", ("on_false", "on_true")),
 }
+CONVERTERS = {  # nodes that hand one value on in another type: kind -> the input it comes in by
+    "CM_FloatToInt": "a",
+    "CM_IntToFloat": "a",
+    "ComfyNumberConvert": "value",
+    "LTXFloatToInt": "a",
+    "PreviewAny": "source",
+    "easy convertAnything": "*",
+}
+HELD = ("value", "Value", "int", "float", "boolean", "number", "string", "text")  # what holders of one value call it
 MERGES = re.compile(r"merge|blend|ModelAdd|ModelSubtract", re.IGNORECASE)  # what comes out has no one stack below
 
 # Inputs a model comes in by where the form of the workflow does not tell types, and the types where it does.
@@ -225,9 +247,14 @@ CARRIER_INPUT = re.compile(
 )
 STACK_INPUT = re.compile(r"(optional_)?lora_stack(_\w+)?|prev_lora|loras?")
 MODEL_TYPES = frozenset(
-    ("MODEL", "WANVIDEOMODEL", "FOUNDRY_BASE", "FOUNDRY_FUSED", "FOUNDRY_STACKED", "FOUNDRY_QUANTIZED")
+    ("MODEL", "WANVIDEOMODEL", "HYVIDEOMODEL", "FOUNDRY_BASE", "FOUNDRY_FUSED", "FOUNDRY_STACKED", "FOUNDRY_QUANTIZED")
 )
 CARRIER_TYPES = frozenset(("GUIDER", "PIPE_LINE", "BASIC_PIPE", "DETAILER_PIPE", "SDXL_TUPLE", "RGTHREE_CONTEXT"))
-STACK_TYPES = frozenset(("LORA_STACK", "WANVIDLORA"))
+STACK_TYPES = frozenset(("LORA_STACK", "WANVIDLORA", "HYVIDLORA"))
+# Inputs that bring no model and no LoRA, where the form of the workflow does not tell types.
+OTHER_INPUT = re.compile(
+    r"\w*(clip|vae|text|prompt|positive|negative|conditioning|string|image|latent|mask|seed|noise)\w*|samples|sigmas"
+)
+FILE_ENDINGS = (".safetensors", ".sft", ".pt", ".pth", ".ckpt", ".bin")
 # Names of files that say their weights are quantized: a guess, never more.
 LOW_BITS = re.compile(r"(?<![a-z0-9])(fp8|float8|e4m3fn|e5m2|nvfp4|mxfp8|int8|int4|nf4|svdq)(?![0-9])", re.IGNORECASE)

@@ -1,4 +1,4 @@
-"""What the inputs of a graph node say: numbers, words and rows of LoRAs, its own or those of a node wired in."""
+"""What the inputs of a graph node say: numbers, words and rows of LoRAs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..documents.document import parse_rows
-from .graph import Graph, GraphNode
+from .graph import GraphNode
 from .node_kinds import ANY_ROWS, LORA_NODES, MAX_ROWS, NO_LORA, OFF, LoraNode, Rows
 
 TAG = re.compile(r"<lora:([^:<>]+):(-?\d*\.?\d+)")
-HELD = ("value", "Value", "int", "float", "number", "string", "text")  # what nodes that hold one value call it
 NAMES, STRENGTHS = ("lora", "lora_name", "name"), ("strength", "strength_model", "model_strength", "weight")
 SWITCHES = ("on", "active", "enabled")
 MOST = sys.float_info.max  # JSON knows larger numbers, and some that are none
@@ -32,19 +31,9 @@ class LoraRow:
     beside: bool = False
 
 
-def held(graph: Graph, node: GraphNode, name: str) -> Any:
-    """The value of an input: its own, or that of the node wired into it when that node holds just one; else None."""
-    if name not in node.links:
-        return node.values.get(name)
-    source = graph.nodes.get(node.links[name][0])
-    if source is None or source.links:
-        return None
-    return next((source.values[key] for key in HELD if key in source.values), None)
-
-
-def number(graph: Graph, node: GraphNode, name: str) -> float | None:
+def number(node: GraphNode, name: str) -> float | None:
     """An input as a number, or None where it says none that is known here."""
-    return finite(held(graph, node, name))
+    return finite(node.values.get(name))
 
 
 def finite(value: object) -> float | None:
@@ -54,9 +43,9 @@ def finite(value: object) -> float | None:
     return float(value) if abs(value) <= MOST else None
 
 
-def word(graph: Graph, node: GraphNode, name: str) -> str:
+def word(node: GraphNode, name: str) -> str:
     """An input as text, or an empty one; of a choice with a picture (pysssss) its text."""
-    value = held(graph, node, name)
+    value = node.values.get(name)
     value = value.get("content") if isinstance(value, Mapping) else value
     return value if isinstance(value, str) else ""
 
@@ -66,31 +55,42 @@ def is_lora_node(node: GraphNode) -> bool:
     return node.kind in LORA_NODES or "lora" in node.kind.lower()
 
 
-def rows_of(graph: Graph, node: GraphNode) -> Iterator[LoraRow]:
+def rows_of(node: GraphNode) -> Iterator[LoraRow]:
     """The LoRAs a node itself names, those that are on and do something. Raises FoundryError for a bad list of ours."""
-    if not is_lora_node(node):
-        return
     kind = LORA_NODES.get(node.kind, LoraNode(ANY_ROWS))
-    named = [*_from_inputs(graph, node, kind), *_from_mappings(node), *_from_text(node, kind)]
-    for name, strength in named:
+    for name, strength in named_loras(node):
         if strength and name.strip().lower() not in NO_LORA:
             yield LoraRow(name, strength, kind.loose, node.values.get("merge_loras") is False)
 
 
-def _from_inputs(graph: Graph, node: GraphNode, kind: LoraNode) -> Iterator[tuple[str, float]]:
+def named_loras(node: GraphNode) -> list[tuple[str, float]]:
+    """(name, strength) of every row that is on, "none" and those at 0 too. Raises FoundryError as ``rows_of`` does."""
+    if not is_lora_node(node):
+        return []
+    kind = LORA_NODES.get(node.kind, LoraNode(ANY_ROWS))
+    return [*_from_inputs(node, kind), *_from_mappings(node), *_from_text(node, kind)]
+
+
+def wired_names(node: GraphNode) -> Iterator[str]:
+    """The inputs by which a node names its LoRAs, as far as something is wired into them."""
+    for layout in LORA_NODES.get(node.kind, LoraNode(ANY_ROWS)).rows:
+        named = (layout.name.format(spelled) for spelled in _numbers(layout.name))
+        yield from (name for name in named if name in node.links)
+
+
+def _from_inputs(node: GraphNode, kind: LoraNode) -> Iterator[tuple[str, float]]:
     for layout in kind.rows:
-        most = number(graph, node, layout.count) if layout.count else None
+        most = number(node, layout.count) if layout.count else None
         for spelled in _numbers(layout.name):
-            if _is_off(graph, node, layout.switch.format(spelled)) or (most is not None and int(spelled) > most):
+            if _is_off(node, layout.switch.format(spelled)) or (most is not None and int(spelled) > most):
                 continue
-            if name := word(graph, node, layout.name.format(spelled)):
-                yield name, _strength(graph, node, layout, spelled)
+            if name := word(node, layout.name.format(spelled)):
+                yield name, _strength(node, layout, spelled)
 
 
-def _is_off(graph: Graph, node: GraphNode, switch: str) -> bool:
+def _is_off(node: GraphNode, switch: str) -> bool:
     """Whether a switch is off; one that is not there, or only known at run time, is on."""
-    value = held(graph, node, switch)
-    return (switch in node.values or value is not None) and str(value).lower() in _OFF
+    return switch in node.values and str(node.values[switch]).lower() in _OFF
 
 
 _OFF = {str(value).lower() for value in OFF}
@@ -101,13 +101,13 @@ def _numbers(name: str) -> tuple[str, ...]:
     return _NUMBERS if "{}" in name else ("",)
 
 
-def _strength(graph: Graph, node: GraphNode, layout: Rows, spelled: str) -> float:
+def _strength(node: GraphNode, layout: Rows, spelled: str) -> float:
     """The strength of a row; 1.0 where it is wired to something that is only known at run time."""
     mode, simple = layout.simple
     names = (simple,) if mode and node.values.get(mode) == "simple" else layout.strengths
     inputs = (name.format(spelled) for name in names)
     name = next((name for name in inputs if name in node.values or name in node.links), "")
-    strength = number(graph, node, name)
+    strength = number(node, name)
     return 1.0 if strength is None else strength
 
 

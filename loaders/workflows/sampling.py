@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ...validator.stacks import Sampling
+from .constants import with_constants
 from .graph import ON, Graph, GraphNode
 from .node_kinds import (
     CARRIER_INPUT,
@@ -45,6 +46,7 @@ def ends(graph: Graph) -> Iterator[End]:
 
 def sampled_below(graph: Graph, node_id: str) -> tuple[Sampling, ...]:
     """How the model that comes out of a node is sampled, wherever no other one can arrive and it was not merged."""
+    graph = with_constants(graph)
     found = trails(graph)
     arriving = ((end.sampling, found.get(end.node, ())) for end in ends(graph))
     return tuple(how for how, ways in arriving if how and len(ways) == 1 and node_id in ways[0].nodes)
@@ -62,19 +64,19 @@ def _sampler(node: GraphNode) -> Sampler | None:
 
 def _sampling(graph: Graph, node: GraphNode, sampler: Sampler) -> Sampling:
     """Steps and CFG of a sampler, from its own inputs, its schedule, its guider, or the settings in its pipe."""
-    steps = number(graph, node, sampler.steps) if sampler.steps else _scheduled(graph, node)
-    cfg = number(graph, node, sampler.cfg) if sampler.cfg else _guided(graph, node)
+    steps = number(node, sampler.steps) if sampler.steps else _scheduled(graph, node)
+    cfg = number(node, sampler.cfg) if sampler.cfg else _guided(graph, node)
     settings = _pre_sampler(graph, node) if steps is None and cfg is None else None
     if settings is not None:
-        steps, cfg = number(graph, settings, "steps"), number(graph, settings, "cfg")
-    if _partial(graph, settings or node, sampler.denoise):
+        steps, cfg = number(settings, "steps"), number(settings, "cfg")
+    if _partial(settings or node, sampler.denoise):
         steps = None
     return Sampling(None if steps is None else int(steps), cfg, node.id)
 
 
-def _partial(graph: Graph, node: GraphNode, denoise: str) -> bool:
+def _partial(node: GraphNode, denoise: str) -> bool:
     """Whether only the end of a schedule is done: its steps then say little about how many the whole would have."""
-    share = number(graph, node, denoise) if denoise else None
+    share = number(node, denoise) if denoise else None
     return share is not None and share < 1
 
 
@@ -86,16 +88,16 @@ def _scheduled(graph: Graph, node: GraphNode) -> float | None:
         if above is None or above.kind in SCHEDULE_EDITORS:
             return None
         if "sigmas" not in above.links:
-            return None if _partial(graph, above, "denoise") else _own_steps(graph, above)
+            return None if _partial(above, "denoise") else _own_steps(above)
         node = above
     return None
 
 
-def _own_steps(graph: Graph, node: GraphNode) -> float | None:
+def _own_steps(node: GraphNode) -> float | None:
     """Its ``steps``, or one less than the noise levels it lists."""
     levels = node.values.get("sigmas")
     listed = len(re.findall(r"\d+(?:\.\d+)?", levels)) - 1 if isinstance(levels, str) else 0
-    return float(listed) if listed > 0 else number(graph, node, "steps")
+    return float(listed) if listed > 0 else number(node, "steps")
 
 
 def _guided(graph: Graph, node: GraphNode) -> float | None:
@@ -105,7 +107,7 @@ def _guided(graph: Graph, node: GraphNode) -> float | None:
     if guider is None:
         return None
     how = GUIDERS.get(guider.kind, "cfg")
-    return number(graph, guider, how) if isinstance(how, str) else how
+    return number(guider, how) if isinstance(how, str) else how
 
 
 def _pre_sampler(graph: Graph, node: GraphNode) -> GraphNode | None:

@@ -14,6 +14,7 @@ from ...engine.errors import FoundryError
 from ...engine.findings import Finding
 from ...engine.plan import FUSE, STACK
 from ..bases.dequantize import DEQUANTIZE
+from .constants import chosen_input
 from .graph import Graph, GraphNode
 from .node_kinds import (
     CARRIER_INPUT,
@@ -97,13 +98,10 @@ def model_links(node: GraphNode) -> tuple[str, ...]:
 def _switched(node: GraphNode, switch: Switch) -> tuple[str, ...]:
     """What a switch hands on: what it is set to, or all it may be while that is only known at run time."""
     wired = {name: source for name, (source, _) in sorted(node.links.items()) if re.fullmatch(switch.inputs, name)}
-    if not switch.selector:
-        return tuple(wired.values())[:1]
-    chosen = node.values.get(switch.selector)
-    if isinstance(chosen, int):
-        name = switch.chosen.format(chosen) if isinstance(switch.chosen, str) else switch.chosen[bool(chosen)]
-        return (wired[name],) if name in wired else ()
-    return tuple(dict.fromkeys(wired.values()))
+    name = chosen_input(switch, node, node.values.get(switch.selector))
+    if name is None:
+        return tuple(dict.fromkeys(wired.values()))
+    return (wired[name],) if name in wired else ()
 
 
 def linked(node: GraphNode, pattern: re.Pattern[str], types: frozenset[str]) -> tuple[str, ...]:
@@ -125,7 +123,7 @@ def trails(graph: Graph) -> dict[str, tuple[Trail, ...]]:
         if MERGES.search(node.kind):
             below = [Trail(Source(node.id, f"a merge of models (node {node.id})"))]
         elif not sources:
-            below = [Trail(_source(graph, node))]
+            below = [Trail(_source(node))]
         found[node.id] = tuple(dict.fromkeys(_through(graph, node, trail) for trail in below))[:MAX_TRAILS]
     return found
 
@@ -151,12 +149,12 @@ def _users(graph: Graph) -> Iterator[str]:
     yield from (node.id for node in graph.nodes.values() if node.kind in STAGES or model_links(node))
 
 
-def _source(graph: Graph, node: GraphNode) -> Source:
+def _source(node: GraphNode) -> Source:
     loader = LOADERS.get(node.kind)
     if loader is None:
-        name = next((text for key in FILE_INPUTS if (text := word(graph, node, key))), "")
+        name = next((text for key in FILE_INPUTS if (text := word(node, key))), "")
         return Source(node.id, name, (), quantized_by(node), _beside(UNKNOWN_LOADER, node))
-    name = word(graph, node, loader.name)
+    name = word(node, loader.name)
     ours = node.kind in OUR_LOADERS
     dequantize = ours and node.values.get("on_quantized_base") == DEQUANTIZE
     return Source(node.id, name, loader.folders, quantized_by(node), _beside(loader, node), ours, dequantize)
@@ -203,7 +201,7 @@ def _applied(graph: Graph, node: GraphNode, trail: Trail) -> Iterator[Applied]:
 
 def lora_rows(graph: Graph, node: GraphNode) -> list[LoraRow]:
     """The LoRAs a node puts on its model, in the order it does. Raises FoundryError for a bad list of ours."""
-    own, listed = list(rows_of(graph, node)), list(_stack_rows(graph, node))
+    own, listed = list(rows_of(node)), list(_stack_rows(graph, node))
     return own + listed if LORA_NODES.get(node.kind, LoraNode()).own_first else listed + own
 
 
@@ -219,4 +217,4 @@ def _stack_rows(graph: Graph, node: GraphNode) -> Iterator[LoraRow]:
                 chain.append(above)
                 waiting.append(above)
     for above in reversed(chain):
-        yield from rows_of(graph, above)
+        yield from rows_of(above)

@@ -306,3 +306,27 @@ def test_documents_and_workflows_are_told_in_one_shape(folder, run):
     same = {**told["loras"][0], "node": None, "blocks": ""}
     assert told["base"] == ours["base"] and ours["loras"][0] == same
     assert [each["path"] for each in found["stacks"][0]["loras"]] == [each["path"] for each in native["loras"]]
+
+
+def test_a_lora_that_was_not_followed_is_never_ok(folder, run):
+    """In text, in JSON, and in the exit code of --strict."""
+    data = prompt("style")
+    sampler = next(node for node in data.values() if node["class_type"] == "KSampler")
+    sampler["class_type"] = "MysterySampler"
+    del sampler["inputs"]["cfg"]
+    code, out = run("check", workflow(data))
+    assert code == 0 and "LF108 note" in out and "style.safetensors" in out and "MysterySampler" in out
+    assert "OK" not in out and out.rstrip().splitlines()[-1].startswith("Checked in part")
+    assert run("check", workflow(data), "--strict")[0] == 1
+    code, report = run("check", workflow(data), "--json", "--strict")
+    assert code == 1 and not report["ok"] and verdicts(report) == [("note", "LF108.lost", "style.safetensors")]
+
+
+def test_a_list_that_was_not_read_is_not_told_as_no_lora(folder, run):
+    data = prompt("style")
+    for node in data.values():
+        if "lora_name" in node["inputs"]:
+            node["inputs"]["lora_name"] = ["99", 0]
+    data["99"] = {"class_type": "Random File", "inputs": {"folder": "loras"}}
+    code, out = run("check", workflow(data))
+    assert code == 0 and "LF108 note" in out and "no LoRA that was followed" in out and "OK" not in out

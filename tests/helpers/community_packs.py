@@ -246,8 +246,14 @@ def sequences() -> Sketch:
 PACKS: dict[str, Callable[[], Sketch]] = {
     function.__name__: function
     for function in (
-        flux_kontext, chroma, sd35_skip_layers, hunyuan_video, hunyuan_wrapper, ltx_stg, wan_vace, wan_vace_native,
-        animatediff_lcm, instant_id, regional, regional_attention, detailer_pipe, ultimate_upscale_lightning, flux_krea,
-        block_weights, caches_and_compile, prompt_tags, wildcards, merge_by_blocks, sdxl_turbo, xy_plot, sequences,
+        flux_kontext, chroma, sd35_skip_layers, hunyuan_video, ltx_stg, wan_vace, wan_vace_native,
+        animatediff_lcm, instant_id, regional_attention, detailer_pipe, ultimate_upscale_lightning, flux_krea,
+        block_weights, caches_and_compile, prompt_tags, wildcards, merge_by_blocks, sdxl_turbo, xy_plot,
     )
 }  # fmt: skip
+# Where LoRAs are not followed, or lose something: function -> (severity, text) of each finding.
+TOLD: dict[Callable[[], Sketch], list[tuple[str, str]]] = {
+    hunyuan_wrapper: [("warning", "LF201.native")],  # the wrapper casts to fp8 first and patches then
+    regional: [("note", "LF108.lost")],  # hooks change a model for some conditionings only
+    sequences: [("note", "LF108.lost")],
+}

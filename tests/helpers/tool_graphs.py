@@ -156,7 +156,7 @@ def inpainting() -> Sketch:
 
 
 def model_merge() -> Sketch:
-    """What lies in the two halves is no one stack: nothing is said of it, and of what comes after only itself."""
+    """What lies in the two halves is no one stack: it is not judged, which is said; what comes after is."""
     g = Sketch()
     first = g.lora(g("CheckpointLoaderSimple", ckpt_name="a.safetensors"), "sdxl_lightning_8step_lora.safetensors")
     base = g("CheckpointLoaderSimple", ckpt_name="b.safetensors")
