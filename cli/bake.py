@@ -15,6 +15,7 @@ from .terminal import Bar, size
 
 if TYPE_CHECKING:
     from ..engine.finish import Finish
+    from ..engine.json_bake import BakeJSON, MadeJSON
     from ..loaders.bakes.baking import BakeOptions, BakeResult
     from ..loaders.documents.document import Document
 
@@ -148,11 +149,11 @@ def _device(name: str) -> Any:
     return torch.device(name)
 
 
-def _json(plan: Any, findings: Sequence[Finding], baked: BakeResult) -> dict[str, Any]:
+def _json(plan: Any, findings: Sequence[Finding], baked: BakeResult) -> BakeJSON:
     from ..engine.report import bake_json
 
     budget = None if baked.cost is None else baked.cost.to_json()
-    out = {"out": str(baked.files[0]), "files": [str(path) for path in baked.files], "state": baked.state}
+    out: MadeJSON = {"out": str(baked.files[0]), "files": [str(path) for path in baked.files], "state": baked.state}
     return {**out, **bake_json(plan, findings, baked.report, baked.sha256), "budget": budget}
 
 

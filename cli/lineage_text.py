@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..engine.lineage import FILE_ID, UNKNOWN
 from .terminal import table
 
 if TYPE_CHECKING:
+    from ..engine.json_lineage import ShownBaseJSON, ShownLoRAJSON, SubjectJSON
     from ..engine.lineage import Claim, Ingredient
     from ..loaders.lineage.record import Record
     from ..loaders.lineage.subjects import Subject
@@ -18,12 +19,12 @@ WIDTH = 60  # characters of a text in a table
 UNSAID = "Nobody says what it was trained with. If you know: lora-foundry lineage declare FILE --trained-with LORA|none"
 
 
-def subject_json(subject: Subject) -> dict[str, Any]:
-    """What ``show`` tells, as plain data (docs/lineage.schema.json, ``shown``)."""
+def subject_json(subject: Subject) -> ShownLoRAJSON | ShownBaseJSON:
+    """What ``show`` tells, as plain data (docs/lineage.schema.json)."""
     from ..loaders.lineage.record import contained_json, lineage_json
     from ..loaders.lineage.subjects import LORA
 
-    about = {"schema": 1, "kind": subject.kind, "file": subject.path.name, "family": subject.family}
+    about: SubjectJSON = {"schema": 1, "kind": subject.kind, "file": subject.path.name, "family": subject.family}
     if subject.kind == LORA:
         return {**about, **lineage_json(subject.lineage)}
     return {**about, "ids": list(subject.ids), "contains": [contained_json(each) for each in subject.contains]}

@@ -19,6 +19,7 @@ from .devices import CPU, resolved
 from .finish import Finish
 from .gain import Measure
 from .job import BakeRequest, Job
+from .json_bake import NumbersJSON
 from .memory import AUTO, LOWEST, choose_memory, peak_rss_bytes
 from .pipeline import Outlet, Read, Reused, WriteBehind, read_in_order, reader_of
 from .plan import Plan
@@ -50,11 +51,22 @@ class BakeReport:
     layers: dict[str, float] = field(default_factory=dict)
     measures: dict[str, Measure] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> NumbersJSON:
         """Counts, errors, bytes, seconds and peak RSS as plain numbers (gains go with their LoRAs)."""
-        numbers = {key: value for key, value in vars(self).items() if key not in ("gains", "layers", "measures")}
-        layers = {name: {"relative_error": error, "sqnr_db": decibel(error)} for name, error in self.layers.items()}
-        return {**numbers, "sqnr_db": self.sqnr_db, "worst_layers": self.worst_layers, "layers": layers}
+        return {
+            "tensors": self.tensors,
+            "touched": self.touched,
+            "quantized": self.quantized,
+            "reused": self.reused,
+            "bytes_read": self.bytes_read,
+            "bytes_written": self.bytes_written,
+            "seconds": self.seconds,
+            "peak_rss_bytes": self.peak_rss_bytes,
+            "relative_error": self.relative_error,
+            "sqnr_db": self.sqnr_db,
+            "worst_layers": self.worst_layers,
+            "layers": {name: {"relative_error": e, "sqnr_db": decibel(e)} for name, e in self.layers.items()},
+        }
 
     def measures_json(self) -> dict[str, dict[str, Any]]:
         """Base tensor -> its numbers as plain data, for a later bake that takes it over."""

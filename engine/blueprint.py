@@ -19,6 +19,8 @@ from .finish import Finish, check_budget, layer_marker, layer_settings, marker_n
 from .formats import Format
 from .guard import already_quantized, raise_first
 from .ingredients import ingredients_json
+from .json_bake import HeaderJSON, RecipeBaseJSON, RecipeJSON, RecipeLayerJSON
+from .json_lineage import InsideJSON
 from .lineage import LINEAGE_KEY, SCHEMA
 from .plan import MATCH_TRAINING, Layer, Patch, Plan
 from .quantize import check_patterns, is_quantizable
@@ -66,7 +68,7 @@ class Blueprint:
     plan: Plan
     finish: Finish
     fates: Mapping[str, Fate]
-    recipe: Mapping[str, Any]
+    recipe: RecipeJSON
     recipe_sha256: str
     facts: Mapping[str, Any]
 
@@ -116,8 +118,8 @@ class Blueprint:
     @property
     def file_metadata(self) -> dict[str, str]:
         """``__metadata__`` of a result: what the host needs, the recipe, and which LoRAs are inside."""
-        made = {"recipe": self.recipe, "recipe_sha256": self.recipe_sha256}
-        inside = {"schema": SCHEMA, "contains": ingredients_json(self.plan)}
+        made: HeaderJSON = {"recipe": self.recipe, "recipe_sha256": self.recipe_sha256}
+        inside: InsideJSON = {"schema": SCHEMA, "contains": ingredients_json(self.plan)}
         records = {"lora_foundry": json.dumps(made), LINEAGE_KEY: json.dumps(inside)}
         return {"format": "pt", **self.quantization_metadata, **records}
 
@@ -150,13 +152,13 @@ def blueprint(plan: Plan, finish: Finish, facts: Mapping[str, Any] | None = None
     return Blueprint(plan, finish, fates, recipe, recipe_sha256(recipe), facts)
 
 
-def recipe_sha256(recipe: Mapping[str, Any]) -> str:
+def recipe_sha256(recipe: RecipeJSON) -> str:
     """Hash of a recipe's contents; names are left out and additive layers are sorted, for they change no bit."""
     layers = [{key: value for key, value in layer.items() if key != "lora"} for layer in recipe["layers"]]
     ordered = [layer for layer in layers if layer["rounding"] == MATCH_TRAINING]
     additive = sorted((layer for layer in layers if layer["rounding"] != MATCH_TRAINING), key=json.dumps)
-    same = {key: recipe[key] for key in ("finish", "tensors")}
-    essence = {**same, "base": recipe["base"]["fingerprint"], "ordered": ordered, "additive": additive}
+    same = {"finish": recipe["finish"], "tensors": recipe["tensors"], "base": recipe["base"]["fingerprint"]}
+    essence = {**same, "ordered": ordered, "additive": additive}
     return hashlib.sha256(json.dumps(essence, sort_keys=True).encode()).hexdigest()
 
 
@@ -211,12 +213,14 @@ def _quantized_entries(info: TensorInfo, format: Format, marker: torch.Tensor | 
         yield TensorInfo(marker_name(info.name), marker.dtype, tuple(marker.shape))
 
 
-def _recipe(plan: Plan, finish: Finish, fingerprint: str, essences: list[list[Any]]) -> dict[str, Any]:
+def _recipe(plan: Plan, finish: Finish, fingerprint: str, essences: list[list[Any]]) -> RecipeJSON:
     """Everything the result depends on, as plain data: contents by hash, the settings, and as ``tensors`` one hash
     over what is made of every tensor, which covers what hosts, families and block weights decide."""
-    base = {"name": plan.base.name, "fingerprint": fingerprint, "family": plan.base.family}
+    base: RecipeBaseJSON = {"name": plan.base.name, "fingerprint": fingerprint, "family": plan.base.family}
+    if plan.base.dequantized:
+        base["dequantized"] = plan.base.quantized
     return {
-        "base": {**base, "dequantized": plan.base.quantized} if plan.base.dequantized else base,
+        "base": base,
         "vanilla": plan.vanilla,
         "layers": [_layer(layer) for layer in plan.layers],
         "finish": finish.settings(),
@@ -224,15 +228,18 @@ def _recipe(plan: Plan, finish: Finish, fingerprint: str, essences: list[list[An
     }
 
 
-def _layer(layer: Layer) -> dict[str, Any]:
+def _layer(layer: Layer) -> RecipeLayerJSON:
     alphas = layer.alphas_beside()
-    return {
+    told: RecipeLayerJSON = {
         "stage": layer.stage,
         "lora": layer.lora.name,
         "sha256": layer.lora.sha256,
         "strength": float(layer.strength),
         "rounding": layer.rounding,
         "matched": layer.coverage.matched,
-        **({"blocks": layer.blocks} if layer.blocks else {}),
-        **({"alphas": alphas} if alphas else {}),
     }
+    if layer.blocks:
+        told["blocks"] = layer.blocks
+    if alphas:
+        told["alphas"] = alphas
+    return told

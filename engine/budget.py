@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
 import torch
 
@@ -17,6 +17,7 @@ from .bake import bake_all
 from .blueprint import Blueprint, Fate
 from .gain import Measure
 from .job import BakeRequest
+from .json_bake import CostJSON
 from .memory import AUTO
 from .progress import Progress
 from .texts.say import refuse
@@ -34,9 +35,9 @@ class Cost:
     kept: tuple[str, ...] = ()
     extra_bytes: int = 0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> CostJSON:
         """Plain data."""
-        return {**vars(self), "kept": list(self.kept)}
+        return cast(CostJSON, {**vars(self), "kept": list(self.kept)})
 
 
 class Nowhere:

@@ -10,6 +10,7 @@ import torch
 
 from .errors import FoundryError
 from .formats import FORMATS, Format
+from .json_bake import BudgetJSON, FinishJSON
 from .quantize import AUTO
 
 FULL_PRECISION, FP8_MATMUL = "full precision", "fp8"
@@ -44,10 +45,10 @@ class Finish:
             raise FoundryError("format", f"Unknown quantization format {self.format!r}.", fix=f"Use none or {known}.")
         return FORMATS[self.format]
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> FinishJSON:
         """What of this finish changes the result, for the recipe."""
         dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
-        budget = {} if self.max_error is None else {"max_error": self.max_error}  # which decides keep_names
+        budget: BudgetJSON = {} if self.max_error is None else {"max_error": self.max_error}  # which decides keep_names
         return {"format": self.format, "dtype": dtype, "matmul": self.matmul, "keep": list(self.keep), **budget}
 
 

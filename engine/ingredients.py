@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
+from .json_lineage import BakedInJSON
 from .lineage import DECLARED, DERIVED, FILE_ID, KNOWN_ID, Ingredient, Lineage
 from .plan import FUSE, Layer, Plan
 
@@ -17,7 +17,7 @@ def ingredient_of(name: str, lineage: Lineage, strength: float, matched: int, mo
     return Ingredient(name, ids, strength, coverage=coverage, sketch=lineage.sketch)
 
 
-def ingredients_json(plan: Plan) -> list[dict[str, Any]]:
+def ingredients_json(plan: Plan) -> list[BakedInJSON]:
     """What is inside the result of a plan, for records: each LoRA with its stage, what the base held already first."""
     inside = [(FUSE, contained.ingredient) for contained in plan.base.contains]
     inside += [(layer.stage, _ingredient(layer)) for layer in plan.layers if layer.strength]

@@ -1,36 +1,65 @@
-"""The JSON that leaves this pack, as types: ``docs/findings.schema.json`` says the same to programs.
+"""The JSON of plans and checks, as types: ``docs/findings.schema.json`` is made of them.
 
-Null is what was not looked at. A key that only sometimes is there stands in a class with ``total=False``.
+Null is what was not looked at. A key that only sometimes is there stands in a class with ``total=False``. In
+``Annotated`` a text is the description of a key, a pair one more keyword of JSON Schema. The JSON of bakes is in
+``json_bake.py``, that of lineage records in ``json_lineage.py``.
 """
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Annotated, TypedDict
+
+LEVELS, CAUSES = ("declared", "derived", "guessed", "unknown"), "^(LF[1-4][0-9]{2}|[a-z]+)$"
+Level = Annotated[
+    str, ("enum", LEVELS), "How well it is known; only declared and derived evidence may raise a warning or an error."
+]
+Severity = Annotated[
+    str,
+    ("enum", ("error", "warning", "question", "note")),
+    "error stops a run, and so does a warning in strict mode. question: it may be wrong, and only you know.",
+]
+Stage = Annotated[str, ("enum", ("fuse", "stack")), "fuse: into the base, before anything else. stack: on top of it."]
+Rounding = Annotated[str, ("enum", ("once", "match training"))]
+Count = Annotated[int, ("minimum", 0)]
+Names = Annotated[list[str], "Names of LoRAs; null: nobody says; empty: the untouched base."]
+Scale = Annotated[
+    list[float], ("minItems", 2), ("maxItems", 2), "Effective scale (strength * alpha / rank): least, most."
+]
+Gain = Annotated[float, "Share of its effect that a bake kept; null before one."]
+Ok = Annotated[bool, "Whether nothing stops a run: no error, and in strict mode no warning."]
 
 
 class FindingJSON(TypedDict):
     """One verdict: what was seen, why it matters, what to do."""
 
-    code: str
-    severity: str
-    seen: str
+    code: Annotated[
+        str,
+        ("pattern", CAUSES),
+        "LF1xx order and base, LF2xx quantization, LF3xx files, LF4xx strengths and conflicts; or the area of an "
+        "error, in lower case.",
+    ]
+    severity: Severity
+    seen: Annotated[str, ("minLength", 1), "With names and numbers."]
     why: str
     fix: str
-    evidence: str
-    subject: str
-    node: str
-    text: str
-    values: dict[str, str]
+    evidence: Level
+    subject: Annotated[str, "The file it is about, or empty."]
+    node: Annotated[str, "The node of the workflow, '12' or '3:12' inside a subgraph, or empty."]
+    text: Annotated[str, "Key of the template for translations, or empty."]
+    values: Annotated[dict[str, str], "What fills the blanks of that template."]
+
+
+Findings = Annotated[list[FindingJSON], "Worst first."]
 
 
 class LineageJSON(TypedDict):
     """What is known of a LoRA's training, in short; see lineage.schema.json for all of it."""
 
-    level: str
-    trained_with: list[str] | None
-    use_with: list[str] | None
+    level: Level
+    trained_with: Names | None
+    use_with: Names | None
     role: str
-    accelerator: str | None
+    accelerator: Annotated[str | None, "Its entry in the registry of accelerators."]
 
 
 class UnmatchedJSON(TypedDict):
@@ -43,16 +72,16 @@ class UnmatchedJSON(TypedDict):
 class CoverageJSON(TypedDict):
     """How much of a LoRA found its weight."""
 
-    modules: int
-    matched: int
+    modules: Count
+    matched: Annotated[Count, "How many of its modules found their weight."]
     unmatched: list[UnmatchedJSON]
-    text_encoder: int
+    text_encoder: Count
 
 
 class BlocksJSON(TypedDict, total=False):
     """What a row has where block weights are given."""
 
-    blocks: str
+    blocks: Annotated[str, "Factors by block, where there are some."]
 
 
 class PlannedJSON(CoverageJSON, BlocksJSON):
@@ -60,34 +89,34 @@ class PlannedJSON(CoverageJSON, BlocksJSON):
 
     path: str
     sha256: str
-    stage: str
+    stage: Stage
     weight: float
-    rounding: str
+    rounding: Rounding
     dialect: str
     family: str | None
-    scale: list[float] | None
-    gain: float | None
+    scale: Scale | None
+    gain: Gain | None
     lineage: LineageJSON
 
 
 class LoRAJSON(TypedDict):
-    """A LoRA of a model that was checked, with the same keys in documents and workflows."""
+    """A LoRA of a model that was checked, with the same keys in documents and workflows; null: not looked at."""
 
     path: str
-    stage: str
+    stage: Stage
     weight: float
-    node: str | None
+    node: Annotated[str | None, "The node of the workflow that applies it."]
     sha256: str | None
-    blocks: str | None
-    rounding: str | None
+    blocks: Annotated[str | None, "Factors by block; empty where there are none."]
+    rounding: Rounding | None
     dialect: str | None
     family: str | None
-    modules: int | None
-    matched: int | None
+    modules: Count | None
+    matched: Annotated[Count | None, "How many of its modules found their weight."]
     unmatched: list[UnmatchedJSON] | None
-    text_encoder: int | None
-    scale: list[float] | None
-    gain: float | None
+    text_encoder: Count | None
+    scale: Scale | None
+    gain: Gain | None
     lineage: LineageJSON
 
 
@@ -96,8 +125,8 @@ class BaseJSON(TypedDict):
 
     name: str
     family: str | None
-    vanilla: bool
-    contains: list[str]
+    vanilla: Annotated[bool, "No base LoRA is fused, by an explicit choice."]
+    contains: Annotated[list[str], "LoRAs known to be inside already."]
 
 
 class SamplingJSON(TypedDict):
@@ -109,58 +138,74 @@ class SamplingJSON(TypedDict):
 
 
 class ModelJSON(TypedDict):
-    """One model: what it is, how it is sampled, its LoRAs in the order they are applied, bottom first."""
+    """One model: what it is, how it is sampled, its LoRAs."""
 
     base: BaseJSON
-    sampling: list[SamplingJSON] | None
-    loras: list[LoRAJSON]
+    sampling: Annotated[list[SamplingJSON] | None, "How a workflow samples it; null in a document."]
+    loras: Annotated[list[LoRAJSON], "In the order they are applied, bottom first."]
 
 
 class CheckJSON(TypedDict):
     """What a check tells, of documents and workflows alike."""
 
-    schema: int
-    ok: bool
-    findings: list[FindingJSON]
-    models: list[ModelJSON]
+    schema: Annotated[int, ("const", 2)]
+    ok: Ok
+    findings: Findings
+    models: Annotated[list[ModelJSON], "One for every model that is sampled or saved; a document has one."]
 
 
 class DocumentJSON(CheckJSON):
-    """A checked document; ``base`` and ``loras`` are its one model as it was told before ``models``."""
+    """A document: `lora-foundry check STACK --json`. `base` and `loras` are its model as told before `models`."""
 
     base: BaseJSON
     loras: list[PlannedJSON]
 
 
 class StackLoRAJSON(TypedDict):
-    """A LoRA of a workflow, as it was told before ``models``."""
+    """A LoRA of a workflow, as it was told before `models`."""
 
     path: str
-    stage: str
+    stage: Stage
     weight: float
     node: str
     lineage: LineageJSON
 
 
 class StackJSON(TypedDict):
-    """A model of a workflow, as it was told before ``models``."""
+    """A model of a workflow, as it was told before `models`."""
 
     base: str
     family: str | None
     sampling: list[SamplingJSON]
-    loras: list[StackLoRAJSON]
+    loras: Annotated[list[StackLoRAJSON], "In the order they are applied, bottom first."]
 
 
-class WorkflowJSON(CheckJSON):
-    """A checked workflow; ``stacks`` are its models as they were told before ``models``."""
+class LintJSON(CheckJSON):
+    """A workflow: `lora-foundry check WORKFLOW --json` and POST /lora_foundry/lint."""
 
-    stacks: list[StackJSON]
+    stacks: Annotated[list[StackJSON], "The models as they were told before `models`."]
 
 
 class ReportJSON(TypedDict):
     """A stack that was planned: the Stack Validator's ui.foundry entry."""
 
-    schema: int
+    schema: Annotated[int, ("const", 1)]
     base: BaseJSON
     loras: list[PlannedJSON]
-    findings: list[FindingJSON]
+    findings: Findings
+
+
+class ErrorJSON(TypedDict):
+    """Why something cannot be done."""
+
+    code: str
+    what: str
+    why: str
+    fix: str
+
+
+class FailureJSON(TypedDict):
+    """What --json prints when a command cannot be done."""
+
+    error: ErrorJSON
+    findings: Findings

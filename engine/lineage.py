@@ -11,9 +11,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, cast
 
 from .findings import EVIDENCE
+from .json_lineage import IngredientJSON
 from .json_types import LineageJSON
 
 DECLARED, DERIVED, GUESSED, UNKNOWN = EVIDENCE  # best known first
@@ -69,11 +70,11 @@ class Ingredient:
         """Whether contents tell that both are one LoRA, whatever their names are."""
         return bool(set(self.ids) & set(other.ids)) or bool(self.sketch and alike(self.sketch, other.sketch))
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> IngredientJSON:
         """As plain data; ``from_json`` reads it back."""
         data = {**asdict(self), "ids": list(self.ids), "coverage": list(self.coverage) if self.coverage else None}
         sketch = [list(row) for row in data.pop("sketch")]
-        return {**data, "sketch": sketch} if sketch else data
+        return cast(IngredientJSON, {**data, "sketch": sketch} if sketch else data)
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Ingredient:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from .bake import BakeReport
 from .budget import Cost
 from .findings import Finding
+from .json_bake import BakedJSON
 from .json_types import (
     BaseJSON,
     BlocksJSON,
@@ -82,7 +82,7 @@ def document_json(plan: Plan, findings: Iterable[Finding], ok: bool) -> Document
     return {**check_json(ok, findings, [model]), "base": base, "loras": planned}
 
 
-def bake_json(plan: Plan, findings: Iterable[Finding], report: BakeReport, sha256: str) -> dict[str, Any]:
+def bake_json(plan: Plan, findings: Iterable[Finding], report: BakeReport, sha256: str) -> BakedJSON:
     """What a bake shows: the plan, the counts, the gains and the recipe hash."""
     return {
         **plan_json(plan, findings),

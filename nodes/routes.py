@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..engine.errors import FoundryError
-from ..engine.json_types import WorkflowJSON
+from ..engine.json_types import LintJSON
 from ..engine.lineage import ROLES, UNKNOWN
 from ..loaders.lineage.provenance import lineage_of
 from ..loaders.lint.lint import lint
@@ -20,7 +20,7 @@ VANILLA = "vanilla"  # in place of a list of LoRAs: the untouched base
 FORMS = ("prompt", "workflow")  # keys of a body
 
 
-def post_lint(query: Mapping[str, str], body: Any) -> WorkflowJSON:
+def post_lint(query: Mapping[str, str], body: Any) -> LintJSON:
     """``{"prompt"}`` (API form), ``{"workflow"}`` (UI form) or best both, ``policy`` and ``strict``: its findings.
 
     Files are looked for in ComfyUI's folders, and a LoRA that was never hashed is hashed once.

@@ -14,10 +14,11 @@ import torch
 
 from ..engine.fuse import add_rows
 from ..engine.plan import Layer
+from ..engine.progress import Progress
 from ..engine.tensors import StreamedSource, TensorSource
 from ..engine.terms import make_term
 from .grams import SIGMAS, Sums
-from .overlap import Progress, as_filed, comparable, on_weight, spread
+from .overlap import as_filed, comparable, on_weight, spread
 
 CONTAINED = 0.2  # a share from which a LoRA counts as being inside
 EXPRESSED = 0.1  # of its energy must lie in what the other's factors span: a merge has 1, strangers r^2 / (out in)

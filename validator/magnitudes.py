@@ -16,8 +16,9 @@ import torch
 from ..engine.adapters import MAGNITUDE, as_rows, needs_all_rows
 from ..engine.fuse import fused_weight, make_terms
 from ..engine.plan import Base, Layer, Patch
+from ..engine.progress import Progress
 from ..engine.terms import WHOLE, placement, read_parts
-from .overlap import Progress, on_weight, spread
+from .overlap import on_weight, spread
 
 MODULES = 20
 LEAST_MODULES = 8

@@ -14,11 +14,11 @@ from itertools import pairwise
 
 from ..engine.adapters import needs_weight
 from ..engine.plan import ONCE, Layer, Patch
+from ..engine.progress import Progress
 from ..engine.terms import WHOLE, make_term, placement
 from .grams import Side, Sums, compare
 
 COMPARED = 1000  # weights that are compared at most, of all pairs together: a few seconds on one core
-Progress = Callable[[int, int], None]
 Pair = tuple[Layer, Layer]
 
 

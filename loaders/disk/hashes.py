@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from ...engine.progress import Progress
 from .header import MAX_HEADER, disk_errors, regular_file
 from .home import home, recall, unseal
 from .process import PROCESS
@@ -28,7 +29,6 @@ FORMER = "hashes.jsonl"  # where older versions kept them, a sealed line each
 SETTLED_NS = 2_000_000_000  # clocks of file systems tick up to 2 s apart: a younger file may change and look the same
 CHUNK = 1 << 21
 Key = tuple[str, int, int, int]  # absolute path, size, mtime_ns, inode
-OnStep = Callable[[int, int], None]  # bytes done, bytes in all; what it raises ends the hashing
 
 
 class Hashes(NamedTuple):
@@ -41,17 +41,17 @@ class Hashes(NamedTuple):
     tensors: str | None
 
 
-def file_sha256(path: Path, on_step: OnStep | None = None) -> str:
+def file_sha256(path: Path, on_step: Progress | None = None) -> str:
     """Hash (sha256, hex) of a whole file. Raises FoundryError ``file``, also when it changes meanwhile."""
     return _hashes(path, on_step, lambda found: True).file
 
 
-def file_hashes(path: Path, on_step: OnStep | None = None) -> Hashes:
+def file_hashes(path: Path, on_step: Progress | None = None) -> Hashes:
     """Both hashes of a file. Raises FoundryError ``file``, also when it changes meanwhile."""
     return _hashes(path, on_step, lambda found: found.tensors is not None)
 
 
-def _hashes(path: Path, on_step: OnStep | None, enough: Callable[[Hashes], bool]) -> Hashes:
+def _hashes(path: Path, on_step: Progress | None, enough: Callable[[Hashes], bool]) -> Hashes:
     state = regular_file(path)
     key = (str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ino)
     settled = time.time_ns() - state.st_mtime_ns > SETTLED_NS
@@ -65,7 +65,7 @@ def _hashes(path: Path, on_step: OnStep | None, enough: Callable[[Hashes], bool]
     return found
 
 
-def _hash(path: Path, expected: tuple[int, int], on_step: OnStep | None) -> Hashes:
+def _hash(path: Path, expected: tuple[int, int], on_step: Progress | None) -> Hashes:
     whole, tensors, size = hashlib.sha256(), hashlib.sha256(), expected[0]
     buffer, done, start = memoryview(bytearray(CHUNK)), 0, 0
     # A digest lets go of the GIL: on two cores the second one costs no time.

@@ -6,13 +6,11 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ...engine.errors import FoundryError
 from ...engine.lineage import DERIVED, FILE_ID, GUESSED, LINEAGE_KEY, Contained, Ingredient
-from ...engine.tensors import TensorSource
-from ..bases.checkpoint import open_checkpoint
+from ..bases.checkpoint import Checkpoint
 from ..bases.dequantize import Dequantized
 from ..disk.header import regular_file, shown
 from ..disk.process import PROCESS
@@ -33,26 +31,13 @@ RECIPE = "the recipe in its header"
 WORKFLOW = "the ComfyUI workflow in its header"
 
 
-class Model(TensorSource, Protocol):
-    """A base model on disk: a Checkpoint, or one whose quantization is undone while it is read."""
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The files it is in."""
-
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """``__metadata__`` of the files."""
+Model = Checkpoint | Dequantized
 
 
-def contained_in(base: Model | Path) -> tuple[Contained, ...]:
-    """LoRAs inside a base: by our record or recipe in it, the workflow that saved it, merge tools, and the store.
-
-    Raises FoundryError ``file`` for a path that is no base model.
-    """
-    model: Model = open_checkpoint(base) if isinstance(base, Path) else base
+def contained_in(model: Model) -> tuple[Contained, ...]:
+    """LoRAs inside a base: by our record or recipe in it, the workflow that saved it, merge tools, and the store."""
     metadata = model.metadata
-    recipe = _recipe(metadata)
+    recipe = (made_by(metadata) or {}).get("recipe", {})
     told = [*_from_record(metadata)] or [*_from_recipe(recipe)] or [*_from_workflow(metadata)]
     told += contained_from_fusion_metadata(model.files[0])
     found = (*told, *_from_merge_list(metadata), *_from_store(model, recipe))
@@ -127,13 +112,12 @@ def _from_store(model: Model, recipe: Mapping[str, Any]) -> Iterator[Contained]:
             yield from record.contains if record else ()
 
 
-def _recipe(metadata: Mapping[str, str]) -> Mapping[str, Any]:
+def made_by(metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """What this pack writes of a recipe into its results; None when it is not there, or when someone damaged it."""
     with suppress(ValueError, RecursionError):
         made = json.loads(metadata.get("lora_foundry", "null"))
-        if isinstance(made, dict) and isinstance(made.get("recipe"), dict):
-            recipe: dict[str, Any] = made["recipe"]
-            return recipe
-    return {}
+        return made if isinstance(made, dict) and isinstance(made.get("recipe"), dict) else None
+    return None
 
 
 def base_ids(model: Model) -> tuple[str, ...]:

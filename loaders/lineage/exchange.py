@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ...engine.errors import FoundryError
+from ...engine.json_lineage import ExportJSON
 from ...engine.lineage import SCHEMA, Claim
 from ..disk.header import disk_errors, shown
 from ..disk.home import keep
@@ -31,7 +32,7 @@ class Imported:
     refused: tuple[tuple[str, str], ...] = ()
 
 
-def export(records: Iterable[Record] | None = None) -> dict[str, Any]:
+def export(records: Iterable[Record] | None = None) -> ExportJSON:
     """One document with these records, or all, for ``import_from``."""
     chosen = lineages.every() if records is None else records
     return {"schema": SCHEMA, "records": [record.to_json() for record in chosen]}

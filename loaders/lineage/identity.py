@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...engine.lineage import FILE_ID, TENSORS_ID
-from ..disk.hashes import OnStep, file_hashes
+from ...engine.progress import Progress
+from ..disk.hashes import file_hashes
 
 NOTHING = hashlib.sha256().hexdigest()  # of no bytes: it is found in metadata, and tells no file from another
 
@@ -33,7 +34,7 @@ class Identity:
         return tuple(f"{kind}{digest}" for kind, digest in both if identifies(digest))
 
 
-def identify_file(path: Path, on_step: OnStep | None = None) -> Identity:
+def identify_file(path: Path, on_step: Progress | None = None) -> Identity:
     """Both hashes, in one pass over the bytes, or from the cache where the file was hashed before and is unchanged.
 
     ``on_step(done, total)`` is called with bytes after each piece; what it raises ends the hashing. Raises FoundryError

@@ -14,11 +14,12 @@ from typing import Any
 from ...engine.findings import Finding
 from ...engine.lineage import ACCELERATOR, DERIVED, REPAIR, TRAINING_ADAPTER, Claim, Evidence, alike
 from ...engine.plan import FUSE, STACK, Layer, Plan
+from ...engine.progress import Progress, part_of
 from ...engine.texts.say import say
 from ...validator.containment import contains
 from ...validator.grams import Sums
 from ...validator.magnitudes import Nearest, has_magnitudes, nearest, quote
-from ...validator.overlap import COMPARED, Overlap, Pair, Progress, as_filed, overlaps
+from ...validator.overlap import COMPARED, Overlap, Pair, as_filed, overlaps
 from ...validator.stacks import stack_of
 from ..disk.source import file_state
 from ..disk.store import Store, key_of
@@ -54,16 +55,9 @@ def probe(plan: Plan, on_step: Progress | None = None) -> Probed:
     Takes seconds at most, and nothing when nothing changed since the last time. ``on_step(done, total)`` may raise to
     cancel. Raises FoundryError for a file that cannot be read.
     """
-    findings = (*_contained(plan, _third(on_step, 0)), *_together(plan, _third(on_step, 1)))
-    return Probed(findings, dict(_trained(plan, _third(on_step, 2))))
-
-
-def _third(on_step: Progress | None, part: int) -> Progress | None:
-    """The progress of one of three parts, each as long as the others."""
-    if on_step is None:
-        return None
-    tell = on_step
-    return lambda done, total: tell(part * total + done, 3 * total)
+    parts = [part_of(on_step, part, 3) for part in range(3)]
+    findings = (*_contained(plan, parts[0]), *_together(plan, parts[1]))
+    return Probed(findings, dict(_trained(plan, parts[2])))
 
 
 def _active(plan: Plan, stage: str) -> list[Layer]:

@@ -36,14 +36,12 @@ from ..evidence.reading import beside
 from ..loras.file import LoRAFile, open_lora
 from . import store as lineages
 from .accelerators import recognise, recognise_fingerprint
-from .contents import contained_in
 from .fingerprints import lora_fingerprint
 from .identity import identify_file
 from .known import known_as, known_name
 from .record import MAX_RECORD, Record, parse_json, parse_record
 from .registry import registry, users_file
 
-__all__ = ["contained_in", "lineage_of", "lineage_of_lora"]
 # Where a record may stand, which is told before its source; a file of records may stand beside a LoRA.
 HEADER, SIDECAR = "its header", "its lineage file"
 SIDECARS = ("{0.name}.lineage.json", "{0.stem}.lineage.json")

@@ -9,8 +9,9 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+from ...engine import json_lineage as forms
 from ...engine.errors import FoundryError
 from ...engine.findings import EVIDENCE
 from ...engine.lineage import (
@@ -31,10 +32,6 @@ from ..disk.header import shown
 BASE_ID = "base:"  # of a base model: a `base_fingerprint`, for nobody hashes 40 GB to plan
 HASHES = {"sha256": FILE_ID, "tensor_sha256": TENSORS_ID, "base": BASE_ID}  # key of ``id`` -> how the id begins
 MAX_RECORD = 1 << 20  # bytes of a record
-NAME, SOURCE, QUOTE = 300, 400, 1000  # characters kept of a text
-MANY = 100  # claims of a record, LoRAs of a claim
-MANY_SHAPES = 1000  # rows of a sketch
-MAX_STRENGTH = 1000.0
 _HASH = re.compile(r"[0-9a-f]{64}")
 _ID = re.compile(r"(sha256|tensors|base):[0-9a-f]{64}|known:[\w.+-]{1,120}")
 _Thing = TypeVar("_Thing")
@@ -54,21 +51,23 @@ class Record:
         """The hash (hex) behind one kind of id; None when the record has none of that kind."""
         return next((id.removeprefix(prefix) for id in self.ids if id.startswith(prefix)), None)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> forms.RecordJSON:
         """The record as plain data; ``parse_record`` reads it back."""
-        inside = {"contains": [contained_json(each) for each in self.contains]} if self.contains else {}
-        return {
+        ids = {key: found for key, prefix in HASHES.items() if (found := self.hash_of(prefix))}
+        told: forms.RecordJSON = {
             "schema": SCHEMA,
-            "id": {key: found for key, prefix in HASHES.items() if (found := self.hash_of(prefix))},
+            "id": cast(forms.IdJSON, ids),
             "name": self.name,
             "family": self.family,
             "role": Lineage(self.ids, self.claims).role[0],
             "claims": [claim_json(claim) for claim in self.claims],
-            **inside,
         }
+        if self.contains:
+            told["contains"] = [contained_json(each) for each in self.contains]
+        return told
 
 
-def claim_json(claim: Claim) -> dict[str, Any]:
+def claim_json(claim: Claim) -> forms.ClaimJSON:
     """A claim as plain data; ``parse_claim`` reads it back."""
     return {
         "trained_with": _list_json(claim.trained_with),
@@ -76,26 +75,26 @@ def claim_json(claim: Claim) -> dict[str, Any]:
         "role": claim.role,
         "ask": claim.ask,
         "strength": list(claim.strength) if claim.strength else None,
-        "evidence": asdict(claim.evidence),
+        "evidence": cast(forms.EvidenceJSON, asdict(claim.evidence)),
     }
 
 
-def lineage_json(lineage: Lineage) -> dict[str, Any]:
+def lineage_json(lineage: Lineage) -> forms.KnownJSON:
     """All that is known of a LoRA: every claim, which of them count, who contradicts whom (places in ``claims``)."""
-    claims = list(lineage.claims)
-    (role, level), counted = lineage.role, {"trained": lineage.trained, "used": lineage.used}
+    claims, (role, level), known = list(lineage.claims), lineage.role, lineage.accelerator
     conflicts = dict.fromkeys((*lineage.conflicts("trained_with"), *lineage.conflicts("use_with")))
     return {
         "ids": list(lineage.ids),
         "role": {"role": role, "level": level},
         "claims": [claim_json(claim) for claim in claims],
-        **{key: None if claim is None else claims.index(claim) for key, claim in counted.items()},
+        "trained": None if lineage.trained is None else claims.index(lineage.trained),
+        "used": None if lineage.used is None else claims.index(lineage.used),
         "conflicts": [[claims.index(first), claims.index(second)] for first, second in conflicts],
-        "accelerator": None if lineage.accelerator is None else asdict(lineage.accelerator),
+        "accelerator": None if known is None else cast(forms.AcceleratorJSON, asdict(known)),
     }
 
 
-def contained_json(contained: Contained) -> dict[str, Any]:
+def contained_json(contained: Contained) -> forms.ContainedJSON:
     """A LoRA inside a base as plain data; ``parse_contained`` reads it back."""
     return {**contained.ingredient.to_json(), "level": contained.level, "source": contained.source}
 
@@ -138,7 +137,7 @@ def _record(data: Mapping[str, Any]) -> Record:
     family = data.get("family")
     return Record(
         tuple(HASHES[key] + value for key, value in found.items()),
-        _text(data.get("name"), "name", NAME),
+        _text(data.get("name"), "name", forms.NAME),
         None if family is None else _text(family, "family", 60),
         _many(data.get("claims"), "claims", lambda each: _claim(_mapping(each, "a claim"))),
         parse_contained(data.get("contains"), "a record"),
@@ -150,7 +149,7 @@ def _claim(data: Mapping[str, Any]) -> Claim:
     level, role = told.get("level"), data.get("role", UNKNOWN)
     if level not in EVIDENCE or role not in ROLES:
         raise ValueError(f"{level!r} is no level of evidence, or {role!r} is no role")
-    texts = (("source", SOURCE), ("quote", QUOTE), ("time", 40))
+    texts = (("source", forms.SOURCE), ("quote", forms.QUOTE), ("time", 40))
     evidence = Evidence(level, *(_text(told.get(key, ""), key, limit) for key, limit in texts))
     trained_with, use_with = (_ingredients(data.get(key), key) for key in ("trained_with", "use_with"))
     return Claim(evidence, trained_with, use_with, role, _span(data.get("strength")), data.get("ask") is True)
@@ -160,7 +159,7 @@ def _contained(data: Mapping[str, Any], source: str) -> Contained:
     level = data.get("level", DECLARED)
     if level not in EVIDENCE:
         raise ValueError(f"{level!r} is no level of evidence")
-    return Contained(_ingredient(data), level, _text(data.get("source", source), "source", SOURCE))
+    return Contained(_ingredient(data), level, _text(data.get("source", source), "source", forms.SOURCE))
 
 
 def _ingredients(data: object, key: str) -> tuple[Ingredient, ...] | None:
@@ -168,15 +167,15 @@ def _ingredients(data: object, key: str) -> tuple[Ingredient, ...] | None:
 
 
 def _ingredient(data: Mapping[str, Any]) -> Ingredient:
-    ids = _many(data.get("ids"), "ids", lambda id: _text(id, "an id", NAME))
+    ids = _many(data.get("ids"), "ids", lambda id: _text(id, "an id", forms.NAME))
     strength, coverage = data.get("strength"), data.get("coverage")
     return Ingredient(
-        _text(data.get("name"), "the name of a LoRA", NAME),
+        _text(data.get("name"), "the name of a LoRA", forms.NAME),
         tuple(id for id in ids if _ID.fullmatch(id)),  # a kind of id this version does not know is no fault
         None if strength is None else _number(strength, "strength"),
         _text(data.get("dtype", ""), "dtype", 60),
         None if coverage is None else _coverage(coverage),
-        _many(data.get("sketch"), "sketch", _row, MANY_SHAPES),
+        _many(data.get("sketch"), "sketch", _row, forms.MANY_SHAPES),
     )
 
 
@@ -196,14 +195,14 @@ def _span(data: object) -> tuple[float, float] | None:
     return least, most
 
 
-def _list_json(ingredients: tuple[Ingredient, ...] | None) -> list[dict[str, Any]] | None:
+def _list_json(ingredients: tuple[Ingredient, ...] | None) -> list[forms.IngredientJSON] | None:
     return None if ingredients is None else [ingredient.to_json() for ingredient in ingredients]
 
 
 # --- plain values -----------------------------------------------------------------------------------------------------
 
 
-def _many(data: object, what: str, parse: Callable[[object], _Thing], most: int = MANY) -> tuple[_Thing, ...]:
+def _many(data: object, what: str, parse: Callable[[object], _Thing], most: int = forms.MANY) -> tuple[_Thing, ...]:
     if data is None:
         return ()
     if not isinstance(data, list) or len(data) > most:
@@ -223,7 +222,7 @@ def _text(data: object, what: str, limit: int) -> str:
     return shown(data, limit)
 
 
-def _number(data: object, what: str, most: float = MAX_STRENGTH) -> float:
+def _number(data: object, what: str, most: float = forms.MAX_STRENGTH) -> float:
     if isinstance(data, bool) or not isinstance(data, int | float) or not -most <= data <= most:
         raise ValueError(f"{what} is no number from {-most:g} to {most:g}")
     return float(data)

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from ...engine.errors import FoundryError
+from ...engine.json_lineage import MANY
 from ...engine.lineage import BY_USER, DECLARED, TENSORS_ID, UNKNOWN, Claim, Contained, Evidence, Ingredient
 from ..disk.header import disk_errors, regular_file
 from ..disk.home import data_home, keep
 from ..disk.temps import sweep
-from .record import BASE_ID, MANY, MAX_RECORD, Record, lineage_error, parse_json, parse_record
+from .record import BASE_ID, MAX_RECORD, Record, lineage_error, parse_json, parse_record
 
 FOLDERS = {TENSORS_ID: "lineage", BASE_ID: "lineage/bases"}  # how the id begins that a record is filed under
 UNWRITTEN = "Nothing was written down."

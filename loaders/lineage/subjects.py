@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ...engine.errors import FoundryError
 from ...engine.lineage import DECLARED, DERIVED, LINEAGE_KEY, Claim, Contained, Ingredient, Lineage
+from ...engine.progress import Progress
 from ...validator.stacks import Item
 from ..bases.checkpoint import open_checkpoint
 from ..bases.families import detect_base
@@ -25,7 +26,6 @@ from .provenance import lineage_of, unpacked
 from .record import Record, lineage_error
 
 LORA, BASE = "lora", "base"
-OnStep = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Subject:
     contains: tuple[Contained, ...] = ()
 
 
-def open_subject(path: Path, on_step: OnStep | None = None) -> Subject:
+def open_subject(path: Path, on_step: Progress | None = None) -> Subject:
     """The LoRA or the base a path names; a LoRA is hashed. Raises FoundryError ``file``."""
     if path.is_dir() or path.name.endswith(INDEX) or not adapter_parts(FileSource(path).tensors):
         model = open_checkpoint(path)
@@ -49,7 +49,7 @@ def open_subject(path: Path, on_step: OnStep | None = None) -> Subject:
     return Subject(path, LORA, ids, _family(path), lineage_of(path))
 
 
-def open_lora_subject(path: Path, on_step: OnStep | None = None) -> Subject:
+def open_lora_subject(path: Path, on_step: Progress | None = None) -> Subject:
     """The same for what must be a LoRA."""
     subject = open_subject(path, on_step)
     if subject.kind != LORA:
@@ -57,7 +57,7 @@ def open_lora_subject(path: Path, on_step: OnStep | None = None) -> Subject:
     return subject
 
 
-def name_lora(text: str, strength: float | None = None, on_step: OnStep | None = None) -> Ingredient:
+def name_lora(text: str, strength: float | None = None, on_step: Progress | None = None) -> Ingredient:
     """A LoRA by all it can be recognised by where ``text`` is a file, else by its name alone.
 
     Raises FoundryError ``file`` for a path that leads nowhere.
@@ -70,7 +70,7 @@ def name_lora(text: str, strength: float | None = None, on_step: OnStep | None =
     return known_as(Ingredient(shown(text, 300), strength=strength))
 
 
-def resolve(claims: Iterable[Claim], folders: Iterable[Path], on_step: OnStep | None = None) -> tuple[Claim, ...]:
+def resolve(claims: Iterable[Claim], folders: Iterable[Path], on_step: Progress | None = None) -> tuple[Claim, ...]:
     """Claims of a script with the hashes of every LoRA they name that is found: there, or in one of these folders."""
     places = tuple(folders)
 
@@ -91,7 +91,7 @@ def find_named(name: str, folders: Iterable[Path]) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _with_ids(ingredient: Ingredient, folders: tuple[Path, ...], on_step: OnStep | None) -> Ingredient:
+def _with_ids(ingredient: Ingredient, folders: tuple[Path, ...], on_step: Progress | None) -> Ingredient:
     path = find_named(ingredient.name, folders)
     if path is None:
         return ingredient
@@ -102,7 +102,7 @@ def _with_ids(ingredient: Ingredient, folders: tuple[Path, ...], on_step: OnStep
     return replace(ingredient, ids=tuple(dict.fromkeys((*ingredient.ids, *found.ids))), sketch=found.sketch)
 
 
-def _ingredient(path: Path, on_step: OnStep | None) -> Ingredient:
+def _ingredient(path: Path, on_step: Progress | None) -> Ingredient:
     """A LoRA by all that tells it from others."""
     return Item(path.name, "", 1.0, open_lora_subject(path, on_step).lineage).ingredient
 

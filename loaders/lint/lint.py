@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...engine.findings import Finding, stops, worst_first
-from ...engine.json_types import LoRAJSON, ModelJSON, SamplingJSON, StackJSON, StackLoRAJSON, WorkflowJSON
+from ...engine.json_types import LintJSON, LoRAJSON, ModelJSON, SamplingJSON, StackJSON, StackLoRAJSON
 from ...engine.lineage import summary
 from ...engine.report import check_json
 from ...engine.texts.say import say
@@ -39,7 +39,7 @@ class Lint:
     ok: bool = True
     complete: bool = True
 
-    def to_json(self) -> WorkflowJSON:
+    def to_json(self) -> LintJSON:
         """Plain data, the same for command line, HTTP and browser; ``stacks`` stay for who reads those."""
         models = [_model_json(stack) for stack in self.stacks]
         stacks = [_stack_json(stack) for stack in self.stacks]

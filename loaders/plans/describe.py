@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from ..bases.checkpoint import Checkpoint, open_checkpoint
 from ..bases.families import detect_base, variant_of_lora
 from ..disk.shards import INDEX
 from ..disk.source import FileSource, base_fingerprint
+from ..lineage.contents import made_by
 from ..lineage.identity import identify_file
 from ..lineage.provenance import lineage_of, lineage_of_lora
 from ..lineage.record import lineage_json
@@ -111,7 +111,7 @@ def describe_base(model: Checkpoint) -> dict[str, Any]:
         "other_tensors": len(everything) - len(model.tensors),
         "quantized": model.quantized,
         "fingerprint": base_fingerprint(model),
-        "made_by": _recipe(model.metadata),
+        "made_by": made_by(model.metadata),
         "metadata": dict(model.metadata),
         "findings": [],
     }
@@ -130,12 +130,3 @@ def _common(label: str, files: tuple[Path, ...], tensors: Mapping[str, TensorInf
 
 def _range(values: list[Any]) -> list[Any] | None:
     return [min(values), max(values)] if values else None
-
-
-def _recipe(metadata: Mapping[str, str]) -> dict[str, Any] | None:
-    """The record this pack writes into its results; None when there is none, or when someone damaged it."""
-    try:
-        record = json.loads(metadata.get("lora_foundry", "null"))
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("recipe"), dict) else None

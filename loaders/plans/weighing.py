@@ -11,9 +11,10 @@ import torch
 
 from ...engine.errors import FoundryError
 from ...engine.plan import FUSE, Base, Layer
+from ...engine.progress import Progress
 from ...engine.tensors import InMemory, TensorInfo
 from ...validator.containment import Share, contained_share, contains, is_apart
-from ...validator.overlap import Overlap, Progress, as_filed, overlap
+from ...validator.overlap import Overlap, as_filed, overlap
 from ..bases.checkpoint import Checkpoint, open_checkpoint
 from ..bases.dequantize import DEQUANTIZE, Dequantized, opened
 from ..bases.families import detect_base

@@ -1,7 +1,7 @@
 """Names for ``widgets_values``: a saved workflow often holds the values of a node's widgets without their names.
 
 Since frontend 1.16 every widget has a socket that names it, but "Export" and pictures drop the sockets nothing is wired
-to. So the nodes whose values matter to us are listed here with their widgets, in the order the classes declare them and
+to. So the nodes whose values are read here are listed with their widgets, in the order the classes declare them and
 as far as all versions agree: a list may be shorter or longer than the values.
 """
 
@@ -26,33 +26,15 @@ _NATIVE = {
     # loaders
     "CheckpointLoader": "config_name ckpt_name",
     "CheckpointLoaderSimple": "ckpt_name",
-    "CLIPLoader": "clip_name type device",
-    "ControlNetLoader": "control_net_name",
     "DiffusersLoader": "model_path",
-    "DualCLIPLoader": "clip_name1 clip_name2 type device",
     "ImageOnlyCheckpointLoader": "ckpt_name",
-    "ModelPatchLoader": "name",
-    "QuadrupleCLIPLoader": "clip_name1 clip_name2 clip_name3 clip_name4",
-    "TripleCLIPLoader": "clip_name1 clip_name2 clip_name3",
     "UNETLoader": "unet_name weight_dtype",
-    "VAELoader": "vae_name",
     "unCLIPCheckpointLoader": "ckpt_name",
-    # LoRAs and what changes a model's weights
-    "CreateHookLora": "lora_name strength_model strength_clip",
-    "CreateHookLoraModelOnly": "lora_name strength_model",
-    "CreateHookModelAsLora": "ckpt_name strength_model strength_clip",
-    "CreateHookModelAsLoraModelOnly": "ckpt_name strength_model",
-    "HypernetworkLoader": "hypernetwork_name strength",
+    # LoRAs
     "LoraLoader": "lora_name strength_model strength_clip",
     "LoraLoaderBypass": "lora_name strength_model strength_clip",
     "LoraLoaderBypassModelOnly": "lora_name strength_model",
     "LoraLoaderModelOnly": "lora_name strength_model",
-    "LoraModelLoader": "strength_model",
-    "ModelMergeBlocks": "input middle out",
-    "ModelMergeSimple": "ratio",
-    "ModelMergeSubtract": "multiplier",
-    "TrainLoraNode": "batch_size grad_accumulation_steps steps learning_rate rank optimizer loss_function seed"
-    " training_dtype lora_dtype",
     # sampling
     "AlignYourStepsScheduler": "model_type steps denoise",
     "BasicScheduler": "scheduler steps denoise",
@@ -61,73 +43,32 @@ _NATIVE = {
     "DualCFGGuider": "cfg_conds cfg_cond2_negative style",
     "ExponentialScheduler": "steps sigma_max sigma_min",
     "Flux2Scheduler": "steps width height",
-    "FluxGuidance": "guidance",
     "GITSScheduler": "coeff steps denoise",
     "KarrasScheduler": "steps sigma_max sigma_min rho",
     "KSampler": "seed steps cfg sampler_name scheduler denoise",
     "KSamplerAdvanced": "add_noise noise_seed steps cfg sampler_name scheduler start_at_step end_at_step"
     " return_with_leftover_noise",
-    "KSamplerSelect": "sampler_name",
     "LaplaceScheduler": "steps sigma_max sigma_min mu beta",
     "LTXVScheduler": "steps max_shift base_shift stretch terminal",
     "OptimalStepsScheduler": "model_type steps denoise",
     "PerpNegGuider": "cfg neg_scale",
     "PolyexponentialScheduler": "steps sigma_max sigma_min rho",
-    "RandomNoise": "noise_seed",
     "SamplerCustom": "add_noise noise_seed cfg",
     "SDTurboScheduler": "steps denoise",
-    "SplitSigmas": "step",
-    "SplitSigmasDenoise": "denoise",
     "VPScheduler": "steps beta_d beta_min eps_s",
-    # what a model passes through
-    "CFGNorm": "strength",
-    "DifferentialDiffusion": "strength",
-    "EasyCache": "reuse_threshold start_percent end_percent verbose",
-    "FreeU": "b1 b2 s1 s2",
-    "FreeU_V2": "b1 b2 s1 s2",
-    "LazyCache": "reuse_threshold start_percent end_percent verbose",
-    "ModelSamplingAuraFlow": "shift",
-    "ModelSamplingContinuousEDM": "sampling sigma_max sigma_min",
-    "ModelSamplingContinuousV": "sampling sigma_max sigma_min",
-    "ModelSamplingDiscrete": "sampling zsnr",
-    "ModelSamplingFlux": "max_shift base_shift width height",
-    "ModelSamplingLTXV": "max_shift base_shift",
-    "ModelSamplingSD3": "shift",
-    "ModelSamplingStableCascade": "shift",
-    "PatchModelAddDownscale": "block_number downscale_factor start_percent end_percent downscale_after_skip"
-    " downscale_method upscale_method",
-    "PerturbedAttentionGuidance": "scale",
-    "RescaleCFG": "multiplier",
-    "TomePatchModel": "ratio",
-    "TorchCompileModel": "backend",
-    # ends, and what feeds the rest of an ordinary graph
-    "CheckpointSave": "filename_prefix",
-    "CLIPTextEncode": "text",
-    "CLIPTextEncodeFlux": "clip_l t5xxl guidance",
-    "EmptyHunyuanLatentVideo": "width height length batch_size",
-    "EmptyLatentImage": "width height batch_size",
-    "EmptySD3LatentImage": "width height batch_size",
-    "LoraSave": "filename_prefix rank lora_type bias_diff",
-    "ModelSave": "filename_prefix",
+    # one value for whatever is wired to it
     "PrimitiveBoolean": "value",
     "PrimitiveFloat": "value",
     "PrimitiveInt": "value",
     "PrimitiveString": "value",
     "PrimitiveStringMultiline": "value",
-    "SaveImage": "filename_prefix",
-    "SaveLoRA": "prefix steps",
 }
 _OURS = {
-    "FoundryApply": "how memory keep",
-    "FoundryDeclareLineage": "lora_name trained_with use_with role strength note",
     "FoundryFuseBaseLoRA": "lora_name strength rounding",
     "FoundryLoadBase": "base_name on_quantized_base",
     "FoundryLoadCheckpoint": "ckpt_name on_quantized_base",
     "FoundryLoRA": "lora_name strength_model strength_clip enabled blocks",
     "FoundryLoRAStack": "loras",
-    "FoundryQuantizeFP8": "format matmul keep_high_precision max_error memory keep",
-    "FoundrySaveModel": "filename_prefix format matmul keep_high_precision max_error memory max_shard_gb",
-    "FoundrySaveTrainedLoRA": "filename_prefix",
     "FoundryStackValidator": "policy strict",
 }
 _OTHER_PACKS = {

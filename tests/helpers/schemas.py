@@ -31,13 +31,19 @@ PLAIN: dict[str, tuple[Any, Callable[[Any, Any], Any]]] = {
 
 
 def faults(data: Any, name: str, part: str = "") -> list[str]:
-    """What in ``data`` is not as ``docs/<name>.schema.json`` says; ``part`` is one of its ``$defs``."""
+    """What in ``data`` is not as ``docs/<name>.schema.json`` says; ``part`` is one of its ``$defs``.
+
+    A key that an object of the schema does not name is a fault here: later versions may add some, this one may not.
+    """
     root = json.loads((DOCS / f"{name}.schema.json").read_text(encoding="utf-8"))
     data = json.loads(json.dumps(data, allow_nan=False))
     return list(_faults(data, root["$defs"][part] if part else root, root["$defs"], part or name))
 
 
 def _faults(data: Any, schema: dict[str, Any], parts: dict[str, Any], at: str) -> Iterator[str]:
+    named = schema.get("properties")
+    if named is not None and "additionalProperties" not in schema and isinstance(data, dict):
+        yield from (f"{at}: no key {key!r}" for key in data if key not in named)
     for keyword, wanted in schema.items():
         if keyword in PLAIN:
             kind, is_fine = PLAIN[keyword]

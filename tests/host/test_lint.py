@@ -16,6 +16,7 @@ from host import rig
 from host.foundry import declare, fuse, load, loras, message, native, quantize, report, row, stack
 from host.graphs import Graph, Link
 from lora_foundry.cli.demo import tiny
+from schemas import faults
 
 PATH = "/lora_foundry/lint"
 MATCH, ALLOW = "match training", "allow accelerators"
@@ -57,7 +58,7 @@ def faces(host, run_cli, tmp_path):
 def lint(host: rig.Host, body: object) -> dict[str, Any]:
     """The answer of the route."""
     status, answer = host.request(PATH, body)
-    assert status == 200, answer
+    assert (status, faults(answer, "findings", "lint")) == (200, []), answer
     return answer
 
 

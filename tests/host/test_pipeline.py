@@ -14,6 +14,7 @@ from host.foundry import fuse, load, loras, message, native, quantize, relative,
 from host.graphs import Graph, Link, output
 from lora_foundry.cli.demo import tiny
 from safetensors import safe_open
+from schemas import faults
 
 FAMILIES = ["wan", "sd15", "sdxl", "flux", "qwen-image"]
 
@@ -27,6 +28,7 @@ def test_fuse_stack_quantize_sample(host, family):
     graph.add("ModelDtypes", model=model)
     seen = host.run(graph)
     told = report(seen, model)
+    assert faults(told, "bake", "bake") == []
     assert [lora["matched"] for lora in told["loras"]] == [lora["modules"] for lora in told["loras"]]
     assert all(abs(lora["gain"] - 1) < 0.05 for lora in told["loras"])
     assert told["quantized"] > 0 and told["touched"] > 0
@@ -159,6 +161,7 @@ def test_saved_file_loads_with_unetloader_to_the_same_output(host, format):
     done = quantize(graph, plan) if format == "float8_e4m3fn" else graph.add("FoundryApply", model=plan, how="bake")
     graph.sample(done, "wan")
     seen = host.run(graph)
+    assert faults(report(seen, saved), "bake", "bake") == []
     path = Path(report(seen, saved)["out"])
     with safe_open(path, "pt") as file:
         assert "recipe_sha256" in file.metadata()["lora_foundry"]

@@ -35,8 +35,12 @@ from provenance_parts import BASE, KNOWN, KNOWN_ID, LIGHTNING, a_base
 from safetensors.torch import save_file
 
 
+def contained(path: Path) -> tuple[Contained, ...]:
+    return contained_in(open_checkpoint(path))
+
+
 def inside(path: Path) -> list[tuple]:
-    return [(each.ingredient.name, each.ingredient.strength, each.level, each.source) for each in contained_in(path)]
+    return [(each.ingredient.name, each.ingredient.strength, each.level, each.source) for each in contained(path)]
 
 
 @pytest.fixture
@@ -56,7 +60,7 @@ def made_by_us(tmp_path: Path, base: Path) -> dict[str, str]:
 
 
 def test_a_base_of_unknown_origin_holds_nothing_known(base):
-    assert contained_in(base) == contained_in(open_checkpoint(base)) == ()
+    assert contained(base) == ()
 
 
 def test_what_we_baked_tells_what_is_inside(base, tmp_path):
@@ -69,7 +73,7 @@ def test_what_we_baked_tells_what_is_inside(base, tmp_path):
         ("accelerate.safetensors", 1.0, RECIPE), ("style.safetensors", 0.5, RECIPE)
     ]  # fmt: skip
     sha256 = identify_file(tmp_path / "accelerate.safetensors").ids[0]
-    assert all(sha256 in contained_in(path)[0].ingredient.ids for path in (new, older))
+    assert all(sha256 in contained(path)[0].ingredient.ids for path in (new, older))
 
 
 def graph(*loras: tuple[str, float], kind: str = "CheckpointSave", extra: dict | None = None) -> dict[str, str]:
@@ -87,7 +91,7 @@ def test_the_workflow_that_saved_a_checkpoint_tells_what_it_fused(tmp_path):
     assert inside(path) == [
         (f"sub/{KNOWN}.safetensors", 1.0, DERIVED, WORKFLOW), ("style.safetensors", 0.7, DERIVED, WORKFLOW)
     ]  # fmt: skip
-    found = contained_in(path)
+    found = contained(path)
     assert KNOWN_ID in found[0].ingredient.ids and found[0].accelerator.steps == (8, 8) and found[1].accelerator is None
 
 
@@ -104,7 +108,7 @@ def test_only_what_is_on_the_way_of_every_saved_model_counts(tmp_path):
 def test_merge_tools_name_what_they_merged(tmp_path):
     path = a_base(tmp_path / "a.safetensors", {"modelspec.merged_from": f"base-model, {KNOWN} ,,"})
     assert [each[::2] for each in inside(path)] == [("base-model", GUESSED), (KNOWN, GUESSED)]
-    assert contained_in(path)[1].ingredient.ids == (KNOWN_ID,)
+    assert contained(path)[1].ingredient.ids == (KNOWN_ID,)
     (tmp_path / "fused").mkdir()
     fused = a_base(tmp_path / "fused" / "m.safetensors")
     note = {"lora_path": "/x/lightning.safetensors", "lora_alpha": 1.0, "num_updated_tensors": 720}
@@ -115,10 +119,10 @@ def test_merge_tools_name_what_they_merged(tmp_path):
 def test_people_can_say_what_is_inside(base, tmp_path):
     declare(base_ids(open_checkpoint(base)), "base", contains=(LIGHTNING,))
     copy = a_base(tmp_path / "renamed.safetensors", {"other": "metadata"})
-    assert contained_in(base) == contained_in(copy) == (Contained(LIGHTNING, DECLARED, BY_USER),)
+    assert contained(base) == contained(copy) == (Contained(LIGHTNING, DECLARED, BY_USER),)
     baked = a_base(tmp_path / "baked.safetensors", made_by_us(tmp_path, base))
     save_file({**BASE, "head.head.bias": BASE["head.head.bias"] + 1}, baked, read_header(baked).metadata)
-    assert [each.source for each in contained_in(baked)] == [OWN, OWN, BY_USER]  # and it was baked from that base
+    assert [each.source for each in contained(baked)] == [OWN, OWN, BY_USER]  # and it was baked from that base
 
 
 def test_a_base_that_is_dequantized_is_known_all_the_same(tmp_path):
@@ -133,7 +137,7 @@ def test_a_base_that_is_dequantized_is_known_all_the_same(tmp_path):
 
 def test_a_base_is_not_read_for_a_store_without_bases(base, monkeypatch):
     monkeypatch.setattr(contents, "base_fingerprint", lambda source: pytest.fail("read"))
-    assert contained_in(base) == ()
+    assert contained(base) == ()
 
 
 @pytest.mark.parametrize("key", [LINEAGE_KEY, "lora_foundry", "prompt", "modelspec.merged_from"])
@@ -147,7 +151,7 @@ def test_a_base_is_not_read_for_a_store_without_bases(base, monkeypatch):
 def test_damaged_metadata_of_a_base_tells_nothing_certain(key, text, tmp_path, base):
     declare(base_ids(open_checkpoint(base)), "base", contains=(LIGHTNING,))
     path = a_base(tmp_path / "a.safetensors", {key: text})
-    found = contained_in(path)
+    found = contained(path)
     assert found[-1] == Contained(LIGHTNING, DECLARED, BY_USER)
     assert {each.level for each in found[:-1]} <= {GUESSED}
 
@@ -156,5 +160,5 @@ def test_damage_in_the_store_hides_nothing_else(base, pack_home, tmp_path):
     declare(base_ids(open_checkpoint(base)), "base", contains=(LIGHTNING,))
     (file,) = (pack_home / "lineage" / "bases").iterdir()
     file.write_text("{")
-    assert contained_in(base) == ()
-    assert len(contained_in(a_base(tmp_path / "b.safetensors", graph(("x", 1.0))))) == 1
+    assert contained(base) == ()
+    assert len(contained(a_base(tmp_path / "b.safetensors", graph(("x", 1.0))))) == 1

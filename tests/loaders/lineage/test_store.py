@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from lora_foundry.engine.errors import FoundryError
+from lora_foundry.engine.json_lineage import MANY, NAME, QUOTE
 from lora_foundry.engine.lineage import (
     BY_USER,
     DECLARED,
@@ -23,7 +24,7 @@ from lora_foundry.engine.lineage import (
 )
 from lora_foundry.loaders.disk import home, temps
 from lora_foundry.loaders.lineage import store as lineages
-from lora_foundry.loaders.lineage.record import MANY, NAME, QUOTE, Record, parse_record
+from lora_foundry.loaders.lineage.record import Record, parse_record
 from lora_foundry.loaders.lineage.store import damaged, declare, every, find_place, forget, load, read, retract, save
 from record_parts import BASE, IDS, LIGHTNING, OTHER, STYLE, TENSORS, changed, claim, place, record_json
 

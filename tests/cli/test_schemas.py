@@ -1,0 +1,98 @@
+"""The JSON that leaves is as docs/*.schema.json say, and those say what the types in engine/json_*.py do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+from lora_foundry.engine import json_bake, json_lineage, json_types
+from lora_foundry.engine.findings import EVIDENCE, SEVERITIES
+from lora_foundry.engine.lineage import ROLES
+from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK
+from lora_foundry.engine.report import CHECK_SCHEMA, SCHEMA
+from lora_foundry.loaders.bakes.baking import CACHED, MADE, UNCHANGED
+from lora_foundry.loaders.disk.header import read_header
+from make_schemas import DOCS, SCHEMAS, part_name, schema
+from schemas import faults
+from stack_documents import write
+
+
+def test_the_schemas_are_those_of_the_types():
+    for name in SCHEMAS:
+        written = (DOCS / f"{name}.schema.json").read_text(encoding="utf-8")
+        assert written == schema(name), "run: python tests/helpers/make_schemas.py"
+    assert {path.name for path in DOCS.glob("*.schema.json")} == {f"{name}.schema.json" for name in SCHEMAS}
+
+
+def test_every_type_of_json_is_in_a_schema():
+    """One that is in none is documented nowhere; those that lend their keys to others have no place of their own."""
+    parts = {part for name in SCHEMAS for part in json.loads(schema(name))["$defs"]}
+    lent = {"blocks", "coverage", "check", "numbers", "baked", "made", "dequantized", "optional_layer"}
+    lent |= {"budget", "named", "texts", "saying", "told", "known", "subject"}
+    for module in (json_types, json_bake, json_lineage):
+        for name in vars(module):
+            if name.endswith("JSON"):
+                assert part_name(name) in parts | lent, name
+
+
+def choices(kind: type, key: str) -> tuple[object, ...]:
+    """What a key of a type may be."""
+    hint = get_type_hints(kind, include_extras=True)[key]
+    return dict(each for each in hint.__metadata__ if isinstance(each, tuple))["enum"]
+
+
+def test_choices_are_those_of_the_code():
+    assert choices(json_types.FindingJSON, "severity") == SEVERITIES
+    assert choices(json_types.FindingJSON, "evidence") == EVIDENCE == choices(json_lineage.AcceleratorJSON, "level")
+    assert choices(json_types.PlannedJSON, "stage") == (FUSE, STACK)
+    assert choices(json_types.PlannedJSON, "rounding") == (ONCE, MATCH_TRAINING)
+    assert choices(json_lineage.AcceleratorJSON, "role") == ROLES
+    assert choices(json_bake.BakeJSON, "state") == (MADE, UNCHANGED, CACHED)
+    parts = json.loads(schema("findings"))["$defs"]
+    assert [parts[part]["properties"]["schema"] for part in ("report", "lint")] == [
+        {"const": SCHEMA}, {"const": CHECK_SCHEMA}
+    ]  # fmt: skip
+
+
+def header(path: str) -> dict:
+    return json.loads(read_header(Path(path)).metadata["lora_foundry"])
+
+
+@pytest.mark.parametrize("format", ["fp8", "float8_e5m2", "none"])
+def test_a_bake_and_its_recipe(folder, run, format):
+    write(folder, fuse=["lightning"], stack=["style", "partial"], rounding="match training")
+    bake = ("bake", "stack.json", "-o", "out.safetensors", "--json", "--quantize", format)
+    code, told, _ = run(*bake)
+    assert code == 0 and told["findings"] and faults(told, "bake") == faults(told, "bake", "bake") == []
+    again = run(*bake)[1]
+    assert (told["state"], again["state"]) == ("made", "unchanged") and faults(again, "bake", "bake") == []
+    assert faults(header("out.safetensors"), "bake") == faults(header("out.safetensors"), "bake", "header") == []
+
+
+def test_a_bake_with_all_that_only_some_have(folder, run):
+    """A budget, shards, block weights, a base that was dequantized, several documents at once."""
+    write(folder, stack=["style"], quantize="fp8")
+    shards = ("--max-shard-size", "300KB", "-o", "low.safetensors")
+    told = run("bake", "stack.json", *shards, "--max-error", "0.02", "--json")[1]
+    assert told["budget"]["kept"] and len(told["files"]) > 1 and faults(told, "bake", "bake") == []
+    path = write(folder)
+    rows = {"stack": [{"path": "style.safetensors", "blocks": "blocks.0=0.5"}]}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **rows}))
+    assert run("bake", path, "-o", "fp8.safetensors", "--quantize", "fp8")[0] == 0
+    write(folder, "fp8", stack=["style"], name="twice.json", on_quantized_base="dequantize")
+    (folder / "outs").mkdir()
+    code, told, _ = run("bake", path, "twice.json", "-o", "outs", "--json")
+    assert code == 0 and faults(told, "bake") == faults(told, "bake", "results") == []
+    made = [header(f"outs/{name}.safetensors") for name in ("stack", "twice")]
+    assert "blocks" in made[0]["recipe"]["layers"][0] and "dequantized" in made[1]["recipe"]["base"]
+    assert [faults(each, "bake", "header") for each in made] == [[], []]
+
+
+def test_a_key_that_no_type_names_is_a_fault(folder, run):
+    """The schemas are open for later versions; what this one writes is named in them."""
+    told = run("check", write(folder, stack=["style"]), "--json")[1]
+    assert faults(told, "findings", "document") == []
+    told["loras"][0]["more"] = 1
+    assert faults(told, "findings", "document") == ["document.loras.0: no key 'more'"]
