@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, TypedDict
 
-LEVELS, CAUSES = ("declared", "derived", "guessed", "unknown"), "^(LF[1-4][0-9]{2}|[a-z]+)$"
+LEVELS, CODES = ("declared", "derived", "guessed", "unknown"), "^(LF[1-5][0-9]{2}|[a-z]+)$"
 Level = Annotated[
     str, ("enum", LEVELS), "How well it is known; only declared and derived evidence may raise a warning or an error."
 ]
@@ -34,9 +34,9 @@ class FindingJSON(TypedDict):
 
     code: Annotated[
         str,
-        ("pattern", CAUSES),
-        "LF1xx order and base, LF2xx quantization, LF3xx files, LF4xx strengths and conflicts; or the area of an "
-        "error, in lower case.",
+        ("pattern", CODES),
+        "LF1xx order and base, LF2xx quantization, LF3xx files, LF4xx strengths and conflicts, LF5xx merges; or the "
+        "area of an error, in lower case.",
     ]
     severity: Severity
     seen: Annotated[str, ("minLength", 1), "With names and numbers."]
