@@ -101,7 +101,7 @@ def _common(products: Sequence[Product]) -> float:
     for product in products:
         up, down = (float(factor.to(torch.float32).square().sum()) for factor in (product.up, product.down))
         mantissa = 2 * abs(math.frexp(product.scale)[0])
-        energy[mantissa] = energy.get(mantissa, 0.0) + product.scale**2 * up * down / product.rank
+        energy[mantissa] = energy.get(mantissa, 0.0) + product.scale**2 * up * down / max(1, product.rank)
     energy.pop(0.0, None)
     return min(energy, key=lambda mantissa: (-energy[mantissa], mantissa), default=1.0)
 

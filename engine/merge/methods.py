@@ -13,7 +13,10 @@ from ..errors import FoundryError
 from ..texts.say import refuse
 from .deltas import Delta
 from .exact import exact
+from .keep_first import keep_first
 from .parts import Part
+from .ties import ties
+from .tsv import tsv
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ class Method:
 
 METHODS: Mapping[str, Method] = {
     "exact": Method(exact, plain=True),
+    "tsv": Method(tsv),
+    "ties": Method(ties),
+    "keep first": Method(keep_first, ordered=True),
 }
 
 ANSWERS: Mapping[str, str] = {

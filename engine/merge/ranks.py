@@ -129,6 +129,8 @@ def _how_many(steps: Sequence[Step], spectra: Mapping[str, Spectrum], fixed: Map
         costs = torch.tensor([sum(sum(spectra[module].size) for module in step) for step in steps])
         return int((costs.cumsum(0) <= budget).sum())
     total = sum(each.energy for each in spectra.values())
+    if policy.amount == (1.0 if policy.goal == "energy" else 0.0):
+        return len(steps)
     wanted = total * (policy.amount if policy.goal == "energy" else 1 - policy.amount**2)
     kept = sum(float(spectra[module].values[:rank].square().sum()) for module, rank in fixed.items())
     gains = _gains(steps, spectra)

@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from ..progress import Progress
+from .core import padded, spectrum, truncated
 from .deltas import Delta, Shape
 from .exact import exact
 from .fold import Stored, fold
 from .methods import Method, method_of
 from .parts import Input, Part, modules_of, read_parts
 from .proof import Sums, measure
+from .ranks import Policy, Spectrum, choose
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """The LoRAs of a merge in listed order, the name of its method, and the dtype of the result."""
+    """The LoRAs of a merge in listed order, the name of its method, the dtype of the result, and how far to shrink it.
+
+    Without ``policy`` nothing is shrunk.
+    """
 
     inputs: tuple[Input, ...]
     method: str = "exact"
     dtype: torch.dtype = torch.float32
+    policy: Policy | None = None
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What the result holds of one module: the weight's shape and the rank, None where it is no product."""
+    """What the result holds of one module: the weight's shape and the rank, None where it is no product, 0: nothing.
+
+    ``left_out`` is the least squared norm that a rank chosen by a policy leaves out.
+    """
 
     shape: Shape
     rank: int | None
+    left_out: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +52,35 @@ class Merged:
     sums: Sums
 
 
-def outline(job: Job) -> dict[str, Entry]:
-    """What the result will hold, by module in sorted order; nothing is computed where headers tell.
+Entries = Mapping[str, Entry]
+SizeOf = Callable[[Entries], int]  # bytes of the whole file that holds these entries
 
-    FoundryError LF501 for a method that is not there, LF502 for LoRAs that cannot be merged.
+
+def outline(job: Job, size_of: SizeOf | None = None, on_step: Progress | None = None) -> dict[str, Entry]:
+    """What the result will hold, by module in sorted order. Without a policy only headers are needed.
+
+    A policy reads every LoRA once for its singular values, and a module it gives rank 0 is not to be stored; its goal
+    ``size`` needs ``size_of``. FoundryError LF501 for a method that is not there, LF502 for LoRAs without a sum,
+    LF503 for what a policy cannot give.
     """
-    method_of(job.method)
-    return {module: Entry(shape, _rank(job.inputs, module)) for module, shape in modules_of(job.inputs).items()}
+    method = method_of(job.method)
+    entries = {module: Entry(shape, _rank(job.inputs, module)) for module, shape in modules_of(job.inputs).items()}
+    if job.policy is None:
+        return entries
+    spectra = dict(_spectra(job, method, entries, on_step))
+    beside = {module: _rank([each for each in job.inputs if each.whole], module) or 0 for module in spectra}
+
+    def with_ranks(ranks: Mapping[str, int]) -> dict[str, Entry]:
+        chosen = {module: _entry(entries[module], spectra[module], ranks[module], beside[module]) for module in ranks}
+        return {**entries, **chosen}
+
+    sized = None if size_of is None else lambda ranks: size_of(with_ranks(ranks))
+    return with_ranks(choose(spectra, job.policy, sized))
+
+
+def _entry(entry: Entry, found: Spectrum, rank: int, beside: int) -> Entry:
+    left_out = found.energy - float(found.values[:rank].square().sum())
+    return Entry(entry.shape, rank + beside, max(0.0, left_out))
 
 
 def _rank(inputs: Sequence[Input], module: str) -> int | None:
@@ -56,27 +88,66 @@ def _rank(inputs: Sequence[Input], module: str) -> int | None:
     return None if None in ranks else sum(rank for rank in ranks if rank is not None)
 
 
-def results(job: Job, entries: Mapping[str, Entry], on_step: Progress | None = None) -> Iterator[Merged]:
-    """Every module of ``entries``, finished, one at a time; only one is in memory.
+def _spectra(job: Job, method: Method, entries: Entries, on_step: Progress | None) -> Iterator[tuple[str, Spectrum]]:
+    """The singular values of every module that can be shrunk."""
+    for done, module in enumerate(entries):
+        if on_step is not None:
+            on_step(done, len(entries))
+        if not _shrinks(job.inputs, module, entries[module].shape):
+            continue
+        bent, _ = merged_parts(method, [part for part in read_parts(job.inputs, module) if part is not None])
+        yield module, spectrum(bent)
+
+
+def _shrinks(inputs: Sequence[Input], module: str, shape: Shape) -> bool:
+    """Whether there is a matrix to shrink, and no LoRA that stays whole makes it a full one."""
+    whole = [each.modules[module].rank for each in inputs if each.whole and each.strength(module) != 0.0]
+    bent = [each for each in inputs if not each.whole and each.strength(module) != 0.0]
+    return bool(bent) and len(shape) > 1 and None not in whole
+
+
+def results(job: Job, entries: Entries, on_step: Progress | None = None) -> Iterator[Merged]:
+    """Every module of ``entries`` (of ``outline``), finished, one at a time; only one is in memory.
 
     ``on_step(done, total)`` is called before each and may raise to cancel.
     """
     method = method_of(job.method)
-    for done, module in enumerate(entries):
+    for done, (module, entry) in enumerate(entries.items()):
         if on_step is not None:
             on_step(done, len(entries))
         parts = read_parts(job.inputs, module)
-        merged = merged_delta(method, [part for part in parts if part is not None])
-        stored = fold(merged, job.dtype, in_order=not method.plain)
-        yield Merged(module, stored, measure(parts, stored, method.plain))
+        shrinks = job.policy is not None and _shrinks(job.inputs, module, entry.shape)
+        merged = _merged(method, [part for part in parts if part is not None], entry.rank if shrinks else None)
+        plain = method.plain and not shrinks
+        stored = fold(merged if entry.rank is None else padded(merged, entry.rank), job.dtype, in_order=not plain)
+        yield Merged(module, stored, measure(parts, stored, plain))
 
 
-def merged_delta(method: Method, parts: Sequence[Part]) -> Delta:
-    """The parts of one module merged: products by the method, all that is dense or ``whole`` added as it is."""
-    bendable = [part for part in parts if not part.whole and part.delta.products]
-    if method.plain or not bendable:
+def _merged(method: Method, parts: Sequence[Part], rank: int | None) -> Delta:
+    """The merged delta of one module, shrunk to ``rank`` with all that stays whole, None: not shrunk."""
+    if rank is None and method.plain:
         return exact(parts)
-    products = [Part(replace(part.delta, dense=(), replaces=None), part.weight) for part in bendable]
-    rest = [Part(replace(part.delta, products=()), part.weight) for part in bendable]
-    kept = [part for part in parts if part not in bendable]
-    return exact([Part(method.merge(products)), *rest, *kept])
+    bent, whole = merged_parts(method, parts)
+    if rank is not None:
+        bent = truncated(bent, rank - whole.rank)
+    products, dense = (*bent.products, *whole.products), (*bent.dense, *whole.dense)
+    return replace(whole, products=products, dense=dense)
+
+
+def merged_parts(method: Method, parts: Sequence[Part]) -> tuple[Delta, Delta]:
+    """(what the method makes of the parts that may be changed, with their dense parts; the sum of those that stay)."""
+    shape = parts[0].delta.shape
+    products = [Part(replace(part.delta, dense=(), replaces=None), part.weight) for part in parts if not part.whole]
+    rest = exact(
+        [Part(replace(part.delta, products=()), part.weight) for part in parts if not part.whole] or [_none(shape)]
+    )
+    bendable = [part for part in products if part.delta.products]
+    bent = method.merge(bendable) if bendable else Delta(shape)
+    whole = exact([part for part in parts if part.whole] or [_none(shape)])
+    if rest.replaces is not None:
+        return replace(bent, dense=rest.dense), exact([Part(whole), Part(Delta(shape, replaces=rest.replaces))])
+    return replace(bent, dense=rest.dense), whole
+
+
+def _none(shape: Shape) -> Part:
+    return Part(Delta(shape))
