@@ -313,3 +313,12 @@ def test_a_sampled_weight_counts_for_all_its_rows():
     meter.add(small, kept, [0])
     assert meter.gain(0) == pytest.approx(0.5 + 0.5 / 33, abs=0.02)  # 32 times as many numbers lost half of it
     assert meter.relative_error() == pytest.approx((whole.noise / (whole.signal + kept.signal)) ** 0.5, rel=0.05)
+
+
+def test_a_sample_is_not_surer_for_the_rows_it_stands_for():
+    """How far rounding may move a gain is told by the rows that were looked at, however many they stand for."""
+    exact, delta = noise((64, 64), 0.02, 1, torch.float32), noise((64, 64), 0.0002, 2, torch.float32)
+    stored = exact + noise((64, 64), 0.0005, 3, torch.float32)
+    (alone,), (many,) = (gain.compared(exact, stored, [delta], whole).shares for whole in (1.0, 16.0))
+    assert many.tolerance == pytest.approx(alone.tolerance)
+    assert many.energy == pytest.approx(16.0 * alone.energy)

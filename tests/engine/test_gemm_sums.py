@@ -109,6 +109,17 @@ def test_the_largest_number_of_a_sum_is_found_in_a_few_rows(path, outlier, dtype
     assert 1 <= sum(searched) <= (32 if outlier else 256)
 
 
+@pytest.mark.parametrize("first", [0, 512, 1536])
+def test_a_slice_can_hold_the_largest_number(path, first):
+    """A delta on some rows of a weight that is the same everywhere: the rows to look at are those of the slice."""
+    weight = torch.full((2048, 512), 0.02).to(BF16)
+    delta = random_delta(W, (512, 512), 16, 0.0004, 2, slice=(0, first, 512))
+    found = summed(weight, a_layer([delta])).amax()
+    want = exact(weight, [(delta, 1.0)]).abs().max()
+    assert float(want) > 0.021
+    assert (found is not None) == fast() and (found is None or float(found) == pytest.approx(float(want), rel=2**-10))
+
+
 @pytest.mark.parametrize("rank", [4, 64, 512])
 @pytest.mark.parametrize("seed", range(4))
 def test_a_delta_can_hold_the_largest_number(seed, rank):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -223,6 +224,15 @@ def test_a_copy_goes_on_in_its_own_files_when_they_are_closed_under_it(earlier, 
     assert not path.exists() and not victim.read_bytes()
     with pytest.raises(ValueError, match="closed"), write_safetensors(path, infos(TENSORS), {}) as sink:
         sink.copy("a", extent)
+
+
+def test_a_copy_whose_file_ends_early_is_refused(earlier, target):
+    place = earlier("b")
+    end = os.fstat(place.file.fileno()).st_size + 1
+    cut = Extent(place.file, end - (place.end - place.begin), end)
+    with pytest.raises(FoundryError, match="ends within 'b'"), write_safetensors(target, infos(TENSORS), {}) as sink:
+        sink.copy("b", cut)
+    assert target.read_bytes() == b"old"
 
 
 def test_a_copy_does_not_cover_rows_that_came(earlier, target):
