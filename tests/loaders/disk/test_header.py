@@ -11,6 +11,7 @@ from attacks.files import GOOD, pack, tensor, write
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lora_foundry.engine.errors import FoundryError
+from lora_foundry.loaders.disk import header
 from lora_foundry.loaders.disk.header import DTYPES, Header, read_header, shown
 from safetensors.torch import save_file
 
@@ -52,6 +53,14 @@ def test_two_thousand_tensors_are_read_in_file_order(tmp_path):
     header = {name: tensor(4 * i, 4 * i + 4, shape=[1, 1]) for i, name in enumerate(names)}
     path = write(tmp_path, pack(header, bytes(8000)))
     assert list(read_header(path).tensors) == names
+
+
+def test_a_header_longer_than_readers_take_is_refused_unread(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    save_file({"x": torch.ones(3, 2)}, path)
+    monkeypatch.setattr(header, "MAX_HEADER", int.from_bytes(path.read_bytes()[:8], "little") - 1)
+    with pytest.raises(FoundryError, match="are accepted"):
+        read_header(path)
 
 
 def test_permission_denied_is_a_foundry_error(tmp_path, monkeypatch):

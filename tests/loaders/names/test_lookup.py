@@ -8,6 +8,7 @@ from fixtures_dialects import FIXTURES
 from lora_foundry.engine.plan import Target
 from lora_foundry.loaders.names.dialects import split
 from lora_foundry.loaders.names.lookup import (
+    MAX_SPELLINGS,
     BaseNames,
     bare,
     candidates,
@@ -142,6 +143,7 @@ def test_candidates_start_with_the_name_itself_and_repeat_none():
     found = list(candidates("base_model.model.model.diffusion_model.blocks.0.q"))
     assert found[0] == "base_model.model.model.diffusion_model.blocks.0.q" and "blocks.0.q" in found
     assert len(found) == len(set(found))
+    assert len(list(candidates("transformer." * 1000 + "q"))) <= MAX_SPELLINGS
 
 
 @pytest.mark.parametrize(
@@ -194,3 +196,10 @@ def test_text_encoder_modules_reach_a_key_the_host_knows(module, key):
     spelled = list(host_text_spellings(module))
     assert spelled[0] == module and key in spelled
     assert list(host_text_spellings("blocks.0.q")) == ["blocks.0.q"]
+
+
+@pytest.mark.parametrize(
+    "module", ["te2." + FC1, "clip_g." + FC1, "text_encoder_3.encoder.block.0.layer.0.Attention.q"]
+)
+def test_only_the_first_text_encoder_goes_by_a_name_without_number(module):
+    assert not any(name.startswith("lora_te_") for name in host_text_spellings(module))

@@ -209,7 +209,15 @@ def test_two_modules_on_one_weight_both_count():
 
 @pytest.mark.parametrize(
     ("alpha", "strength", "warned"),
-    [(2.0, 1.0, False), (2.0, 4.1, True), (2.0, -4.1, True), (0.01, 1.0, True), (0.04, 1.0, False), (2.0, 0.0, False)],
+    [
+        (2.0, 1.0, False),
+        (2.0, -1.0, False),
+        (2.0, 4.1, True),
+        (2.0, -4.1, True),
+        (0.01, 1.0, True),
+        (0.04, 1.0, False),
+        (2.0, 0.0, False),
+    ],
 )
 def test_effective_scale(alpha, strength, warned):
     made = layer(a_base({"blocks.0.q.weight": (6, 4)}), tiny(pair(alpha=alpha)), strength)
