@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = verb("import", _import, "Take over the records of an export; where they come from is written down.")
     add("source", metavar="IN", type=Path)
     add = verb("read", _read, "Read what a training script, config or log says about base LoRAs.")
-    add("source", metavar="SOURCE", type=Path, help=".sh .bat .ps1 .yaml .toml .json .log .txt README.md")
+    add("source", metavar="SOURCE", type=Path, help=".sh .yaml .toml .json .log .txt README.md")
     add("--lora", metavar="FILE", type=Path, help="write it down as declared for this LoRA")
     add = verb("weigh", _weigh, "Say whether a LoRA is inside another one or inside a checkpoint, by their weights.")
     add("file", metavar="FILE", type=Path, help="a LoRA or a checkpoint")

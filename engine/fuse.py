@@ -15,7 +15,8 @@ from typing import TypeGuard
 import torch
 
 from . import gemm
-from .adapters import SET, as_rows, needs_weight
+from .adapters import SET, needs_weight
+from .dense import as_rows
 from .gemm import Product, Workspace
 from .plan import FUSE, Layer, Patch
 from .terms import (
@@ -181,11 +182,11 @@ def fused_cast(
         _cast_blocks(start, merged, flat, workspace)
         return
     for rows, products in row_segments(start.shape[0], merged):
-        stack = gemm.exact_stack(start[rows], products, workspace) if products else None
-        if stack is None:
+        joined = gemm.exact_products(start[rows], products, workspace) if products else None
+        if joined is None:
             _cast_blocks(start[rows], [Term(products)] if products else [], flat[rows], workspace)
         else:
-            stack.add_to(start[rows], flat[rows])
+            joined.add_to(start[rows], flat[rows])
 
 
 def _cast_blocks(start: torch.Tensor, terms: Sequence[AnyTerm], out: torch.Tensor, workspace: Workspace) -> None:

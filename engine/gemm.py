@@ -71,7 +71,7 @@ class Product:
 
 
 @dataclass(frozen=True)
-class Stack:
+class JoinedProducts:
     """Products side by side: alpha * up [rows, terms] @ down [terms, columns], both in bf16, in workspace memory."""
 
     up: torch.Tensor
@@ -115,29 +115,29 @@ def rounds_once() -> bool:
     shapes = ((256, 256), (256, 512), (512, 256))
     weight, up, down = (torch.randn(*shape, generator=generator).to(BF16) for shape in shapes)
     alpha, got = 0.007, torch.empty_like(weight)
-    Stack(up, down, alpha).add_to(weight, got)
+    JoinedProducts(up, down, alpha).add_to(weight, got)
     with full_fp32():
         want = weight.float() + alpha * (up.float() @ down.float())
     return float((got != want.to(BF16)).float().mean()) <= 1e-3
 
 
-def exact_stack(weight: torch.Tensor, products: Sequence[Product], workspace: Workspace) -> Stack | None:
-    """The stack whose sum with the bf16 ``weight`` is as good as fp32 rounded once, or None where fp32 must do it."""
+def exact_products(weight: torch.Tensor, products: Sequence[Product], workspace: Workspace) -> JoinedProducts | None:
+    """The products whose sum with the bf16 ``weight`` is as good as fp32 rounded once; None: fp32 must do it."""
     if weight.dtype != BF16 or not all(_is_bf16(product.down) for product in products):
         return None
     alpha = shared_scale(products)
     split = [not (_is_power_of_two(product.scale / alpha) and _is_bf16(product.up)) for product in products]
     if any(split) and not split_share(weight, products, split) <= SPLIT_LIMIT:  # NaN is refused too
         return None
-    return _stacked(products, alpha, split, workspace)
+    return _joined(products, alpha, split, workspace)
 
 
-def rounded_stack(products: Sequence[Product], workspace: Workspace, slot: str = "") -> Stack:
+def rounded_products(products: Sequence[Product], workspace: Workspace, slot: str = "") -> JoinedProducts:
     """One bf16 term per rank, factors rounded where they must be: good to 2^-8 of the products.
 
     Stacks of different ``slot`` can be used side by side.
     """
-    return _stacked(products, shared_scale(products), [False] * len(products), workspace, slot)
+    return _joined(products, shared_scale(products), [False] * len(products), workspace, slot)
 
 
 def shared_scale(products: Sequence[Product]) -> float:
@@ -164,21 +164,21 @@ def split_share(weight: torch.Tensor, products: Sequence[Product], split: Sequen
     return float((part / total).abs_().clamp_(max=1.0).mean())
 
 
-def is_weak(stack: Stack, weight: torch.Tensor) -> bool:
+def is_weak(joined: JoinedProducts, weight: torch.Tensor) -> bool:
     """Whether rms(product) <= 0.03 rms(weight) on a sample; both have the same rows."""
     rows, columns = slice(None, None, max(1, weight.shape[0] // SAMPLE_ROWS)), slice(None, None, SAMPLE_STEP)
     ours, theirs = (
         float(torch.linalg.vector_norm(sample.to(torch.float32)))
-        for sample in (stack.up[rows] @ stack.down[:, columns], weight[rows, columns])
+        for sample in (joined.up[rows] @ joined.down[:, columns], weight[rows, columns])
     )
-    return abs(stack.alpha) * ours <= DELTA_LIMIT * theirs
+    return abs(joined.alpha) * ours <= DELTA_LIMIT * theirs
 
 
-def _stacked(
+def _joined(
     products: Sequence[Product], alpha: float, split: Sequence[bool], workspace: Workspace, slot: str = ""
-) -> Stack:
+) -> JoinedProducts:
     if len(products) == 1 and not split[0] and all(f.dtype == BF16 for f in (products[0].up, products[0].down)):
-        return Stack(products[0].up, products[0].down, products[0].scale)
+        return JoinedProducts(products[0].up, products[0].down, products[0].scale)
     device, terms = products[0].up.device, sum(p.rank * (1 + s) for p, s in zip(products, split, strict=True))
     up = workspace.take((products[0].up.shape[0], terms), device, BF16, "up" + slot)
     down = workspace.take((terms, products[0].down.shape[1]), device, BF16, "down" + slot)
@@ -193,7 +193,7 @@ def _stacked(
         if is_split:
             up[:, rest], down[rest] = scaled.sub_(up[:, piece]), product.down
         at += product.rank * (1 + is_split)
-    return Stack(up, down, alpha)
+    return JoinedProducts(up, down, alpha)
 
 
 def _is_bf16(factor: torch.Tensor) -> bool:

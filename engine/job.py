@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .adapters import as_rows
 from .blueprint import Blueprint, Fate
+from .dense import as_rows
 from .finish import layer_marker
 from .formats import finite_amax, require_finite
 from .fuse import add_rows, any_needs_weight, fused_cast, make_terms, start_and_terms
@@ -18,7 +18,7 @@ from .gemm import Workspace
 from .pipeline import Outlet, Read
 from .plan import MATCH_TRAINING
 from .reuse import Previous
-from .rows import Blocks, SampledRows, cast_blocks, quantize_blocks, row_ranges
+from .rows import RowBlocks, SampledRows, cast_blocks, quantize_blocks, row_ranges
 from .sums import FusedSum
 from .tensors import PlacedReader, Reader, TensorInfo, TensorSink
 from .terms import AnyTerm, canonical_key, is_as_trained
@@ -172,7 +172,7 @@ class Job:
         self.counts["touched"] += bool(fate.patches)
         self.counts["quantized"] += fate.format is not None
 
-    def _blocks(self, info: TensorInfo, read: RowReader, merged: Sequence[AnyTerm]) -> Blocks:
+    def _blocks(self, info: TensorInfo, read: RowReader, merged: Sequence[AnyTerm]) -> RowBlocks:
         """The fp32 sum, block by block, made anew at every call; a block is overwritten by the next one."""
 
         def blocks() -> Iterator[tuple[slice, torch.Tensor]]:

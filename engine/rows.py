@@ -10,7 +10,7 @@ from .formats import Format, finite_amax
 from .fuse import BLOCK
 from .tensors import RowSink, TensorInfo
 
-Blocks = Callable[[], Iterator[tuple[slice, torch.Tensor]]]  # (rows, fp32 sum there) from the first row, at each call
+RowBlocks = Callable[[], Iterator[tuple[slice, torch.Tensor]]]  # (rows, fp32 sum there), anew at each call
 Put = Callable[[slice, torch.Tensor], object]
 Encode = Callable[[slice, torch.Tensor, torch.Tensor], object]  # rows, what is rounded there, its scale
 
@@ -25,7 +25,7 @@ def row_ranges(shape: Sequence[int]) -> Iterator[slice]:
 
 
 def quantize_blocks(
-    blocks: Blocks, format: Format, name: str, encode: Encode, amax: torch.Tensor | None = None
+    blocks: RowBlocks, format: Format, name: str, encode: Encode, amax: torch.Tensor | None = None
 ) -> torch.Tensor:
     """The scale, () or [out], of a sum that is gone through block by block.
 
@@ -50,7 +50,7 @@ def quantize_blocks(
     return scale
 
 
-def cast_blocks(blocks: Blocks, dtype: torch.dtype, name: str, put: Put) -> None:
+def cast_blocks(blocks: RowBlocks, dtype: torch.dtype, name: str, put: Put) -> None:
     """Round a sum that is made block by block to ``dtype``; NaN and Inf are LF304."""
     for rows, block in blocks():
         cast = block.to(dtype)

@@ -13,7 +13,7 @@ import torch
 
 from . import gemm
 from .fuse import fused_blocks, largest, low_rank, row_blocks, row_segments, total
-from .gemm import Stack, Workspace
+from .gemm import JoinedProducts, Workspace
 from .terms import AnyTerm
 
 PEAK_ROWS = 32  # rows that are searched at once for the largest number
@@ -26,7 +26,7 @@ class _Part:
 
     first: int
     stop: int
-    stack: Stack
+    joined: JoinedProducts
 
 
 class FusedSum:
@@ -79,8 +79,10 @@ class FusedSum:
             if first < stop:
                 shape = (stop - first, block.shape[1])
                 product = self._workspace.take(shape, block.device, gemm.BF16, "product")
-                part.stack.multiply(slice(first - part.first, stop - part.first), product)
-                block[first - rows.start : stop - rows.start].add_(self._take(product, "piece"), alpha=part.stack.alpha)
+                part.joined.multiply(slice(first - part.first, stop - part.first), product)
+                block[first - rows.start : stop - rows.start].add_(
+                    self._take(product, "piece"), alpha=part.joined.alpha
+                )
         return block
 
     def _take(self, rows: torch.Tensor, slot: str) -> torch.Tensor:
@@ -100,7 +102,7 @@ class FusedSum:
         """fp32 [rows]: no |delta| is larger there."""
         reach = torch.zeros(self._start.shape[0])
         for part in self._parts or ():
-            reach[part.first : part.stop] = part.stack.reach(self._workspace)
+            reach[part.first : part.stop] = part.joined.reach(self._workspace)
         return reach
 
     def _peak(self, rows: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
@@ -110,8 +112,8 @@ class FusedSum:
         picked = weight[:, columns]
         for part in self._parts or ():
             here = ((rows >= part.first) & (rows < part.stop)).nonzero()[:, 0]
-            product = part.stack.up[rows[here] - part.first] @ part.stack.down[:, columns]
-            picked.index_add_(0, here, product.to(torch.float32), alpha=part.stack.alpha)
+            product = part.joined.up[rows[here] - part.first] @ part.joined.down[:, columns]
+            picked.index_add_(0, here, product.to(torch.float32), alpha=part.joined.alpha)
         return largest(picked) if picked.numel() else picked.new_zeros(())
 
 
@@ -123,8 +125,8 @@ def _weak_parts(start: torch.Tensor, terms: Sequence[AnyTerm], workspace: Worksp
     parts = list[_Part]()
     for rows, products in row_segments(start.shape[0], terms):
         if products:
-            stack = gemm.rounded_stack(products, workspace, f" {len(parts)}")
-            if not gemm.is_weak(stack, start[rows]):
+            joined = gemm.rounded_products(products, workspace, f" {len(parts)}")
+            if not gemm.is_weak(joined, start[rows]):
                 return None
-            parts.append(_Part(rows.start, rows.stop, stack))
+            parts.append(_Part(rows.start, rows.stop, joined))
     return parts

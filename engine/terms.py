@@ -16,23 +16,11 @@ from typing import Any
 import torch
 
 from . import gemm
-from .adapters import (
-    LORA,
-    NOT_READ,
-    SET,
-    Index,
-    Parts,
-    Rows,
-    as_rows,
-    delta_rows,
-    is_low_rank,
-    lora_factors,
-    needs_all_rows,
-    needs_weight,
-    scale_of,
-)
+from .adapters import LORA, NOT_READ, SET, delta_rows, is_low_rank, needs_all_rows, needs_weight, scale_of
+from .dense import DeltaRows, Index, Parts, as_rows
 from .errors import FoundryError
 from .gemm import Product, Workspace
+from .low_rank import lora_factors
 from .plan import FUSE, MATCH_TRAINING, Adapter, Layer, Patch, Target
 from .texts.say import refuse
 
@@ -108,7 +96,7 @@ class Term:
 class Dense:
     """strength * a delta that is no low-rank product; only what its rows are made from is held."""
 
-    make: Rows
+    make: DeltaRows
     height: int
     strength: float
     place: Place = field(default_factory=Place)

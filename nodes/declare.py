@@ -9,7 +9,7 @@ from ..engine.errors import FoundryError
 from ..engine.lineage import ROLES, UNKNOWN
 from . import host
 from .common import FoundryNode, check_file, file_state, reply
-from .lineage import Rows, Said, claim_sentence, declare, said_before
+from .lineage import Declaration, NamedLoRAs, claim_sentence, declare, declared_before
 from .rows import STRENGTH, lora_choices, read_stack
 from .sockets import LORA_STACK, check_links
 
@@ -66,7 +66,7 @@ class FoundryDeclareLineage(FoundryNode):
     def IS_CHANGED(cls, lora_name: str = "", trained_with: str = "", use_with: str = "", **_: Any) -> str:
         """Runs again when one of the files was replaced, or what is written down is no longer what it wrote."""
         states = [file_state(name, "loras") for name in (lora_name, trained_with, use_with)]
-        return " ".join([*states, said_before(lora_name)])
+        return " ".join([*states, declared_before(lora_name)])
 
     def run(
         self,
@@ -80,15 +80,15 @@ class FoundryDeclareLineage(FoundryNode):
     ) -> dict[str, Any]:
         """(report,)."""
         more = [(row[0], row[1]) for row in read_stack(lora_stack)]
-        said = Said(trained_rows(trained_with, strength, more), used_rows(use_with), role, note.strip())
-        record = declare(lora_name, said, host.progress())
+        declaration = Declaration(trained_rows(trained_with, strength, more), used_rows(use_with), role, note.strip())
+        record = declare(lora_name, declaration, host.progress())
         claims = record.claims if record else ()
         lines = [f"{lora_name}:", *map(claim_sentence, claims)] if claims else [f"{lora_name}: {NOTHING_SAID}"]
         data: dict[str, Any] = {"findings": [], "lora": lora_name, "lineage": record.to_json() if record else None}
         return reply(("\n".join(lines),), lines, data)
 
 
-def trained_rows(chosen: str, strength: float, more: Rows) -> Rows | None:
+def trained_rows(chosen: str, strength: float, more: NamedLoRAs) -> NamedLoRAs | None:
     """What it was trained with. FoundryError ``lineage`` for more base LoRAs beside ``unknown`` or ``vanilla base``."""
     if chosen not in (NOT_KNOWN, VANILLA):
         return [(chosen, strength), *more]
@@ -102,6 +102,6 @@ def trained_rows(chosen: str, strength: float, more: Rows) -> Rows | None:
     return () if chosen == VANILLA else None
 
 
-def used_rows(chosen: str) -> Rows | None:
+def used_rows(chosen: str) -> NamedLoRAs | None:
     """What it is to be used with; None: as it was trained."""
     return {AS_TRAINED: None, VANILLA: ()}.get(chosen, [(chosen, None)])

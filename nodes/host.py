@@ -25,6 +25,7 @@ import torch
 from ..engine.errors import FoundryError
 from ..engine.formats import loadable, require_loadable
 from ..engine.plan import Target
+from ..engine.progress import Progress
 from ..engine.tensors import FP8_DTYPES, InMemory, TensorInfo, TensorSource
 from ..engine.texts.say import refuse
 from .again import identity_of_model
@@ -41,7 +42,7 @@ KeyMap = Mapping[str, Any]
 # --- progress
 
 
-def progress() -> Callable[[int, int], None]:
+def progress() -> Progress:
     """A callback that moves the node's progress bar and raises when the user pressed Cancel."""
     bar = comfy.utils.ProgressBar(1)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..engine.errors import FoundryError
 from ..engine.lineage import BY_USER, UNKNOWN, Claim, Ingredient, Lineage
+from ..engine.progress import Progress
 from ..loaders.lineage.identity import identify_file
 from ..loaders.lineage.provenance import lineage_of
 from ..loaders.lineage.record import Record, lineage_json
@@ -18,16 +19,15 @@ from ..validator.stacks import Item
 from . import folders
 
 BASE = "the untouched base"
-Step = Callable[[int, int], None]  # bytes done, bytes in all; raises when the user pressed Cancel
-Rows = Sequence[tuple[str, float | None]]  # LoRAs by name, with their strength where it is said
+NamedLoRAs = Sequence[tuple[str, float | None]]  # LoRAs by name, with their strength where it is said
 
 
 @dataclass(frozen=True)
-class Said:
+class Declaration:
     """What the user says about a LoRA: rows of LoRAs, () for the untouched base, None for nothing."""
 
-    trained_with: Rows | None = None
-    use_with: Rows | None = None
+    trained_with: NamedLoRAs | None = None
+    use_with: NamedLoRAs | None = None
     role: str = UNKNOWN
     note: str = ""
 
@@ -37,32 +37,32 @@ class Said:
         return self.trained_with is not None or self.use_with is not None or self.role != UNKNOWN
 
 
-def declare(lora_name: str, said: Said, step: Step | None = None) -> Record | None:
+def declare(lora_name: str, declaration: Declaration, on_step: Progress | None = None) -> Record | None:
     """Write down what the user says about a LoRA; nothing said takes back what they said before.
 
     Every file it names is hashed once. Returns the whole record, None where there is none. Raises FoundryError.
     """
-    refuse_itself(lora_name, said)
-    ids = identify_file(folders.find_file(lora_name, "loras"), step).ids
-    if not said.anything:
+    refuse_itself(lora_name, declaration)
+    ids = identify_file(folders.find_file(lora_name, "loras"), on_step).ids
+    if not declaration.anything:
         return retract(ids)
-    trained, used = (ingredients(rows, step) for rows in (said.trained_with, said.use_with))
-    return write_down(ids, lora_name, trained_with=trained, use_with=used, role=said.role, note=said.note)
+    trained, used = (ingredients(rows, on_step) for rows in (declaration.trained_with, declaration.use_with))
+    return write_down(ids, lora_name, trained_with=trained, use_with=used, role=declaration.role, note=declaration.note)
 
 
-def ingredients(rows: Rows | None, step: Step | None) -> tuple[Ingredient, ...] | None:
+def ingredients(rows: NamedLoRAs | None, on_step: Progress | None) -> tuple[Ingredient, ...] | None:
     """LoRAs by all that they can be recognised by; None stays None."""
-    return None if rows is None else tuple(ingredient(name, strength, step) for name, strength in rows)
+    return None if rows is None else tuple(ingredient(name, strength, on_step) for name, strength in rows)
 
 
-def ingredient(name: str, strength: float | None, step: Step | None) -> Ingredient:
+def ingredient(name: str, strength: float | None, on_step: Progress | None) -> Ingredient:
     """A LoRA at a strength, as something that another one was trained with."""
     path = folders.find_file(name, "loras")
-    identify_file(path, step)  # what follows finds the hashes there
+    identify_file(path, on_step)  # what follows finds the hashes there
     return replace(Item(name, "", lineage=lineage_of(path)).ingredient, strength=strength)
 
 
-def said_before(lora_name: str) -> str:
+def declared_before(lora_name: str) -> str:
     """The user's own claim on a LoRA as text, but for its time; empty without one, or for a file never hashed."""
     try:
         ids = hashed_ids(folders.find_file(lora_name, "loras"))
@@ -73,9 +73,9 @@ def said_before(lora_name: str) -> str:
     return " ".join(repr(replace(claim, evidence=replace(claim.evidence, time=""))) for claim in own)
 
 
-def refuse_itself(lora_name: str, said: Said) -> None:
+def refuse_itself(lora_name: str, declaration: Declaration) -> None:
     """FoundryError ``lineage`` for a LoRA that is said to stand on itself."""
-    if lora_name in {name for name, _ in (*(said.trained_with or ()), *(said.use_with or ()))}:
+    if lora_name in {name for name, _ in (*(declaration.trained_with or ()), *(declaration.use_with or ()))}:
         raise FoundryError(
             "lineage",
             f"{lora_name} is named as its own base LoRA.",
@@ -86,13 +86,13 @@ def refuse_itself(lora_name: str, said: Said) -> None:
 
 def claim_sentence(claim: Claim) -> str:
     """``trained with lightning.safetensors x 1, a style LoRA: declared by the user (it says so on its page)``."""
-    said = [
+    statements = [
         "" if claim.trained_with is None else f"trained with {names(claim.trained_with)}",
         "" if claim.use_with is None else f"to be used with {names(claim.use_with)}",
         "" if claim.role == UNKNOWN else f"role {claim.role}",
     ]
     quote = f" ({claim.evidence.quote})" if claim.evidence.quote else ""
-    return f"{', '.join(filter(None, said)) or 'says nothing'}: {claim.evidence.source}{quote}"
+    return f"{', '.join(filter(None, statements)) or 'says nothing'}: {claim.evidence.source}{quote}"
 
 
 def names(ingredients: Sequence[Ingredient]) -> str:

@@ -14,7 +14,7 @@ from ..loaders.workflows.node_values import finite
 from ..loaders.workflows.reading import graph_of
 from ..validator.stacks import ALLOW, POLICIES
 from . import folders, server
-from .lineage import Rows, Said, declare, hashed_ids, told_json
+from .lineage import Declaration, NamedLoRAs, declare, hashed_ids, told_json
 
 VANILLA = "vanilla"  # in place of a list of LoRAs: the untouched base
 FORMS = ("prompt", "workflow")  # keys of a body
@@ -51,8 +51,8 @@ def post_lineage(query: Mapping[str, str], body: Any) -> dict[str, Any]:
     """
     strength = number(body, "strength", 1.0)
     trained, used = (rows_of(body, key, strength) for key in ("trained_with", "use_with"))
-    said = Said(trained, used, one_of(body, "role", ROLES, UNKNOWN), text(body, "note"))
-    declare(text(body, "lora"), said)
+    declaration = Declaration(trained, used, one_of(body, "role", ROLES, UNKNOWN), text(body, "note"))
+    declare(text(body, "lora"), declaration)
     return get_lineage({"lora": text(body, "lora"), "hash": "1"}, None)
 
 
@@ -69,7 +69,7 @@ def register() -> None:
         server.serve(*route)
 
 
-def rows_of(body: Mapping[str, Any], key: str, strength: float) -> Rows | None:
+def rows_of(body: Mapping[str, Any], key: str, strength: float) -> NamedLoRAs | None:
     """The LoRAs a body names under a key. FoundryError ``body`` for anything but a list, ``vanilla`` or null."""
     given = body.get(key)
     if given is None or given == VANILLA:

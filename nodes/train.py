@@ -84,12 +84,12 @@ def claim_of(model: Any) -> tuple[Claim | None, str]:
     if not ledger:
         return claim_of_foreign(model)
     inside = ingredients_of(ledger)
-    said, base = f"trained with {names(inside)}", f"base {ledger.get('base')}, format {ledger.get('format')}"
+    sentence, base = f"trained with {names(inside)}", f"base {ledger.get('base')}, format {ledger.get('format')}"
     unnamed = set(ledger.get(STACK, ())) - {each.name for each in inside}
     if unnamed or (model.patches and ledger.get("patches") != str(model.patches_uuid)):
         why = f"{LEDGER_SOURCE}, and other nodes patched it"
-        return Claim(Evidence(GUESSED, why, base), inside), f"{said}, and with what other nodes added"
-    return Claim(Evidence(DERIVED, LEDGER_SOURCE, base), inside), said
+        return Claim(Evidence(GUESSED, why, base), inside), f"{sentence}, and with what other nodes added"
+    return Claim(Evidence(DERIVED, LEDGER_SOURCE, base), inside), sentence
 
 
 def claim_of_foreign(model: Any) -> tuple[Claim | None, str]:

@@ -43,7 +43,7 @@ def is_apart(sums: Sums) -> bool:
 
 
 @dataclass(frozen=True)
-class Share:
+class Containment:
     """How much of a LoRA is inside a checkpoint: ``coefficient`` is 1 where it was fused at strength 1, 0 where not.
 
     It is inside ``modules`` of the ``of`` that were looked at; among these the coefficient scatters by ``spread``.
@@ -70,7 +70,7 @@ class _Module:
 
 def contained_share(
     modified: TensorSource, original: TensorSource, layer: Layer, on_step: Progress | None = None
-) -> Share | None:
+) -> Containment | None:
     """How much of a LoRA went from ``original`` into ``modified``, from rows of about 20 weights.
 
     ``layer`` is the LoRA matched to the original; its strength does not count. None where it cannot be told: too few
@@ -119,7 +119,7 @@ def read_rows(source: TensorSource, name: str, rows: slice) -> torch.Tensor:
     return part.flatten(start_dim=1) if part.ndim > 1 else part.reshape(-1, 1)
 
 
-def _share(modules: Sequence[_Module]) -> Share | None:
+def _share(modules: Sequence[_Module]) -> Containment | None:
     """Modules are inside or not; many in between mean that something else was done to the checkpoint."""
     inside = [module for module in modules if abs(module.coefficient) >= CONTAINED]
     unclear = [module for module in modules if CONTAINED / 2 <= abs(module.coefficient) < CONTAINED]
@@ -131,4 +131,4 @@ def _share(modules: Sequence[_Module]) -> Share | None:
     spread = math.sqrt(sum(module.energy * (module.coefficient - mean) ** 2 for module in told) / energy)
     if inside and (len(inside) < LEAST_MODULES / 2 or spread > STEADY * abs(mean)):
         return None
-    return Share(mean, len(inside), len(modules), spread)
+    return Containment(mean, len(inside), len(modules), spread)

@@ -22,21 +22,11 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from ..engine.adapters import (
-    BLOCK,
-    LORA,
-    NOT_READ,
-    Parts,
-    Rows,
-    as_rows,
-    delta_rows,
-    lora_factors,
-    needs_weight,
-    scale_of,
-    take,
-)
+from ..engine.adapters import BLOCK, LORA, NOT_READ, delta_rows, needs_weight, scale_of
+from ..engine.dense import DeltaRows, Parts, as_rows, take
 from ..engine.gemm import full_fp32
 from ..engine.lineage import Sketch
+from ..engine.low_rank import lora_factors
 from ..engine.plan import Adapter
 
 VERSION = 1  # raised when the numbers change
@@ -119,7 +109,7 @@ def _of_product(up: torch.Tensor, down: torch.Tensor, scale: float) -> tuple[Sha
     return (up.shape[0], down.shape[1]), _rounded(math.sqrt(max(square, 0.0)), left.double() @ right.double(), scale)
 
 
-def _of_rows(make: Rows, shape: Shape) -> tuple[Shape, Mark]:
+def _of_rows(make: DeltaRows, shape: Shape) -> tuple[Shape, Mark]:
     """The same for a delta that is made row by row, a block of rows at a time."""
     square, projections = 0.0, torch.zeros(SIGNS, SIGNS, dtype=torch.float64)
     left, right = _signs(shape[0], "rows"), _signs(shape[1], "columns")

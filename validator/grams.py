@@ -107,17 +107,17 @@ class Side:
 
     def __init__(self, terms: Sequence[AnyTerm]) -> None:
         self.terms = terms
-        self._pieces: dict[tuple[int, int], Piece | None] = {}
+        self._pieces: dict[tuple[int, int], TermSum | None] = {}
 
-    def piece(self, first: int, stop: int) -> Piece | None:
+    def piece(self, first: int, stop: int) -> TermSum | None:
         """Rows ``first`` to ``stop`` of the weight, which no term ends in between; None where nothing is added."""
         if (first, stop) not in self._pieces:
             here = [term for term in self.terms if term.span[0] <= first and stop <= term.span[1]]
-            self._pieces[first, stop] = Piece(here, first, stop - first) if here else None
+            self._pieces[first, stop] = TermSum(here, first, stop - first) if here else None
         return self._pieces[first, stop]
 
 
-class Piece:
+class TermSum:
     """The sum of some terms on ``height`` rows: a product of factors, or where there is none, rows made when needed."""
 
     def __init__(self, terms: Sequence[AnyTerm], first: int, height: int) -> None:
@@ -168,7 +168,7 @@ def compare(first: Side, second: Side) -> Sums:
         return replace(sums, scatter=sums.dot**2, weights=1)
 
 
-def _pieces(a: Piece | None, b: Piece | None) -> Sums:
+def _pieces(a: TermSum | None, b: TermSum | None) -> Sums:
     if a is None or b is None:
         return Sums()
     sample = slice(0, a.height, max(1, a.height // CLASH_ROWS))
@@ -204,7 +204,7 @@ def _projected(gram: torch.Tensor, cross: torch.Tensor) -> torch.Tensor:
     return cross.T @ torch.cholesky_solve(cross, lower)
 
 
-def _by_rows(a: Piece, b: Piece, columns: int) -> Sums:
+def _by_rows(a: TermSum, b: TermSum, columns: int) -> Sums:
     """A full matrix spans everything, which says nothing: what one has within the other is its part along it."""
     dot = first = second = 0.0
     step = max(1, BLOCK // columns)

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..engine.adapters import MAGNITUDE, as_rows, needs_all_rows
+from ..engine.adapters import MAGNITUDE, needs_all_rows
+from ..engine.dense import as_rows
 from ..engine.fuse import fused_weight, make_terms
 from ..engine.plan import Base, Layer, Patch
 from ..engine.progress import Progress

@@ -9,7 +9,7 @@ import json
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from ...engine.errors import FoundryError
 from ...engine.guard import raise_first
 from ...engine.plan import Plan
+from ...engine.progress import Progress
 from ...loaders.bakes.baking import bake_to_file
 from ...loaders.disk.small import save_small
 from ...loaders.disk.temps import hidden, remove, sweep, temporary
@@ -37,7 +38,6 @@ WIDTH, LAYERS = 1536, 1  # 99 MB in weights as large as a real model's, so that 
 TOKENS = {"cpu": 256, "cuda": 4096}  # 4096: a picture of 1024 x 1024 pixels
 STEPS = 3
 NAMES = ("benchmark.md", "benchmark.json", "benchmark.svg")
-Step = Callable[[int, int], None]
 
 
 def run(
@@ -46,7 +46,7 @@ def run(
     tokens: int | None = None,
     steps: int = STEPS,
     out: Path | None = None,
-    on_step: Step = lambda done, total: None,
+    on_step: Progress = lambda done, total: None,
 ) -> dict[str, Any]:
     """Measure every strategy; ``ok``: none of them failed. Writes ``NAMES`` into ``out``, all of them or none.
 
@@ -81,7 +81,7 @@ def text(result: Mapping[str, Any]) -> str:
 
 
 def _measured(
-    given: Path | None, work: Path, device: torch.device, tokens: int, steps: int, on_step: Step
+    given: Path | None, work: Path, device: torch.device, tokens: int, steps: int, on_step: Progress
 ) -> dict[str, Any]:
     path = make_files(work) if given is None else given
     plan = plan_document(load_document(path))

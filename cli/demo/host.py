@@ -7,11 +7,11 @@ import struct
 import tempfile
 import time
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ...engine.errors import FoundryError
+from ...engine.progress import Progress
 from .comfyui import ComfyUI, comfyui_version, find_tree, refusal
 from .files import make_checkpoint_files
 
@@ -20,7 +20,7 @@ NOISE = 0.1  # a tiny model's gain may be off by this much
 Prompt = dict[str, dict[str, Any]]
 
 
-def run(keep: Path | None = None, on_step: Callable[[int, int], None] = lambda done, total: None) -> dict[str, Any]:
+def run(keep: Path | None = None, on_step: Progress = lambda done, total: None) -> dict[str, Any]:
     """Boot a ComfyUI, post a right and a wrong workflow; the picture goes to ``keep`` or the current folder."""
     started = time.perf_counter()
     tree = find_tree()

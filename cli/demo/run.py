@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from ...engine.errors import FoundryError
 from ...engine.finish import Finish
 from ...engine.formats import DEFAULT, quantize
 from ...engine.gain import compared
+from ...engine.progress import Progress
 from ...loaders.bakes.baking import bake_to_file
 from ...loaders.disk.source import FileSource
 from ...loaders.documents.document import load_document
@@ -32,11 +33,10 @@ from .files import WEIGHTS, document, make_files
 
 NAMES = {"lightning": "Lightning", "ink": "ink style", "light": "light style"}
 Weights = dict[str, Tensor]
-Step = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Row:
+class OrderResult:
     """One order: relative weight error, gain of each LoRA (empty when refused), and whether that is as expected."""
 
     order: str
@@ -47,7 +47,7 @@ class Row:
     refusal: str = ""
 
 
-def run(keep: Path | None = None, on_step: Step = lambda done, total: None) -> dict[str, Any]:
+def run(keep: Path | None = None, on_step: Progress = lambda done, total: None) -> dict[str, Any]:
     """Make the files (in ``keep``, or in a folder that is removed), run every order; ``ok``: all as expected."""
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
@@ -56,11 +56,11 @@ def run(keep: Path | None = None, on_step: Step = lambda done, total: None) -> d
         return _run(Path(folder), on_step)
 
 
-def _run(folder: Path, on_step: Step) -> dict[str, Any]:
+def _run(folder: Path, on_step: Progress) -> dict[str, Any]:
     started = time.perf_counter()
     make_files(folder)
     truth = Truth(folder)
-    rows: list[Row] = []
+    rows: list[OrderResult] = []
     for done, order in enumerate(ORDERS):
         on_step(done, len(ORDERS))
         rows.append(order(folder, truth))
@@ -139,12 +139,14 @@ def read_back(path: Path, names: Sequence[str] | Weights) -> Weights:
 # --- orders -----------------------------------------------------------------------------------------------------------
 
 
-def right(folder: Path, truth: Truth) -> Row:
+def right(folder: Path, truth: Truth) -> OrderResult:
     """Fuse, stack, quantize: every LoRA is whole, and no 8-bit file could be closer to the exact sum."""
     error, gains = truth.measure(read_back(bake_file(document(folder, "stack")), truth.base))
     noise = truth.noise(error)
     ok = all(abs(gain - 1) < 5 * noise for gain in gains.values()) and error < truth.best * 1.001
-    return Row("fuse -> stack -> quantize", f"right: each LoRA is whole (rounding noise {noise:.1%})", ok, error, gains)
+    return OrderResult(
+        "fuse -> stack -> quantize", f"right: each LoRA is whole (rounding noise {noise:.1%})", ok, error, gains
+    )
 
 
 def requantize(weight: Tensor) -> Tensor:
@@ -152,20 +154,20 @@ def requantize(weight: Tensor) -> Tensor:
     return DEFAULT.decode(*quantize(weight.float(), DEFAULT)).double()
 
 
-def nearest(folder: Path, truth: Truth) -> Row:
+def nearest(folder: Path, truth: Truth) -> OrderResult:
     """LoRAs added to a quantized base, rounded to the nearest step of its grid."""
     stored = onto_grid(folder, truth, orders.nearest)
     return lossy("quantize -> LoRAs, nearest rounding", truth, stored)
 
 
-def stochastic(folder: Path, truth: Truth) -> Row:
+def stochastic(folder: Path, truth: Truth) -> OrderResult:
     """The same with stochastic rounding, which is what ComfyUI does with a LoRA on an fp8 model."""
     generator = torch.Generator().manual_seed(0)
     stored = onto_grid(folder, truth, partial(orders.stochastic, generator=generator))
     error, gains = truth.measure(stored)
     worse = error / truth.best - 1
     verdict = f"wrong: {worse:.0%} more weight error"
-    return Row("quantize -> LoRAs, stochastic rounding", verdict, worse > 0.1, error, gains)
+    return OrderResult("quantize -> LoRAs, stochastic rounding", verdict, worse > 0.1, error, gains)
 
 
 def onto_grid(folder: Path, truth: Truth, rounding: orders.Rounding) -> Weights:
@@ -179,47 +181,47 @@ def onto_grid(folder: Path, truth: Truth, rounding: orders.Rounding) -> Weights:
     return stored
 
 
-def plain_cast(_: Path, truth: Truth) -> Row:
+def plain_cast(_: Path, truth: Truth) -> OrderResult:
     """fp8 by a bare cast (weight_dtype fp8 of a loader), then the LoRAs: they fall between its coarse steps."""
     cast = {name: orders.nearest(weight.float()).double() for name, weight in truth.base.items()}
     stored = {name: orders.nearest((weight + truth.sum[name]).float()).double() for name, weight in cast.items()}
     return lossy("fp8 cast without scale -> LoRAs", truth, stored)
 
 
-def lossy(order: str, truth: Truth, stored: Weights) -> Row:
+def lossy(order: str, truth: Truth, stored: Weights) -> OrderResult:
     """The row of an order that loses a part of every LoRA."""
     error, gains = truth.measure(stored)
     kept = max(gains.values())
-    return Row(order, f"wrong: {1 - kept:.0%} or more of each LoRA lost", kept < 0.9, error, gains)
+    return OrderResult(order, f"wrong: {1 - kept:.0%} or more of each LoRA lost", kept < 0.9, error, gains)
 
 
-def alpha_ignored(folder: Path, truth: Truth) -> Row:
+def alpha_ignored(folder: Path, truth: Truth) -> OrderResult:
     """The right order by a loader that does not know alpha: alpha 8 / rank 64 becomes 1."""
     path = document(folder, "alpha_ignored", fuse="lightning_without_alpha")
     error, gains = truth.measure(read_back(bake_file(path), truth.base))
     strong = gains["lightning"]
     verdict = f"wrong: Lightning {strong:.1f} times too strong"
-    return Row("alpha 8 / rank 64 ignored", verdict, abs(strong - 8) < 0.5, error, gains)
+    return OrderResult("alpha 8 / rank 64 ignored", verdict, abs(strong - 8) < 0.5, error, gains)
 
 
-def quantized_base(folder: Path, _: Truth) -> Row:
+def quantized_base(folder: Path, _: Truth) -> OrderResult:
     """The finished file as the base of another bake."""
     return refused("quantized file -> bake", document(folder, "quantized_base", base="stack"), "LF201")
 
 
-def other_family(folder: Path, _: Truth) -> Row:
+def other_family(folder: Path, _: Truth) -> OrderResult:
     """A FLUX LoRA in the stack of a Wan."""
     return refused("a FLUX LoRA on a Wan", document(folder, "other_family", extra=["flux_lora"]), "LF303")
 
 
-def refused(order: str, path: Path, code: str) -> Row:
+def refused(order: str, path: Path, code: str) -> OrderResult:
     """The row of a document that the engine must not bake, and that must leave no file behind."""
     try:
         bake_file(path)
     except FoundryError as error:
         ok = error.code == code and not path.with_suffix(".safetensors").exists()
-        return Row(order, f"refused: {error.code}", ok, refusal=str(error))
-    return Row(order, f"not refused with {code}", False)
+        return OrderResult(order, f"refused: {error.code}", ok, refusal=str(error))
+    return OrderResult(order, f"not refused with {code}", False)
 
 
 ORDERS = (right, nearest, stochastic, plain_cast, alpha_ignored, quantized_base, other_family)

@@ -14,24 +14,10 @@ import torch
 from einops import rearrange
 
 from .. import gemm
-from ..adapters import (
-    BLOCK,
-    LORA,
-    MAGNITUDE,
-    NOT_READ,
-    SET,
-    Index,
-    Parts,
-    as_rows,
-    delta_rows,
-    folded,
-    kind_of,
-    lora_factors,
-    matrix,
-    needs_weight,
-    scale_of,
-)
+from ..adapters import BLOCK, LORA, MAGNITUDE, NOT_READ, SET, delta_rows, kind_of, needs_weight, scale_of
+from ..dense import Index, Parts, as_rows, folded, matrix
 from ..gemm import Product
+from ..low_rank import lora_factors
 from ..plan import Adapter
 from ..tensors import TensorInfo
 from ..terms import Dense, Term, named

@@ -44,12 +44,6 @@ MEANING: dict[str, tuple[str, ...]] = {
         _NOT_WHOLE,
         "ComfyUI cannot load it either: ask its author for a LoRA extracted from it, or for the merged model.",
     ),
-    "LF304.unsupported": (
-        "error",
-        "{lora} holds parts of another kind of adapter ({kinds}): {tensors}.",
-        _NOT_WHOLE,
-        _OWN_LOADER,
-    ),
     "LF304.beside": (
         "error",
         "{lora} holds a part of no known adapter beside those of one: {tensors}.",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
+from ...engine.progress import Progress
 from .header import disk_errors, file_error
 from .ranges import copy_range
 from .temps import temporary
 from .writer import check_target, sync_folder, writing
 
 
-def copy_result(source: Path, out: Path, on_step: Callable[[int, int], None] | None = None) -> None:
+def copy_result(source: Path, out: Path, on_step: Progress | None = None) -> None:
     """Put a copy of a cached result in the place of ``out``; the old file stays until the new one is complete.
 
     Never a hard link: editing ``out`` would change the cache. File systems that can share blocks until they change

@@ -42,7 +42,10 @@ class Hashes(NamedTuple):
 
 
 def file_sha256(path: Path, on_step: Progress | None = None) -> str:
-    """Hash (sha256, hex) of a whole file. Raises FoundryError ``file``, also when it changes meanwhile."""
+    """Hash (sha256, hex) of a whole file. Raises FoundryError ``file``, also when it changes meanwhile.
+
+    ``on_step`` counts bytes; what it raises ends the hashing.
+    """
     return _hashes(path, on_step, lambda found: True).file
 
 

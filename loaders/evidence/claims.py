@@ -90,7 +90,7 @@ def outputs_of(options: Mapping[str, Any]) -> tuple[str, ...]:
     return ()
 
 
-def said_by_options(options: Mapping[str, Any], where: str, form: str, level: str = DECLARED) -> Statement | None:
+def options_statement(options: Mapping[str, Any], where: str, form: str, level: str = DECLARED) -> Statement | None:
     """What a trainer's options say about base LoRAs; None when they name none.
 
     ``--lora_fused`` (fork of DiffSynth-Studio) fuses a LoRA that stays in use. ``--preset_lora_path`` (DiffSynth) and

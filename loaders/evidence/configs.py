@@ -20,8 +20,8 @@ from .claims import (
     evidence_error,
     ingredient,
     number,
+    options_statement,
     outputs_of,
-    said_by_options,
     texts,
     touched_base,
 )
@@ -51,8 +51,8 @@ def read_toml(text: str, where: str) -> list[Statement]:
         data = reader.loads(checked(text, where))
     except (ValueError, RecursionError) as error:
         raise evidence_error(where, f"it is not TOML ({str(error)[:100]})", "Correct the file.") from error
-    said = said_by_options(_flat(data), where, "{} = {}")
-    return [said] if said else []
+    statement = options_statement(_flat(data), where, "{} = {}")
+    return [statement] if statement else []
 
 
 def read_config(data: Options, where: str) -> list[Statement]:
@@ -66,8 +66,8 @@ def read_config(data: Options, where: str) -> list[Statement]:
         return _guessed_base(options, "base_model_name_or_path", where)
     if "training_method" in options and "base_model_name" in options:  # OneTrainer
         return _guessed_base(options, "base_model_name", where)
-    said = said_by_options(_flat(options), where, "{}: {}")
-    return [said] if said else []
+    statement = options_statement(_flat(options), where, "{}: {}")
+    return [statement] if statement else []
 
 
 def read_readme(text: str, where: str) -> list[Statement]:

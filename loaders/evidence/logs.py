@@ -87,7 +87,7 @@ def _fusions(told: list[tuple[str, re.Match[str]]], where: str) -> Iterator[Clai
             counts.setdefault(name, [])
         elif kind == "count" and counts:
             counts[name].append(found)
-    for name, said in counts.items():
-        quote = f"{said[0][0] if said else ''} Loading and fusing pretrained LoRA from: {name}"
-        fused = () if said and int(said[0]["value"]) == 0 else (ingredient(name, 1.0),)
+    for name, lines in counts.items():
+        quote = f"{lines[0][0] if lines else ''} Loading and fusing pretrained LoRA from: {name}"
+        fused = () if lines and int(lines[0]["value"]) == 0 else (ingredient(name, 1.0),)
         yield Claim(evidence(where, quote), trained_with=fused, use_with=fused or None)

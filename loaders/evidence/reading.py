@@ -22,12 +22,12 @@ from ..disk.process import PROCESS
 from .claims import Statement, evidence_error
 from .configs import read_readme, read_toml, read_yaml
 from .logs import read_log
-from .shell import read_batch, read_powershell, read_shell
+from .shell import read_shell
 from .sidecars import read_json
 
 MAX_TEXT, LOG_HEAD = 1_000_000, 8_000_000  # bytes; a log is read from its begin, where merges are told
 MOST_FILES = 64  # looked at beside one LoRA
-SHARED_ENDINGS = (".toml", ".yaml", ".yml", ".sh", ".bash", ".bat", ".cmd", ".ps1", ".log")
+SHARED_ENDINGS = (".toml", ".yaml", ".yml", ".sh", ".bash", ".log")
 OWN_ENDINGS = (".metadata.json", ".civitai.info", ".json", ".txt", *SHARED_ENDINGS)
 SHARED_NAMES = ("config.json", "training_args.json", "args.json", "training_config.json")
 LONELY_NAMES = ("adapter_config.json", "readme.md")  # of the one LoRA of a folder
@@ -35,7 +35,7 @@ STEP = re.compile(r"(-(step|epoch)-?\d+|-\d{6,})+$")  # what trainers add to the
 
 
 @dataclass(frozen=True)
-class Reader:
+class FileKind:
     """One kind of file: its name in lower case, and what reads it. ``head``: a begin of it is enough."""
 
     name: re.Pattern[str]
@@ -44,14 +44,12 @@ class Reader:
 
 
 READERS = (
-    Reader(re.compile(r".*\.(sh|bash|zsh|command)"), read_shell),
-    Reader(re.compile(r".*\.(bat|cmd)"), read_batch),
-    Reader(re.compile(r".*\.ps1"), read_powershell),
-    Reader(re.compile(r".*\.(yaml|yml)"), read_yaml),
-    Reader(re.compile(r".*\.toml"), read_toml),
-    Reader(re.compile(r".*\.(json|civitai\.info)"), read_json),
-    Reader(re.compile(r".*\.md"), read_readme),
-    Reader(re.compile(r".*\.(log|txt|out)"), read_log, head=True),
+    FileKind(re.compile(r".*\.(sh|bash|zsh|command)"), read_shell),
+    FileKind(re.compile(r".*\.(yaml|yml)"), read_yaml),
+    FileKind(re.compile(r".*\.toml"), read_toml),
+    FileKind(re.compile(r".*\.(json|civitai\.info)"), read_json),
+    FileKind(re.compile(r".*\.md"), read_readme),
+    FileKind(re.compile(r".*\.(log|txt|out)"), read_log, head=True),
 )
 
 
@@ -81,8 +79,8 @@ def beside(path: Path, sha256: str = "") -> tuple[Claim, ...]:
         own, shared, lonely = _candidates(path)
         found: list[Statement] = []
         for name in (*own, *shared, *lonely)[:MOST_FILES]:
-            said = _read_quietly(path.parent / name)
-            found += [s for s in said if _is_of(s, names) or (not s.outputs and name not in shared)]
+            statements = _read_quietly(path.parent / name)
+            found += [s for s in statements if _is_of(s, names) or (not s.outputs and name not in shared)]
         return _claims(found, sha256)
     return ()
 
@@ -169,9 +167,9 @@ def _statements(path: Path, head: int) -> tuple[Statement, ...]:
     size = regular_file(path).st_size
     reader = next((reader for reader in READERS if reader.name.fullmatch(path.name.lower())), None)
     if reader is None and path.suffix.lower() not in SUFFIXES:
-        reader = Reader(re.compile(""), read_shell) if _bytes(path, 2) == b"#!" else None
+        reader = FileKind(re.compile(""), read_shell) if _bytes(path, 2) == b"#!" else None
     if reader is None:
-        kinds = "Name a training script (.sh, .bat, .ps1), a config (.yaml, .toml, .json) or a log (.log, .txt)."
+        kinds = "Name a training script (.sh), a config (.yaml, .toml, .json) or a log (.log, .txt)."
         raise evidence_error(path.name, "evidence of this kind is not read", kinds)
     most = head if reader.head else MAX_TEXT
     if size > most and not reader.head:
@@ -185,7 +183,7 @@ def _bytes(path: Path, most: int) -> bytes:
 
 
 def _text(data: bytes, where: str, cut: bool) -> str:
-    """The text of a file, also of what PowerShell writes as UTF-16; a last line that was cut is left out."""
+    """The text of a file, also of a log that Windows redirected (UTF-16); a last line that was cut is left out."""
     coding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     text = data.decode(coding, errors="replace")
     if "\0" in text:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ...engine.lineage import DECLARED, GUESSED, Claim
-from .claims import Statement, base_name, checked, evidence, evidence_error, outputs_of, said_by_options, touched_base
-from .words import BATCH, PLAIN_SHELL, POWERSHELL, Command, Part, Word, commands
+from .claims import Statement, base_name, checked, evidence, evidence_error, options_statement, outputs_of, touched_base
+from .words import Command, Fragment, Word, commands
 
 MOST_TEXT, MOST_ITEMS = 4_000_000, 2000  # characters that variables may become in all; words of one list
 LAUNCHER = re.compile(r"(python|py)[\d.]*|accelerate(-launch)?|torchrun|deepspeed|ipython|uv|poetry|pdm|pipenv|conda")
@@ -20,7 +20,7 @@ LAUNCHER_MODULE = re.compile(r"accelerate\.commands\.launch|torch\.distributed\.
 TRAINER = re.compile(r"train|tune")  # in the script's own name; others may know the same flags for another purpose
 # Commands that only show or test what follows them.
 TESTS = ("[", "[[", "test")
-MUTE = (*TESTS, ":", "true", "false", "echo", "printf", "cat", "rem", "@rem", "@echo", "grep", "sed", "awk", "git")
+MUTE = (*TESTS, ":", "true", "false", "echo", "printf", "cat", "grep", "sed", "awk", "git")
 LEADING = ("then", "else", "elif", "do", "!", "time", "{", "}", "exec", "command")
 DECLARING = ("export", "declare", "local", "readonly", "typeset")
 BRANCHES, CLOSING = ("if", "case"), ("fi", "esac", "}")
@@ -29,10 +29,9 @@ RESUMED = ("network_weights", "lora_checkpoint", "resume", "config_file")  # oth
 BASES = ("model_paths", "model_id_with_origin_paths", "pretrained_model_name_or_path", "dit", "dit_high_noise", "unet")
 NAME = re.compile(r"(\w+)(\+?)=")
 REFERENCE = re.compile(r"\$(?:(\w+)|\{(\w+)(\[[@*]\])?(?::?[-=]([^$`]*))?\})")
-WINDOWS_REFERENCE = re.compile(r"%(\w+)%|!(\w+)!|\$(?:env:)?\{?(\w+)\}?")
 
 
-class Value(NamedTuple):
+class Argument(NamedTuple):
     """A word as the program gets it. ``sure``: nothing outside the script decides it; ``many``: it may be any words."""
 
     text: str
@@ -48,40 +47,26 @@ class Run:
     """
 
     script: str
-    options: dict[str, list[Value]]
+    options: dict[str, list[Argument]]
     sure: bool
     whole: bool
 
 
 def read_shell(text: str, where: str) -> list[Statement]:
     """Claims of a POSIX shell script."""
-    return _statements(text, where, PLAIN_SHELL)
+    runs = _Script(where).runs(commands(checked(text, where), where))
+    stated = (_stated(run, where) for run in runs)
+    return [statement for statement in stated if statement]
 
 
-def read_batch(text: str, where: str) -> list[Statement]:
-    """Claims of a Windows batch file."""
-    return _statements(text, where, BATCH)
-
-
-def read_powershell(text: str, where: str) -> list[Statement]:
-    """Claims of a PowerShell script."""
-    return _statements(text, where, POWERSHELL)
-
-
-def _statements(text: str, where: str, kind: str) -> list[Statement]:
-    runs = _Script(where, kind).runs(commands(checked(text, where), where, kind))
-    said = (_said(run, where) for run in runs)
-    return [statement for statement in said if statement]
-
-
-def _said(run: Run, where: str) -> Statement | None:
+def _stated(run: Run, where: str) -> Statement | None:
     """What a run says: base LoRAs by name, or that there are none where the trainer would have been told."""
     options = {name: [value.text for value in values] for name, values in run.options.items()}
     told = [*run.options.get("lora_fused", ()), *run.options.get("preset_lora_path", ())]
     told += run.options.get("base_weights", ())
     level = DECLARED if run.sure and all(value.sure for value in told) else GUESSED
     sure = {name: values for name, values in options.items() if all(value.sure for value in run.options[name])}
-    if statement := said_by_options(options, where, "--{} {}", level):
+    if statement := options_statement(options, where, "--{} {}", level):
         return Statement(statement.claim, outputs_of(sure))
     missing = _missing(run, options)
     if not missing or not run.sure or not run.whole:
@@ -106,23 +91,22 @@ def _missing(run: Run, options: dict[str, list[str]]) -> tuple[str, ...]:
 class _Script:
     """Follows a script from top to bottom: variables, branches, and the runs of trainers."""
 
-    def __init__(self, where: str, kind: str) -> None:
-        self.where, self.kind = where, kind
-        self.values: dict[str, tuple[Value, ...]] = {}
+    def __init__(self, where: str) -> None:
+        self.where = where
+        self.values: dict[str, tuple[Argument, ...]] = {}
         self.branches: list[str] = []
         self.left = MOST_TEXT
 
     def runs(self, listed: list[Command]) -> list[Run]:
         found: list[Run] = []
-        last: tuple[str, ...] = ()
+        last = ""
         for command, following in zip(listed, [*listed[1:], None], strict=False):
             words = self._unbranch(command)
-            plain = tuple(_literal(word) for word in words[:2])
             state = self._state(command, last)
-            last = plain
+            last = _literal(words[0]) if words else ""
             if state == NEVER or not words or self._assign(command, words, state):
                 continue
-            if plain[0] == "exit" and not state:
+            if last == "exit" and not state:
                 break
             values = [value for word in self._without_settings(words) for value in self._expand(word)]
             if run := self._trainer(values, not state, following):
@@ -132,7 +116,7 @@ class _Script:
     def _unbranch(self, command: Command) -> list[Word]:
         """The words after keywords; branches, groups and functions are entered and left on the way."""
         words, at = command.words, 0
-        while self.kind == PLAIN_SHELL and at < len(words) and (key := _literal(words[at])):
+        while at < len(words) and (key := _literal(words[at])):
             if key in BRANCHES:
                 never = at + 2 == len(words) and _literal(words[at + 1]) == "false"
                 self.branches.append(NEVER if never else MAYBE)
@@ -152,25 +136,22 @@ class _Script:
             at += 1
         return words[at:]
 
-    def _state(self, command: Command, last: tuple[str, ...]) -> str:
+    def _state(self, command: Command, last: str) -> str:
         """Whether a command runs: for sure (empty), MAYBE or NEVER."""
-        if NEVER in self.branches or (command.joint == "&&" and last[:1] == ("false",)):
+        if NEVER in self.branches or (command.joint == "&&" and last == "false"):
             return NEVER
-        tested = command.joint == "&&" and last[:1] and last[0] in TESTS
-        nested = self.kind != PLAIN_SHELL and (command.depth or (command.words and _literal(command.words[0]) == "if"))
-        return MAYBE if any(self.branches) or tested or nested or command.joint == "||" else ""
+        tested = command.joint == "&&" and last in TESTS
+        return MAYBE if any(self.branches) or tested or command.joint == "||" else ""
 
     def _assign(self, command: Command, words: list[Word], state: str) -> bool:
         """Settle a command that only sets variables."""
-        if self.kind != PLAIN_SHELL:
-            return self._assign_windows(words, state)
         if _literal(words[0]) in DECLARING:
             words = [word for word in words[1:] if not word[0].text.startswith("-")]
         if not words or not all(NAME.match(word[0].text) and not word[0].live for word in words):
             return False
         for word in words:
             name, adds, begin = _setting(word[0].text)
-            rest = (Part(begin, quoted=True), *(Part(part.text, part.live, quoted=True) for part in word[1:]))
+            rest = (Fragment(begin, quoted=True), *(Fragment(part.text, part.live, quoted=True) for part in word[1:]))
             given = [rest] if command.items is None else command.items
             values = [value for each in given for value in self._expand(each)]
             if adds and command.items is None:
@@ -180,75 +161,57 @@ class _Script:
             self._set(name, values, state)
         return True
 
-    def _assign_windows(self, words: list[Word], state: str) -> bool:
-        if self.kind == BATCH and _literal(words[0]).lower() in ("set", "@set"):
-            text = " ".join(value.text for word in words[1:] for value in self._expand(word))
-            name, equals, value = text.partition("=")
-            self._set(name.strip().lower(), [Value(value, "%" not in value)] if equals else [], state)
-            return True
-        head = words[0][0]
-        if self.kind == POWERSHELL and head.live and len(words) > 1 and _literal(words[1]) == "=":
-            values = [value for word in words[2:] for value in self._expand(word)]
-            self._set(_windows_name(head.text), values if len(values) == 1 and values[0].sure else [], state)
-            return True
-        return False
-
-    def _set(self, name: str, values: list[Value], state: str) -> None:
+    def _set(self, name: str, values: list[Argument], state: str) -> None:
         self.values.pop(name, None)
         if values and len(values) <= MOST_ITEMS:
-            self.values[name] = tuple(Value(v.text, v.sure and not state, v.many) for v in values)
+            self.values[name] = tuple(Argument(v.text, v.sure and not state, v.many) for v in values)
 
     def _without_settings(self, words: list[Word]) -> list[Word]:
         """Without ``NAME=value`` before the program's name."""
         first = next((i for i, word in enumerate(words) if word[0].live or not NAME.match(word[0].text)), len(words))
-        return words[first:] if self.kind == PLAIN_SHELL else words
+        return words[first:]
 
-    def _expand(self, word: Word) -> list[Value]:
+    def _expand(self, word: Word) -> list[Argument]:
         """A word as the program gets it: one value, or more where a variable holds several words."""
-        pieces: list[list[Value]] = [[]]
+        pieces: list[list[Argument]] = [[]]
         for part in word:
-            first, *more = self._look_up(part) if part.live else [Value(part.text)]
+            first, *more = self._look_up(part) if part.live else [Argument(part.text)]
             pieces[-1].append(first)
             pieces += [[each] for each in more]
         values = [_joined(each) for each in pieces]
-        if self.kind == POWERSHELL and values[0].text.startswith("@"):
-            return [Value(values[0].text, sure=False, many=True)]
         return values if len(values) > 1 or values[0].text or any(part.quoted for part in word) else []
 
-    def _look_up(self, part: Part) -> list[Value]:
+    def _look_up(self, part: Fragment) -> list[Argument]:
         known = self._known(part.text)
         if known is None:
-            return [Value(part.text, sure=False, many=not part.quoted or "@" in part.text)]
+            return [Argument(part.text, sure=False, many=not part.quoted or "@" in part.text)]
         self.left -= sum(len(value.text) + 1 for value in known)
         if self.left < 0:
             raise evidence_error(self.where, f"its variables grow beyond {MOST_TEXT} characters")
         if part.quoted:
             return known if "[@]" in part.text else [_joined(known, " ")]
-        return [Value(text, v.sure, v.many) for v in known for text in v.text.split()] or [Value("")]
+        return [Argument(text, v.sure, v.many) for v in known for text in v.text.split()] or [Argument("")]
 
-    def _known(self, text: str) -> list[Value] | None:
-        if self.kind != PLAIN_SHELL:
-            found = self.values.get(_windows_name(text))
-            return list(found) if found else None
+    def _known(self, text: str) -> list[Argument] | None:
         if not (match := REFERENCE.fullmatch(text)):
             return None
         name, braced, every, default = match.groups()
         if values := self.values.get(name or braced):
             return list(values if every else values[:1])
-        return None if default is None else [Value(default.strip("'\""), sure=False)]
+        return None if default is None else [Argument(default.strip("'\""), sure=False)]
 
-    def _trainer(self, values: list[Value], sure: bool, following: Command | None) -> Run | None:
+    def _trainer(self, values: list[Argument], sure: bool, following: Command | None) -> Run | None:
         """The run of a trainer that these words start, if they do."""
         at = _script_at(values)
         if at is None or not TRAINER.search(base_name(values[at].text)):
             return None
-        options: dict[str, list[Value]] = {}
+        options: dict[str, list[Argument]] = {}
         whole, name = not any(value.many for value in values[:at]), ""
         for value in values[at + 1 :]:
             if value.text.startswith("--"):
                 name, equals, given = value.text[2:].partition("=")
                 name = name.replace("-", "_")
-                options[name] = [Value(given, value.sure)] if equals else []
+                options[name] = [Argument(given, value.sure)] if equals else []
             elif name:
                 options[name].append(value)
             whole &= not value.many
@@ -261,9 +224,11 @@ def _literal(word: Word) -> str:
     return "" if any(part.live for part in word) else "".join(part.text for part in word)
 
 
-def _joined(values: list[Value], between: str = "") -> Value:
+def _joined(values: list[Argument], between: str = "") -> Argument:
     whole = [value for value in values if value.text]
-    return Value(between.join(value.text for value in whole), all(v.sure for v in values), any(v.many for v in values))
+    return Argument(
+        between.join(value.text for value in whole), all(v.sure for v in values), any(v.many for v in values)
+    )
 
 
 def _setting(text: str) -> tuple[str, bool, str]:
@@ -272,18 +237,13 @@ def _setting(text: str) -> tuple[str, bool, str]:
     return name.removesuffix("+"), name.endswith("+"), value
 
 
-def _windows_name(text: str) -> str:
-    found = WINDOWS_REFERENCE.fullmatch(text)
-    return next((name for name in found.groups() if name), "").lower() if found else text.lower()
-
-
-def _script_at(values: list[Value]) -> int | None:
+def _script_at(values: list[Argument]) -> int | None:
     """Where the Python script (or ``-m`` module) stands that a launcher runs; None when nothing of that kind is run."""
     if not values or values[0].text in MUTE:
         return None
     launched = False
     for index, value in enumerate(values):
-        name = base_name(value.text.lstrip("@"))
+        name = base_name(value.text)
         if name.endswith(".py"):
             return index if launched or index == 0 else None
         if value.text == "-m" and launched and index + 1 < len(values):

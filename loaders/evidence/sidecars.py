@@ -78,10 +78,10 @@ def _lora_manager(entries: Mapping[str, Any], where: str) -> list[Statement]:
     if span := RANGE.fullmatch(str(told.get("strengthrange"))[:40]):
         least, most = number(span[1]), number(span[2])
     quote = f"usage_tips: {entries['usage_tips']}"
-    said = _recommended(number(told.get("strength")), quote, where, least, most)
+    statements = _recommended(number(told.get("strength")), quote, where, least, most)
     sha256 = entries.get("sha256")
     about = sha256.lower() if isinstance(sha256, str) and SHA256.fullmatch(sha256.lower()) else ""
-    return [Statement(statement.claim, sha256="" if about == EMPTY else about) for statement in said]
+    return [Statement(statement.claim, sha256="" if about == EMPTY else about) for statement in statements]
 
 
 def _recommended(

@@ -11,113 +11,70 @@ from dataclasses import dataclass, field
 
 from .claims import evidence_error
 
-PLAIN_SHELL, BATCH, POWERSHELL = "sh", "bat", "ps1"
-
 
 @dataclass(frozen=True)
-class Part:
-    """A piece of a word. ``live``: a variable or command to be replaced; ``quoted``: it stays one word then."""
+class Fragment:
+    """A stretch of a word. ``live``: a variable or command to be replaced; ``quoted``: it stays one word then."""
 
     text: str
     live: bool = False
     quoted: bool = False
 
 
-Word = tuple[Part, ...]
+Word = tuple[Fragment, ...]
 
 
 @dataclass
 class Command:
     """One simple command. ``joint`` is what stands before it (``&&``, ``||``, ``|`` or a line's end).
 
-    ``items`` are the words of ``NAME=( ... )``. ``depth`` counts the brackets around it.
+    ``items`` are the words of ``NAME=( ... )``.
     """
 
     joint: str = "\n"
     words: list[Word] = field(default_factory=list)
     items: list[Word] | None = None
-    depth: int = 0
 
 
-@dataclass(frozen=True)
-class Syntax:
-    """One kind of shell: how its text splits into tokens, and what is live inside double quotes."""
-
-    tokens: re.Pattern[str]
-    live: re.Pattern[str]
-    escape: str
-
-
-def _syntax(escape: str, live: str, kinds: dict[str, str]) -> Syntax:
-    mark = re.escape(escape)
-    always = {"joint": rf"{mark}\n", "blank": r"[ \t\f\v]+", "live": live, "escape": rf"{mark}."}
-    every = {**kinds, **always, "other": r"."}
-    tokens = "|".join(f"(?P<{kind}>{pattern})" for kind, pattern in every.items())
-    return Syntax(re.compile(tokens, re.DOTALL), re.compile(live, re.DOTALL), escape)
-
-
-SYNTAXES = {
-    PLAIN_SHELL: _syntax(
-        "\\",
-        r"\$\{[^}{\n]{0,300}\}|\$\w+|\$[@*#?$!-]|\$\(|`[^`]*`",
-        {
-            "comment": r"(?<![^\s;&|()])\#[^\n]*",
-            "raw": r"\$?'[^']*'",
-            "text": r'\$?"(?:[^"\\]|\\.)*"',
-            "inner": r"\$\(",
-            "heredoc": r"\d*<<(?!<)-?[ \t]*(?:\\?[\w.-]+|'[^'\n]*'|\"[^\"\n]*\")",
-            "redirect": r"\d*(?:&>>?|<<<|>>|>&|<&|>\||<>|>|<)(?![(])",
-            "end": r";;|;|\n|&&|\|\||\|&?|&",
-            "bracket": r"[()]",
-            "plain": r"[^\s'\"\\$`;&|()<>#]+",
-        },
-    ),
-    BATCH: _syntax(
-        "^",
-        r"%~?\w+%?|!\w+!",
-        {
-            "comment": r"(?m:^)[ \t]*@?(?:[Rr][Ee][Mm](?=\s)|::)[^\n]*",
-            "text": r'"[^"\n]*"',
-            "redirect": r"\d*(?:>>|>&|>|<)",
-            "end": r"\n|&&|\|\||\||&",
-            "bracket": r"[()]",
-            "plain": r"[^\s\"^%!;&|()<>]+",
-        },
-    ),
-    POWERSHELL: _syntax(
-        "`",
-        r"\$\{[^}{\n]{0,300}\}|\$(?:\w+:)?\w+|\$\(",
-        {
-            "comment": r"(?<![^\s;&|(){}])\#[^\n]*|<\#(?:.*?\#>|.*)",
-            "raw": r"'(?:[^']|'')*'",
-            "text": r'"(?:[^"`]|`.|"")*"',
-            "redirect": r"\d?(?:>>|>&|>)",
-            "end": r";|\n|&&|\|\||\||&",
-            "bracket": r"[(){}]",
-            "plain": r"[^\s'\"`$;&|(){}<>#]+",
-        },
-    ),
+LIVE = r"\$\{[^}{\n]{0,300}\}|\$\w+|\$[@*#?$!-]|\$\(|`[^`]*`"
+KINDS = {
+    "comment": r"(?<![^\s;&|()])\#[^\n]*",
+    "raw": r"\$?'[^']*'",
+    "text": r'\$?"(?:[^"\\]|\\.)*"',
+    "inner": r"\$\(",
+    "heredoc": r"\d*<<(?!<)-?[ \t]*(?:\\?[\w.-]+|'[^'\n]*'|\"[^\"\n]*\")",
+    "redirect": r"\d*(?:&>>?|<<<|>>|>&|<&|>\||<>|>|<)(?![(])",
+    "end": r";;|;|\n|&&|\|\||\|&?|&",
+    "bracket": r"[()]",
+    "plain": r"[^\s'\"\\$`;&|()<>#]+",
+    "joint": r"\\\n",
+    "blank": r"[ \t\f\v]+",
+    "live": LIVE,
+    "escape": r"\\.",
+    "other": r".",
 }
+TOKEN = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in KINDS.items()), re.DOTALL)
+INSIDE_QUOTES = re.compile(rf"\\.|{LIVE}", re.DOTALL)
 
 
-def commands(text: str, where: str, kind: str = PLAIN_SHELL) -> list[Command]:
+def commands(text: str, where: str) -> list[Command]:
     """The commands of a script in order. Raises FoundryError ``evidence`` for a quote that is never closed."""
-    return _Scanner(text.replace("\r\n", "\n").replace("\r", "\n"), where, kind).scan()
+    return _Scanner(text.replace("\r\n", "\n").replace("\r", "\n"), where).scan()
 
 
 class _Scanner:
-    def __init__(self, text: str, where: str, kind: str) -> None:
-        self.text, self.where, self.kind, self.syntax = text, where, kind, SYNTAXES[kind]
-        self.position, self.depth, self.listing = 0, 0, False
+    def __init__(self, text: str, where: str) -> None:
+        self.text, self.where = text, where
+        self.position, self.listing = 0, False
         self.done: list[Command] = []
         self.command = Command()
-        self.word: list[Part] | None = None
+        self.word: list[Fragment] | None = None
         self.pending: list[tuple[str, bool]] = []  # here-documents that begin at the next line
         self.skip_word = False
 
     def scan(self) -> list[Command]:
         while self.position < len(self.text):
-            token = self.syntax.tokens.match(self.text, self.position)
+            token = TOKEN.match(self.text, self.position)
             if token is None or token.lastgroup is None:  # cannot be: the last kind is any character
                 break
             self.position = token.end()
@@ -127,7 +84,7 @@ class _Scanner:
 
     def _add(self, text: str, live: bool = False, quoted: bool = False) -> None:
         self.word = self.word if self.word is not None else []
-        self.word.append(Part(text, live, quoted))
+        self.word.append(Fragment(text, live, quoted))
 
     def _blank(self, _: str) -> None:
         if self.word is not None and not self.skip_word:
@@ -146,7 +103,7 @@ class _Scanner:
         self._add(text)
 
     def _other(self, text: str) -> None:
-        if text in "'\"`" and self.kind == PLAIN_SHELL or text in "'\"" and self.kind == POWERSHELL:
+        if text in "'\"`":
             raise self._unclosed(self.position, "a quote")
         self._add(text, live=text == "$")
 
@@ -162,15 +119,14 @@ class _Scanner:
     def _text(self, text: str) -> None:
         inside, start = text.lstrip("$")[1:-1], 0
         self._add("", quoted=True)
-        pattern = re.compile(rf"{re.escape(self.syntax.escape)}.|{self.syntax.live.pattern}", re.DOTALL)
-        for found in pattern.finditer(inside):
+        for found in INSIDE_QUOTES.finditer(inside):
             self._add(inside[start : found.start()], quoted=True)
             start = found.end()
-            if found[0].startswith(self.syntax.escape) and self.kind != BATCH:
-                kept = self.syntax.escape if self.kind == PLAIN_SHELL and found[0][1] not in '"\\$`\n' else ""
+            if found[0].startswith("\\"):
+                kept = "" if found[0][1] in '"\\$`\n' else "\\"
                 self._add(kept + found[0][1].replace("\n", ""), quoted=True)
             else:
-                self._add(found[0], live=not found[0].startswith(self.syntax.escape), quoted=True)
+                self._add(found[0], live=True, quoted=True)
         self._add(inside[start:], quoted=True)
 
     def _inner(self, text: str) -> None:
@@ -193,20 +149,14 @@ class _Scanner:
         self.pending.append((tag.lstrip("- \t").strip("'\"\\"), tag.startswith("-")))
 
     def _bracket(self, text: str) -> None:
-        opens = text in "({"
-        if self.kind == PLAIN_SHELL and opens and self.word and not self.listing and self.word[-1].text.endswith("="):
+        if text == "(" and self.word and not self.listing and self.word[-1].text.endswith("="):
             self._blank("")
             self.command.items, self.listing = [], True
-        elif self.listing and not opens:
+        elif self.listing and text == ")":
             self._blank("")
             self.listing = False
-        elif self.kind == POWERSHELL and opens and (self.word or self.command.words):
-            self._add(text, live=True)  # a call or a list: its value is not known here
-            self._end(text)
         else:
             self._end(text)
-        if not self.listing:
-            self.depth = max(0, self.depth + (1 if opens else -1))
 
     def _end(self, text: str) -> None:
         self._blank("")
@@ -215,7 +165,6 @@ class _Scanner:
             return  # inside NAME=( ... ) lines only part words
         self.listing = False
         if self.command.words:
-            self.command.depth = self.depth
             self.done.append(self.command)
             self.command = Command(text)
         elif text not in "\n;":

@@ -13,7 +13,7 @@ from ...engine.lineage import DERIVED, GUESSED, Accelerator, plain_name
 from ...engine.plan import Adapter
 from ...validator.fingerprint import Fingerprint
 from ..disk.header import shown
-from .registry import Entry, registry
+from .registry import KnownLoRA, registry
 
 TITLES = ("ss_output_name", "modelspec.title", "name")  # metadata that may hold the name a file was published under
 LONGEST = 300  # characters of a name that are looked at
@@ -55,7 +55,7 @@ def recognise_fingerprint(fingerprint: Fingerprint) -> Accelerator | None:
     return None
 
 
-def _known(entry: Entry, level: str, why: str) -> Accelerator:
+def _known(entry: KnownLoRA, level: str, why: str) -> Accelerator:
     id = "" if entry.generic else entry.id
     return Accelerator(id, entry.name, level, why, entry.strength, entry.steps, entry.cfg, entry.role)
 

@@ -16,7 +16,7 @@ from ..disk.header import disk_errors, shown
 from ..disk.home import keep
 from . import store as lineages
 from .record import Record, lineage_error, parse_json, parse_record
-from .store import Said, source_of
+from .store import AnyClaim, source_of
 
 MAX_IMPORT = 16_000_000  # bytes
 _IMPORTED = re.compile(r"imported from [^:]*: ")
@@ -98,26 +98,26 @@ def _as_imported(record: Record, old: Record | None, path: Path) -> Record:
     return replace(record, claims=claims, contains=_named(record.contains, old.contains if old else (), prefix))
 
 
-def _named(said: Iterable[Said], known: Iterable[Said], prefix: str) -> tuple[Said, ...]:
-    came = [_from(each, prefix + _origin(each)) for each in said]
+def _named(claims: Iterable[AnyClaim], known: Iterable[AnyClaim], prefix: str) -> tuple[AnyClaim, ...]:
+    came = [_from(each, prefix + _origin(each)) for each in claims]
     return tuple(each for each in came if not any(_repeats(each, other) for other in known))
 
 
-def _repeats(new: Said, known: Said) -> bool:
+def _repeats(new: AnyClaim, known: AnyClaim) -> bool:
     """Whether another source says this already, and both had it from the same one."""
     return source_of(new) != source_of(known) and _from(new, _origin(new)) == _from(known, _origin(known))
 
 
-def _from(said: Said, source: str) -> Said:
+def _from(claim: AnyClaim, source: str) -> AnyClaim:
     changed: dict[str, Any] = {"source": source}
-    if isinstance(said, Claim):
-        changed = {"evidence": replace(said.evidence, source=source)}
-    return replace(said, **changed)
+    if isinstance(claim, Claim):
+        changed = {"evidence": replace(claim.evidence, source=source)}
+    return replace(claim, **changed)
 
 
-def _origin(said: Any) -> str:
+def _origin(claim: Any) -> str:
     """Who said it first, without the imports it went through."""
-    source = source_of(said)
+    source = source_of(claim)
     while found := _IMPORTED.match(source):
         source = source[found.end() :]
     return source

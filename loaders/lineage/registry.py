@@ -48,7 +48,7 @@ class Structure:
 
 
 @dataclass(frozen=True)
-class Entry:
+class KnownLoRA:
     """What is known of one LoRA, in all the dtypes and ranks it is offered in.
 
     ``match`` fits whole names as ``plain_name`` writes them (lower case, ``-`` for ``_``, ``.`` and blanks), or
@@ -72,7 +72,7 @@ class Entry:
     fingerprints: tuple[Fingerprint, ...] = ()
 
 
-def registry() -> tuple[Entry, ...]:
+def registry() -> tuple[KnownLoRA, ...]:
     """All entries, the user's first. Raises FoundryError ``registry`` for a broken file of the user's."""
     path = users_file()
     return _entries(path, recall(path))
@@ -106,7 +106,7 @@ def refusal(what: str, fix: str) -> FoundryError:
 
 
 @lru_cache(maxsize=2)
-def _entries(path: Path, text: str) -> tuple[Entry, ...]:
+def _entries(path: Path, text: str) -> tuple[KnownLoRA, ...]:
     built_in = {entry["id"]: entry for entry in parse(BUILT_IN, recall(BUILT_IN))["entries"]}
     users = parse(path, text.strip() or EMPTY)["entries"]
     made = tuple(_entry(path, f"entry {number}", _merged(built_in, own)) for number, own in enumerate(users, 1))
@@ -122,7 +122,7 @@ def _merged(built_in: Mapping[str, Mapping[str, Any]], own: Mapping[str, Any]) -
     return {**known, **own, **both}
 
 
-def _entry(path: Path, label: str, data: Mapping[str, Any]) -> Entry:
+def _entry(path: Path, label: str, data: Mapping[str, Any]) -> KnownLoRA:
     label = f"entry '{shown(data['id'])}'" if isinstance(data.get("id"), str) else label
     if unknown := next((key for key in data if key not in READERS), None):
         raise _broken(path, f"'{shown(unknown)}' of {label} is no key of an entry")
@@ -137,7 +137,7 @@ def _entry(path: Path, label: str, data: Mapping[str, Any]) -> Entry:
     ids = {f"{kind}{digest}" for key, kind in HASHES.items() for digest in values.pop(key, ())}
     if values.get("generic") and (ids or "fingerprints" in values):
         raise _broken(path, f"{label} is generic and lists hashes or fingerprints, which are of one version each")
-    return Entry(**values, ids=frozenset(ids))
+    return KnownLoRA(**values, ids=frozenset(ids))
 
 
 def _text(value: Any) -> str:

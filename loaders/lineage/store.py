@@ -27,7 +27,7 @@ from .record import BASE_ID, MAX_RECORD, Record, lineage_error, parse_json, pars
 FOLDERS = {TENSORS_ID: "lineage", BASE_ID: "lineage/bases"}  # how the id begins that a record is filed under
 UNWRITTEN = "Nothing was written down."
 _HEX = re.compile(r"[0-9a-f]{64}")
-Said = TypeVar("Said", Claim, Contained)
+AnyClaim = TypeVar("AnyClaim", Claim, Contained)
 
 
 def declare(
@@ -143,24 +143,24 @@ def merge(old: Record | None, new: Record) -> Record:
     Raises FoundryError ``lineage`` for more claims than a record may hold.
     """
     old = old or replace(new, claims=(), contains=())
-    claims, contains = merge_said(old.claims, new.claims), merge_said(old.contains, new.contains)
+    claims, contains = merge_claims(old.claims, new.claims), merge_claims(old.contains, new.contains)
     if max(len(claims), len(contains)) > MANY:
         raise lineage_error(new.name, f"it would hold more than {MANY} claims", "Forget the record first.", UNWRITTEN)
     ids = max(old.ids, new.ids, key=len)
     return Record(ids, new.name or old.name, new.family or old.family, claims, contains)
 
 
-def merge_said(old: Iterable[Said], new: Sequence[Said]) -> tuple[Said, ...]:
+def merge_claims(old: Iterable[AnyClaim], new: Sequence[AnyClaim]) -> tuple[AnyClaim, ...]:
     """What was said before without the sources that speak again, and what they say now; the user first."""
     again = {source_of(each) for each in new}
-    said: list[Said] = [each for each in old if source_of(each) not in again]
-    said += new
-    return tuple(sorted(said, key=lambda each: source_of(each) != BY_USER))
+    claims: list[AnyClaim] = [each for each in old if source_of(each) not in again]
+    claims += new
+    return tuple(sorted(claims, key=lambda each: source_of(each) != BY_USER))
 
 
-def source_of(said: Claim | Contained) -> str:
+def source_of(claim: Claim | Contained) -> str:
     """Who says it."""
-    return said.evidence.source if isinstance(said, Claim) else said.source
+    return claim.evidence.source if isinstance(claim, Claim) else claim.source
 
 
 def find_place(ids: Iterable[str]) -> Path | None:

@@ -1,4 +1,4 @@
-"""Adapters put together from their parts: which belong together, and whether their shapes do.
+"""Adapters put together from the groups of their parts: whether the shapes of what belongs together fit.
 
 Nothing is read but the shape that ``reshape_weight`` states. Whatever has no meaning is one FoundryError LF304 that
 names the tensor.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 import torch
 
@@ -18,9 +18,11 @@ from ...engine.plan import Adapter
 from ...engine.tensors import TensorInfo, TensorSource
 from ...engine.texts.say import refuse
 from ..disk.header import shown
-from ..names.dialects import ALPHA, ATTACHED, DIFF, GLORA, LOHA, LOKR, LORA, NORM_SCALE, OFT, SET, Part
+from ..names.dialects import ALPHA, DIFF, GLORA, LOHA, LOKR, LORA, OFT, SET
+from ..names.lookup import bare
+from .groups import Group
 
-SCALED = (LORA, LOHA, LOKR, GLORA)  # kinds whose alpha is a scale
+WIDENED = ("img_in", "x_embedder")  # the input layer: a control LoRA reads the control image beside the latents
 Shape = tuple[int, ...]
 
 
@@ -29,64 +31,29 @@ def plain(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-@dataclass
-class Group:
-    """The tensors of one adapter: its parts by name, and the one alpha of its module."""
+def build(label: str, source: TensorSource, groups: Iterable[Group]) -> list[Adapter]:
+    """Every adapter of a file in file order, with no alpha yet (``alphas.resolve``)."""
+    builder = Builder(label, source)
+    return _widened([adapter for group in groups for adapter in BUILDERS[group.kind](builder, group)])
 
-    module: str  # or the tensor, where it is not the weight
-    kind: str
-    adapter: str
-    parts: dict[str, str] = field(default_factory=dict)
+
+def _widened(adapters: list[Adapter]) -> list[Adapter]:
+    """Control LoRAs of BFL (told by the norms in them) widen the input layer of the base without saying so."""
+    if not any(adapter.module.endswith("_norm.scale") for adapter in adapters):
+        return adapters
+    return [
+        replace(adapter, parts=(*adapter.parts, ("reshape", dict(adapter.parts)["down"])))
+        if adapter.kind == LORA and bare(adapter.module) in WIDENED and "reshape" not in dict(adapter.parts)
+        else adapter
+        for adapter in adapters
+    ]
 
 
 class Builder:
-    """Builds the adapters of one file. ``source`` is the file as its tensors are to be understood."""
+    """The checks that all kinds of one file share. ``source`` is the file as its tensors are to be understood."""
 
     def __init__(self, label: str, source: TensorSource) -> None:
-        self.label, self.source, self.tensors = label, source, source.tensors
-
-    def build(self, parts: Iterable[Part]) -> list[Adapter]:
-        """Every adapter of the file in file order; alphas are left to ``alphas.resolve``."""
-        modules: dict[str, list[Part]] = {}
-        for part in parts:
-            modules.setdefault(part.module, []).append(part)
-        return [adapter for group in modules.values() for adapter in self._module(group)]
-
-    def _module(self, parts: list[Part]) -> list[Adapter]:
-        groups: dict[tuple[str, ...], Group] = {}
-        for part in parts:
-            if part.kind in (ATTACHED, "") and part.part != NORM_SCALE:
-                continue
-            single = part.kind in (DIFF, SET, "")  # each such tensor is an adapter of its own
-            key = (part.name,) if single else (part.kind, part.dialect, part.adapter)
-            group = groups.setdefault(
-                key, Group(part.target if single else part.module, part.kind or SET, part.adapter)
-            )
-            group.parts["set" if part.part == NORM_SCALE else part.part] = part.name
-        found = list(groups.values())
-        for part in parts:
-            if part.kind == ATTACHED:
-                self._attach(part, found)
-        self._alpha([part for part in parts if part.part == ALPHA], found)
-        return [adapter for group in found for adapter in BUILDERS[group.kind](self, group)]
-
-    def _attach(self, part: Part, groups: list[Group]) -> None:
-        fitting = [group for group in groups if part.part in KINDS[group.kind].parts]
-        fitting = [group for group in fitting if group.adapter == part.adapter] or fitting
-        if len(fitting) != 1 or part.part in fitting[0].parts:
-            key = "LF304.attached_to_many" if fitting else "LF304.attached_to_none"
-            raise self.refuse(key, tensor=shown(part.name))
-        fitting[0].parts[part.part] = part.name
-
-    def _alpha(self, alphas: list[Part], groups: list[Group]) -> None:
-        for part in alphas:
-            takers = [group for group in groups if group.kind in (*SCALED, OFT)]
-            if not groups:
-                raise self.refuse("LF304.alpha_alone", tensor=shown(part.name))
-            for group in takers:
-                group.parts[ALPHA] = part.name
-
-    # --- checks that name the tensor
+        self.label, self.source = label, source
 
     def refuse(self, key: str, **values: object) -> FoundryError:
         """An error about this file."""
@@ -97,7 +64,7 @@ class Builder:
         if part not in group.parts:
             there = shown(next(iter(group.parts.values())))
             raise self.refuse("LF304.half", tensor=there, part=part, kind=NAMES[group.kind])
-        info = self.tensors[group.parts[part]]
+        info = self.source.tensors[group.parts[part]]
         if not info.dtype.is_floating_point:
             raise self.refuse("LF304.codes", tensor=shown(info.name), dtype=plain(info.dtype))
         if not dims[0] <= len(info.shape) <= dims[1] or 0 in info.shape:
@@ -140,9 +107,8 @@ class Builder:
 def _lora(builder: Builder, group: Group) -> list[Adapter]:
     """up [out, rank], down [rank, in, *kernel], mid [rank, rank, *kernel]; a bias of up is a diff of the bias."""
     builder.only(group, "up_bias")
-    bias = group.parts.pop("up_bias", None)
-    if "up" not in group.parts and "down" not in group.parts and bias:
-        group.parts["bias"] = bias
+    bias = group.parts.get("up_bias")
+    group = replace(group, parts={part: group.parts[part] for part in group.parts if part != "up_bias"} or group.parts)
     up, down = builder.info(group, "up", (2, 8)), builder.info(group, "down", (2, 8))
     rank, kernel = down.shape[0], down.shape[2:]
     if "mid" in group.parts:
@@ -168,7 +134,7 @@ def _lora(builder: Builder, group: Group) -> list[Adapter]:
 
 def _check_reshape(builder: Builder, group: Group, shape: Shape) -> None:
     name = group.parts["reshape"]
-    info = builder.tensors[name]
+    info = builder.source.tensors[name]
     stated = ()
     if len(info.shape) == 1 and info.shape[0] <= 8 and not info.dtype.is_complex:
         stated = tuple(builder.source.read(name).tolist())
@@ -268,10 +234,3 @@ NAMES = {
     LORA: "LoRA", LOHA: "LoHa", LOKR: "LoKr", GLORA: "GLoRA", OFT: "OFT/BOFT", DIFF: "difference",
     SET: "replaced weight",
 }  # fmt: skip
-
-
-def supported(adapter: Adapter) -> bool:
-    """Whether the engine has a row for the kind and all parts."""
-    kind = KINDS.get(adapter.kind)
-    known = set() if kind is None else {*kind.parts, ALPHA}
-    return {part for part, _ in adapter.parts} <= known

@@ -11,7 +11,7 @@ from ...engine.plan import Adapter, Base, Layer, Patch, Plan, Target
 from ...engine.tensors import TensorInfo
 from ...engine.texts.say import refuse
 from ..disk.header import shown
-from ..names.blocks import Blocks
+from ..names.blocks import BlockWeights
 from ..names.lookup import BIAS, Matcher
 from .file import LoRAFile
 from .fitting import fits
@@ -29,7 +29,7 @@ class Fit:
     misfits: dict[str, str] = field(default_factory=dict)
 
 
-def match(base: Base, lora: LoRAFile, matcher: Matcher, factors: Blocks) -> Fit:
+def match(base: Base, lora: LoRAFile, matcher: Matcher, factors: BlockWeights) -> Fit:
     """Every adapter of a file on its weights; blocks with the factor 0 are matched and get no patch."""
     fit = Fit()
     for adapter in lora.adapters:
@@ -62,7 +62,7 @@ def add_layer(plan: Plan, layer: Layer) -> Plan:
     return replace(plan, base=base, layers=layers).add(layer)
 
 
-def _patches(adapter: Adapter, targets: tuple[Target, ...], factors: Blocks) -> list[Patch]:
+def _patches(adapter: Adapter, targets: tuple[Target, ...], factors: BlockWeights) -> list[Patch]:
     patches = [Patch(adapter, target, factors(target.weight)) for target in targets]
     return [patch for patch in patches if patch.factor != 0.0]
 

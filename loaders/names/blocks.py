@@ -56,7 +56,7 @@ ALIASES = {"m": "mid", "middle": "mid", "input": "in", "output": "out", "blocks"
 
 
 @dataclass(frozen=True)
-class Item:
+class BlockFactor:
     """``kind`` of blocks from number ``first`` to ``last`` (all when None) and the factor for them."""
 
     text: str
@@ -74,14 +74,14 @@ class Item:
 
 
 @dataclass(frozen=True)
-class Blocks:
+class BlockWeights:
     """Factors of a row by block. ``default`` is for blocks that nothing names; ``other`` keeps 1 unless named.
 
     ``text`` is the factor that a list has for text encoders, which are no part of a plan.
     """
 
     family: str | None
-    items: tuple[Item, ...] = ()
+    items: tuple[BlockFactor, ...] = ()
     default: float = 1.0
     text: float = 1.0
 
@@ -105,7 +105,7 @@ class Blocks:
         return default + ",".join(f"{item.text}={item.factor!r}" for item in self.items)
 
 
-def parse_blocks(text: str, family: str | None) -> Blocks:
+def parse_blocks(text: str, family: str | None) -> BlockWeights:
     """The factors a text states; an empty one changes nothing. FoundryError ``blocks`` for what has no meaning."""
     if len(text) > LONGEST:
         raise _wrong(text, f"it has {len(text)} characters, and {LONGEST} are the limit", "double=1,single=0.5")
@@ -114,7 +114,7 @@ def parse_blocks(text: str, family: str | None) -> Blocks:
         raise _wrong(text, f"it has {len(parts)} items, and {MOST} are the limit", "double.0-9=0.3")
     if parts and not any(char.isalpha() or char == "=" for part in parts for char in part):
         return _from_list(parts, family)
-    return Blocks(family, tuple(_item(part, family) for part in parts))
+    return BlockWeights(family, tuple(_item(part, family) for part in parts))
 
 
 def block_of(weight: str, family: str | None) -> str:
@@ -148,7 +148,7 @@ def _range(kind: str, numbers: set[int]) -> str:
     return f"{kind}.{min(numbers)}-{max(numbers)}" if len(numbers) > 1 else ".".join((kind, *map(str, numbers)))
 
 
-def _item(text: str, family: str | None) -> Item:
+def _item(text: str, family: str | None) -> BlockFactor:
     name, equals, number = (side.strip() for side in text.partition("="))
     found = ITEM.fullmatch(name)
     if not found or not equals:
@@ -161,22 +161,22 @@ def _item(text: str, family: str | None) -> Item:
         first = last = None  # there is one, which some write as M00
     if first is not None and last is not None and last < first:
         raise _wrong(text, "the range runs backwards", f"{kind}.{last}-{first}=...")
-    return Item(_name(kind, first, last), kind, first, last, _number(number, text))
+    return BlockFactor(_name(kind, first, last), kind, first, last, _number(number, text))
 
 
 def _name(kind: str, first: int | None, last: int | None) -> str:
     return kind if first is None else f"{kind}.{first}" if last in (None, first) else f"{kind}.{first}-{last}"
 
 
-def _from_list(parts: list[str], family: str | None) -> Blocks:
+def _from_list(parts: list[str], family: str | None) -> BlockWeights:
     ids = LISTS.get(len(parts))
     if family not in UNETS:
         raise _wrong(parts[0], "a list of numbers is for SD 1.5 and SDXL", f"{kinds(family)[0]}=0.5")
     if ids is None:
         raise _wrong(f"{len(parts)} numbers", "a list has 12, 17, 20 or 26 of them", "in=1,mid=0.5,out=1")
     factors = [_number(part, part) for part in parts]
-    items = (Item(name, *_split(name), factor) for name, factor in zip(ids[1:], factors[1:], strict=True))
-    return Blocks(family, tuple(items), default=0.0, text=factors[0])
+    items = (BlockFactor(name, *_split(name), factor) for name, factor in zip(ids[1:], factors[1:], strict=True))
+    return BlockWeights(family, tuple(items), default=0.0, text=factors[0])
 
 
 def _split(name: str) -> tuple[str, int | None, int | None]:

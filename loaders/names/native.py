@@ -16,7 +16,7 @@ import torch
 from ...engine.tensors import TensorInfo
 from ...engine.texts.say import refuse
 from .lookup import BIAS, bare, flat
-from .spellings import RESNET_NAMES, UNETS, Part, Rule, parse, unet_module
+from .spellings import RESNET_NAMES, UNETS, Rule, Template, parse, unet_module
 from .tables import GENERAL, TABLES
 
 Shape = tuple[int, ...]
@@ -93,13 +93,13 @@ def dotted(name: str, family: str | None) -> str:
 
 
 @cache
-def _flat_names(family: str | None) -> tuple[tuple[re.Pattern[str], Part], ...]:
+def _flat_names(family: str | None) -> tuple[tuple[re.Pattern[str], Template], ...]:
     """Every name of the family's tables: (what it looks like with its dots gone, the name), the plainest first."""
     rules = (*family_rules(family), *_general_rules())
-    templates = [part.template for rule in rules for part in (rule.whole, *rule.parts) if part.template]
+    templates = [part.text for rule in rules for part in (rule.whole, *rule.parts) if part.text]
     names = dict.fromkeys((*COMMON.get(family or "", ()), *templates))
     ordered = sorted(names, key=lambda name: (name.count("*"), -len(name)))
-    return tuple((Part(flat(name)).pattern, Part(name)) for name in ordered)
+    return tuple((Template(flat(name)).pattern, Template(name)) for name in ordered)
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def native(module: str, family: str | None) -> tuple[Native, ...]:
         return (Native(name),)
     for rule in family_rules(family):
         for number, part in enumerate(rule.parts):
-            if part.template and (found := part.pattern.fullmatch(name)):
+            if part.text and (found := part.pattern.fullmatch(name)):
                 return (Native(rule.whole.name(found.groups()), rule, number),)
     return _general(name, family)
 
@@ -192,7 +192,7 @@ class _Heights:
 
 def _alike(name: str, found: Mapping[Native, Shape]) -> tuple[str, Shape]:
     rule = next(iter(found)).rule
-    return (rule.whole.template if rule else name, next(iter(found.values()))[1:])
+    return (rule.whole.text if rule else name, next(iter(found.values()))[1:])
 
 
 def _rows(found: Mapping[Native, Shape]) -> int:

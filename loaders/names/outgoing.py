@@ -15,7 +15,7 @@ from ...engine.tensors import TensorInfo
 from ...engine.texts.say import refuse
 from .lookup import BIAS, TEXT_ENCODERS, candidates, flat, is_text_encoder
 from .native import Shape, family_rules, native
-from .spellings import UNETS, Part, Piece, Spellings, View, height, unet_names
+from .spellings import UNETS, Piece, Spellings, Template, View, height, unet_names
 
 COMFYUI, KOHYA, DIFFUSERS = DIALECTS = ("comfyui", "kohya", "diffusers")
 WEIGHT = ".weight"
@@ -32,7 +32,7 @@ encoder.block.#.layer.0.SelfAttention.v encoder.block.#.layer.0.SelfAttention.o
 encoder.block.#.layer.1.DenseReluDense.wi_0 encoder.block.#.layer.1.DenseReluDense.wi_1
 encoder.block.#.layer.1.DenseReluDense.wo
 """
-_FLAT_LAYERS = [(Part(flat(name)).pattern, Part(name)) for name in _ENCODER_LAYERS.split()]
+_FLAT_LAYERS = [(Template(flat(name)).pattern, Template(name)) for name in _ENCODER_LAYERS.split()]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Every name a base's weights go by: the rules of ``naming_tables`` applied to the names the base itself has.
+"""Every name a base's weights go by: the rules of ``tables.py`` applied to the names the base itself has.
 
 Nothing is guessed from a LoRA's names: all spellings of the base are made, and the LoRA's module is looked up in them.
 What a name means is a view: rows of one weight, of a part of it, or of several weights below each other. So the rules
@@ -34,34 +34,34 @@ View = tuple[Piece, ...]
 
 
 @dataclass(frozen=True)
-class Part:
+class Template:
     """A module name with ``#`` and ``*``, and its rows as a multiple of the columns; 0: a share of what is left."""
 
-    template: str
+    text: str
     multiple: int = 0
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
-        """Matches the names the template stands for, one group for each ``#`` and ``*``."""
-        return re.compile(re.escape(self.template).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)"))
+        """Matches the names it stands for, one group for each ``#`` and ``*``."""
+        return re.compile(re.escape(self.text).replace(r"\#", r"(\d+)").replace(r"\*", "(.+)"))
 
     def name(self, values: tuple[str, ...]) -> str:
         """The template with these values for its ``#`` and ``*``."""
         given = iter(values)
-        return re.sub(r"[#*]", lambda _: next(given), self.template)
+        return re.sub(r"[#*]", lambda _: next(given), self.text)
 
 
 @dataclass(frozen=True)
 class Rule:
     """``whole`` has the rows of ``parts`` below each other, with its halves swapped if ``swap``."""
 
-    whole: Part
-    parts: tuple[Part, ...]
+    whole: Template
+    parts: tuple[Template, ...]
     swap: bool = False
 
 
 def parse(table: str) -> tuple[Rule, ...]:
-    """The rules of a table of ``naming_tables``."""
+    """The rules of a table of ``tables.py``."""
     rules: list[Rule] = []
     before = ("", "")
     for line in filter(str.strip, table.splitlines()):
@@ -71,18 +71,18 @@ def parse(table: str) -> tuple[Rule, ...]:
             continue
         left, right = before if line.startswith(" ") else ("", "")
         names = (part.strip().partition(":") for part in parts.removesuffix("~").split("|"))
-        given = tuple(Part("" if name == "-" else right + name, int(size or 0)) for name, _, size in names)
-        rules.append(Rule(Part(left + whole), given, parts.endswith("~")))
+        given = tuple(Template("" if name == "-" else right + name, int(size or 0)) for name, _, size in names)
+        rules.append(Rule(Template(left + whole), given, parts.endswith("~")))
     return tuple(rules)
 
 
 @cache
-def _index(family: str | None) -> Mapping[str, list[tuple[Rule, Part]]]:
+def _index(family: str | None) -> Mapping[str, list[tuple[Rule, Template]]]:
     """The rules of a family by the last word of every name in them."""
-    index: dict[str, list[tuple[Rule, Part]]] = defaultdict(list)
+    index: dict[str, list[tuple[Rule, Template]]] = defaultdict(list)
     for rule in parse(GENERAL + TABLES.get(family or "", "")):
         for part in (rule.whole, *rule.parts):
-            index[_last(part.template)].append((rule, part))
+            index[_last(part.text)].append((rule, part))
     return dict(index)
 
 
@@ -130,7 +130,7 @@ class Spellings:
                         self.views[other] = view
                         queue.append(other)
 
-    def _apply(self, rule: Rule, part: Part, values: tuple[str, ...]) -> Iterator[tuple[str, View]]:
+    def _apply(self, rule: Rule, part: Template, values: tuple[str, ...]) -> Iterator[tuple[str, View]]:
         """The names on the other side of a rule, with what they mean."""
         whole = rule.whole.name(values)
         if part is not rule.whole:
@@ -141,7 +141,7 @@ class Spellings:
         view = self._swapped(self.views[whole]) if rule.swap else self.views[whole]
         start = 0
         for each, length in zip(rule.parts, self._lengths(rule.parts, view), strict=False):
-            if each.template:
+            if each.text:
                 yield each.name(values), cut(view, start, length)
             start += length
 
@@ -151,7 +151,7 @@ class Spellings:
         same = len({self._columns(view) for view in views if view}) == 1
         return join(*views) if all(views) and (same or len(views) == 1) else ()
 
-    def _lengths(self, parts: tuple[Part, ...], view: View) -> list[int]:
+    def _lengths(self, parts: tuple[Template, ...], view: View) -> list[int]:
         """Rows of each part, or nothing when the weight cannot be split so."""
         rows, columns = height(view), self._columns(view)
         if len(parts) == 1:

@@ -20,8 +20,7 @@ from ..lineage.contents import made_by
 from ..lineage.identity import identify_file
 from ..lineage.provenance import lineage_of, lineage_of_lora
 from ..lineage.record import lineage_json
-from ..loras.alphas import is_dense
-from ..loras.building import SCALED
+from ..loras.alphas import has_rank
 from ..loras.file import LoRAFile
 from ..loras.layouts import layout
 from ..loras.roles import Role, by_block, guess_role, tell_training
@@ -74,7 +73,7 @@ def _role(lora: LoRAFile, lineage: Lineage) -> Role:
 
 def _adapter_facts(lora: LoRAFile, role: Role) -> dict[str, Any]:
     adapters = lora.adapters
-    scaled = [adapter for adapter in adapters if adapter.kind in SCALED and not is_dense(adapter)]
+    scaled = [adapter for adapter in adapters if has_rank(adapter)]
     return {
         "role": role.role,
         "role_why": role.why,

@@ -29,7 +29,7 @@ from ..lineage.provenance import lineage_of_lora
 from ..loras.file import LoRAFile, open_lora
 from ..loras.fitting import effective_scales
 from ..loras.matching import Fit, add_layer, match
-from ..names.blocks import Blocks, parse_blocks
+from ..names.blocks import BlockWeights, parse_blocks
 from ..names.dialects import DIFF, SET
 from ..names.lookup import BaseNames, Matcher
 
@@ -118,7 +118,7 @@ def _check_strength(name: str, *strengths: float) -> None:
             raise refuse("LF304.strength", lora=name, strength=strength)
 
 
-def _factors(base: Base, lora: LoRAFile, blocks: str) -> Blocks:
+def _factors(base: Base, lora: LoRAFile, blocks: str) -> BlockWeights:
     """The factors of a row, told with the LoRA's name when they cannot be used."""
     try:
         factors = parse_blocks(blocks, base.family)

@@ -13,7 +13,7 @@ from ...engine.errors import FoundryError
 from ...engine.plan import FUSE, Base, Layer
 from ...engine.progress import Progress
 from ...engine.tensors import InMemory, TensorInfo
-from ...validator.containment import Share, contained_share, contains, is_apart
+from ...validator.containment import Containment, contained_share, contains, is_apart
 from ...validator.overlap import Overlap, as_filed, overlap
 from ..bases.checkpoint import Checkpoint, open_checkpoint
 from ..bases.dequantize import DEQUANTIZE, Dequantized, opened
@@ -73,7 +73,7 @@ def _weigh_checkpoint(file: Path, lora: LoRAFile, original: Path, on_step: Progr
 _DROWNED = "they have too few weights in common, or it was changed in other ways so far that a LoRA drowns in that."
 
 
-def _told(verdict: str, says: str, share: Share | None = None) -> dict[str, Any]:
+def _told(verdict: str, says: str, share: Containment | None = None) -> dict[str, Any]:
     numbers = {} if share is None else {"modules": share.modules, "of": share.of, "spread": share.spread}
     coefficient = None if share is None else share.coefficient
     return {"kind": "checkpoint", "verdict": verdict, "coefficient": coefficient, **numbers, "says": says}

@@ -44,7 +44,7 @@ class Loader:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowInputs:
     """How a node writes LoRAs into its inputs; ``{}`` stands for the number of a row.
 
     The first of ``strengths`` that is there counts. ``switch`` turns a row (or the node) off, ``count`` says how many
@@ -65,7 +65,7 @@ class LoraNode:
     what it names itself comes before the list wired in.
     """
 
-    rows: tuple[Rows, ...] = ()
+    rows: tuple[RowInputs, ...] = ()
     beside: bool = False
     loose: bool = False
     text: str = ""
@@ -128,11 +128,13 @@ UNKNOWN_LOADER = Loader("", dtype="weight_dtype")
 # What loaders that are in no table call their file.
 FILE_INPUTS = ("unet_name", "ckpt_name", "model_name", "base_name", "diffusion_model", "model_path", "model")
 
-_ONE = Rows("lora_name", ("strength_model", "lora_strength", "lora_model_strength", "model_weight", "strength"))
-_RGTHREE = Rows("lora_{}", ("strength_{}",))
-_NUMBERED = Rows("lora_name_{}", ("model_str_{}", "model_weight_{}", "lora_strength_{}", "strength_{}", "lora_wt_{}"))
-_EFFICIENCY = Rows("lora_name_{}", ("model_str_{}", "lora_wt_{}"), "", "lora_count", ("input_mode", "lora_wt_{}"))
-_EASY = Rows(
+_ONE = RowInputs("lora_name", ("strength_model", "lora_strength", "lora_model_strength", "model_weight", "strength"))
+_RGTHREE = RowInputs("lora_{}", ("strength_{}",))
+_NUMBERED = RowInputs(
+    "lora_name_{}", ("model_str_{}", "model_weight_{}", "lora_strength_{}", "strength_{}", "lora_wt_{}")
+)
+_EFFICIENCY = RowInputs("lora_name_{}", ("model_str_{}", "lora_wt_{}"), "", "lora_count", ("input_mode", "lora_wt_{}"))
+_EASY = RowInputs(
     "lora_{}_name", ("lora_{}_model_strength", "lora_{}_strength"), "toggle", "num_loras", ("mode", "lora_{}_strength")
 )
 ANY_ROWS = (_ONE, _NUMBERED, _EASY, _RGTHREE)  # of LoRA nodes that are in no table
@@ -145,8 +147,8 @@ LORA_NODES = {
     "LoraLoaderBypassModelOnly": LoraNode((_ONE,), beside=True),
     "Power Lora Loader (rgthree)": LoraNode(loose=True),  # rows as mappings
     "Lora Loader Stack (rgthree)": LoraNode((_RGTHREE,)),
-    "CR Load LoRA": LoraNode((Rows("lora_name", ("strength_model",), "switch"),)),
-    "CR LoRA Stack": LoraNode((Rows("lora_name_{}", ("model_weight_{}",), "switch_{}"),)),
+    "CR Load LoRA": LoraNode((RowInputs("lora_name", ("strength_model",), "switch"),)),
+    "CR LoRA Stack": LoraNode((RowInputs("lora_name_{}", ("model_weight_{}",), "switch_{}"),)),
     "CR Apply LoRA Stack": LoraNode(),
     "LoRA Stacker": LoraNode((_EFFICIENCY,)),
     "Efficient Loader": LoraNode((_ONE,), own_first=True),
@@ -165,14 +167,14 @@ LORA_NODES = {
     "NunchakuFluxLoraStack": LoraNode((_NUMBERED,), beside=True),
     "NunchakuQwenImageLoraLoader": LoraNode((_ONE,), beside=True),
     "NunchakuQwenImageLoraStack": LoraNode((_NUMBERED,), beside=True),
-    "WanVideoLoraSelect": LoraNode((Rows("lora", ("strength",)),)),
+    "WanVideoLoraSelect": LoraNode((RowInputs("lora", ("strength",)),)),
     "WanVideoLoraSelectByName": LoraNode((_ONE,), loose=True),
     "WanVideoLoraSelectMulti": LoraNode((_RGTHREE,)),
     "WanVideoSetLoRAs": LoraNode(beside=True),
-    "HyVideoLoraSelect": LoraNode((Rows("lora", ("strength",)),)),
-    "FoundryLoRA": LoraNode((Rows("lora_name", ("strength_model",), "enabled"),)),
+    "HyVideoLoraSelect": LoraNode((RowInputs("lora", ("strength",)),)),
+    "FoundryLoRA": LoraNode((RowInputs("lora_name", ("strength_model",), "enabled"),)),
     "FoundryLoRAStack": LoraNode(text="loras"),
-    FUSE_NODE: LoraNode((Rows("lora_name", ("strength",)),), own_first=True),
+    FUSE_NODE: LoraNode((RowInputs("lora_name", ("strength",)),), own_first=True),
     STACK_NODE: LoraNode(),
 }
 # LoRAs of text encoders and of motion modules, and nodes that only tell of one: none of these changes a model.

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..documents.document import parse_rows
 from .graph import GraphNode
-from .node_kinds import ANY_ROWS, LORA_NODES, MAX_ROWS, NO_LORA, OFF, LoraNode, Rows
+from .node_kinds import ANY_ROWS, LORA_NODES, MAX_ROWS, NO_LORA, OFF, LoraNode, RowInputs
 
 TAG = re.compile(r"<lora:([^:<>]+):(-?\d*\.?\d+)")
 NAMES, STRENGTHS = ("lora", "lora_name", "name"), ("strength", "strength_model", "model_strength", "weight")
@@ -101,7 +101,7 @@ def _numbers(name: str) -> tuple[str, ...]:
     return _NUMBERS if "{}" in name else ("",)
 
 
-def _strength(node: GraphNode, layout: Rows, spelled: str) -> float:
+def _strength(node: GraphNode, layout: RowInputs, spelled: str) -> float:
     """The strength of a row; 1.0 where it is wired to something that is only known at run time."""
     mode, simple = layout.simple
     names = (simple,) if mode and node.values.get(mode) == "simple" else layout.strengths

@@ -72,7 +72,7 @@ class Hop(NamedTuple):
     wanted: str
 
 
-class Source(NamedTuple):
+class Output(NamedTuple):
     """The end of a link: an output of a node that runs."""
 
     node: str
@@ -91,7 +91,7 @@ class Lost(NamedTuple):
     node: str
 
 
-End = Source | Value | Lost | None  # None: nothing is wired after all
+End = Output | Value | Lost | None  # None: nothing is wired after all
 Ends = dict[tuple[str, str, str], End]  # (level, link, type wanted) -> end: long chains are walked once
 
 
@@ -173,7 +173,7 @@ def _finished(level: Level, node: DrawnNode, overrides: Mapping[str, Mapping[str
             values[socket.name] = end.value
         elif end is not None:  # a wire wins over the widget behind it, even one that brings nothing
             values.pop(socket.name, None)
-            if isinstance(end, Source):
+            if isinstance(end, Output):
                 links[socket.name] = (end.node, end.output)
             else:
                 lost[socket.name] = end.node
@@ -218,7 +218,7 @@ def _behind(level: Level, source: str, output: int, wanted: str) -> Hop | End:
         return _hop(level, node.inputs[output].link, wanted) if output < len(node.inputs) else None
     if node.kind in GETTERS:
         return _from_setter(level, node, wanted)
-    return Lost(level.path + source) if level.mode(node) == MUTED else Source(level.path + source, output)
+    return Lost(level.path + source) if level.mode(node) == MUTED else Output(level.path + source, output)
 
 
 def _hop(level: Level, link: str | None, wanted: str) -> Hop | None:

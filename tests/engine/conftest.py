@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from lora_foundry.engine import gemm
-from lora_foundry.engine.gemm import Stack
+from lora_foundry.engine.gemm import JoinedProducts
 from pretended_cuda import Machine, pretended_cuda
 
 
@@ -18,12 +18,14 @@ def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.fixture
-def stacks(monkeypatch: pytest.MonkeyPatch) -> list[Stack]:
+def stacks(monkeypatch: pytest.MonkeyPatch) -> list[JoinedProducts]:
     """The stacks that were multiplied, in order."""
-    seen: list[Stack] = []
+    seen: list[JoinedProducts] = []
     for name in ("add_to", "multiply"):
-        plain = getattr(Stack, name)
-        monkeypatch.setattr(Stack, name, lambda self, *more, plain=plain: (seen.append(self), plain(self, *more))[1])
+        plain = getattr(JoinedProducts, name)
+        monkeypatch.setattr(
+            JoinedProducts, name, lambda self, *more, plain=plain: (seen.append(self), plain(self, *more))[1]
+        )
     return seen
 
 

@@ -10,9 +10,11 @@ from forms import Maker, additive_forms, every_form
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lora_foundry.engine import adapters
-from lora_foundry.engine.adapters import KINDS, delta_rows, is_low_rank, lora_factors, needs_weight
+from lora_foundry.engine.adapters import KINDS, delta_rows, is_low_rank, needs_weight
 from lora_foundry.engine.errors import FoundryError
+from lora_foundry.engine.low_rank import lora_factors
 from lora_foundry.engine.plan import Adapter
+from lora_foundry.engine.rotations import rotations
 
 LINEAR, CONV = Maker(), Maker(kernel=(3, 3))
 MAKERS = {"linear": LINEAR, "conv": CONV}
@@ -119,11 +121,11 @@ def test_dora_norms_are_those_of_the_changed_weight_over_many_blocks(monkeypatch
 
 def test_rotations_are_orthogonal_and_held_by_the_limit():
     blocks = torch.randn(3, 6, 6)
-    turns = adapters.rotations(blocks, 0.0)
+    turns = rotations(blocks, 0.0)
     assert float((turns.mT @ turns - torch.eye(6)).abs().max()) < 1e-5
-    tiny = adapters.rotations(blocks, 1e-6)
+    tiny = rotations(blocks, 1e-6)
     assert float((tiny - torch.eye(6)).abs().max()) < 1e-5
-    assert torch.equal(adapters.rotations(blocks * 1e-3, 1.0), adapters.rotations(blocks * 1e-3, 0.0))
+    assert torch.equal(rotations(blocks * 1e-3, 1.0), rotations(blocks * 1e-3, 0.0))
 
 
 def test_alpha_of_a_whole_lokr_counts_nothing():

@@ -13,7 +13,7 @@ from lora_foundry.engine import gemm
 from lora_foundry.engine.bake import bake
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.fuse import fused_cast, start_and_terms
-from lora_foundry.engine.gemm import Product, Stack, Workspace
+from lora_foundry.engine.gemm import JoinedProducts, Product, Workspace
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING
 from lora_foundry.engine.sums import FusedSum
 from lora_foundry.engine.terms import make_term
@@ -170,7 +170,7 @@ def sloppy(self, weight, out):
 
 
 def test_a_cpu_that_fails_the_self_check_is_not_used(monkeypatch):
-    monkeypatch.setattr(Stack, "add_to", sloppy)
+    monkeypatch.setattr(JoinedProducts, "add_to", sloppy)
     assert not gemm.rounds_once()
     assert not gemm.fast_bf16.__wrapped__("cpu")
 

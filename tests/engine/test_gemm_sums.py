@@ -9,7 +9,7 @@ from gemm_parts import ALIKE, BF16, MIXED, SHAPE, W, fast, loras, summed, whole
 from lora_foundry.engine import gemm
 from lora_foundry.engine.formats import DEFAULT, quantize
 from lora_foundry.engine.fuse import fused_rows, start_and_terms
-from lora_foundry.engine.gemm import Stack, Workspace
+from lora_foundry.engine.gemm import JoinedProducts, Workspace
 from lora_foundry.engine.sums import FusedSum
 from lora_foundry.engine.terms import make_term
 
@@ -143,7 +143,7 @@ def test_no_product_reaches_farther_than_its_bound(rank, size):
     down = (torch.randn((rank, 80), generator=generator) / size).to(BF16)
     down[:, 0] = 9 * up[5] / (size * size)  # as far as it can reach
     exact = (up.double() @ down.double()).abs().amax(1) * 0.7
-    bound = Stack(up, down, -0.7).reach(Workspace()).double()
+    bound = JoinedProducts(up, down, -0.7).reach(Workspace()).double()
     assert (bound.isinf() | (bound >= exact)).all()
     assert size != 1.0 or float(bound[5]) < 1.1 * float(exact[5])
 
@@ -159,7 +159,7 @@ def test_a_strong_delta_with_gaps_is_not_weak():
     for step in (2, 4, 8, 16):
         gaps = down.clone()
         gaps[:, ::step] = 0
-        assert not gemm.is_weak(Stack(up, gaps, 0.02), weight)
+        assert not gemm.is_weak(JoinedProducts(up, gaps, 0.02), weight)
 
 
 def test_a_weight_of_the_same_number_everywhere():

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from fakes import Tensors, noise
-from lora_foundry.validator.containment import Share, contained_share, contains, is_apart
+from lora_foundry.validator.containment import Containment, contained_share, contains, is_apart
 from lora_foundry.validator.grams import SIGMAS, Sums
 from lora_foundry.validator.overlap import overlap
 from overlap_parts import MODULES, NAMES, SHAPE, exact, factors, lora, whole
@@ -209,4 +209,4 @@ def test_weights_in_fp8_are_noise_and_no_share():
         {name: (w.float() / 0.0002).to(torch.float8_e4m3fn).float() * 0.0002 for name, w in base.values.items()}
     )
     share = contained_share(rounded, base, lora(FUSED))
-    assert share == Share(pytest.approx(0, abs=0.05), 0, MODULES, pytest.approx(0, abs=0.1))
+    assert share == Containment(pytest.approx(0, abs=0.05), 0, MODULES, pytest.approx(0, abs=0.1))

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 from fixtures_parts import ZOO
-from lora_foundry.engine.adapters import as_rows, delta_rows, needs_weight
+from lora_foundry.engine.adapters import delta_rows, needs_weight
+from lora_foundry.engine.dense import as_rows
 from lora_foundry.engine.lineage import alike
 from lora_foundry.engine.plan import Adapter
 from lora_foundry.loaders.lineage import fingerprints

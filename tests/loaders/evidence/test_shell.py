@@ -7,15 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.lineage import DECLARED, GUESSED, Ingredient
-from lora_foundry.loaders.evidence.shell import read_batch, read_powershell, read_shell
-from lora_foundry.loaders.evidence.words import BATCH, PLAIN_SHELL, POWERSHELL, commands
+from lora_foundry.loaders.evidence.shell import read_shell
+from lora_foundry.loaders.evidence.words import commands
 
 L = "./models/Foo-Lightning-4steps.safetensors"
 BASE = '--model_id_with_origin_paths "Qwen/Qwen-Image-Edit:transformer/diffusion_pytorch_model*.safetensors"'
 HEAD = f"accelerate launch --config_file acc.yaml train.py --lora_base_model dit {BASE} --output_path ./out/my_lora"
 
 
-def said(text: str, read=read_shell):
+def said(text: str):
     """(names of trained_with, names of use_with, level, ask) of every claim."""
     return [
         (
@@ -24,7 +24,7 @@ def said(text: str, read=read_shell):
             claim.evidence.level,
             claim.ask,
         )
-        for claim in (statement.claim for statement in read(text, "train.sh"))
+        for claim in (statement.claim for statement in read_shell(text, "train.sh"))
     ]
 
 
@@ -196,42 +196,8 @@ def test_several_runs_and_their_outputs():
     assert [statement.outputs for statement in read_shell(text, "t.sh")] == [("my_lora",), ("second",), ("$X",)]
 
 
-def test_batch_files():
-    text = (
-        "@echo off\r\nREM --base_weights no.safetensors\r\n:: --base_weights no\r\nset W=C:\\loras\\w.safetensors\r\n"
-        'set "N=my style"\r\naccelerate launch ^\r\n  zimage_train_network.py --dit z.sft ^\r\n'
-        '  --network_module networks.lora --base_weights "%W%" ^\r\n  --output_name "%N%"\r\npause\r\n'
-    )
-    (statement,) = read_batch(text, "t.bat")
-    assert statement.claim.trained_with == (Ingredient("C:\\loras\\w.safetensors", strength=1.0),)
-    assert statement.outputs == ("my style",) and statement.claim.evidence.level == DECLARED
-    assert said(text.replace("set W", "rem W"), read_batch) == [(["%W%"], None, GUESSED, True)]
-    cut = text.replace('--base_weights "%W%" ^', "^\r\nrem --base_weights x ^")
-    assert said(cut, read_batch) == []
-    assert said(f"if exist x ({MUSUBI} --base_weights {L})", read_batch) == [([L], None, GUESSED, True)]
-
-
-def test_powershell():
-    text = (
-        "<# --base_weights no #>\n$W = 'C:\\loras\\w.safetensors' # a comment\n"
-        "python -m accelerate.commands.launch `\n  zimage_train_network.py --dit z.sft `\n"
-        '  --network_module "networks.lora" --base_weights "$W" `\n  --output_name "x"\n'
-    )
-    (statement,) = read_powershell(text, "t.ps1")
-    assert statement.claim.trained_with == (Ingredient("C:\\loras\\w.safetensors", strength=1.0),)
-    assert statement.outputs == ("x",) and statement.claim.evidence.level == DECLARED
-    assert said(text.replace("  --output", "  # --base_weights y `\n  --output"), read_powershell) == [
-        (["C:\\loras\\w.safetensors"], None, DECLARED, True)
-    ]
-    assert said(text.replace('--base_weights "$W"', "@more"), read_powershell) == []
-    assert said(f"if ($x) {{\n{MUSUBI} --base_weights {L}\n}}", read_powershell) == [([L], None, GUESSED, True)]
-    assert said(f"$more = @('--a')\n{MUSUBI} $more", read_powershell) == []
-    computed = f'$W = [IO.Path]::Combine("a", "b")\n{MUSUBI} --base_weights "$W"'
-    assert said(computed, read_powershell) == [(["$W"], None, GUESSED, True)]
-
-
-def words(text: str, kind: str = PLAIN_SHELL):
-    return [["".join(part.text for part in word) for word in command.words] for command in commands(text, "t", kind)]
+def words(text: str):
+    return [["".join(part.text for part in word) for word in command.words] for command in commands(text, "t")]
 
 
 @pytest.mark.parametrize(
@@ -293,11 +259,10 @@ PIECES = [
 @pytest.mark.parametrize("piece", PIECES)
 def test_a_lot_of_anything_ends_soon(piece):
     text = piece * (40_000 // len(piece))
-    for read in (read_shell, read_batch, read_powershell):
-        try:
-            assert read(text, "t") == []
-        except FoundryError as error:
-            assert error.code == "evidence"
+    try:
+        assert read_shell(text, "t") == []
+    except FoundryError as error:
+        assert error.code == "evidence"
 
 
 TOKENS = [
@@ -340,14 +305,10 @@ SHELL_TEXT = st.lists(st.sampled_from(TOKENS), max_size=30).map("".join)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.one_of(SHELL_TEXT, st.text(max_size=80)), st.sampled_from([read_shell, read_batch, read_powershell]))
-def test_any_text_gives_claims_or_one_sentence(text, read):
+@given(st.one_of(SHELL_TEXT, st.text(max_size=80)))
+def test_any_text_gives_claims_or_one_sentence(text):
     try:
-        for statement in read(text, "t"):
+        for statement in read_shell(text, "t"):
             assert statement.claim.evidence.quote.isprintable()
     except FoundryError as error:
         assert error.code == "evidence" and str(error).isprintable()
-
-
-def test_kinds_differ():
-    assert words("a ^\nb", BATCH) == [["a", "b"]] and words("a `\nb 'it''s'", POWERSHELL)[0][:2] == ["a", "b"]

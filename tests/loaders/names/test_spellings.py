@@ -172,9 +172,9 @@ def test_tables_are_well_formed(table):
     rules = parse(table)
     assert len(set(rules)) == len(rules)
     for rule in rules:
-        marks = [c for c in rule.whole.template if c in "#*"]
-        for part in filter(lambda part: part.template, rule.parts):
-            assert [c for c in part.template if c in "#*"] == marks, rule
+        marks = [c for c in rule.whole.text if c in "#*"]
+        for part in filter(lambda part: part.text, rule.parts):
+            assert [c for c in part.text if c in "#*"] == marks, rule
         assert len(rule.parts) == 1 or any(part.multiple == 0 for part in rule.parts), rule
 
 
