@@ -50,6 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     result.add_argument(
         "--on-quantized-base", choices=("refuse", "dequantize"), help="instead of what the document says"
     )
+    exact = "the device and its way of adding count too: the same file to the last bit, or another recipe"
+    result.add_argument("--reproducible", action="store_true", help=exact)
     result.add_argument("--max-shard-size", metavar="SIZE", help="several files and an index: 5GB")
     how = parser.add_argument_group("how it is made")
     how.add_argument("--memory", choices=("auto", "low", "lowest"), default="auto", help="one tensor, or one row block")
@@ -83,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
         plan, findings = planned(document)
         if stops(findings):
             raise Refused(FoundryError.of(findings[0]), findings)
-        requests.append(FileRequest(resolve(plan, _finish(document, options)), out))
+        requests.append(FileRequest(resolve(plan, _finish(document, options, how)), out))
         found.append(findings)
     with Bar("baking") as bar:
         baked = bake_files(requests, how, bar)
@@ -113,15 +115,24 @@ def _adjusted(document: Document, options: argparse.Namespace) -> Document:
     return replace(document, **{name: value for name, value in wanted.items() if value is not None})
 
 
-def _finish(document: Document, options: argparse.Namespace) -> Finish:
+def _finish(document: Document, options: argparse.Namespace, how: BakeOptions) -> Finish:
     import torch
 
+    from ..engine.devices import arithmetic_of
     from ..engine.finish import Finish
     from ..engine.quantize import parse_keep
 
     format = "float8_e4m3fn" if document.quantize == "fp8" else document.quantize
     dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, None: None}
-    return Finish(format, dtypes[options.dtype], options.matmul, parse_keep(options.keep), max_error=options.max_error)
+    exact = options.reproducible or document.reproducible
+    return Finish(
+        format,
+        dtypes[options.dtype],
+        options.matmul,
+        parse_keep(options.keep),
+        max_error=options.max_error,
+        arithmetic=arithmetic_of(how.device, how.memory) if exact else None,
+    )
 
 
 def _how(options: argparse.Namespace) -> BakeOptions:

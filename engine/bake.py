@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from .blueprint import blueprint
-from .devices import CPU, resolved
-from .finish import Finish
+from .devices import CPU, arithmetic_of, resolved
+from .finish import Finish, require_arithmetic
 from .gain import Measure
 from .job import BakeRequest, Job
 from .json_bake import NumbersJSON
@@ -36,6 +36,7 @@ class BakeReport:
 
     ``gains`` has one entry per layer of the plan (None: that layer touched nothing); ``layers`` is the relative error
     of every weight that was changed or quantized, worst first; ``measures`` is what it all was worked out from.
+    ``arithmetic`` says how and where the sums were taken.
     """
 
     tensors: int = 0
@@ -47,6 +48,7 @@ class BakeReport:
     bytes_written: int = 0
     seconds: float = 0.0
     peak_rss_bytes: int = 0
+    arithmetic: str = ""
     relative_error: float | None = None
     layers: dict[str, float] = field(default_factory=dict)
     measures: dict[str, Measure] = field(default_factory=dict)
@@ -62,6 +64,7 @@ class BakeReport:
             "bytes_written": self.bytes_written,
             "seconds": self.seconds,
             "peak_rss_bytes": self.peak_rss_bytes,
+            "arithmetic": self.arithmetic,
             "relative_error": self.relative_error,
             "sqnr_db": self.sqnr_db,
             "worst_layers": self.worst_layers,
@@ -97,6 +100,7 @@ def bake(
     memory: str = AUTO,
 ) -> BakeReport:
     """Compute every tensor of a result and give it to ``sink``, in order; see ``blueprint`` and ``bake_all``."""
+    memory = choose_memory(memory, plan.base.source.tensors.values())
     return bake_all([BakeRequest(blueprint(plan, finish), sink)], on_step, device, memory)[0]
 
 
@@ -110,17 +114,19 @@ def bake_all(
     """Bake several results on one and the same base, reading it once; one report each.
 
     ``on_step(done, total)`` is called before each tensor; it may raise to cancel. ``device`` is where the maths runs.
-    ``memory`` bounds what is held: ``auto`` a few tensors, ``low`` one tensor, ``lowest`` one block of rows. ``mmap``:
-    None maps files where that is safe, False never.
+    ``memory`` bounds what is held: ``auto`` a few tensors, ``low`` one tensor, ``lowest`` one block of rows (whether
+    ``auto`` fits: ``choose_memory``). ``mmap``: None maps files where that is safe, False never.
     Raises FoundryError for NaN or Inf in a result (LF304), an effect that got lost (LF203).
     """
     source, device = requests[0].blueprint.plan.base.source, resolved(device)
     infos = list(source.tensors.values())
-    memory = choose_memory(memory, infos)
+    arithmetic = arithmetic_of(device, memory)
+    for request in requests:
+        require_arithmetic(request.blueprint.finish, arithmetic)
     started = time.perf_counter()
     with ExitStack() as opened:
         base = opened.enter_context(reader_of(source, mmap))
-        jobs = [_open(request, opened, device, memory, mmap) for request in requests]
+        jobs = [_open(request, opened, device, memory, mmap, arithmetic) for request in requests]
         reads = _reads(infos, jobs, base, whole=memory != LOWEST)
         cuda = device.type == "cuda"
         ahead = memory == AUTO and (cuda or source.on_disk)
@@ -137,13 +143,16 @@ def bake_all(
 
 def recall(request: BakeRequest) -> BakeReport:
     """The report of a result that is there already: all of it is taken over from ``request.previous``, nothing read."""
-    job = Job(request, Outlet(request.sink), None, CPU, keep_sum=True)
+    arithmetic = request.previous.arithmetic if request.previous is not None else ""
+    job = Job(request, Outlet(request.sink), None, CPU, True, arithmetic)
     for fate in request.blueprint.fates.values():
         job.take_over(fate)
     return _report_of(job, 0.0)
 
 
-def _open(request: BakeRequest, opened: ExitStack, device: torch.device, memory: str, mmap: bool | None) -> Job:
+def _open(
+    request: BakeRequest, opened: ExitStack, device: torch.device, memory: str, mmap: bool | None, arithmetic: str
+) -> Job:
     """A job with its outlet, and with the reader of the earlier result it may copy from."""
     sink: TensorSink = download(request.sink, device) if device.type == "cuda" else request.sink
     outlet: type[Outlet] = Outlet
@@ -152,7 +161,7 @@ def _open(request: BakeRequest, opened: ExitStack, device: torch.device, memory:
     previous = None
     if request.previous is not None:
         previous = opened.enter_context(reader_of(request.previous.source, mmap))
-    return Job(request, opened.enter_context(outlet(sink)), previous, device, keep_sum=memory == AUTO)
+    return Job(request, opened.enter_context(outlet(sink)), previous, device, memory == AUTO, arithmetic)
 
 
 def _reads(infos: Sequence[TensorInfo], jobs: Sequence[Job], base: Reader, whole: bool) -> Iterator[Read]:
@@ -187,6 +196,7 @@ def _report_of(job: Job, seconds: float) -> BakeReport:
         gains=job.gains(),
         seconds=seconds,
         peak_rss_bytes=peak_rss_bytes(),
+        arithmetic=job.arithmetic,
         relative_error=meter.relative_error(),
         layers=meter.errors(),
         measures=meter.weights,

@@ -115,10 +115,9 @@ class Blueprint:
         layers = dict.fromkeys(names, layer_settings(self.finish))
         return {"_quantization_metadata": json.dumps({"format_version": "1.0", "layers": layers})}
 
-    @property
-    def file_metadata(self) -> dict[str, str]:
-        """``__metadata__`` of a result: what the host needs, the recipe, and which LoRAs are inside."""
-        made: HeaderJSON = {"recipe": self.recipe, "recipe_sha256": self.recipe_sha256}
+    def file_metadata(self, arithmetic: str) -> dict[str, str]:
+        """``__metadata__`` of a result: what the host needs, the recipe, how sums were worked out, the LoRAs inside."""
+        made: HeaderJSON = {"recipe": self.recipe, "recipe_sha256": self.recipe_sha256, "arithmetic": arithmetic}
         inside: InsideJSON = {"schema": SCHEMA, "contains": ingredients_json(self.plan)}
         records = {"lora_foundry": json.dumps(made), LINEAGE_KEY: json.dumps(inside)}
         return {"format": "pt", **self.quantization_metadata, **records}
@@ -183,18 +182,19 @@ def _resolved(plan: Plan, finish: Finish, quantized: frozenset[str]) -> list[tup
     """(fate without its key, its essence) of every base tensor, where these are quantized."""
     work, format, marker = plan.by_weight(), finish.quantization, layer_marker(finish)
     regrid = rounding_for(format, plan.base) if format else None  # for what LoRAs change
+    exact = [] if finish.arithmetic is None else [finish.arithmetic]
     found = []
     for info in plan.base.source.tensors.values():
         pairs, dtype = work.get(info.name, ()), _plain_dtype(info, finish)
         if format is None or info.name not in quantized:
             entries: tuple[TensorInfo, ...] = (TensorInfo(info.name, dtype, info.shape),)
             fate = Fate(info, entries, dtype, None, pairs, info.name in finish.keep_names)
-            made: Any = str(dtype)
+            made: Any = [str(dtype), *exact] if exact and pairs else str(dtype)
         else:
             rounding = regrid if regrid and pairs else format
             entries = tuple(_quantized_entries(info, rounding, marker))
             fate = Fate(info, entries, dtype, rounding, pairs)
-            made = [finish.format, finish.matmul, *(["unbiased"] if rounding != format else [])]
+            made = [finish.format, finish.matmul, *(["unbiased"] if rounding != format else []), *exact]
         found.append((fate, essence_of(info.name, made, pairs)))
     return found
 

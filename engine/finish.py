@@ -10,7 +10,7 @@ import torch
 
 from .errors import FoundryError
 from .formats import FORMATS, Format
-from .json_bake import BudgetJSON, FinishJSON
+from .json_bake import BudgetJSON, ExactJSON, FinishJSON
 from .quantize import AUTO
 
 FULL_PRECISION, FP8_MATMUL = "full precision", "fp8"
@@ -24,7 +24,8 @@ class Finish:
 
     ``keep`` are patterns of layers that stay in high precision (``auto``: the family's list); ``linears`` are the
     weights a host knows to be nn.Linear (None: decided by name); ``keep_names`` are weights the error budget
-    ``max_error`` keeps.
+    ``max_error`` keeps. ``arithmetic`` (see ``devices.arithmetic_of``) is the only one the result may be worked out
+    in; None: any will do, and recipe and keys do not tell them apart.
     """
 
     format: str = "none"
@@ -34,6 +35,7 @@ class Finish:
     linears: frozenset[str] | None = None
     keep_names: frozenset[str] = frozenset()
     max_error: float | None = None
+    arithmetic: str | None = None
 
     @property
     def quantization(self) -> Format | None:
@@ -49,7 +51,9 @@ class Finish:
         """What of this finish changes the result, for the recipe."""
         dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
         budget: BudgetJSON = {} if self.max_error is None else {"max_error": self.max_error}  # which decides keep_names
-        return {"format": self.format, "dtype": dtype, "matmul": self.matmul, "keep": list(self.keep), **budget}
+        exact: ExactJSON = {} if self.arithmetic is None else {"arithmetic": self.arithmetic}
+        keep = list(self.keep)
+        return {"format": self.format, "dtype": dtype, "matmul": self.matmul, "keep": keep, **budget, **exact}
 
 
 def check_budget(finish: Finish) -> None:
@@ -61,6 +65,14 @@ def check_budget(finish: Finish) -> None:
         raise FoundryError("usage", what, fix="Give a number such as 0.02, which is 2 %.")
     if finish.quantization is None:
         raise FoundryError("usage", "max_error needs a quantized format.", fix="Choose one, or leave max_error out.")
+
+
+def require_arithmetic(finish: Finish, arithmetic: str) -> None:
+    """FoundryError ``device`` where a result must be worked out in another one than there is."""
+    if finish.arithmetic not in (None, arithmetic):
+        what = f"A reproducible result in {finish.arithmetic} was asked for, but sums are taken in {arithmetic} here."
+        why = "About one code of a thousand would be another one than its recipe says."
+        raise FoundryError("device", what, why, "Leave `reproducible` out, or choose the device or memory mode.")
 
 
 def scale_name(weight: str) -> str:

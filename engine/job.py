@@ -40,12 +40,20 @@ class Job:
     """What every tensor of one result needs, and the sums that are checked at the end.
 
     ``keep_sum``: the fp32 sum of a weight is held while it is quantized; else it is computed twice, block by block.
+    ``arithmetic`` is what that is, in words.
     """
 
     def __init__(
-        self, request: BakeRequest, outlet: Outlet, previous: Reader | None, device: torch.device, keep_sum: bool
+        self,
+        request: BakeRequest,
+        outlet: Outlet,
+        previous: Reader | None,
+        device: torch.device,
+        keep_sum: bool,
+        arithmetic: str,
     ) -> None:
         self.request, self.outlet, self.device, self.keep_sum = request, outlet, device, keep_sum
+        self.arithmetic = arithmetic
         self.fates, self._layers = request.blueprint.fates, request.blueprint.plan.layers
         self._previous = previous
         self._placed = previous if isinstance(previous, PlacedReader) and outlet.copy is not None else None
@@ -72,6 +80,8 @@ class Job:
         """Whether the result of a base tensor is copied from an earlier one."""
         previous, fate = self.request.previous, self.fates[name]
         if previous is None or previous.keys.get(name) != fate.key:
+            return False
+        if fate.is_measured and previous.arithmetic != self.arithmetic:  # no result is of two
             return False
         return all(previous.source.tensors.get(entry.name) == entry for entry in fate.entries)
 

@@ -29,6 +29,7 @@ class NumbersJSON(TypedDict):
     bytes_written: Count
     seconds: float
     peak_rss_bytes: Count
+    arithmetic: Annotated[str, "How and where sums were taken, which decides their last bits."]
     relative_error: Annotated[Error | None, "Of all changed and quantized weights; null where there are none."]
     sqnr_db: Decibel | None
     worst_layers: Annotated[dict[str, Error], "The weights with the largest relative error, worst first."]
@@ -108,7 +109,13 @@ class BudgetJSON(TypedDict, total=False):
     max_error: float
 
 
-class FinishJSON(BudgetJSON):
+class ExactJSON(TypedDict, total=False):
+    """What a reproducible result adds to the settings."""
+
+    arithmetic: Annotated[str, "The only one it may be worked out in."]
+
+
+class FinishJSON(BudgetJSON, ExactJSON):
     """How a result is finished."""
 
     format: str
@@ -132,3 +139,4 @@ class HeaderJSON(TypedDict):
 
     recipe: RecipeJSON
     recipe_sha256: Annotated[SHA256, "Over the recipe without names; the order of additive layers does not count."]
+    arithmetic: Annotated[str, "How and where sums were taken, which decides their last bits."]

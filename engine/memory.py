@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from .errors import FoundryError
@@ -14,10 +14,15 @@ AUTO, LOW, LOWEST = MODES = ("auto", "low", "lowest")
 HELD = {AUTO: 14, LOW: 5}  # bytes held for each number of the largest weight, at most
 
 
-def choose_memory(wanted: str, infos: Sequence[TensorInfo]) -> str:
-    """``auto`` as it is when a few of the largest tensors fit into half of the free memory, else what does fit."""
+def choose_memory(wanted: str, infos: Iterable[TensorInfo], reproducible: bool = False) -> str:
+    """``auto`` as it is when a few of the largest tensors fit into half of the free memory, else what does fit.
+
+    Where the result is to be ``reproducible`` it does not depend on the free memory, so ``auto`` stays.
+    """
     if wanted not in MODES:
         raise FoundryError("usage", f"Unknown memory setting {wanted!r}.", fix=f"Use {', '.join(MODES)}.")
+    if reproducible:
+        return wanted
     largest = max((info.nbytes // max(1, info.dtype.itemsize) for info in infos), default=0)
     free = available_bytes()
     fits = (mode for mode in (AUTO, LOW) if free is None or largest * HELD[mode] < free / 2)

@@ -151,4 +151,5 @@ def bake_sentence(report: BakeReport) -> str:
     return (
         f"{report.touched} of {report.tensors} tensors changed, {report.quantized} quantized, {reused}{error}"
         f"{report.bytes_read / 1e6:.1f} MB read, {report.bytes_written / 1e6:.1f} MB written, {report.seconds:.1f} s"
+        + (f", {report.arithmetic}" if report.arithmetic else "")
     )

@@ -18,11 +18,15 @@ REVISION = 2  # raised when the maths changes, so that no result of the old one 
 
 @dataclass(frozen=True)
 class Previous:
-    """An earlier result on the same base: its ``keys`` by base tensor, ``measures`` as JSON, the tensors."""
+    """An earlier result on the same base: its ``keys`` by base tensor, ``measures`` as JSON, the tensors.
+
+    ``arithmetic`` it was worked out in (see ``devices.arithmetic_of``); sums of another one are not taken over.
+    """
 
     keys: Mapping[str, str]
     measures: Mapping[str, Mapping[str, Any]]
     source: TensorSource
+    arithmetic: str
 
 
 def identity_of(facts: Mapping[str, Any]) -> str:

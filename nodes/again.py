@@ -63,4 +63,7 @@ def remember(made: Blueprint, report: BakeReport, tensors: Mapping[str, torch.Te
     SESSION.last = None
     size, free = sum(tensor.nbytes for tensor in tensors.values()), available_bytes()
     if free is not None and size * SHARE < free:
-        SESSION.last = made.base_identity, Previous(made.keys, report.measures_json(), Copies(tensors))
+        SESSION.last = (
+            made.base_identity,
+            Previous(made.keys, report.measures_json(), Copies(tensors), report.arithmetic),
+        )

@@ -33,7 +33,9 @@ from .making import (
     KEEP,
     MEMORY,
     MEMORY_MODE,
+    REPRODUCIBLE,
     baked_model,
+    exactly,
     finished,
     ledger_of,
     made_reply,
@@ -64,15 +66,17 @@ class FoundryApply(StageNode):
                 {"tooltip": "patches: added at every model load. bake: fused once, faster when offloading."},
             ),
         },
-        "optional": {"memory": MEMORY_MODE, "keep": KEEP},
+        "optional": {"memory": MEMORY_MODE, "keep": KEEP, "reproducible": REPRODUCIBLE},
         "hidden": HIDDEN,
     }
 
-    def run(self, model: Any, how: str, memory: str = AUTO, keep: str = MEMORY, **_: Any) -> dict[str, Any]:
+    def run(
+        self, model: Any, how: str, memory: str = AUTO, keep: str = MEMORY, reproducible: bool = False, **_: Any
+    ) -> dict[str, Any]:
         """(MODEL, report)."""
         plan = plan_of(model)
         findings = ready(plan)
-        wanted = resolve(plan, Finish())
+        wanted = resolve(plan, Finish(arithmetic=exactly(reproducible and how == BAKE, memory)))
         if how == BAKE:
             return made_reply(plan, findings, *baked_model(wanted, memory, keep), how=how)
         result, made = patched_model(wanted, host.progress())

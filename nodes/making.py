@@ -12,11 +12,12 @@ import torch
 from ..engine.bake import bake_all
 from ..engine.blueprint import Blueprint
 from ..engine.budget import hold_budgets
+from ..engine.devices import arithmetic_of
 from ..engine.findings import Finding
 from ..engine.guard import raise_first
 from ..engine.ingredients import ingredients_json
 from ..engine.job import BakeRequest
-from ..engine.memory import AUTO, MODES
+from ..engine.memory import AUTO, MODES, choose_memory
 from ..engine.plan import FUSE, STACK, Plan
 from ..engine.report import bake_json, bake_sentence, budget_sentence, plan_sentences
 from ..loaders.bakes.baking import MADE, BakeOptions, BakeResult, FileRequest, bake_files
@@ -44,6 +45,14 @@ MAX_ERROR = (
 MEMORY_MODE = (
     list(MODES),
     {"default": AUTO, "tooltip": "low: one tensor at a time. lowest: one block of rows at a time, slower."},
+)
+REPRODUCIBLE = (
+    "BOOLEAN",
+    {
+        "default": False,
+        "tooltip": "on: a result is found again only where sums are taken on the same device in the same way, so that "
+        "one recipe is the same file to the last bit.",
+    },
 )
 KEEP = (
     [MEMORY, FILE],
@@ -75,6 +84,11 @@ def ready(plan: Plan) -> tuple[Finding, ...]:
     return findings
 
 
+def exactly(reproducible: bool, memory: str) -> str | None:
+    """The arithmetic a reproducible result is worked out in here; None where any will do."""
+    return arithmetic_of(host.compute_device(), memory) if reproducible else None
+
+
 def baked_model(wanted: Blueprint, memory: str = AUTO, keep: str = MEMORY) -> tuple[Any, BakeResult]:
     """(a MODEL of the finished plan that keeps the wrappers, options and attachments of the MODEL it came from, what
     was done for it). ``memory``: what may be held while it bakes; ``keep``: where the result is kept.
@@ -93,6 +107,8 @@ def baked_model(wanted: Blueprint, memory: str = AUTO, keep: str = MEMORY) -> tu
 def _in_memory(wanted: Blueprint, memory: str, **options: Any) -> tuple[Any, BakeResult]:
     """A MODEL from tensors in memory; a small model's tensors are remembered for the next bake."""
     on_step, device = host.progress(), host.compute_device()
+    infos, exact = wanted.plan.base.source.tensors.values(), wanted.finish.arithmetic is not None
+    memory = choose_memory(memory, infos, exact)
     ((held, cost),) = hold_budgets([wanted], on_step, device, memory)
     sink = StateDict()
     (report,) = bake_all([BakeRequest(held, sink, again.previous(held.base_identity))], on_step, device, memory)

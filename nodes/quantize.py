@@ -11,7 +11,7 @@ from ..engine.quantize import AUTO, parse_keep
 from ..loaders.bakes.baking import resolve
 from . import host
 from .common import HIDDEN, FormatNode, stage_input
-from .making import KEEP, MAX_ERROR, MEMORY, MEMORY_MODE, baked_model, made_reply, ready
+from .making import KEEP, MAX_ERROR, MEMORY, MEMORY_MODE, REPRODUCIBLE, baked_model, exactly, made_reply, ready
 from .sockets import ANY, QUANTIZED_MODEL
 from .sources import host_source, plan_of
 
@@ -42,7 +42,7 @@ class FoundryQuantizeFP8(FormatNode):
                 {"default": AUTO, "tooltip": "auto: the family's list. Add patterns after commas: auto, *.ffn.2"},
             ),
         },
-        "optional": {"max_error": MAX_ERROR, "memory": MEMORY_MODE, "keep": KEEP},
+        "optional": {"max_error": MAX_ERROR, "memory": MEMORY_MODE, "keep": KEEP, "reproducible": REPRODUCIBLE},
         "hidden": HIDDEN,
     }
 
@@ -55,6 +55,7 @@ class FoundryQuantizeFP8(FormatNode):
         max_error: float = 0.0,
         memory: str = AUTO_MEMORY,
         keep: str = MEMORY,
+        reproducible: bool = False,
         **_: Any,
     ) -> dict[str, Any]:
         """(quantized MODEL, report)."""
@@ -63,5 +64,6 @@ class FoundryQuantizeFP8(FormatNode):
         findings = ready(plan)
         facts = host_source(plan).facts
         patterns = parse_keep(keep_high_precision)
-        finish = Finish(format, None, matmul, patterns, facts.linears, max_error=max_error or None)
+        exact = exactly(reproducible, memory)
+        finish = Finish(format, None, matmul, patterns, facts.linears, max_error=max_error or None, arithmetic=exact)
         return made_reply(plan, findings, *baked_model(resolve(plan, finish), memory, keep))

@@ -13,7 +13,7 @@ from ..engine.quantize import AUTO, parse_keep
 from ..loaders.bakes.baking import BakeOptions, FileRequest, bake_files, resolve
 from . import folders, host
 from .common import HIDDEN, FormatNode, stage_input
-from .making import MAX_ERROR, MEMORY_MODE, finished, ready
+from .making import MAX_ERROR, MEMORY_MODE, REPRODUCIBLE, exactly, finished, ready
 from .sockets import ANY
 from .sources import host_source, plan_of
 
@@ -61,6 +61,7 @@ class FoundrySaveModel(FormatNode):
                 "FLOAT",
                 {"default": 0.0, "min": 0.0, "step": 0.5, "tooltip": "Several files and an index; 0: one file."},
             ),
+            "reproducible": REPRODUCIBLE,
         },
         "hidden": HIDDEN,
     }
@@ -75,6 +76,7 @@ class FoundrySaveModel(FormatNode):
         max_error: float = 0.0,
         memory: str = AUTO_MEMORY,
         max_shard_gb: float = 0.0,
+        reproducible: bool = False,
         **_: Any,
     ) -> dict[str, Any]:
         """(path, report)."""
@@ -91,6 +93,7 @@ class FoundrySaveModel(FormatNode):
             patterns,
             facts.linears,
             max_error=(max_error or None) if format in FORMATS else None,
+            arithmetic=exactly(reproducible, memory),
         )
         shard = round(max_shard_gb * 1e9) or None
         how = BakeOptions(host.compute_device(), memory, max_shard=shard, records=False)

@@ -16,11 +16,12 @@ import torch
 from ...engine.bake import BakeReport, bake_all, recall
 from ...engine.blueprint import Blueprint, blueprint
 from ...engine.budget import Cost, Nowhere, hold_budgets
+from ...engine.devices import arithmetic_of
 from ...engine.errors import FoundryError
 from ...engine.finish import Finish
 from ...engine.guard import raise_first
 from ...engine.job import BakeRequest
-from ...engine.memory import AUTO
+from ...engine.memory import AUTO, choose_memory
 from ...engine.plan import Plan
 from ...engine.progress import Progress, part_of
 from ...engine.reuse import REVISION, Previous
@@ -42,10 +43,12 @@ MADE, UNCHANGED, CACHED = "made", "unchanged", "from the cache"
 
 @dataclass(frozen=True)
 class BakeOptions:
-    """What changes how a bake runs, not what comes out.
+    """What changes how a bake runs; what comes out is the same but for the last bits of sums.
 
-    ``memory`` is auto, low or lowest; ``mmap``: None maps files where that is safe, False never; ``fresh``: nothing
-    of an earlier result is used; ``records``: an earlier result may be used, and the next bake may use this one.
+    Those follow ``device`` and ``memory`` (``devices.arithmetic_of``): records, files and reports name what was used,
+    no result is of two, and a ``reproducible`` one has it in its recipe. ``memory`` is auto, low or lowest; ``mmap``:
+    None maps files where that is safe, False never; ``fresh``: nothing of an earlier result is used; ``records``: an
+    earlier result may be used, and the next bake may use this one.
     """
 
     device: torch.device | None = None
@@ -174,7 +177,7 @@ def _recalled(request: FileRequest, record: BakeRecord) -> BakeResult:
     cost = Cost(**{**told, "kept": tuple(told["kept"])}) if told else None
     if cost is not None:
         wanted = wanted.keeping(frozenset(cost.kept))
-    previous = Previous(record.keys, record.measures, wanted.plan.base.source)
+    previous = Previous(record.keys, record.measures, wanted.plan.base.source, record.arithmetic)
     return BakeResult(recall(BakeRequest(wanted, Nowhere(), previous)), wanted.recipe_sha256, cost)
 
 
@@ -183,8 +186,11 @@ def _recalled(request: FileRequest, record: BakeRecord) -> BakeResult:
 
 def _make(requests: Sequence[FileRequest], options: BakeOptions, on_step: Progress | None) -> list[BakeResult]:
     """Bake results on one base in one pass over it; an error budget takes a pass before that."""
-    how = (options.device, options.memory, options.mmap)
     wanted = [request.blueprint for request in requests]
+    exact = any(each.finish.arithmetic is not None for each in wanted)
+    memory = choose_memory(options.memory, wanted[0].plan.base.source.tensors.values(), exact)
+    options = replace(options, memory=memory)
+    how = (options.device, options.memory, options.mmap)
     passes = 1 + any(each.finish.max_error is not None for each in wanted)
     held = hold_budgets(wanted, part_of(on_step, 0, passes), *how)
     requests = [replace(request, blueprint=each) for request, (each, _) in zip(requests, held, strict=True)]
@@ -202,7 +208,8 @@ def _sink(
     request: FileRequest, cost: Cost | None, options: BakeOptions, opened: ExitStack
 ) -> tuple[TensorSink, Callable[[BakeReport], None]]:
     """(the open file or files, what is to be done with the report before they are published)."""
-    entries, metadata = request.blueprint.entries, request.blueprint.file_metadata
+    arithmetic = arithmetic_of(options.device, options.memory)
+    entries, metadata = request.blueprint.entries, request.blueprint.file_metadata(arithmetic)
     if request.out is not None:
         check_target(request.out)
     if options.cache is not None:
@@ -236,13 +243,14 @@ def _request(request: FileRequest, options: BakeOptions, sink: TensorSink) -> Ba
     if record is None:
         return BakeRequest(request.blueprint, sink)
     source = FileSource(*(folder / str(file["name"]) for file in record.files))
-    return BakeRequest(request.blueprint, sink, Previous(record.keys, record.measures, source))
+    return BakeRequest(request.blueprint, sink, Previous(record.keys, record.measures, source, record.arithmetic))
 
 
 def _record(made: Blueprint, report: BakeReport, cost: Cost | None) -> BakeRecord:
     """What the next bake needs to know of this one."""
     told = {"cost": None if cost is None else cost.to_json()}
-    return BakeRecord(made.recipe_sha256, made.facts, made.keys, report.measures_json(), told)
+    measures, arithmetic = report.measures_json(), report.arithmetic
+    return BakeRecord(made.recipe_sha256, made.facts, made.keys, measures, told, arithmetic=arithmetic)
 
 
 def _result(request: FileRequest, cost: Cost | None, report: BakeReport, options: BakeOptions) -> BakeResult:

@@ -32,7 +32,7 @@ class BakeRecord:
 
     ``base`` is ``base_facts`` of the base, ``keys`` maps each base tensor to 32 hex digits over all its result depends
     on, ``measures`` each base tensor to its numbers; ``report`` is shown again when nothing had to be done. ``files``
-    (name, size, mtime_ns, inode of each result file) is filled in by ``stamped``.
+    (name, size, mtime_ns, inode of each result file) is filled in by ``stamped``. ``arithmetic`` is that of the bake.
     """
 
     recipe_sha256: str
@@ -41,6 +41,7 @@ class BakeRecord:
     measures: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
     files: Sequence[Mapping[str, Any]] = ()
+    arithmetic: str = ""
 
     @property
     def base_identity(self) -> str:

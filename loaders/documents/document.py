@@ -26,7 +26,8 @@ _QUANTIZE = {True: FP8, "true": FP8, FP8: FP8, False: NONE, "false": NONE, NONE:
 }
 # What AI Toolkit calls the same things.
 _ROWS = ("stack", "lora_paths", "lora_path")
-_KEYS = ("base", "name_or_path", FUSE, *_ROWS, "lora_weight", "quantize", "rounding", "on_quantized_base")
+_FINISH = ("quantize", "rounding", "on_quantized_base", "reproducible")
+_KEYS = ("base", "name_or_path", FUSE, *_ROWS, "lora_weight", *_FINISH)
 _ROW_KEYS = ("path", "weight", "clip_weight", "on", "blocks")
 
 
@@ -59,6 +60,7 @@ class Document:
     folder: Path | None = None
     vanilla: bool = False
     on_quantized_base: str = REFUSE
+    reproducible: bool = False
 
 
 def load_document(path: Path) -> Document:
@@ -88,6 +90,9 @@ def parse_document(data: object, where: str) -> Document:
     if on_quantized_base not in ON_QUANTIZED_BASE:
         what = f"on_quantized_base is '{_seen(on_quantized_base)}'"
         raise document_error(where, what, f"Use '{REFUSE}' or '{DEQUANTIZE}'.")
+    reproducible = settings.get("reproducible", False)
+    if not isinstance(reproducible, bool):
+        raise document_error(where, f"reproducible is '{_seen(reproducible)}'", "Use true or false.")
     fuse = settings.get(FUSE, ())
     return Document(
         base=None if base is None else _path(base, where, "base"),
@@ -97,6 +102,7 @@ def parse_document(data: object, where: str) -> Document:
         rounding=rounding,
         vanilla=FUSE in settings and not (fuse != NONE and fuse),
         on_quantized_base=on_quantized_base,
+        reproducible=reproducible,
     )
 
 

@@ -167,3 +167,17 @@ def test_a_sound_lora_is_read_through_once_and_a_damaged_one_never_passes(folder
     for _ in range(2):
         assert run("check", document)[0] == 1
     assert reads == ["style.safetensors", "broken.safetensors", "broken.safetensors"]
+
+
+def test_a_reproducible_result_has_its_arithmetic_in_the_recipe_by_document_or_option(folder, run):
+    plain = run("bake", write(folder, stack=["style"]), "-o", "plain.safetensors", "--json")[1]
+    option = run("bake", "stack.json", "-o", "option.safetensors", "--json", "--reproducible")[1]
+    document = run("bake", write(folder, stack=["style"], reproducible=True), "-o", "document.safetensors", "--json")[1]
+    assert option["recipe_sha256"] == document["recipe_sha256"] != plain["recipe_sha256"]
+    assert option["arithmetic"] == plain["arithmetic"]
+    told = json.loads(open_checkpoint(folder / "option.safetensors").metadata["lora_foundry"])
+    assert told["arithmetic"] == told["recipe"]["finish"]["arithmetic"] == plain["arithmetic"]
+    assert (
+        "arithmetic"
+        not in json.loads(open_checkpoint(folder / "plain.safetensors").metadata["lora_foundry"])["recipe"]["finish"]
+    )

@@ -125,6 +125,7 @@ BITS = {  # (class, field): two bakes that differ in it alone
     (Finish, "keep"): (FP8, Finish("float8_e4m3fn", keep=("auto", W))),
     (Finish, "linears"): (FP8, FEW),
     (Finish, "keep_names"): (FP8, Finish("float8_e4m3fn", keep_names=frozenset({W}))),
+    (Finish, "arithmetic"): (FP8, Finish("float8_e4m3fn", arithmetic="fp32 on the CPU")),
     (Base, "family"): (based(family="flux2"), based(family=None)),  # which names are kept
     (Base, "quantized"): (based(dequantized=True, quantized="float8"), based(dequantized=True, quantized="int8")),
     (Base, "dequantized"): (PLAIN, based(dequantized=True, quantized="float8")),

@@ -188,7 +188,7 @@ def test_no_quantization_no_entry():
 
 def test_file_metadata_is_text_and_carries_the_recipe():
     wanted = blueprint(a_wan(), FP8, {"fingerprint": "f" * 8})
-    data = wanted.file_metadata
+    data = wanted.file_metadata("fp32 on the CPU")
     assert all(isinstance(key, str) and isinstance(value, str) for key, value in data.items())
     assert data["format"] == "pt" and "_quantization_metadata" in data
     record = json.loads(data["lora_foundry"])

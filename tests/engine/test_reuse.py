@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from disk_fakes import File, on_disk
 from fakes import Collected, Tensors, a_layer, a_plan, noise, random_delta, same_all
+from lora_foundry.engine import devices, gemm
 from lora_foundry.engine.bake import bake, bake_all
 from lora_foundry.engine.blueprint import blueprint
 from lora_foundry.engine.errors import FoundryError
@@ -68,7 +71,7 @@ def test_an_unknown_memory_setting_is_refused():
 def baked(plan, finish, previous=None):
     sink, wanted = Collected(), blueprint(plan, finish, {"fingerprint": "base"})
     (report,) = bake_all([BakeRequest(wanted, sink, previous)])
-    return sink.values, report, Previous(wanted.keys, report.measures_json(), Tensors(sink.values))
+    return sink.values, report, Previous(wanted.keys, report.measures_json(), Tensors(sink.values), report.arithmetic)
 
 
 def tensor_keys(plan, finish, fingerprint):
@@ -111,6 +114,7 @@ def test_keys_change_with_everything_a_tensor_depends_on_and_with_nothing_else()
             a_plan(values(), lora(NAMES[:3], stage=FUSE, rounding=MATCH_TRAINING), two, family="wan"), finish, "base"
         ),
         "keep": tensor_keys(plan, Finish("float8_e4m3fn", keep=("auto", NAMES[0])), "base"),
+        "arithmetic": tensor_keys(plan, Finish("float8_e4m3fn", arithmetic="fp32 on the CPU"), "base"),
     }
     for what, other in others.items():
         assert other[NAMES[0]] != keys[NAMES[0]], what
@@ -123,6 +127,33 @@ def test_a_result_that_does_not_hold_the_tensors_is_not_copied_from():
     del before.source.tensors[f"{NAMES[0]}_scale"]
     again, report, _ = baked(plan, finish, before)
     assert same_all(again, result) and report.reused == report.tensors - 1
+
+
+@pytest.mark.parametrize("format", ["none", "float8_e4m3fn", "int8_convrot"])
+def test_sums_of_another_arithmetic_are_made_again_and_what_needs_no_sum_is_taken_over(format):
+    plan, finish = a_plan(values(), lora(NAMES[:3]), family="wan"), Finish(format)
+    result, first, before = baked(plan, finish)
+    again, report, _ = baked(plan, finish, replace(before, arithmetic="fp32 on another device"))
+    measured = sum(fate.is_measured for fate in blueprint(plan, finish).fates.values())
+    assert same_all(again, result)
+    assert report.reused == first.tensors - measured > 0
+    assert report.arithmetic == first.arithmetic
+
+
+def test_a_reproducible_result_is_refused_in_another_arithmetic():
+    plan = a_plan(values(), lora(NAMES[:3]), family="wan")
+    here = devices.arithmetic_of(None, AUTO)
+    baked(plan, Finish("float8_e4m3fn", arithmetic=here))
+    with pytest.raises(FoundryError, match=r"\[device\] .*on another device.* are taken in .*CPU"):
+        baked(plan, Finish("float8_e4m3fn", arithmetic="fp32 on another device"))
+
+
+def test_a_cpu_with_bf16_products_has_an_arithmetic_for_each_memory_mode(monkeypatch, machine):
+    monkeypatch.setattr(gemm, "fast_bf16", lambda device_type: device_type == "cpu")
+    assert len({devices.arithmetic_of(None, memory) for memory in (AUTO, LOW, LOWEST)}) == 3
+    monkeypatch.setattr(gemm, "fast_bf16", lambda device_type: False)
+    assert {devices.arithmetic_of(None, memory) for memory in (AUTO, LOW, LOWEST)} == {"fp32 on the CPU"}
+    assert devices.arithmetic_of(torch.device("cuda"), AUTO) == "fp32 on Pretended"
 
 
 def test_several_results_read_the_base_once():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 
@@ -9,9 +10,21 @@ import pytest
 import torch
 from fakes import a_layer, a_plan, noise, random_delta
 from lora_foundry.engine import gemm, rows
+from lora_foundry.engine.devices import arithmetic_of
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.memory import AUTO, LOW, LOWEST
-from lora_foundry.loaders.bakes.baking import BakeOptions, FileRequest, bake_files, resolve
+from lora_foundry.engine.plan import Plan
+from lora_foundry.loaders.bakes.baking import (
+    MADE,
+    UNCHANGED,
+    BakeOptions,
+    BakeResult,
+    FileRequest,
+    bake_files,
+    resolve,
+)
+from lora_foundry.loaders.bakes.records import load_record
+from lora_foundry.loaders.disk.source import FileSource
 from lora_foundry.loaders.disk.writer import FileSink
 from pretended_cuda import CUDA, pretended_cuda
 
@@ -19,9 +32,11 @@ NAMES = [f"blocks.{i}.self_attn.q.weight" for i in range(6)]
 FORMATS = ("none", "float8_e4m3fn", "int8_convrot")
 
 
-def plan():
-    values = {name: noise((128, 256), 0.02, i) for i, name in enumerate(NAMES)}
-    return a_plan(values, a_layer([random_delta(name, (128, 256), 4, 0.002, i) for i, name in enumerate(NAMES)]))
+def plan(strength: float = 1.0) -> Plan:
+    values = {name: noise((128, 256), 0.02, i) for i, name in enumerate(NAMES)} | {"norm.weight": torch.ones(64)}
+    deltas = [random_delta(name, (128, 256), 4, 0.002, i) for i, name in enumerate(NAMES)]
+    first, rest = a_layer(deltas[:2], strength, name="first"), a_layer(deltas[2:], name="rest")
+    return a_plan(values, first, rest, family="wan")
 
 
 def baked(path: Path, format: str, memory: str, device: torch.device | None = None) -> bytes:
@@ -54,3 +69,39 @@ def test_one_thread_writes_a_file_and_its_bytes_are_right(format, memory, tmp_pa
 def weights_of(file: bytes) -> bytes:
     """What comes after the header, which names the arithmetic."""
     return file[8 + int.from_bytes(file[:8], "little") :]
+
+
+def told(path: Path, key: str) -> str:
+    return json.loads(FileSource(path).metadata["lora_foundry"])[key]
+
+
+def once(path: Path, finish: Finish, device: torch.device | None = None, strength: float = 1.0) -> BakeResult:
+    wanted = resolve(plan(strength), finish)
+    return bake_files([FileRequest(wanted, path)], BakeOptions(device))[0]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_bake_remade_in_part_is_never_of_two_arithmetics(format, tmp_path, monkeypatch):
+    finish, out, fresh = Finish(format, keep=()), tmp_path / "out.safetensors", tmp_path / "fresh.safetensors"
+    here = once(out, finish).report.arithmetic
+    with pretended_cuda():
+        whole = once(out, finish, CUDA)
+        assert (whole.state, whole.report.arithmetic, told(out, "arithmetic")) == (UNCHANGED, here, here)
+        part = once(out, finish, CUDA, 0.5)
+        once(fresh, finish, CUDA, 0.5)
+    assert part.report.reused == 1  # the norm, which nothing touches
+    assert part.report.arithmetic == told(out, "arithmetic") == "fp32 on Pretended" != here
+    assert weights_of(out.read_bytes()) == weights_of(fresh.read_bytes())
+    assert load_record(out).arithmetic == "fp32 on Pretended"
+
+
+def test_a_reproducible_bake_on_another_device_is_another_result(tmp_path):
+    out, before = tmp_path / "out.safetensors", []
+    for device in (None, CUDA):
+        with pretended_cuda():
+            finish = Finish("float8_e4m3fn", keep=(), arithmetic=arithmetic_of(device, AUTO))
+            made = once(out, finish, device)
+            assert made.state == MADE
+            assert once(out, finish, device).state == UNCHANGED
+            before.append(made.sha256)
+    assert len(set(before)) == 2

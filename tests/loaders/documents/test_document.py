@@ -375,3 +375,10 @@ def test_path_that_cannot_be_resolved_says_why(name, says, tmp_path):
     with pytest.raises(FoundryError, match=says) as caught:
         resolve_path(name, tmp_path)
     assert str(caught.value).isprintable()
+
+
+def test_a_document_says_whether_its_result_is_reproducible():
+    assert parse("base: a").reproducible is False
+    assert parse("base: a\nreproducible: true").reproducible is True
+    with pytest.raises(FoundryError, match=r"reproducible is 'yes please'.*Use true or false"):
+        parse("base: a\nreproducible: yes please")

@@ -56,7 +56,7 @@ def made_by_us(tmp_path: Path, base: Path) -> dict[str, str]:
         path = tmp_path / f"{name}.safetensors"
         save_file(tiny.lora(BASE, rank=2, modules=r"^blocks\.0\.self", prefix="diffusion_model.", seed=len(name)), path)
         plan = plan.add(make_layer(plan.base, open_lora(path), stage, strength, BaseNames(model.tensors, "wan")))
-    return blueprint(plan, Finish(), {"fingerprint": base_fingerprint(model)}).file_metadata
+    return blueprint(plan, Finish(), {"fingerprint": base_fingerprint(model)}).file_metadata("fp32 on the CPU")
 
 
 def test_a_base_of_unknown_origin_holds_nothing_known(base):
