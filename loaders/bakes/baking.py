@@ -114,8 +114,9 @@ def bake_files(
     A file that exists is replaced once the new one is complete, and left alone when it is what is wanted.
     Raises FoundryError: LF203 for one that would change nothing, LF204 for an error budget that cannot be held.
     """
-    for request in requests:
-        _refuse_no_change(request.blueprint)
+    for wanted in (request.blueprint for request in requests):
+        if wanted.changes_nothing:
+            raise refuse("LF203.nothing_asked", base=wanted.plan.base.name)
     done: dict[int, BakeResult] = {}
     missing: dict[str, list[int]] = {}  # by base: those are baked together
     for number, request in enumerate(requests):
@@ -127,11 +128,6 @@ def bake_files(
         results = _make([requests[number] for number in numbers], options, part_of(on_step, part, len(missing)))
         done.update(zip(numbers, results, strict=True))
     return [done[number] for number in range(len(requests))]
-
-
-def _refuse_no_change(wanted: Blueprint) -> None:
-    if wanted.changes_nothing:
-        raise refuse("LF203.nothing_asked", base=wanted.plan.base.name)
 
 
 # --- results that are there already -----------------------------------------------------------------------------------
@@ -224,12 +220,8 @@ def _sink(
     if request.out is None:
         raise FoundryError("usage", "A result without a file needs a cache.", fix="Name one of the two.")
     if options.max_shard is None:
-        return opened.enter_context(write_safetensors(request.out, entries, metadata)), _nothing
-    return opened.enter_context(write_sharded(request.out, entries, metadata, options.max_shard)), _nothing
-
-
-def _nothing(_: BakeReport) -> None:
-    pass
+        return opened.enter_context(write_safetensors(request.out, entries, metadata)), lambda _: None
+    return opened.enter_context(write_sharded(request.out, entries, metadata, options.max_shard)), lambda _: None
 
 
 def _request(request: FileRequest, options: BakeOptions, sink: TensorSink) -> BakeRequest:

@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 from ...engine.errors import FoundryError
 from ..disk.header import shown
-from ..disk.home import keep, recall
+from ..disk.home import keep, recall, seal, unseal
 from ..disk.process import PROCESS
 from ..disk.temps import sweep, temporary
-from .records import BakeRecord, stamped, unsealed
+from .records import BakeRecord, parsed, stamped
 
 RESULT, RECORD = "model.safetensors", "record.json"
 _PLACE = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}")
@@ -29,7 +29,7 @@ PAUSES = (0.1, 0.3, 1.0, 0.0)  # seconds between attempts to rename what another
 
 
 class Key(NamedTuple):
-    """What a result is found by: the hash of its recipe and the identity of its base (``records.base_identity``)."""
+    """What a result is found by: the hash of its recipe and the identity of its base (``BakeRecord.base_identity``)."""
 
     recipe_sha256: str
     base_identity: str
@@ -116,20 +116,9 @@ class BakeCache:
         """Take one result away, even one in use, so that the next one of its key is not taken for it."""
         self._evict(self.folder / key.name, in_use_too=True)
 
-    def size(self) -> int:
-        """Bytes that all results and their records take."""
-        return sum(map(_size, self._places()))
-
-    def clear(self) -> int:
-        """Remove every result that this process does not use; returns the bytes freed."""
-        sweep(self.folder)
-        before = self.size()
-        self._make_room(self.limit)
-        return before - self.size()
-
     def _open(self, place: Path) -> Entry | None:
         """The entry in a folder, marked as used; None when there is none or it is not whole and unchanged."""
-        record = unsealed(recall(place / RECORD))
+        record = parsed(unseal(recall(place / RECORD)))
         if record is None:
             return None
         entry = Entry(place / RESULT, record)  # in use from here on, so that no thread evicts what is being checked
@@ -147,7 +136,7 @@ class BakeCache:
             raise ValueError("the slot needs its file")
         self._require_fit(_size(work))
         files = sorted(path for path in work.rglob("*") if path.is_file())
-        if not keep(work / RECORD, stamped(slot.record, work, files).sealed()):
+        if not keep(work / RECORD, seal(stamped(slot.record, work, files).to_json())):
             raise _refused(self.folder, "the record of a result could not be written")
         mine = Entry(self.folder / key.name / RESULT, slot.record)  # in use before it is there: no thread takes it away
         place, reason = mine.path.parent, ""
@@ -192,7 +181,8 @@ class BakeCache:
     def _places(self) -> list[Path]:
         """The folders of all entries, the least recently used first."""
         with suppress(OSError):
-            found = [path for path in self.folder.iterdir() if _is_place(path)]
+            # nothing else in the folder is ever touched
+            found = [path for path in self.folder.iterdir() if _PLACE.fullmatch(path.name) and path.is_dir()]
             return sorted(found, key=_last_use)
         return []
 
@@ -224,11 +214,6 @@ def _rename(work: Path, place: Path) -> str:
                 break
         time.sleep(pause)  # Windows: a virus scanner looks into what was just written
     return reason
-
-
-def _is_place(path: Path) -> bool:
-    """Whether a folder is an entry by its name; nothing else in the cache's folder is ever touched."""
-    return _PLACE.fullmatch(path.name) is not None and path.is_dir()
 
 
 def _last_use(place: Path) -> tuple[int, str]:

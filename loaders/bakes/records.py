@@ -18,7 +18,6 @@ from ...engine.errors import FoundryError
 from ...engine.reuse import identity_of
 from ...engine.tensors import TensorSource
 from ..disk.header import SUFFIXES, read_header
-from ..disk.home import seal, unseal
 from ..disk.source import base_fingerprint, file_state
 from ..disk.store import Store
 
@@ -45,37 +44,28 @@ class BakeRecord:
 
     @property
     def base_identity(self) -> str:
-        """What ``base_identity`` gave for the base."""
+        """One hash over the contents of its base, as far as ``base_facts`` tells."""
         return identity_of(self.base)
 
     def to_json(self) -> dict[str, Any]:
         """As plain data that ``parsed`` reads."""
         return {"schema": SCHEMA, **vars(self)}
 
-    def sealed(self) -> str:
-        """The record as a line that ``unsealed`` reads."""
-        return seal(self.to_json())
-
     def holds(self, folder: Path) -> bool:
         """Whether every result file is in ``folder``, unchanged and readable."""
         return bool(self.files) and all(_is_as_stated(folder, state, self.recipe_sha256) for state in self.files)
 
 
-def base_facts(source: TensorSource, sampled: str | None = None) -> dict[str, Any]:
-    """What tells this base from any other: its ``fingerprint`` (``sampled``, when it is at hand) and its files' states.
+def base_facts(source: TensorSource) -> dict[str, Any]:
+    """What tells this base from any other: its ``fingerprint`` and its files' states.
 
     The fingerprint looks at the ends of each tensor; a change between them shows by the state of the file. A source
     without ``files``, as a model in memory, has its fingerprint alone. Raises FoundryError ``file`` for a missing file.
     """
     return {
-        "fingerprint": sampled or base_fingerprint(source),
+        "fingerprint": base_fingerprint(source),
         "files": [file_state(path, path.parent) for path in source.files],
     }
-
-
-def base_identity(source: TensorSource) -> str:
-    """One hash (sha256, hex) over the contents of a base, as far as ``base_facts`` tells."""
-    return identity_of(base_facts(source))
 
 
 def stamped(record: BakeRecord, folder: Path, files: Sequence[Path]) -> BakeRecord:
@@ -90,11 +80,6 @@ def parsed(data: Any) -> BakeRecord | None:
     with suppress(TypeError):  # other fields than ours
         return BakeRecord(**data)
     return None
-
-
-def unsealed(line: str) -> BakeRecord | None:
-    """The record of a line; None when it is damaged or of another version."""
-    return parsed(unseal(line))
 
 
 def save_record(out: Path, record: BakeRecord, files: Sequence[Path] = ()) -> bool:

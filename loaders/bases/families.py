@@ -200,12 +200,8 @@ def _fits(signature: Signature, text: str, shapes: Mapping[str, Shape]) -> bool:
     return (
         all(_compiled(pattern).search(text) for pattern in signature.needs)
         and not any(_compiled(pattern).search(text) for pattern in signature.never)
-        and all(_holds(size, shapes) for size in signature.sizes)
+        and all(_measure(_compiled(size.pattern), size.measure, shapes) in size.values for size in signature.sizes)
     )
-
-
-def _holds(size: Size, shapes: Mapping[str, Shape]) -> bool:
-    return _measure(_compiled(size.pattern), size.measure, shapes) in size.values
 
 
 def _measure(pattern: re.Pattern[str], measure: str, shapes: Mapping[str, Shape]) -> float | None:

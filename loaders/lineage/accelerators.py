@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-from ...engine.lineage import DERIVED, GUESSED, Accelerator, plain_name
+from ...engine.errors import FoundryError
+from ...engine.lineage import DERIVED, GUESSED, KNOWN_ID, Accelerator, Ingredient, plain_name
 from ...engine.plan import Adapter
 from ...validator.fingerprint import Fingerprint
 from ..disk.header import shown
@@ -53,6 +55,22 @@ def recognise_fingerprint(fingerprint: Fingerprint) -> Accelerator | None:
         if any(known.matches(fingerprint) for known in entry.fingerprints):
             return _known(entry, DERIVED, f"it changes a model as {entry.name} does, within 1 %")
     return None
+
+
+def known_name(name: str, ids: tuple[str, ...] = ()) -> Accelerator | None:
+    """The registry's entry for a name, or for a file of that name with these ids; None too for a broken registry."""
+    try:
+        return recognise(name, ids) if name.strip() else None
+    except FoundryError:  # told once, where a file itself is looked up, and not again for every name
+        return None
+
+
+def known_as(ingredient: Ingredient) -> Ingredient:
+    """The LoRA with the id of its entry in the registry, if it has one."""
+    if any(id.startswith(KNOWN_ID) for id in ingredient.ids):
+        return ingredient
+    known = known_name(ingredient.name, ingredient.ids)
+    return replace(ingredient, ids=(*ingredient.ids, f"{KNOWN_ID}{known.id}")) if known and known.id else ingredient
 
 
 def _known(entry: KnownLoRA, level: str, why: str) -> Accelerator:

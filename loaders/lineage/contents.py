@@ -21,7 +21,7 @@ from ..workflows.node_kinds import SAVERS
 from ..workflows.reading import graph_of
 from ..workflows.tracing import Trail, trails
 from . import store as lineages
-from .known import known_as, known_name
+from .accelerators import known_as, known_name
 from .record import BASE_ID, parse_contained, parse_json
 
 MAX_TEXT = 8 << 20  # characters of a workflow in a header

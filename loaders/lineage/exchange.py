@@ -67,7 +67,7 @@ def import_from(path: Path) -> Imported:
         except FoundryError as error:
             told["refused"].append((name, error.what))
             continue
-        if old is not None and _same(old, merged):
+        if old is not None and (set(old.claims), set(old.contains)) == (set(merged.claims), set(merged.contains)):
             told["unchanged"].append(name)
         else:
             told["updated" if old else "new"].append(name)
@@ -121,7 +121,3 @@ def _origin(claim: Any) -> str:
     while found := _IMPORTED.match(source):
         source = source[found.end() :]
     return source
-
-
-def _same(old: Record, new: Record) -> bool:
-    return set(old.claims) == set(new.claims) and set(old.contains) == set(new.contains)

@@ -93,16 +93,10 @@ def _same_file(pair: Pair) -> bool:
 
 
 def _inside(upper: Layer, lower: Layer, sums: Sums) -> Finding:
-    return say(
-        "LF105.weights",
-        subject=upper.lora.name,
-        upper=upper.lora.name,
-        lower=lower.lora.name,
-        share=f"{sums.coefficient:.0%}",
-        weights=sums.weights,
-        total=f"{lower.strength + upper.strength * sums.coefficient:.2g}",
-        alone=f"{lower.strength:.2g}",
-    )
+    total = f"{lower.strength + upper.strength * sums.coefficient:.2g}"
+    values = {"upper": upper.lora.name, "lower": lower.lora.name, "total": total, "alone": f"{lower.strength:.2g}"}
+    share = f"{sums.coefficient:.0%}"
+    return say("LF105.weights", subject=upper.lora.name, **values, share=share, weights=sums.weights)
 
 
 # --- two on one level
@@ -147,31 +141,17 @@ def fights(sums: Sums) -> bool:
 
 def _fight(first: Layer, second: Layer, one: Overlap) -> Finding:
     worst = sorted(one.groups.items(), key=lambda item: item[1].dot)[:WORST]
-    total = one.total
-    return say(
-        "LF402.fight",
-        subject=first.lora.name,
-        first=first.lora.name,
-        second=second.lora.name,
-        cosine=f"{total.cosine:.2f}",
-        clash=f"{total.clash:.0%}",
-        energy=f"{total.energy_overlap:.0%}",
-        blocks=", ".join(f"{name} ({sums.cosine:.2f})" for name, sums in worst),
-        weaker=f"{1 - total.together:.0%}",
-    )
+    blocks, total = ", ".join(f"{name} ({sums.cosine:.2f})" for name, sums in worst), one.total
+    shares = {"clash": total.clash, "energy": total.energy_overlap, "weaker": 1 - total.together}
+    values = {"first": first.lora.name, "second": second.lora.name, "cosine": f"{total.cosine:.2f}", "blocks": blocks}
+    values |= {name: f"{share:.0%}" for name, share in shares.items()}
+    return say("LF402.fight", subject=first.lora.name, **values)
 
 
 def _alike(first: Layer, second: Layer, sums: Sums) -> Finding:
     times = ((sums.first + 2 * sums.dot + sums.second) / sums.first) ** 0.5
-    return say(
-        "LF402.alike",
-        subject=first.lora.name,
-        first=first.lora.name,
-        second=second.lora.name,
-        cosine=f"{sums.cosine:.2f}",
-        weights=sums.weights,
-        times=f"{times:.1f}",
-    )
+    values = {"first": first.lora.name, "second": second.lora.name, "cosine": f"{sums.cosine:.2f}"}
+    return say("LF402.alike", subject=first.lora.name, **values, weights=sums.weights, times=f"{times:.1f}")
 
 
 # --- what a DoRA was trained on

@@ -35,10 +35,9 @@ from ..evidence.configs import read_config
 from ..evidence.reading import beside
 from ..loras.file import LoRAFile, open_lora
 from . import store as lineages
-from .accelerators import recognise, recognise_fingerprint
+from .accelerators import known_as, known_name, recognise, recognise_fingerprint
 from .fingerprints import lora_fingerprint
 from .identity import identify_file
-from .known import known_as, known_name
 from .record import MAX_RECORD, Record, parse_json, parse_record
 from .registry import registry, users_file
 

@@ -152,7 +152,9 @@ def _claim(data: Mapping[str, Any]) -> Claim:
     texts = (("source", forms.SOURCE), ("quote", forms.QUOTE), ("time", 40))
     evidence = Evidence(level, *(_text(told.get(key, ""), key, limit) for key, limit in texts))
     trained_with, use_with = (_ingredients(data.get(key), key) for key in ("trained_with", "use_with"))
-    return Claim(evidence, trained_with, use_with, role, _span(data.get("strength")), data.get("ask") is True)
+    return Claim(
+        evidence, trained_with, use_with, role, _pair(data.get("strength"), "strength"), data.get("ask") is True
+    )
 
 
 def _contained(data: Mapping[str, Any], source: str) -> Contained:
@@ -168,31 +170,19 @@ def _ingredients(data: object, key: str) -> tuple[Ingredient, ...] | None:
 
 def _ingredient(data: Mapping[str, Any]) -> Ingredient:
     ids = _many(data.get("ids"), "ids", lambda id: _text(id, "an id", forms.NAME))
-    strength, coverage = data.get("strength"), data.get("coverage")
+    strength, coverage = data.get("strength"), _pair(data.get("coverage"), "coverage", 1e6)
     return Ingredient(
         _text(data.get("name"), "the name of a LoRA", forms.NAME),
         tuple(id for id in ids if _ID.fullmatch(id)),  # a kind of id this version does not know is no fault
         None if strength is None else _number(strength, "strength"),
         _text(data.get("dtype", ""), "dtype", 60),
-        None if coverage is None else _coverage(coverage),
+        None if coverage is None else (int(coverage[0]), int(coverage[1])),
         _many(data.get("sketch"), "sketch", _row, forms.MANY_SHAPES),
     )
 
 
 def _row(data: object) -> tuple[float, ...]:
     return _many(data, "a row of a sketch", lambda each: _number(each, "sketch", 1e30))
-
-
-def _coverage(data: object) -> tuple[int, int]:
-    matched, of = (int(_number(each, "coverage", 1e6)) for each in _pair(data, "coverage"))
-    return matched, of
-
-
-def _span(data: object) -> tuple[float, float] | None:
-    if data is None:
-        return None
-    least, most = (_number(each, "strength") for each in _pair(data, "strength"))
-    return least, most
 
 
 def _list_json(ingredients: tuple[Ingredient, ...] | None) -> list[forms.IngredientJSON] | None:
@@ -228,7 +218,9 @@ def _number(data: object, what: str, most: float = forms.MAX_STRENGTH) -> float:
     return float(data)
 
 
-def _pair(data: object, what: str) -> list[Any]:
+def _pair(data: object, what: str, most: float = forms.MAX_STRENGTH) -> tuple[float, float] | None:
+    if data is None:
+        return None
     if not isinstance(data, list) or len(data) != 2:
         raise ValueError(f"{what} is no pair of numbers")
-    return data
+    return _number(data[0], what, most), _number(data[1], what, most)

@@ -184,10 +184,6 @@ def _steps(value: Any) -> Range:
     return _range(value)
 
 
-def _fingerprints(value: Any) -> tuple[Fingerprint, ...]:
-    return tuple(map(Fingerprint.from_json, _list(value)))
-
-
 def _structure(value: Any) -> Structure:
     names = re.compile(_text(value["names"]))
     return Structure(int(value["modules"]), int(value["rank"]), float(value["alpha"]), names)
@@ -209,7 +205,7 @@ READERS: dict[str, tuple[Callable[[Any], Any], bool]] = {  # key -> what reads i
     "steps": (_steps, False),
     "structure": (_structure, False),
     **dict.fromkeys(HASHES, (_hashes, False)),
-    "fingerprints": (_fingerprints, False),
+    "fingerprints": (lambda value: tuple(map(Fingerprint.from_json, _list(value))), False),
 }
 
 

@@ -19,9 +19,9 @@ from ..disk.shards import INDEX
 from ..disk.source import FileSource
 from ..loras.file import open_lora
 from ..names.dialects import adapter_parts
+from .accelerators import known_as
 from .contents import base_ids, contained_in
 from .identity import identify_file
-from .known import known_as
 from .provenance import lineage_of, unpacked
 from .record import Record, lineage_error
 

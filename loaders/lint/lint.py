@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import cast
 
 from ...engine.findings import Finding, stops, worst_first
 from ...engine.json_types import LintJSON, LoRAJSON, ModelJSON, SamplingJSON, StackJSON, StackLoRAJSON
@@ -21,10 +21,13 @@ from ..workflows.constants import with_constants
 from ..workflows.graph import BYPASSED, MUTED, ON, Graph, GraphNode
 from ..workflows.node_kinds import GGUF, LOW_BITS, STAGES, VALIDATOR_NODE
 from ..workflows.sampling import ends
-from ..workflows.tracing import Trail, trails
+from ..workflows.tracing import Applied, Trail, trails
 from ..workflows.unread import unread
 from .files import BaseFacts, Files, Find, LineageOf
 from .order import as_question, order_above
+
+# Of a LoRA of a plan, what only a look at weights tells: null here.
+NOT_READ = [key for key in LoRAJSON.__annotations__ if key not in StackLoRAJSON.__annotations__]
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ def lint(
     Validator on the way of a model decides its ``policy``, and a strict one lets warnings stop it, as ``strict`` does.
     """
     graph, files = with_constants(graph), Files(find, lineage_of)
-    order = {node.id: order_above(graph, node.id) for node in graph.nodes.values() if _is_stage(node)}
+    order = {
+        node.id: order_above(graph, node.id) for node in graph.nodes.values() if node.mode == ON and node.kind in STAGES
+    }
     found = [*_idle_stages(graph), *(finding for told in order.values() for finding in told)]
     stacks, stopped = [], stops(found, strict)
     for trail, model in _models(graph).items():
@@ -68,7 +73,8 @@ def lint(
         told = {finding.code for node in trail.nodes for finding in order.get(node, ())}
         judged = [finding for finding in check_stack(stack, _policy(graph, model, policy)) if finding.code not in told]
         judged += [*_late(trail), *_low_bits(graph, trail, base)]
-        mine = [*trail.problems, *base.findings, *_lora_findings(files, trail)]
+        mine = [*trail.problems, *base.findings]
+        mine += (finding for applied in trail.applied for finding in files.lora(applied).findings)
         mine += judged if model.certain else [as_question(finding) for finding in judged]
         stopped |= stops(mine, strict or _is_strict(graph, model))
         found += mine
@@ -97,10 +103,6 @@ def _is_strict(graph: Graph, model: _Model) -> bool:
     """Whether a Stack Validator that stops at warnings is on the way of a model."""
     passed = (graph.nodes[node] for node in model.nodes)
     return any(node.kind == VALIDATOR_NODE and node.values.get("strict") is True for node in passed)
-
-
-def _is_stage(node: GraphNode) -> bool:
-    return node.kind in STAGES and node.mode == ON
 
 
 def _models(graph: Graph) -> dict[Trail, _Model]:
@@ -134,7 +136,7 @@ def _stack(graph: Graph, files: Files, trail: Trail, base: BaseFacts, sampling: 
     )
 
 
-def _item(files: Files, applied: Any) -> Item:
+def _item(files: Files, applied: Applied) -> Item:
     facts = files.lora(applied)
     row = applied.row
     return Item(row.name, applied.stage, row.strength, facts.lineage, dependent=facts.dependent, node=applied.node)
@@ -151,12 +153,6 @@ def _quantized(graph: Graph, trail: Trail, base: BaseFacts) -> str | None:
 
 def _stages(graph: Graph, trail: Trail) -> list[str]:
     return [node for node in trail.nodes if graph.nodes[node].kind in STAGES]
-
-
-def _lora_findings(files: Files, trail: Trail) -> Iterator[Finding]:
-    """What was found while the files of the LoRAs were looked at."""
-    for applied in trail.applied:
-        yield from files.lora(applied).findings
 
 
 def _late(trail: Trail) -> Iterator[Finding]:
@@ -218,25 +214,7 @@ def _model_json(stack: Stack) -> ModelJSON:
     return {
         "base": {"name": stack.base, "family": stack.family, "vanilla": stack.vanilla, "contains": inside},
         "sampling": _sampling_json(stack),
-        "loras": [_lora_json(item) for item in stack.items],
-    }
-
-
-def _lora_json(item: Item) -> LoRAJSON:
-    """A LoRA of a workflow: no weight was read, so that what only weights tell is null."""
-    return {
-        **_applied_json(item),
-        "sha256": None,
-        "blocks": None,
-        "rounding": None,
-        "dialect": None,
-        "family": None,
-        "modules": None,
-        "matched": None,
-        "unmatched": None,
-        "text_encoder": None,
-        "scale": None,
-        "gain": None,
+        "loras": [cast(LoRAJSON, {**_applied_json(item), **dict.fromkeys(NOT_READ)}) for item in stack.items],
     }
 
 

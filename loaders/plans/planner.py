@@ -55,7 +55,9 @@ def make_layer(
     is asked of anything but a plain LoRA, LF301 when no module finds a weight, ``blocks`` for factors without a
     meaning. A file with text-encoder parts only is accepted where they are used (``clip_strength`` not 0).
     """
-    _check_strength(lora.label, strength, clip_strength)
+    for each in (strength, clip_strength):
+        if not math.isfinite(each):
+            raise refuse("LF304.strength", lora=lora.label, strength=each)
     factors = _factors(base, lora, blocks)
     fit = match(base, lora, matcher, factors)
     coverage = _coverage(base, lora, fit)
@@ -110,12 +112,6 @@ def plan_document(doc: Document, matcher_for: MatcherFor = BaseNames, on_error: 
 
 def _rows(doc: Document) -> Iterator[tuple[str, Row]]:
     yield from ((stage, row) for stage, rows in ((FUSE, doc.fuse), (STACK, doc.stack)) for row in rows if row.on)
-
-
-def _check_strength(name: str, *strengths: float) -> None:
-    for strength in strengths:
-        if not math.isfinite(strength):
-            raise refuse("LF304.strength", lora=name, strength=strength)
 
 
 def _factors(base: Base, lora: LoRAFile, blocks: str) -> BlockWeights:

@@ -31,6 +31,8 @@ _NATIVE = {
     "UNETLoader": "unet_name weight_dtype",
     "unCLIPCheckpointLoader": "ckpt_name",
     # LoRAs
+    "CreateHookLora": "lora_name strength_model strength_clip",
+    "CreateHookLoraModelOnly": "lora_name strength_model",
     "LoraLoader": "lora_name strength_model strength_clip",
     "LoraLoaderBypass": "lora_name strength_model strength_clip",
     "LoraLoaderBypassModelOnly": "lora_name strength_model",

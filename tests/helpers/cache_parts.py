@@ -41,6 +41,18 @@ def names(cache: BakeCache) -> list[str]:
     return [path.name for path in cache.folder.iterdir()]
 
 
+def size(cache: BakeCache) -> int:
+    """Bytes that all results and their records take."""
+    return sum(path.stat().st_size for place in cache._places() for path in place.rglob("*") if path.is_file())
+
+
+def clear(cache: BakeCache) -> int:
+    """Evict every result that this process does not use; returns the bytes freed."""
+    before = size(cache)
+    cache._make_room(cache.limit)
+    return before - size(cache)
+
+
 def damage(place: Path, how: str) -> None:
     path, record = place / RESULT, place / RECORD
     state = path.stat()

@@ -9,7 +9,7 @@ from collections import namedtuple
 
 import pytest
 import torch
-from cache_parts import BASE, LARGE, NUMBERS, OTHER, damage, key_of, names, store, write
+from cache_parts import BASE, LARGE, NUMBERS, OTHER, damage, key_of, names, size, store, write
 from fakes import Cancelled
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.reuse import identity_of
@@ -29,7 +29,7 @@ def test_stored_result_is_found_with_its_record(cache):
     assert found.record == stored.record
     assert found.record.measures == {"a": {"noise": 0.5}}
     assert torch.equal(FileSource(found.path).read("a"), torch.full((NUMBERS,), 3.0))
-    assert cache.size() == sum(path.stat().st_size for path in found.path.parent.iterdir())
+    assert size(cache) == sum(path.stat().st_size for path in found.path.parent.iterdir())
     assert names(cache) == [key_of("one").name]
 
 
@@ -131,7 +131,7 @@ def test_folder_that_cannot_be_made_is_told(obstacle, tmp_path):
         store(BakeCache(folder, LARGE), "one")
     assert caught.value.code == "cache"
     assert BakeCache(folder, LARGE).find(key_of("one")) is None
-    assert BakeCache(folder, LARGE).size() == 0
+    assert size(BakeCache(folder, LARGE)) == 0
 
 
 @pytest.mark.parametrize("told", [5 * NUMBERS, 0])
@@ -143,4 +143,4 @@ def test_result_larger_than_the_limit_is_not_stored(told, tmp_path):
         slot.record = BakeRecord("one", BASE)
     assert caught.value.code == "cache"
     assert cache.find(key_of("one")) is None
-    assert cache.size() == 0
+    assert size(cache) == 0

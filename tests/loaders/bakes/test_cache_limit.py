@@ -7,7 +7,7 @@ import gc
 from pathlib import Path
 
 import pytest
-from cache_parts import BASE, NUMBERS, OTHER, damage, found, key_of, limited, names, store, write
+from cache_parts import BASE, NUMBERS, OTHER, clear, damage, found, key_of, limited, names, size, store, write
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.bakes import cache as module
 from lora_foundry.loaders.bakes.cache import BakeCache
@@ -25,7 +25,7 @@ def test_least_recently_used_goes_first(tmp_path):
     assert cache.latest_like(key_of("a").base_identity).record.recipe_sha256 == "d"
     store(cache, "e")
     assert found(cache, "abcde") == "ade"
-    assert cache.size() <= cache.limit
+    assert size(cache) <= cache.limit
 
 
 def test_room_is_made_before_the_work(tmp_path):
@@ -58,11 +58,11 @@ def test_what_this_process_uses_stays(tmp_path):
     assert FileSource(a.path).read("a").numel() == NUMBERS
     b = store(BakeCache(cache.folder, 4 * NUMBERS + 2000), "b")  # in use: a. Just stored: b
     assert found(cache, "abc") == "ab"
-    assert cache.clear() == 0
+    assert clear(cache) == 0
     del a, b
     gc.collect()
-    assert cache.size() > 0
-    assert cache.clear() > 2 * 4 * NUMBERS
+    assert size(cache) > 0
+    assert clear(cache) > 2 * 4 * NUMBERS
     assert names(cache) == []
 
 
@@ -112,8 +112,8 @@ def test_other_files_in_the_folder_are_never_touched(tmp_path):
         path.write_bytes(bytes(10**6))
     store(cache, "a")
     store(cache, "b")
-    cache.clear()
-    assert cache.size() == 0
+    clear(cache)
+    assert size(cache) == 0
     assert all(path.exists() for path in others)
 
 
@@ -127,7 +127,7 @@ def test_latest_like_is_the_last_used_on_the_same_base(cache):
     damage(cache.find(key_of("a")).path.parent, "truncated")
     assert cache.latest_like(like).record.recipe_sha256 == "b"
     assert cache.latest_like("unknown") is None
-    cache.clear()
+    clear(cache)
     foreign = store(cache, "d", OTHER).path.parent
     foreign.rename(cache.folder / key_of("d").name)
     assert cache.latest_like(like) is None

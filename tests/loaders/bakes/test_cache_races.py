@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cache_parts import BASE, NUMBERS, OTHER, found, key_of, limited, names, store, write
+from cache_parts import BASE, NUMBERS, OTHER, found, key_of, limited, names, size, store, write
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.bakes import cache as module
 from lora_foundry.loaders.bakes.cache import BakeCache, Key
@@ -134,6 +134,6 @@ def test_what_a_killed_writer_leaves_is_not_found_and_swept(cache):
     child.stdout.close()
     assert half.exists()
     assert cache.find(Key("one", "base")) is None
-    assert cache.size() < half.stat().st_size + 4 * NUMBERS + 2000
+    assert size(cache) < half.stat().st_size + 4 * NUMBERS + 2000
     store(cache, "two", OTHER)
     assert not half.exists()

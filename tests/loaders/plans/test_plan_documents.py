@@ -10,8 +10,9 @@ from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK, Plan
 from lora_foundry.engine.report import layer_json, layer_sentence
+from lora_foundry.engine.reuse import identity_of
 from lora_foundry.loaders.bakes.baking import BakeOptions, FileRequest, bake_files, bake_to_file, resolve
-from lora_foundry.loaders.bakes.records import base_identity
+from lora_foundry.loaders.bakes.records import base_facts
 from lora_foundry.loaders.documents.document import Document, Row
 from lora_foundry.loaders.loras.matching import add_layer
 from lora_foundry.loaders.plans.planner import plan_document
@@ -170,7 +171,8 @@ def test_a_widened_base_is_another_base(control):
     """Results on it share nothing with those of the base as it is: neither a pass over it nor tensors."""
     rows = (Row("control.safetensors"), Row("control.safetensors", 0.0), Row("style.safetensors"))
     wide, off, plain = (plan_document(a_document(control, stack=(row,))).base.source for row in rows)
-    assert base_identity(wide) != base_identity(plain) == base_identity(off)
+    ids = [identity_of(base_facts(source)) for source in (wide, plain, off)]
+    assert ids[0] != ids[1] == ids[2]
     assert wide.files == plain.files and wide.edges(WIDENED) == plain.edges(WIDENED)
     plans = [plan_document(a_document(control, stack=rows)) for rows in ((rows[0], rows[2]), (rows[2],))]
     outs = [control / "one.safetensors", control / "two.safetensors"]
