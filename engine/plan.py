@@ -108,7 +108,6 @@ class Layer:
     patches: tuple[Patch, ...]
     coverage: Coverage
     rounding: str = ONCE
-    clip_strength: float = 0.0
     findings: tuple[Finding, ...] = ()
     factors: TensorSource | None = field(default=None, compare=False, repr=False)
     path: str = ""

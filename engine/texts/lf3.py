@@ -48,11 +48,6 @@ FILES: dict[str, tuple[str, ...]] = {
         "They are not used; everything else is.",
         "If the result lacks something, load the file with ComfyUI's own LoRA loader.",
     ),
-    "LF302.text_encoder_only": (
-        "note",
-        "{lora} has text-encoder parts only ({modules} modules), none for the diffusion model.",
-        "It changes the CLIP and no weight of the model.",
-    ),
     "LF302.document_without_clip": (
         "note",
         "{lora}: {modules} text-encoder modules are left out: a document has no CLIP.",

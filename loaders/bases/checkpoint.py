@@ -66,10 +66,6 @@ class Checkpoint(Over):
         """The first and the last 4 KiB of a tensor, by its bare name."""
         return self.source.edges(self._names[name])
 
-    def close(self) -> None:
-        """Let go of the files."""
-        self.source.close()
-
 
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open a base model: a file, a ``*.index.json``, one shard of several, or a folder of them. Only headers are read.

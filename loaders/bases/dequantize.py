@@ -112,10 +112,6 @@ class Dequantized(Over):
         with self.source.reader(mmap) as codes:
             yield _Decoding(self.stored, codes)
 
-    def close(self) -> None:
-        """Let go of the files."""
-        self.source.close()
-
 
 class _Decoding:
     """A Reader of codes as a Reader of weights, which lie in a ring of reused buffers."""

@@ -75,9 +75,6 @@ class FileSource:
         spans = ((begin, min(end, begin + EDGE)), (max(begin + EDGE, end - EDGE), end))
         return b"".join(_read(header, *span).numpy().tobytes() for span in spans if span[0] < span[1])
 
-    def close(self) -> None:
-        """Nothing to do: no file is open between two reads."""
-
 
 def base_fingerprint(source: TensorSource) -> str:
     """A hash (sha256, hex) that tells two models apart without reading them whole.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 from ...engine.errors import FoundryError
 from ...engine.findings import Finding
 from ...engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK, Base, Coverage, Layer, Plan
-from ...engine.tensors import TensorInfo
 from ...engine.terms import refuse_untrained
 from ...engine.texts.say import refuse, say_of
 from ..bases.checkpoint import open_checkpoint
@@ -35,7 +34,6 @@ from ..names.lookup import BaseNames, Matcher
 
 SCALES = (0.02, 4.0)  # effective scales outside are almost always a lost or doubled alpha
 SLACK = 0.005  # an alpha stored in bf16 is off by up to 0.4%
-MatcherFor = Callable[[Mapping[str, TensorInfo], str | None], Matcher]  # base tensors, family
 OnError = Callable[[Row, FoundryError], None]
 
 
@@ -46,39 +44,32 @@ def make_layer(
     strength: float,
     matcher: Matcher,
     rounding: str = ONCE,
-    clip_strength: float = 0.0,
     blocks: str = "",
 ) -> Layer:
     """Match a LoRA to a base at one strength; ``blocks`` are factors of it by block (``double=1,single=0.5``).
 
     Raises FoundryError: LF303 for a LoRA of another family, LF304 when a weight has another shape or 'match training'
     is asked of anything but a plain LoRA, LF301 when no module finds a weight, ``blocks`` for factors without a
-    meaning. A file with text-encoder parts only is accepted where they are used (``clip_strength`` not 0).
+    meaning. A file with text-encoder parts only changes no weight of a base: LF301.
     """
-    for each in (strength, clip_strength):
-        if not math.isfinite(each):
-            raise refuse("LF304.strength", lora=lora.label, strength=each)
+    if not math.isfinite(strength):
+        raise refuse("LF304.strength", lora=lora.label, strength=strength)
     factors = _factors(base, lora, blocks)
     fit = match(base, lora, matcher, factors)
     coverage = _coverage(base, lora, fit)
-    findings = [*lora.findings]
-    if lora.adapters:
-        _refuse_misfit(base, lora, fit, coverage)
-        findings += [*_partial(lora, coverage), *_twice(lora, fit), *_another_model(base, lora, coverage)]
-        findings += _scales(lora, fit, strength, rounding == MATCH_TRAINING and stage == FUSE)
-    else:
-        findings.append(_text_encoder_only(lora, clip_strength))
-    patches, found = tuple(fit.patches), tuple(findings)
-    known = lineage_of_lora(lora)
-    layer = Layer(
-        stage, lora.info, strength, patches, coverage, rounding, clip_strength, found, lora, "", str(factors), known
-    )
+    if not lora.adapters:
+        raise refuse("LF301.text_encoder_only", lora=lora.label, modules=len(lora.text_encoder))
+    _refuse_misfit(base, lora, fit, coverage)
+    findings = [*lora.findings, *_partial(lora, coverage), *_twice(lora, fit), *_another_model(base, lora, coverage)]
+    findings += _scales(lora, fit, strength, rounding == MATCH_TRAINING and stage == FUSE)
+    patches, found, known = tuple(fit.patches), tuple(findings), lineage_of_lora(lora)
+    layer = Layer(stage, lora.info, strength, patches, coverage, rounding, found, lora, "", str(factors), known)
     for patch in layer.patches:
         refuse_untrained(layer, patch)
     return layer
 
 
-def plan_document(doc: Document, matcher_for: MatcherFor = BaseNames, on_error: OnError | None = None) -> Plan:
+def plan_document(doc: Document, on_error: OnError | None = None) -> Plan:
     """The plan of a stack document: its base, the fuse rows, the stack rows, in order; ``on: false`` is skipped.
 
     A document has no CLIP: text-encoder parts are not used, and a note says so. A row that cannot be planned
@@ -91,7 +82,7 @@ def plan_document(doc: Document, matcher_for: MatcherFor = BaseNames, on_error: 
     dequantized = isinstance(source, Dequantized)
     family, inside = detect_base(source.tensors), contained_in(source)
     base = Base(path.name, family, source, source.quantized, dequantized=dequantized, contains=inside)
-    matcher = matcher_for(source.tensors, base.family)
+    matcher = BaseNames(source.tensors, base.family)
     plan = Plan(base, vanilla=doc.vanilla)
     files: dict[Path, LoRAFile] = {}
     for stage, row in _rows(doc):
@@ -225,13 +216,6 @@ def _scales(lora: LoRAFile, fit: Fit, strength: float, as_trained: bool) -> Iter
         values = {"least": SCALES[0], "most": SCALES[1], "odd": len(odd), "modules": len(scales)}
         first = {"module": shown(module), "scale": f"{scale:.4g}"}
         yield say_of(lora.label, "LF305.scale", **values, **first)
-
-
-def _text_encoder_only(lora: LoRAFile, clip_strength: float) -> Finding:
-    modules = len(lora.text_encoder)
-    if clip_strength == 0.0:
-        raise refuse("LF301.text_encoder_only", lora=lora.label, modules=modules)
-    return say_of(lora.label, "LF302.text_encoder_only", modules=modules)
 
 
 def _left_out(lora: LoRAFile) -> Iterator[Finding]:

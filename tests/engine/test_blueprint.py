@@ -26,7 +26,6 @@ NO_BITS = {
     Layer: {
         "patches": "walked as Patch",
         "coverage": "how many modules matched: for people; what matched is in the patches",
-        "clip_strength": "for the text encoder, which no bake touches",
         "findings": "for people",
         "factors": "a reader of the file whose hash is in the key",
         "path": "for people",
