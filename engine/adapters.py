@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 import torch
 
@@ -26,10 +27,6 @@ PEFT_MAGNITUDE = "magnitude_vector"  # of a tensor's name: PEFT's is one number 
 NOT_READ = ("alpha", RESHAPE)
 BLOCK = 1 << 20  # numbers worked on together where a whole weight is gone through
 EPS = torch.finfo(torch.float32).eps
-
-
-def _stated(adapter: Adapter) -> float:
-    return adapter.scale
 
 
 def _of_split(adapter: Adapter) -> float:
@@ -54,7 +51,7 @@ class Kind:
     optional: tuple[str, ...] = ()
     needs_weight: bool = False
     mixes_rows: bool = False
-    number: Callable[[Adapter], float] = _stated
+    number: Callable[[Adapter], float] = attrgetter("scale")
 
     @property
     def parts(self) -> frozenset[str]:

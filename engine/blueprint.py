@@ -14,7 +14,6 @@ from typing import Any
 import torch
 
 from .dither import rounding_for
-from .errors import FoundryError
 from .finish import Finish, check_budget, layer_marker, layer_settings, marker_name, scale_name
 from .formats import Format
 from .guard import already_quantized, raise_first
@@ -142,7 +141,7 @@ def blueprint(plan: Plan, finish: Finish, facts: Mapping[str, Any] | None = None
     fit = _quantizable(plan, finish)
     resolved = _resolved(plan, finish, fit - finish.keep_names)
     if finish.quantization is not None and not fit - finish.keep_names:
-        raise _quantizes_nothing(plan, finish)
+        raise refuse("LF202.all_kept", base=plan.base.name, keep=", ".join(finish.keep) or "nothing")
     identity = identity_of(facts)
     fates = {fate.info.name: replace(fate, key=tensor_key(identity, essence)) for fate, essence in resolved}
     if finish.max_error is not None and finish.keep_names:  # what a budget keeps follows from it: the recipe stays
@@ -172,10 +171,6 @@ def _quantizable(plan: Plan, finish: Finish) -> frozenset[str]:
     check_patterns(keep, plan.base.source.tensors)
     infos = plan.base.source.tensors.values()
     return frozenset(info.name for info in infos if is_quantizable(info, family, keep, linears, format))
-
-
-def _quantizes_nothing(plan: Plan, finish: Finish) -> FoundryError:
-    return refuse("LF202.all_kept", base=plan.base.name, keep=", ".join(finish.keep) or "nothing")
 
 
 def _resolved(plan: Plan, finish: Finish, quantized: frozenset[str]) -> list[tuple[Fate, list[Any]]]:

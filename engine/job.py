@@ -97,7 +97,7 @@ class Job:
         info, pairs, format, scale = fate.info, fate.patches, fate.format, None
         self._begin(fate)
         if not fate.is_measured:
-            self._pass_through(fate, weight, transient)
+            self._write(info.name, self._own(self._cast(fate, weight), weight.dtype, transient))
             return
         terms = make_terms(weight, pairs, self.device)
         out = self.outlet.buffer(info.shape, fate.result.dtype, self.device)
@@ -192,9 +192,6 @@ class Job:
                 yield rows, add_rows(block.copy_(start), rows, merged)
 
         return blocks
-
-    def _pass_through(self, fate: Fate, weight: torch.Tensor, transient: bool) -> None:
-        self._write(fate.info.name, self._own(self._cast(fate, weight), weight.dtype, transient))
 
     def _cast(self, fate: Fate, weight: torch.Tensor) -> torch.Tensor:
         """A tensor nothing touches, in its dtype; a cast that turns its numbers into Inf is refused."""

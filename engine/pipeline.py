@@ -6,6 +6,7 @@ used again: nothing of a weight's size is allocated per tensor.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -57,15 +58,19 @@ def read_in_order(
 
     Closing the iterator ends the reading. ``place`` moves a tensor to the device that computes.
     """
-    bring = place or _as_it_is
+
+    def read(reader: Reader, name: str) -> torch.Tensor:
+        tensor = reader.read(name)
+        return place(tensor) if place else tensor
+
     if not ahead:
-        yield from (bring(reader.read(name)) for reader, name in reads)
+        yield from itertools.starmap(read, reads)
         return
     with ThreadPoolExecutor(1, "lora-foundry-read") as worker:
         coming: deque[Future[torch.Tensor]] = deque()
         try:
             for reader, name in reads:
-                coming.append(worker.submit(_read, reader, name, bring))
+                coming.append(worker.submit(read, reader, name))
                 if len(coming) > 1:
                     yield coming.popleft().result()
             while coming:
@@ -74,14 +79,6 @@ def read_in_order(
                 yield tensor
         finally:
             worker.shutdown(cancel_futures=True)
-
-
-def _read(reader: Reader, name: str, bring: Place) -> torch.Tensor:
-    return bring(reader.read(name))
-
-
-def _as_it_is(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor
 
 
 class Outlet:

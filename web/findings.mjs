@@ -3,7 +3,7 @@
 import { word } from "./texts.mjs"
 
 /** Worst first. The icon and a word beside it carry the meaning; colour only repeats it. */
-export const ICONS = { error: "×", warning: "!", question: "?", note: "i", ok: "✓" }
+export const ICONS = { error: "×", warning: "!", question: "?", note: "i", clear: "✓" }
 const RANK = Object.keys(ICONS)
 const FIELDS = ["code", "seen", "why", "fix", "evidence", "subject", "node", "text"]
 
@@ -19,7 +19,7 @@ const list = (value) => (Array.isArray(value) ? value.filter((item) => item && t
 
 /** One finding with every field a string and a severity we know (anything else is shown as a note). */
 function finding(raw) {
-  const known = RANK.includes(raw.severity) && raw.severity !== "ok"
+  const known = RANK.includes(raw.severity) && raw.severity !== "clear"
   const fields = FIELDS.map((name) => [name, text(raw[name])])
   return { ...Object.fromEntries(fields), severity: known ? raw.severity : "note", values: { ...raw.values } }
 }
@@ -41,8 +41,8 @@ export function same(a, b) {
 /** The findings that are not among others. */
 export const without = (findings, others) => findings.filter((found) => !others.some((other) => same(found, other)))
 
-/** @param {Finding[]} findings */
-export const worst = (findings) => RANK.find((severity) => findings.some((found) => found.severity === severity)) ?? "ok"
+/** The severity of the worst finding; "clear" where there is none (JSON's `ok` only says that nothing stops a run). @param {Finding[]} findings */
+export const worst = (findings) => RANK.find((severity) => findings.some((found) => found.severity === severity)) ?? "clear"
 
 /** "1 error, 2 notes", or "No findings". */
 export function headline(findings) {
@@ -50,7 +50,7 @@ export function headline(findings) {
   const parts = counts
     .filter(([, count]) => count > 0)
     .map(([severity, count]) => word(`${count > 1 ? "counts" : "count"}.${severity}`, { count }))
-  return parts.join(", ") || word("severity.ok")
+  return parts.join(", ") || word("severity.clear")
 }
 
 /**

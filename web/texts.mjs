@@ -9,7 +9,7 @@ export const UI = {
   "severity.warning": "Warning",
   "severity.question": "Question",
   "severity.note": "Note",
-  "severity.ok": "No findings",
+  "severity.clear": "No findings",
   "count.error": "{count} error",
   "count.warning": "{count} warning",
   "count.question": "{count} question",

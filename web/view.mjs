@@ -123,7 +123,7 @@ export class View {
     const { findings } = this
     const severity = worst(findings)
     const codes = this.panel ? [] : new Set(findings.filter((found) => found.severity === severity).map((found) => found.code))
-    const text = severity === "ok" ? "" : [ICONS[severity], word(`severity.${severity}`), ...codes].join(" ")
+    const text = severity === "clear" ? "" : [ICONS[severity], word(`severity.${severity}`), ...codes].join(" ")
     return new window.LGraphBadge({ text, fgColor: "#fff", bgColor: TITLE_COLOURS[severity] ?? "#33404d" })
   }
 

@@ -145,7 +145,7 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
     if raw.count(b",") > 10 * MAX_TENSORS:
         _refuse_crowd(path)
     try:
-        entries: dict[str, Any] = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        entries: dict[str, Any] = json.loads(raw.decode(), object_pairs_hook=unique, parse_constant=_no_constant)
         if b"\\u" in raw:  # half of a surrogate pair could be neither printed nor hashed later
             json.dumps(entries, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:  # includes bad UTF-8 and bad JSON
@@ -155,7 +155,8 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
     return entries
 
 
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The pairs of a JSON object. Raises ValueError for a key that stands there twice: one of the two would be lost."""
     found = dict(pairs)
     if len(found) != len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]

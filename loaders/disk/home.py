@@ -19,7 +19,8 @@ from .process import PROCESS
 from .temps import temporary
 
 VARIABLE = "LORA_FOUNDRY_HOME"
-# Platform -> the variable that names the folder, and where it is without one, below the user's own folder.
+# Platform -> the variable that names the folder, and where it is without one, below the user's own folder: by the
+# platforms' conventions, of what can be made again (cache) and of what must last (data).
 _CACHE = {
     "win32": ("LOCALAPPDATA", "AppData/Local"),
     "darwin": ("", "Library/Caches"),
@@ -35,12 +36,12 @@ NOWHERE = Path(os.devnull)  # for a user without a home folder: nothing can be r
 
 def home() -> Path:
     """The folder: LORA_FOUNDRY_HOME, else what ``set_home`` named, else the user's cache folder. It need not exist."""
-    return _named() or _cache_folder(sys.platform, os.environ) / "lora-foundry"
+    return _named() or _user_folder(_CACHE, sys.platform, os.environ) / "lora-foundry"
 
 
 def data_home() -> Path:
     """The same for what must last: without a named folder it is in the user's data folder. It need not exist."""
-    return _named() or _data_folder(sys.platform, os.environ) / "lora-foundry"
+    return _named() or _user_folder(_DATA, sys.platform, os.environ) / "lora-foundry"
 
 
 def set_home(folder: Path | None) -> None:
@@ -85,16 +86,6 @@ def unseal(line: str, version: int = 0) -> Any:
 def _named() -> Path | None:
     named = os.environ.get(VARIABLE)
     return Path(named).absolute() if named else PROCESS.home
-
-
-def _cache_folder(platform: str, environment: Mapping[str, str]) -> Path:
-    """Where programs of this user keep what can be made again, by the platform's convention."""
-    return _user_folder(_CACHE, platform, environment)
-
-
-def _data_folder(platform: str, environment: Mapping[str, str]) -> Path:
-    """Where programs of this user keep what must last, by the platform's convention."""
-    return _user_folder(_DATA, platform, environment)
 
 
 def _user_folder(places: Mapping[str, tuple[str, str]], platform: str, environment: Mapping[str, str]) -> Path:

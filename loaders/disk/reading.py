@@ -1,7 +1,6 @@
 """Reading weights for as long as a bake runs: files mapped once, or read into a ring of reused buffers.
 
-Mapping costs the least CPU time; it is wrong on Windows (a mapped file cannot be replaced) and on network and FUSE
-drives (a lost connection ends the process). There, and where mapping fails, plain reads do the same.
+Mapping costs the least CPU time; where it is wrong (``drives.py``) or fails, plain reads do the same.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import io
 import math
 import mmap
 import os
-import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -23,18 +21,12 @@ import torch
 
 from ...engine.errors import FoundryError
 from ...engine.tensors import Extent, Reader, TensorInfo
+from .drives import may_map
 from .header import Header, disk_errors, file_error, shown
 
 LIVES = 2  # a tensor is valid until this many reads later
 FETCH = 1 << 23  # bytes that are in this process twice at most while the next tensor is fetched
 AROUND = 1 << 16  # bytes that Linux maps around one that is looked at, when they are in memory already
-MOUNTS = Path("/proc/self/mountinfo")
-# What is not listed is read plainly: a strange file system costs CPU time then, never the process.
-LOCAL = {
-    "apfs", "bcachefs", "btrfs", "devtmpfs", "erofs", "exfat", "ext2", "ext3", "ext4", "f2fs", "hfsplus", "iso9660",
-    "jfs", "msdos", "nilfs2", "ntfs3", "overlay", "ramfs", "reiserfs", "rootfs", "squashfs", "tmpfs", "udf", "vfat",
-    "xfs", "zfs",
-}  # fmt: skip
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 # Advice to madvise, the same number on Linux and macOS (Windows names none); the last one is Linux 5.14's: bring the
 # pages in now, and report a fault as an error instead of a signal.
@@ -145,30 +137,6 @@ class Renamed:
     def forget(self) -> None:
         """As the reader below."""
         self._reader.forget()
-
-
-def may_map(path: Path) -> bool:
-    """Whether mapping this file is safe: not on Windows, and on a drive of this machine."""
-    return os.name != "nt" and is_local(path)
-
-
-def is_local(path: Path, mounts: Path = MOUNTS) -> bool:
-    """Whether a file lies on a local drive, by the longest mount point above it; without a list of mounts, on macOS."""
-    try:
-        lines = mounts.read_text(errors="surrogateescape").split("\n")
-        place = path.resolve()
-    except (OSError, RuntimeError):  # RuntimeError: a loop of links
-        return sys.platform == "darwin"
-    longest, kind = -1, ""
-    for line in lines:
-        left, _, right = line.partition(" - ")
-        fields = left.split(" ")
-        if len(fields) < 5 or not right:
-            continue
-        point = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields[4]))
-        if len(point.parts) >= longest and place.is_relative_to(point):  # a later mount covers an earlier one
-            longest, kind = len(point.parts), right.split(" ")[0]
-    return kind in LOCAL
 
 
 def check_unchanged(path: Path, now: tuple[int, ...], before: tuple[int, ...]) -> None:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import codecs
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from ...engine.errors import FoundryError
-from .header import shown
+from .header import shown, unique
 
 try:
     import yaml
@@ -46,7 +45,7 @@ def parse_text(text: str, where: str, most: int = MAX_TEXT) -> Any:
     if len(text) > most:
         raise document_error(where, f"it is longer than {most} characters", "A stack document is a few lines.")
     try:
-        return json.loads(text, object_pairs_hook=_unique)
+        return json.loads(text, object_pairs_hook=unique)
     except RecursionError as error:
         raise document_error(where, "it is nested too deeply") from error
     except json.JSONDecodeError as error:
@@ -109,12 +108,3 @@ def _settle_keys(mapping: yaml.MappingNode, where: str) -> None:
             seen.add(key.value)
             if key.tag != _MERGE:
                 key.tag = _TEXT
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
-    seen = set[str]()
-    for name, _ in pairs:
-        if name in seen:
-            raise ValueError(f"'{name}' is listed twice")
-        seen.add(name)
-    return dict(pairs)

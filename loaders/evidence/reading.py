@@ -127,14 +127,10 @@ def _listing(folder: Path) -> tuple[frozenset[str], tuple[str, ...], bool]:
         names = [entry.name for entry in entries]
     stems = {name.rpartition(".")[0] for name in names if name.lower().endswith(SUFFIXES)}
     everything = frozenset(name for name in names if name.lower().endswith((*OWN_ENDINGS, ".md")))
-    shared = [name for name in everything if name.lower().endswith(SHARED_ENDINGS) and not _is_named(name, stems)]
+    strangers = (name for name in everything if name.rpartition(".")[0] not in stems)
+    shared = [name for name in strangers if name.lower().endswith(SHARED_ENDINGS)]
     shared += [name for name in everything if name.lower() in SHARED_NAMES]
     return everything, tuple(sorted(shared)[:MOST_FILES]), len(stems) <= 1
-
-
-def _is_named(name: str, stems: set[str]) -> bool:
-    """Whether a file carries the name of a LoRA of its folder."""
-    return name.rpartition(".")[0] in stems
 
 
 def _read_quietly(path: Path) -> tuple[Statement, ...]:

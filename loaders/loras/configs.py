@@ -94,7 +94,7 @@ def read_configs(label: str, metadata: Mapping[str, str], path: Path | None) -> 
     for config in configs:
         if config.certain:
             _check(label, config)
-    return [config for config in configs if config.certain or _are_safe(config)], findings
+    return [config for config in configs if config.certain or _odd(config) is None], findings
 
 
 def _by_prefix(entries: dict[str, Any]) -> Iterator[Config]:
@@ -142,10 +142,6 @@ def _check(label: str, config: Config) -> None:
         raise refuse("LF304.residual", lora=label, source=config.origin, start=shown(start))
     if odd := _odd(config):
         raise refuse("LF304.pattern", lora=label, source=config.origin, pattern=shown(odd))
-
-
-def _are_safe(config: Config) -> bool:
-    return _odd(config) is None
 
 
 def _odd(config: Config) -> str | None:

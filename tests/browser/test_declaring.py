@@ -119,7 +119,7 @@ def test_after_a_run_the_report_asks(asking, host, unknown):
         host.free()
         asking.load_again()
         asking.run()
-        asking.wait_for_panel("check", "ok")
+        asking.wait_for_panel("check", "clear")
         assert ASK in asking.panel("check")["text"]
         asking.screenshot("asking-after-a-run")
     finally:

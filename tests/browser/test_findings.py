@@ -22,7 +22,7 @@ def test_findings_appear_on_the_node_after_a_run(fresh):
     assert "wan_partial.safetensors" in panel["text"] and "modules found their weight" in panel["text"]
     assert panel["role"] == "status" and panel["on_page"]
     assert panel["height"] > 40 and panel["width"] > 150
-    assert fresh.wait_for_panel("fuse", "ok")["text"].startswith("✓")
+    assert fresh.wait_for_panel("fuse", "clear")["text"].startswith("✓")
     assert "quantized" in fresh.panel("quantize")["text"]
     fresh.screenshot("findings")
 
@@ -142,8 +142,8 @@ def test_apply_and_save_report_too(studio, names):
     nodes["stats"] = ("PreviewAny", (1140, 0), {})
     studio.build(nodes, [*links, ("apply", 1, "stats", "source")])
     assert studio.run()["outcome"] == "execution_success"
-    assert names["style"] in studio.wait_for_panel("apply", "ok")["text"]
-    assert "written" in studio.wait_for_panel("save", "ok")["text"]
+    assert names["style"] in studio.wait_for_panel("apply", "clear")["text"]
+    assert "written" in studio.wait_for_panel("save", "clear")["text"]
     studio.screenshot("finishers")
 
 

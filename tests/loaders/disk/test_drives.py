@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lora_foundry.loaders.disk import reading
-from lora_foundry.loaders.disk.reading import is_local
+from lora_foundry.loaders.disk import drives
+from lora_foundry.loaders.disk.drives import is_local
 
 MOUNTS = r"""
 22 27 0:21 / /proc rw,relatime - proc proc rw
@@ -46,15 +46,15 @@ def test_links_are_followed_to_their_drive(tmp_path):
 
 @pytest.mark.parametrize(("platform", "local"), [("darwin", True), ("linux", False), ("freebsd14", False)])
 def test_without_a_list_of_mounts_only_macos_is_trusted(platform, local, tmp_path, monkeypatch):
-    monkeypatch.setattr(reading.sys, "platform", platform)
+    monkeypatch.setattr(drives.sys, "platform", platform)
     assert is_local(tmp_path, tmp_path / "missing") is local
 
 
 def test_windows_never_maps_by_itself(monkeypatch, tmp_path):
-    monkeypatch.setattr(reading, "is_local", lambda path: True)
-    assert reading.may_map(tmp_path) is True
-    monkeypatch.setattr(reading.os, "name", "nt")
+    monkeypatch.setattr(drives, "is_local", lambda path: True)
+    assert drives.may_map(tmp_path) is True
+    monkeypatch.setattr(drives.os, "name", "nt")
     try:
-        assert reading.may_map(tmp_path) is False
+        assert drives.may_map(tmp_path) is False
     finally:
         monkeypatch.undo()

@@ -41,7 +41,7 @@ def test_without_a_name_it_is_no_cache_and_not_the_pack(monkeypatch):
     ],
 )
 def test_data_folder_follows_the_platform(platform, environment, expected):
-    assert home._data_folder(platform, environment) == Path(expected).expanduser()
+    assert home._user_folder(home._DATA, platform, environment) == Path(expected).expanduser()
 
 
 def test_user_without_a_home_has_no_data_folder(monkeypatch):

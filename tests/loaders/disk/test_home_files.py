@@ -38,7 +38,7 @@ def test_home_is_what_the_user_names_then_the_host_then_the_platform(tmp_path, m
     ],
 )
 def test_home_follows_the_platform(platform, environment, expected):
-    assert home._cache_folder(platform, environment) == Path(expected).expanduser()
+    assert home._user_folder(home._CACHE, platform, environment) == Path(expected).expanduser()
 
 
 def test_small_file_is_the_old_or_the_new_one(tmp_path, monkeypatch):
