@@ -116,7 +116,7 @@ def run(mode: str, folder: Path) -> None:
 def ours(folder: Path, mode: str) -> int:
     """The bake as the command line runs it."""
     strengths = {**STRENGTHS, "half": 0.9} if mode == "changed" else STRENGTHS
-    stack = [{"path": f"{name}.safetensors", "weight": weight} for name, weight in strengths.items()]
+    stack = [{"path": f"{name}.safetensors", "strength": strength} for name, strength in strengths.items()]
     document = parse_document({"base": str(folder / "base.safetensors"), "stack": stack}, "benchmark")
     plan = plan_document(type(document)(**{**vars(document), "folder": folder}))
     how = {"bake": BakeOptions(fresh=True), "no mmap": BakeOptions(mmap=False, fresh=True)}

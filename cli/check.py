@@ -109,7 +109,7 @@ def model_folders(given: Sequence[Path]) -> ModelFolders | None:
 def _print_stacks(found: Lint) -> None:
     from ..loaders.disk.header import shown
 
-    columns = ("stage", "LoRA", "weight", "node", "trained with")
+    columns = ("stage", "LoRA", "strength", "node", "trained with")
     for stack in found.to_json()["stacks"]:
         family = f" ({stack['family']})" if stack["family"] else ""
         print(f"base   {shown(stack['base'] or 'not known')}{family}")
@@ -120,5 +120,5 @@ def _print_stacks(found: Lint) -> None:
 def _row(lora: StackLoRAJSON) -> tuple[str, ...]:
     from ..loaders.disk.header import shown
 
-    path, weight = shown(lora["path"], 60), f"{lora['weight']:g}"
-    return lora["stage"], path, weight, lora["node"], trained_with(lora["lineage"])
+    path, strength = shown(lora["path"], 60), f"{lora['weight']:g}"
+    return lora["stage"], path, strength, lora["node"], trained_with(lora["lineage"])

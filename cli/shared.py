@@ -75,6 +75,8 @@ def planned(
     from ..loaders.plans.planner import plan_document
     from ..validator.rules import check
 
+    for text in document.notes:
+        note(text)
     failed: list[tuple[FoundryError, Finding]] = []
     plan = plan_document(document, on_error=lambda row, error: failed.append((error, error.finding(row.path))))
     damaged = verify(plan)
@@ -99,7 +101,7 @@ def print_layers(plan: Plan, gains: Sequence[float | None] = ()) -> None:
     columns: dict[str, list[str]] = {
         "stage": [layer["stage"] for layer in layers],
         "LoRA": [shown(layer["path"], 60) for layer in layers],
-        "weight": [f"{layer['weight']:g}" for layer in layers],
+        "strength": [f"{layer['weight']:g}" for layer in layers],
         "modules": [f"{layer['matched']} of {layer['modules']}" for layer in layers],
         "scale": [span(*layer["scale"]) if layer["scale"] else "-" for layer in layers],
         "dialect": [layer["dialect"] for layer in layers],

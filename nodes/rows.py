@@ -120,8 +120,8 @@ class FoundryLoRAStack(FoundryNode):
                 {
                     "multiline": True,
                     "default": "[]",
-                    "placeholder": '[{"path": "style.safetensors", "weight": 0.7}]',
-                    "tooltip": 'JSON rows: {"path", "weight", "clip_weight", "on", "blocks"}; or a stack document.',
+                    "placeholder": '[{"path": "style.safetensors", "strength": 0.7}]',
+                    "tooltip": 'JSON rows: {"path", "strength", "clip_strength", "on", "blocks"}; or a document.',
                 },
             )
         },
@@ -155,6 +155,6 @@ def rows_of_text(text: str) -> list[StackRow]:
     """The enabled rows of a JSON list or stack document."""
     rows = (row for row in parse_rows(text, "loras") if row.on)
     return [
-        StackRow(row.path, row.weight, row.weight if row.clip_weight is None else row.clip_weight, row.blocks)
+        StackRow(row.path, row.strength, row.strength if row.clip_strength is None else row.clip_strength, row.blocks)
         for row in rows
     ]

@@ -26,7 +26,8 @@ from ...loaders.documents.document import load_document
 from ...loaders.plans.planner import plan_document
 from ...validator.rules import check
 from ..demo import tiny
-from ..demo.files import WEIGHTS, document
+from ..demo.files import STRENGTHS, document
+from ..shared import note
 from . import process as benchmark_process
 from .chart import svg
 from .machine import choose_device, machine, multiplied_in
@@ -84,7 +85,10 @@ def _measured(
     given: Path | None, work: Path, device: torch.device, tokens: int, steps: int, on_step: Progress
 ) -> dict[str, Any]:
     path = make_files(work) if given is None else given
-    plan = plan_document(load_document(path))
+    loaded = load_document(path)
+    for said in loaded.notes:
+        note(said)
+    plan = plan_document(loaded)
     raise_first(check(plan))
     if not plan.by_weight():
         raise FoundryError("usage", "The document has no LoRA with a weight, so there is nothing to compare.")
@@ -161,7 +165,7 @@ def make_files(folder: Path) -> Path:
     base = tiny.state_dict("wan", width=WIDTH, layers=LAYERS)
     save_small(folder / "base.safetensors", base)
     for seed, (name, rank, alpha) in enumerate((("lightning", 64, 8), ("ink", 16, None), ("light", 32, None)), 1):
-        rms = 0.01 / WEIGHTS[name]
+        rms = 0.01 / STRENGTHS[name]
         lora = tiny.lora(
             base, rank=rank, alpha=alpha, prefix="diffusion_model.", modules=r"^blocks\.", rms=rms, seed=seed
         )

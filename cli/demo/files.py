@@ -10,13 +10,13 @@ from ...loaders.disk.small import save_small
 from . import tiny
 
 WIDTH, LAYERS = 384, 2  # so many weights that rounding moves a gain by 0.2 %
-WEIGHTS = {"lightning": 1.0, "ink": 0.8, "light": 0.6}
+STRENGTHS = {"lightning": 1.0, "ink": 0.8, "light": 0.6}
 
 
 def make_files(folder: Path) -> None:
     """A tiny Wan, a Lightning-style LoRA (alpha 8, rank 64), two styles in other dialects, and what can go wrong.
 
-    At its weight in the stack each LoRA is 1 % rms of what it goes on.
+    At its strength in the stack each LoRA is 1 % rms of what it goes on.
     """
     base = tiny.state_dict("wan", width=WIDTH, layers=LAYERS)
     blocks = r"^blocks\."
@@ -26,9 +26,9 @@ def make_files(folder: Path) -> None:
         "lightning": lightning,
         "lightning_without_alpha": {name: tensor for name, tensor in lightning.items() if not name.endswith(".alpha")},
         "ink": tiny.lora(
-            base, rank=16, dialect="A/B", prefix="diffusion_model.", modules=blocks, rms=0.01 / WEIGHTS["ink"], seed=2
+            base, rank=16, dialect="A/B", prefix="diffusion_model.", modules=blocks, rms=0.01 / STRENGTHS["ink"], seed=2
         ),
-        "light": tiny.lora(base, rank=32, dialect="A/B default", modules=blocks, rms=0.01 / WEIGHTS["light"], seed=3),
+        "light": tiny.lora(base, rank=32, dialect="A/B default", modules=blocks, rms=0.01 / STRENGTHS["light"], seed=3),
         "flux_lora": tiny.lora(tiny.shapes("flux", width=128), rank=4, prefix="diffusion_model.", modules="_blocks"),
     }
     for name, tensors in files.items():
@@ -57,10 +57,10 @@ def make_checkpoint_files(checkpoints: Path, loras: Path) -> None:
 
 def document(folder: Path, name: str, base: str = "base", fuse: str = "lightning", extra: Sequence[str] = ()) -> Path:
     """Write ``<name>.json``: a stack document over the folder's files; without ``fuse`` just the base, quantized."""
-    stack = [{"path": f"{lora}.safetensors", "weight": WEIGHTS.get(lora, 1.0)} for lora in ("ink", "light", *extra)]
+    stack = [{"path": f"{lora}.safetensors", "strength": STRENGTHS.get(lora, 1.0)} for lora in ("ink", "light", *extra)]
     content = {
         "base": f"{base}.safetensors",
-        "fuse": [{"path": f"{fuse}.safetensors", "weight": WEIGHTS["lightning"]}] if fuse else [],
+        "fuse": [{"path": f"{fuse}.safetensors", "strength": STRENGTHS["lightning"]}] if fuse else [],
         "stack": stack if fuse else [],
         "quantize": "fp8",
     }

@@ -29,7 +29,7 @@ from ...loaders.documents.document import load_document
 from ...loaders.plans.planner import plan_document
 from .. import orders
 from ..terminal import table
-from .files import WEIGHTS, document, make_files
+from .files import STRENGTHS, document, make_files
 
 NAMES = {"lightning": "Lightning", "ink": "ink style", "light": "light style"}
 Weights = dict[str, Tensor]
@@ -94,7 +94,7 @@ class Truth:
         loras = {lora: FileSource(folder / f"{lora}.safetensors") for lora in NAMES}
         modules = [name.removesuffix(".lora_down.weight") for name in loras["lightning"].tensors if "_down" in name]
         names = [module.removeprefix("diffusion_model.") for module in modules]
-        deltas = {lora: {name: WEIGHTS[lora] * delta(loras[lora], name) for name in names} for lora in NAMES}
+        deltas = {lora: {name: STRENGTHS[lora] * delta(loras[lora], name) for name in names} for lora in NAMES}
         self.base = {name: source.read(f"{name}.weight").double() for name in names}
         self.sum = {name: torch.stack([deltas[lora][name] for lora in NAMES]).sum(0) for name in names}
         self.exact = {name: self.base[name] + self.sum[name] for name in names}

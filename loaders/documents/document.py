@@ -16,7 +16,7 @@ from ..bases.dequantize import DEQUANTIZE, ON_QUANTIZED_BASE, REFUSE
 from ..disk.header import SUFFIXES, disk_errors, regular_file, shown
 from ..disk.text import MAX_NODE_TEXT, MAX_TEXT, decode, document_error, parse_text
 
-MAX_WEIGHT = 10.0
+MAX_STRENGTH = 10.0
 MAX_PATH = 4096
 MAX_ROWS = 500  # of one list
 MAX_SETTINGS = 500  # of AI Toolkit's block, most of which are its own
@@ -28,7 +28,8 @@ _QUANTIZE = {True: FP8, "true": FP8, FP8: FP8, False: NONE, "false": NONE, NONE:
 _ROWS = ("stack", "lora_paths", "lora_path")
 _FINISH = ("quantize", "rounding", "on_quantized_base", "reproducible")
 _KEYS = ("base", "name_or_path", FUSE, *_ROWS, "lora_weight", *_FINISH)
-_ROW_KEYS = ("path", "weight", "clip_weight", "on", "blocks")
+_OLD_NAMES = {"strength": "weight", "clip_strength": "clip_weight"}  # in AI Toolkit's own lists they are its words
+_ROW_KEYS = ("path", *_OLD_NAMES, "on", "blocks")
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class Row:
     """
 
     path: str
-    weight: float = 1.0
-    clip_weight: float | None = None
+    strength: float = 1.0
+    clip_strength: float | None = None
     on: bool = True
     blocks: str = ""
 
@@ -49,7 +50,8 @@ class Row:
 class Document:
     """What a stack document says. Names are as written; ``folder`` is what relative ones start from.
 
-    ``vanilla`` is True when ``fuse`` is there and empty: the choice to fuse no base LoRA, made in writing.
+    ``vanilla`` is True when ``fuse`` is there and empty: the choice to fuse no base LoRA, made in writing. ``notes``
+    are sentences about words of it that have another name by now.
     """
 
     base: str | None = None
@@ -61,6 +63,7 @@ class Document:
     vanilla: bool = False
     on_quantized_base: str = REFUSE
     reproducible: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def load_document(path: Path) -> Document:
@@ -103,6 +106,7 @@ def parse_document(data: object, where: str) -> Document:
         vanilla=FUSE in settings and not (fuse != NONE and fuse),
         on_quantized_base=on_quantized_base,
         reproducible=reproducible,
+        notes=_notes(fuse, settings.get(STACK)),
     )
 
 
@@ -175,7 +179,7 @@ def _stack(settings: Mapping[str, Any], where: str) -> tuple[Row, ...]:
         row = {"path": settings["lora_path"], "weight": settings.get("lora_weight", 1.0)}
         return _rows([row], where, "lora_path")
     if "lora_weight" in settings:
-        raise document_error(where, "'lora_weight' is given without 'lora_path'", "Write the weight into its row.")
+        raise document_error(where, "'lora_weight' is given without 'lora_path'", "Write the strength into its row.")
     key = next((key for key in _ROWS if key in settings), STACK)
     return _rows(settings.get(key, ()), where, key)
 
@@ -203,7 +207,7 @@ def _row(row: object, where: str, label: str) -> Row:
         raise document_error(where, f"{label}: a path or settings were expected, not {_seen(row)}")
     given = {key: value for key, value in row.items() if value is not None}
     for key in given:
-        if key not in _ROW_KEYS:
+        if key not in (*_ROW_KEYS, *_OLD_NAMES.values()):
             raise _unknown(f"{where}: {label}", str(key), _ROW_KEYS)
     if "path" not in given:
         raise document_error(where, f"{label}: path is missing", "Every row names its file.")
@@ -214,22 +218,35 @@ def _row(row: object, where: str, label: str) -> Row:
     on = given.get("on", True)
     if not isinstance(on, bool):
         raise document_error(where, f"{label}: on is '{_seen(on)}'", "Use true or false.")
-    clip = given.get("clip_weight")
+    strength = _strength(given, "strength", where, label)
     return Row(
         path=_path(given["path"], where, f"{label}: path"),
-        weight=_weight(given.get("weight", 1.0), where, f"{label}: weight"),
-        clip_weight=None if clip is None else _weight(clip, where, f"{label}: clip_weight"),
+        strength=1.0 if strength is None else strength,
+        clip_strength=_strength(given, "clip_strength", where, label),
         on=on,
         blocks=blocks.strip(),
     )
 
 
-def _weight(value: object, where: str, label: str) -> float:
+def _strength(row: Mapping[str, Any], name: str, where: str, label: str) -> float | None:
+    """A number of a row under its name or its old one; None where it is not given."""
+    _only_one(row, (name, _OLD_NAMES[name]), f"{where}: {label}")
+    key = name if name in row else _OLD_NAMES[name]
+    value = row.get(key)
+    if value is None:
+        return None
     # The comparison also refuses NaN, and whole numbers too long for a float.
-    if isinstance(value, int | float) and not isinstance(value, bool) and -MAX_WEIGHT <= value <= MAX_WEIGHT:
+    if isinstance(value, int | float) and not isinstance(value, bool) and -MAX_STRENGTH <= value <= MAX_STRENGTH:
         return float(value)
-    fix = f"Give a number from {-MAX_WEIGHT:g} to {MAX_WEIGHT:g}, such as 0.8."
-    raise document_error(where, f"{label} is '{_seen(value)}'", fix)
+    fix = f"Give a number from {-MAX_STRENGTH:g} to {MAX_STRENGTH:g}, such as 0.8."
+    raise document_error(where, f"{label}: {key} is '{_seen(value)}'", fix)
+
+
+def _notes(*lists: object) -> tuple[str, ...]:
+    """Which old names the rows of our own lists go by."""
+    rows = [row for rows in lists if isinstance(rows, Sequence) for row in rows if isinstance(row, Mapping)]
+    old = {old: new for new, old in _OLD_NAMES.items() if any(old in row for row in rows)}
+    return tuple(f"'{name}' is called '{new}' now." for name, new in old.items())
 
 
 def _path(value: object, where: str, label: str) -> str:

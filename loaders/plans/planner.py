@@ -91,7 +91,7 @@ def plan_document(doc: Document, on_error: OnError | None = None) -> Plan:
             file = resolve_path(row.path, doc.folder, Path.exists)
             if file not in files:
                 files[file] = open_lora(file)
-            layer = make_layer(plan.base, files[file], stage, row.weight, matcher, rounding, blocks=row.blocks)
+            layer = make_layer(plan.base, files[file], stage, row.strength, matcher, rounding, blocks=row.blocks)
             findings = (*layer.findings, *_left_out(files[file]))
             plan = add_layer(plan, replace(layer, path=row.path, findings=findings))
         except FoundryError as error:

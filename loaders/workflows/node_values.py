@@ -139,4 +139,4 @@ def _from_text(node: GraphNode, kind: LoraNode) -> Iterator[tuple[str, float]]:
         tags = ((name, finite(float(strength))) for name, strength in TAG.findall(text))
         yield from ((name, strength) for name, strength in tags if strength is not None)
     elif text is not None and node.kind.startswith("Foundry"):
-        yield from ((row.path, row.weight) for row in parse_rows(text, node.title or node.kind) if row.on)
+        yield from ((row.path, row.strength) for row in parse_rows(text, node.title or node.kind) if row.on)

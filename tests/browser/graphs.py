@@ -44,7 +44,7 @@ def finishers(names: dict[str, str]) -> tuple[Nodes, Links]:
     nodes: Nodes = {
         "native": ("UNETLoader", (0, 0), {"unet_name": names["wan"]}),
         "load": ("FoundryLoadBase", (0, 200), {"base_name": names["wan"]}),
-        "rows": ("FoundryLoRAStack", (0, 400), {"loras": f'[{{"path": "{names["style"]}", "weight": 0.5}}]'}),
+        "rows": ("FoundryLoRAStack", (0, 400), {"loras": f'[{{"path": "{names["style"]}", "strength": 0.5}}]'}),
         "stack": ("FoundryStackLoRAs", (380, 0), {}),
         "apply": ("FoundryApply", (760, 0), {}),
         "save": ("FoundrySaveModel", (760, 400), {"format": "bf16"}),

@@ -81,7 +81,7 @@ def test_the_same_command_again_does_nothing_and_another_strength_little(folder,
     assert run(*command)[1].count("unchanged") == 1
     assert run(*command, "--fresh", "--json")[1]["state"] == "made"
     document = json.loads((folder / "stack.json").read_text())
-    document["stack"] = [{"path": "style.safetensors", "weight": 0.5}]
+    document["stack"] = [{"path": "style.safetensors", "strength": 0.5}]
     (folder / "stack.json").write_text(json.dumps(document))
     _, changed, _ = run(*command, "--json")
     assert changed["state"] == "made" and 0 < changed["reused"] < changed["tensors"]

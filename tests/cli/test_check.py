@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 from lora_foundry.cli.demo import tiny
-from lora_foundry.cli.main import main
 from lora_foundry.engine.tensors import TensorInfo
 from lora_foundry.loaders.disk.small import save_small
 from lora_foundry.loaders.disk.source import FileSource
 from lora_foundry.loaders.disk.writer import write_safetensors
+from lora_foundry.validator.stacks import ALLOW, MATCH
 from schemas import faults
 
 BLOCKS = {"modules": r"^blocks\.", "prefix": "diffusion_model."}
@@ -35,17 +35,6 @@ def folder(tmp_path, monkeypatch) -> Path:
         save_small(path, tensors)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*args: object):
-        code = main([str(arg) for arg in args])
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return code, json.loads(out) if "--json" in args else out
-
-    return call
 
 
 def lora(name: str) -> str:
@@ -98,35 +87,35 @@ TRAINED_ON_LIGHTNING = ("--trained-with", lora("lightning"))
 
 
 @pytest.mark.parametrize(("said", "fuse", "policy", "wanted"), [
-    (None, ["lightning"], "training", []),
-    (TRAINED_ON_LIGHTNING, ["lightning"], "training", []),
-    (TRAINED_ON_LIGHTNING, [], "accelerators", [("warning", "LF102.vanilla", "style.safetensors")]),
-    (TRAINED_ON_LIGHTNING, ["turbo"], "accelerators", [("warning", "LF104.another", "style.safetensors")]),
-    (("--trained-with", "none"), ["lightning"], "training", [("warning", "LF103.trained", "style.safetensors")]),
-    (("--trained-with", "none"), ["lightning"], "accelerators", [("note", "LF103.trained", "style.safetensors")]),
-    (("--trained-with", "none"), [], "training", []),
-    ((*TRAINED_ON_LIGHTNING, "--use-with", "none"), ["lightning"], "training",
+    (None, ["lightning"], MATCH, []),
+    (TRAINED_ON_LIGHTNING, ["lightning"], MATCH, []),
+    (TRAINED_ON_LIGHTNING, [], ALLOW, [("warning", "LF102.vanilla", "style.safetensors")]),
+    (TRAINED_ON_LIGHTNING, ["turbo"], ALLOW, [("warning", "LF104.another", "style.safetensors")]),
+    (("--trained-with", "none"), ["lightning"], MATCH, [("warning", "LF103.trained", "style.safetensors")]),
+    (("--trained-with", "none"), ["lightning"], ALLOW, [("note", "LF103.trained", "style.safetensors")]),
+    (("--trained-with", "none"), [], MATCH, []),
+    ((*TRAINED_ON_LIGHTNING, "--use-with", "none"), ["lightning"], MATCH,
      [("warning", "LF106.dropped", "style.safetensors")]),
-    ((*TRAINED_ON_LIGHTNING, "--use-with", "none"), [], "training", []),
-    ((*TRAINED_ON_LIGHTNING, "--strength", "0.5"), ["lightning"], "training",
+    ((*TRAINED_ON_LIGHTNING, "--use-with", "none"), [], MATCH, []),
+    ((*TRAINED_ON_LIGHTNING, "--strength", "0.5"), ["lightning"], MATCH,
      [("warning", "LF104.strength", "style.safetensors")]),
 ])  # fmt: skip
 def test_what_was_declared_decides(folder, run, said, fuse, policy, wanted):
     if said:
         assert run("lineage", "declare", lora("style"), *said)[0] == 0
-    code, report = run("check", document(fuse), "--policy", policy, "--json")
+    code, report, _ = run("check", document(fuse), "--policy", policy, "--json")
     assert verdicts(report) == wanted and code == 0
-    strict, _ = run("check", document(fuse), "--policy", policy, "--strict", "--json")
+    strict, _, _ = run("check", document(fuse), "--policy", policy, "--strict", "--json")
     assert strict == (1 if any(severity == "warning" for severity, _, _ in wanted) else 0)
 
 
 @pytest.mark.parametrize("strict", [[], ["--strict"]], ids=["lenient", "strict"])
 @pytest.mark.parametrize(("said", "fuse", "policy", "worst"), [
-    (None, None, "accelerators", "note"),
-    (TRAINED_ON_LIGHTNING, None, "accelerators", "warning"),
-    (TRAINED_ON_LIGHTNING, "lightning", "training", "note"),
-    (("--trained-with", "none"), "lightning", "training", "warning"),
-    (("--trained-with", "none"), "lightning", "accelerators", "note"),
+    (None, None, ALLOW, "note"),
+    (TRAINED_ON_LIGHTNING, None, ALLOW, "warning"),
+    (TRAINED_ON_LIGHTNING, "lightning", MATCH, "note"),
+    (("--trained-with", "none"), "lightning", MATCH, "warning"),
+    (("--trained-with", "none"), "lightning", ALLOW, "note"),
 ])  # fmt: skip
 def test_ok_means_the_same_for_a_document_and_a_workflow(folder, run, said, fuse, policy, worst, strict):
     """Nothing stops a run: no error, and with --strict no warning either."""
@@ -135,7 +124,7 @@ def test_ok_means_the_same_for_a_document_and_a_workflow(folder, run, said, fuse
     files = document([fuse] if fuse else []), workflow(prompt("style", fuse=fuse))
     told = [run("check", file, "--models", ".", "--policy", policy, *strict, "--json") for file in files]
     ok = not (strict and worst == "warning")
-    assert [(code, report["ok"]) for code, report in told] == [(0 if ok else 1, ok)] * 2, told
+    assert [(code, report["ok"]) for code, report, _ in told] == [(0 if ok else 1, ok)] * 2, told
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -165,10 +154,10 @@ def test_a_bake_knows_what_is_inside(folder, run):
     run("lineage", "declare", lora("style"), *TRAINED_ON_LIGHTNING)
     assert run("bake", document(["lightning"], []), "-o", "fused.safetensors", "--json")[0] == 0
     again = document(["lightning"], [], base="fused.safetensors")
-    code, report = run("check", again, "--json")
+    code, report, _ = run("check", again, "--json")
     assert (code, verdicts(report)) == (1, [("error", "LF105.contained", "lightning.safetensors")])
     on_top = document([], ["style"], base="fused.safetensors")
-    code, report = run("check", on_top, "--json")
+    code, report, _ = run("check", on_top, "--json")
     assert (code, verdicts(report)) == (0, []) and report["base"]["contains"] == ["lightning.safetensors"]
 
 
@@ -204,7 +193,7 @@ def test_a_workflow_of_native_nodes(folder, run):
     ]
     quantized = verdicts(run("check", workflow(prompt("lightning", "style", dtype="fp8_e4m3fn")), *check)[1])
     assert quantized == [("warning", "LF201.native", "base.safetensors")]
-    code, report = run("check", workflow(prompt("style", "gone")), *check)
+    code, report, _ = run("check", workflow(prompt("style", "gone")), *check)
     assert code == 1 and verdicts(report)[0][:2] == ("error", "LF306.missing")
 
 
@@ -212,7 +201,7 @@ def test_the_wrong_order_in_front_of_our_own_stage(folder, run):
     data = prompt("style")
     inputs = {"model": ["2", 0], "lora_name": "lightning.safetensors"}
     data["3"] = {"class_type": "FoundryFuseBaseLoRA", "inputs": inputs}
-    code, report = run("check", workflow(data), "--models", folder, "--json")
+    code, report, _ = run("check", workflow(data), "--models", folder, "--json")
     assert code == 1 and ("error", "LF101.lora_above", "style.safetensors") in verdicts(report)
 
 
@@ -223,7 +212,7 @@ def test_the_models_folder_may_come_from_the_environment(folder, run, monkeypatc
     monkeypatch.setenv("COMFYUI_PATH", str(folder / "comfy"))
     assert verdicts(run("check", workflow(prompt("style", "gone")), "--json")[1])[0][1] == "LF306.missing"
     monkeypatch.delenv("COMFYUI_PATH")
-    code, out = run("check", workflow(prompt("style", "gone")))
+    code, out, _ = run("check", workflow(prompt("style", "gone")))
     assert code == 0 and "Files were not looked at" in out and "No findings." in out
 
 
@@ -240,17 +229,17 @@ def png(data: dict) -> bytes:
 def test_a_picture_says_how_it_was_made(folder, run):
     run("lineage", "declare", lora("style"), *TRAINED_ON_LIGHTNING)
     Path("made.png").write_bytes(png(prompt("style")))
-    code, report = run("check", "made.png", "--models", folder, "--json", "--strict")
+    code, report, _ = run("check", "made.png", "--models", folder, "--json", "--strict")
     assert (code, verdicts(report)) == (1, [("warning", "LF102.missing", "style.safetensors")])
     Path("bare.png").write_bytes(png({}))
-    code, report = run("check", "bare.png", "--json")
+    code, report, _ = run("check", "bare.png", "--json")
     assert code == 2 and report["error"]["code"] == "workflow"
 
 
 def test_the_table_says_what_each_was_trained_with(folder, run):
     run("lineage", "declare", lora("style"), *TRAINED_ON_LIGHTNING)
     for path in (document(["lightning"]), workflow(prompt("lightning", "style"))):
-        code, out = run("check", path, "--models", folder)
+        code, out, _ = run("check", path, "--models", folder)
         rows = [line.split() for line in out.splitlines() if "style" in line]
         assert code == 0 and rows[0][-1] == "lightning.safetensors" and "OK: nothing stops this" in out
 
@@ -258,7 +247,7 @@ def test_the_table_says_what_each_was_trained_with(folder, run):
 @pytest.mark.parametrize("text", ["[]", "{}", '{"fuse": []}', '{"nodes": 3}', "null", "not json"])
 def test_other_json_is_taken_for_a_document(folder, run, text):
     Path("other.json").write_text(text)
-    code, report = run("check", "other.json", "--json")
+    code, report, _ = run("check", "other.json", "--json")
     assert code == 2 and report["error"]["code"] == "document"
 
 
@@ -273,18 +262,24 @@ def test_a_checkpoint_is_weighed_and_its_record_kept(folder, run):
     weigh = ("lineage", "weigh", "foreign.safetensors", "--contains", lora("lightning"))
     assert run(*weigh, "--json")[0] == 2  # nothing says what it was before
     weigh = (*weigh, "--original", "diffusion_models/base.safetensors")
-    code, told = run(*weigh, "--json")
+    code, told, _ = run(*weigh, "--json")
     assert (code, told["verdict"], told["kept"]) == (0, "contains it", False)
     assert told["coefficient"] == pytest.approx(1.0, abs=0.05)
     assert run(*weigh, "--record", "--json")[1]["kept"] is True
-    code, report = run("check", again, "--json")
+    code, report, _ = run("check", again, "--json")
     assert (code, verdicts(report)) == (1, [("error", "LF105.contained", "lightning.safetensors")])
     run("lineage", "forget", "foreign.safetensors")
     assert verdicts(run("check", again, "--json")[1]) == []
 
 
+def test_an_old_word_of_a_document_works_with_a_note(folder, run):
+    code, out, err = run("check", document(**{"stack": [{"path": lora("style"), "weight": 0.5}]}))
+    assert (code, err) == (0, "Note: 'weight' is called 'strength' now.\n")
+    assert out.splitlines()[1].split()[:3] == ["stage", "LoRA", "strength"]
+
+
 def test_what_cannot_be_known_is_said(folder, run):
-    code, out = run("lineage", "show", lora("style"))
+    code, out, _ = run("lineage", "show", lora("style"))
     assert code == 0 and "cannot be known from its weights" in out and "declare" in out
 
 

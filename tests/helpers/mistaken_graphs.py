@@ -31,7 +31,7 @@ def native_lora_before_fusion() -> Sketch:
 
 def stack_before_fusion() -> Sketch:
     g = Sketch()
-    rows = g("FoundryLoRAStack", loras='[{"path": "style.safetensors", "weight": 0.8}]')
+    rows = g("FoundryLoRAStack", loras='[{"path": "style.safetensors", "strength": 0.8}]')
     stacked = g("FoundryStackLoRAs", model=g("FoundryLoadBase", base_name="wan.safetensors"), lora_stack=rows)
     again = g("FoundryApply", model=stacked, how="patches")
     g("FoundrySaveModel", model=g("FoundryFuseBaseLoRA", model=again, lora_name=LIGHTNING_8, strength=1.0))

@@ -64,7 +64,8 @@ def test_block_weights_of_a_row_scale_its_blocks(host):
     blocks, told, seen = "block.0=0.5", [], []
     for rows in (
         lambda graph: graph.add(
-            "FoundryLoRAStack", loras=json.dumps([{"path": style, "weight": 0.7, "clip_weight": 0.0, "blocks": blocks}])
+            "FoundryLoRAStack",
+            loras=json.dumps([{"path": style, "strength": 0.7, "clip_strength": 0.0, "blocks": blocks}]),
         ),
         lambda graph: row(graph, style, blocks=blocks),
         lambda graph: row(graph, scaled),

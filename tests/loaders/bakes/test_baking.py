@@ -48,7 +48,7 @@ def files(tmp_path_factory) -> Path:
 
 
 def a_plan(files: Path, base: str = "base", **weights: float):
-    stack = [{"path": f"{name}.safetensors", "weight": weight} for name, weight in weights.items()]
+    stack = [{"path": f"{name}.safetensors", "strength": strength} for name, strength in weights.items()]
     return plan_document(replace(parse_document({"base": f"{base}.safetensors", "stack": stack}, "test"), folder=files))
 
 

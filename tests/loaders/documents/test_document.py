@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,9 @@ from lora_foundry.loaders.documents.paths import resolve_path
 
 OURS = """
 base: flux1-dev.safetensors
-fuse:  [{path: lightning.safetensors, weight: 1.0}]
+fuse:  [{path: lightning.safetensors, strength: 1.0}]
 stack:
-  - {path: style.safetensors, weight: 0.7, clip_weight: 0.5, on: false}
+  - {path: style.safetensors, strength: 0.7, clip_strength: 0.5, on: false}
   - other.safetensors
 quantize: fp8
 rounding: match training
@@ -141,22 +142,37 @@ def test_fusing_nothing_is_a_choice_only_when_written(text, vanilla):
 
 
 def test_anchors_and_merges_are_fine():
-    document = parse("fuse: [&x {path: b, weight: 0.3}]\nstack: [{<<: *x, path: a}]")
+    document = parse("fuse: [&x {path: b, strength: 0.3}]\nstack: [{<<: *x, path: a}]")
     assert document.stack == (Row("a", 0.3),)
 
 
+def test_old_names_of_a_strength_work_with_a_note():
+    new = "fuse: [{path: a, strength: 0.3}]\nstack: [b, {path: c, strength: 0.5, clip_strength: 0}]"
+    old = parse(new.replace("strength", "weight"))
+    assert replace(old, notes=()) == parse(new)
+    assert old.notes == ("'weight' is called 'strength' now.", "'clip_weight' is called 'clip_strength' now.")
+    assert parse_rows([{"path": "a", "weight": 0.5}], "loras") == (Row("a", 0.5),)
+
+
+def test_the_words_of_ai_toolkit_need_no_note():
+    for text in (AI_TOOLKIT_ONE, AI_TOOLKIT_MANY, OURS, "lora_paths: [{path: a, weight: 0.5}]"):
+        assert parse(text).notes == ()
+
+
 FAULTS = [
-    ("stack: [a, b, {path: c, weight: abc}]", "stack row 3: weight is 'abc'"),
-    ("stack: [{path: c, weight: .nan}]", "stack row 1: weight is 'nan'"),
-    ("stack: [{path: c, weight: -.inf}]", "stack row 1: weight is '-inf'"),
-    ("stack: [{path: c, weight: 1000000000.0}]", "Give a number from -10 to 10"),
-    ("stack: [{path: c, weight: true}]", "stack row 1: weight is 'True'"),
-    ("stack: [{path: c, weight: [1]}]", "stack row 1: weight is 'list'"),
-    ("fuse: [{path: c, clip_weight: 11}]", "fuse row 1: clip_weight is '11'"),
-    ("stack: [{weight: 1}]", "stack row 1: path is missing"),
-    ("stack: [{path: '', weight: 1}]", "stack row 1: path: a file name was expected"),
+    ("stack: [a, b, {path: c, strength: abc}]", "stack row 3: strength is 'abc'"),
+    ("stack: [{path: c, strength: .nan}]", "stack row 1: strength is 'nan'"),
+    ("stack: [{path: c, strength: -.inf}]", "stack row 1: strength is '-inf'"),
+    ("stack: [{path: c, strength: 1000000000.0}]", "Give a number from -10 to 10"),
+    ("stack: [{path: c, strength: true}]", "stack row 1: strength is 'True'"),
+    ("stack: [{path: c, strength: [1]}]", "stack row 1: strength is 'list'"),
+    ("fuse: [{path: c, clip_strength: 11}]", "fuse row 1: clip_strength is '11'"),
+    ("stack: [{strength: 1}]", "stack row 1: path is missing"),
+    ("stack: [{path: '', strength: 1}]", "stack row 1: path: a file name was expected"),
     ("stack: [3]", "stack row 1: a path or settings were expected, not 3"),
-    ("stack: [{path: a, wieght: 1}]", "stack row 1: unknown setting 'wieght'. Did you mean 'weight'?"),
+    ("stack: [{path: a, strenght: 1}]", "stack row 1: unknown setting 'strenght'. Did you mean 'strength'?"),
+    ("stack: [{path: a, weight: abc}]", "stack row 1: weight is 'abc'"),
+    ("stack: [{path: a, weight: 1, strength: 1}]", "stack row 1: both 'strength' and 'weight' are given"),
     ("stack: [{path: a, on: 1}]", "stack row 1: on is '1'"),
     ("stack: [{path: a, blocks: [1, 0]}]", "stack row 1: blocks is 'list'. Write factors as text"),
     ("fuse: [{path: a, blocks: 0.5}]", "fuse row 1: blocks is '0.5'"),
@@ -274,27 +290,27 @@ def test_no_rows(rows):
 def test_rows_as_json_list_or_document():
     rows = (Row("a", 0.7, 0.5, on=False, blocks="double=1, in=0"), Row("b"))
     data = [
-        {"path": "a", "weight": 0.7, "clip_weight": 0.5, "on": False, "blocks": " double=1, in=0\n"},
-        {"path": "b", "clip_weight": None},
+        {"path": "a", "strength": 0.7, "clip_strength": 0.5, "on": False, "blocks": " double=1, in=0\n"},
+        {"path": "b", "clip_strength": None},
     ]
     assert parse_rows(data, "loras") == rows
     assert parse_rows(json.dumps(data), "loras") == rows
     assert parse_rows(json.dumps({"stack": data}), "loras") == rows
-    first = "{path: a, weight: 0.7, clip_weight: 0.5, on: false, blocks: 'double=1, in=0'}"
+    first = "{path: a, strength: 0.7, clip_strength: 0.5, on: false, blocks: 'double=1, in=0'}"
     assert parse_rows(f"stack:\n- {first}\n- b", "loras") == rows
 
 
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ('[{"path": "a"}, {"path": "b", "weight": NaN}]', "loras: row 2: weight is 'nan'"),
+        ('[{"path": "a"}, {"path": "b", "strength": NaN}]', "loras: row 2: strength is 'nan'"),
         ("a.safetensors", "list of rows"),
         ('[{"path": "a", "blocks": {"double": 1}}]', "row 1: blocks is 'dict'"),
         (json.dumps([{"path": "a", "blocks": "x" * 5000}]), "row 1: blocks is 'xxx"),
         ('[{"path": ', "loras: line 1"),
         (7, "list of rows"),
         ('{"fuse": ["a"], "stack": ["b"]}', "has 'fuse' rows"),
-        ('{"weight": 1}', "unknown setting 'weight'"),
+        ('{"strength": 1}', "unknown setting 'strength'"),
     ],
 )
 def test_faulty_rows(rows, says):
@@ -309,7 +325,8 @@ VALUES = st.recursive(
         st.lists(inner, max_size=4)
         | st.dictionaries(
             st.sampled_from(
-                ["path", "weight", "clip_weight", "on", "blocks", "stack", "fuse", "model", "config", "process", "base"]
+                ["path", "strength", "weight", "clip_strength", "on", "blocks"]
+                + ["stack", "fuse", "model", "config", "process", "base"]
             )
             | st.text(max_size=4),
             inner,
@@ -329,7 +346,7 @@ def test_any_data_gives_rows_in_range_or_one_error(data):
         except FoundryError as error:
             assert str(error).isprintable()
         else:
-            assert all(-10 <= row.weight <= 10 and row.path for row in rows)
+            assert all(-10 <= row.strength <= 10 and row.path for row in rows)
 
 
 @FUZZ

@@ -36,7 +36,7 @@ def test_rows_of_our_own_nodes():
     more = g("FoundryLoRA", lora_name="b.safetensors", strength_model=0.5, enabled=True)
     more = g("FoundryLoRA", lora_name="off.safetensors", strength_model=0.5, enabled=False, lora_stack=more)
     fused = g("FoundryFuseBaseLoRA", model=base, lora_name="a.safetensors", strength=1.0, lora_stack=more)
-    rows = [{"path": "x.safetensors", "weight": 0.7}, {"path": "y.safetensors", "on": False}]
+    rows = [{"path": "x.safetensors", "strength": 0.7}, {"path": "y.safetensors", "on": False}]
     text = g("FoundryLoRAStack", loras=json.dumps(rows), lora_stack=g("FoundryLoRA", lora_name="w.safetensors"))
     g("FoundrySaveModel", model=g("FoundryStackLoRAs", model=fused, lora_stack=text))
     (stack,) = stacks_of(g)
