@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding, stops
-from .shared import DONE, Refused, planned, print_findings, print_json, print_layers, spelled
+from .shared import DONE, Refused, choose_device, planned, print_findings, print_json, print_layers, spelled
 from .terminal import Bar, size
 
 if TYPE_CHECKING:
@@ -30,29 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     out = "a .safetensors file, replaced if there; a folder for several documents"
     add("-o", "--out", metavar="OUT", type=_out, required=True, help=out)
     result = parser.add_argument_group("the result")
-    result.add_argument("--quantize", choices=FORMATS, help="instead of what the document says; fp8 is float8_e4m3fn")
-    result.add_argument(
-        "--dtype", choices=("bf16", "fp16", "fp32"), help="of what is not quantized; default: as stored"
-    )
-    result.add_argument(
-        "--matmul",
-        choices=("full precision", "fp8"),
-        type=spelled({"full": "full precision"}),
-        default="full precision",
-        help="full precision: best quality; fp8: fast on Ada on",
-    )
-    result.add_argument(
-        "--keep", metavar="PATTERNS", default="auto", help="layers left in high precision: auto,*.ffn.2"
-    )
-    result.add_argument(
-        "--max-error", metavar="SHARE", type=float, help="keep the worst layers too, until it holds: 0.02"
-    )
-    result.add_argument(
-        "--on-quantized-base", choices=("refuse", "dequantize"), help="instead of what the document says"
-    )
+    add = result.add_argument
+    add("--quantize", choices=FORMATS, help="instead of what the document says; fp8 is float8_e4m3fn")
+    add("--dtype", choices=("bf16", "fp16", "fp32"), help="of what is not quantized; default: as stored")
+    full, better = "full precision", "full precision: best quality; fp8: fast on Ada on"
+    add("--matmul", choices=(full, "fp8"), type=spelled({"full": full}), default=full, help=better)
+    add("--keep", metavar="PATTERNS", default="auto", help="layers left in high precision: auto,*.ffn.2")
+    add("--max-error", metavar="SHARE", type=float, help="keep the worst layers too, until it holds: 0.02")
+    add("--on-quantized-base", choices=("refuse", "dequantize"), help="instead of what the document says")
     exact = "the device and its way of adding count too: the same file to the last bit, or another recipe"
-    result.add_argument("--reproducible", action="store_true", help=exact)
-    result.add_argument("--max-shard-size", metavar="SIZE", help="several files and an index: 5GB")
+    add("--reproducible", action="store_true", help=exact)
+    add("--max-shard-size", metavar="SIZE", help="several files and an index: 5GB")
     how = parser.add_argument_group("how it is made")
     how.add_argument("--memory", choices=("auto", "low", "lowest"), default="auto", help="one tensor, or one row block")
     how.add_argument("--device", metavar="DEVICE", default="cpu", help="where the sums are computed: cpu or cuda")
@@ -145,19 +133,8 @@ def _how(options: argparse.Namespace) -> BakeOptions:
         raise FoundryError("usage", "The cache keeps whole files, not shards.", fix="Leave one of the two out.")
     cache = BakeCache(options.cache, parse_size(options.cache_size)) if options.cache is not None else None
     mmap = False if options.no_mmap else None
-    return BakeOptions(_device(options.device), options.memory, mmap, shard, cache, options.fresh)
-
-
-def _device(name: str) -> Any:
-    import torch
-
-    if name == "cpu":
-        return None
-    kind, _, number = name.partition(":")
-    count = torch.cuda.device_count() if kind == "cuda" else 0
-    if not count or (number and not (number.isdecimal() and int(number) < count)):
-        raise FoundryError("usage", f"There is no device {name!r} here.", fix="Use cpu, or cuda on a machine with one.")
-    return torch.device(name)
+    device = None if options.device == "cpu" else choose_device(options.device)
+    return BakeOptions(device, options.memory, mmap, shard, cache, options.fresh)
 
 
 def _json(plan: Any, findings: Sequence[Finding], baked: BakeResult) -> BakeJSON:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import shutil
 import sys
@@ -18,10 +17,6 @@ from .terminal import size, table
 PYTHON = (3, 10)
 TORCH = (2, 5)
 PACKAGES = ("safetensors", "numpy", "einops", "pyyaml")
-EXTRAS = (
-    ("obstore", "for s3:// paths", "pip install obstore"),
-    ("playwright", "for the browser tests", "pip install playwright"),
-)
 LITTLE_ROOM = 20_000_000_000  # bytes; a model of the larger families in bf16
 
 
@@ -38,8 +33,7 @@ class Check:
 
 def examine() -> dict[str, Any]:
     """``{"ok", "checks": [{"name", "ok", "seen", "fix", "required"}]}``; imports torch, nothing of ComfyUI."""
-    checks = [_python(), *(_package(name) for name in PACKAGES), *_torch(), _disk(Path.cwd()), _comfyui()]
-    checks += [_extra(*extra) for extra in EXTRAS]
+    checks = [_python(), *(_package(name) for name in PACKAGES), *_torch(), _disk(Path.cwd()), _comfyui(), _browser()]
     return {"ok": all(check.ok for check in checks if check.required), "checks": [asdict(check) for check in checks]}
 
 
@@ -123,7 +117,7 @@ def _comfyui() -> Check:
     return Check("ComfyUI", True, f"{comfyui_version(tree)} in {tree}", required=False)
 
 
-def _extra(package: str, purpose: str, fix: str) -> Check:
-    there = importlib.util.find_spec(package) is not None
-    seen = f"{_version(package) or 'installed'}, {purpose}" if there else f"not installed, {purpose}"
-    return Check(package, there, seen, f"If you want it: {fix}", required=False)
+def _browser() -> Check:
+    version = _version("playwright")
+    seen, fix = f"{version or 'not installed'}, for the browser tests", "If you want it: pip install playwright"
+    return Check("playwright", version is not None, seen, fix, required=False)

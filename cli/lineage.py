@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.errors import FoundryError
 from ..engine.lineage import ROLES, UNKNOWN
 from .lineage_text import claims_table, found_lines, record_text, subject_json, subject_text
-from .shared import DONE, STOPPED, OldOption, print_json
+from .shared import DONE, STOPPED, OldOption, answer, print_json
 from .terminal import Bar
 
 if TYPE_CHECKING:
@@ -76,10 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     subject = _subject(options.file)
-    if options.json:
-        print_json(subject_json(subject))
-    else:
-        print(subject_text(subject))
+    answer(options.json, subject_json(subject), subject_text(subject))
     return DONE
 
 
@@ -108,7 +105,8 @@ def _declare(options: argparse.Namespace) -> int:
         contains=inside,
         note=options.note,
     )
-    return _told_record(record, options.json)
+    answer(options.json, {"schema": 1, "record": record.to_json()}, *_written(record.name), record_text(record))
+    return DONE
 
 
 def _forget(options: argparse.Namespace) -> int:
@@ -116,10 +114,8 @@ def _forget(options: argparse.Namespace) -> int:
 
     ids = (options.file,) if find_place((options.file,)) else _subject(Path(options.file)).ids
     gone = forget(ids)
-    if options.json:
-        print_json({"schema": 1, "ids": list(ids), "forgotten": gone})
-    else:
-        print("Forgotten." if gone else "There was no record of it.")
+    said = "Forgotten." if gone else "There was no record of it."
+    answer(options.json, {"schema": 1, "ids": list(ids), "forgotten": gone}, said)
     return DONE
 
 
@@ -133,10 +129,8 @@ def _export(options: argparse.Namespace) -> int:
         print_json(export(records))
         return DONE
     count = export_to(options.out, records)
-    if options.json:
-        print_json({"schema": 1, "out": str(options.out), "records": count, "damaged": faults})
-    else:
-        print(f"{count} records in {options.out}", *(f"left out: {fault}" for fault in faults), sep="\n")
+    told = {"schema": 1, "out": str(options.out), "records": count, "damaged": faults}
+    answer(options.json, told, f"{count} records in {options.out}", *(f"left out: {fault}" for fault in faults))
     return DONE
 
 
@@ -146,11 +140,9 @@ def _import(options: argparse.Namespace) -> int:
     from ..loaders.lineage.exchange import import_from
 
     done = import_from(options.source)
-    if options.json:
-        print_json({"schema": 1, **asdict(done)})
-    else:
-        counts = ", ".join(f"{len(names)} {kind}" for kind, names in asdict(done).items())
-        print(counts, *(f"refused: {name}: {reason}" for name, reason in done.refused), sep="\n")
+    counts = ", ".join(f"{len(names)} {kind}" for kind, names in asdict(done).items())
+    refused = (f"refused: {name}: {reason}" for name, reason in done.refused)
+    answer(options.json, {"schema": 1, **asdict(done)}, counts, *refused)
     return STOPPED if done.refused else DONE
 
 
@@ -166,17 +158,10 @@ def _read(options: argparse.Namespace) -> int:
     claims = resolve(claims, [*folders, Path.cwd()])
     if lora is not None and claims:
         save(Record(lora.ids, lora.path.name, lora.family, claims))
-    if options.json:
-        stored = None if lora is None else list(lora.ids)
-        told = {"source": str(options.source), "claims": [claim_json(claim) for claim in claims]}
-        print_json({"schema": 1, **told, "stored_for": stored if claims else None})
-        return DONE
-    if not claims:
-        print(f"{options.source.name} says nothing about base LoRAs.")
-        return DONE
-    print(claims_table(claims), *found_lines(claims), sep="\n")
-    if lora is not None:
-        print(f"Written down for {lora.path.name}.")
+    told = {"schema": 1, "source": str(options.source), "claims": [claim_json(claim) for claim in claims]}
+    lines = [claims_table(claims), *found_lines(claims), *_written(lora.path.name if lora else None)]
+    lines = lines if claims else [f"{options.source.name} says nothing about base LoRAs."]
+    answer(options.json, {**told, "stored_for": list(lora.ids) if lora and claims else None}, *lines)
     return DONE
 
 
@@ -188,11 +173,13 @@ def _weigh(options: argparse.Namespace) -> int:
     kept = options.record and told["verdict"] == CONTAINS and told["kind"] == "checkpoint"
     if kept:
         _keep_inside(options, told["coefficient"])
-    if options.json:
-        print_json({"schema": 1, **told, "kept": kept})
-    else:
-        print(told["says"], *([f"Written down for {options.file.name}."] if kept else []), sep="\n")
+    written = _written(options.file.name if kept else None)
+    answer(options.json, {"schema": 1, **told, "kept": kept}, told["says"], *written)
     return DONE
+
+
+def _written(name: str | None) -> list[str]:
+    return [f"Written down for {name}."] if name else []
 
 
 def _keep_inside(options: argparse.Namespace, strength: float) -> None:
@@ -218,18 +205,7 @@ def _stamp(options: argparse.Namespace) -> int:
     with Bar("hashing") as bar:
         subject = open_lora_subject(options.file, bar)
     stamp(subject.path, out, lineage_metadata(subject))
-    if options.json:
-        print_json({"schema": 1, "out": str(out), "ids": list(subject.ids)})
-    else:
-        print(out)
-    return DONE
-
-
-def _told_record(record: Record, as_json: bool) -> int:
-    if as_json:
-        print_json({"schema": 1, "record": record.to_json()})
-    else:
-        print(f"Written down for {record.name}.", record_text(record), sep="\n")
+    answer(options.json, {"schema": 1, "out": str(out), "ids": list(subject.ids)}, str(out))
     return DONE
 
 

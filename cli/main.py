@@ -21,7 +21,7 @@ from ..engine.findings import Finding, stops
 from . import bake as cli_bake
 from . import check as cli_check
 from . import lineage as cli_lineage
-from .shared import DONE, INTERRUPTED, STOPPED, OldOption, Refused, exit_code, print_findings, print_json
+from .shared import DONE, INTERRUPTED, STOPPED, OldOption, Refused, answer, exit_code, print_findings, print_json
 from .terminal import Bar, harden, size, span, table
 
 EPILOG = "exit codes: 0 done, 1 findings that stop it, 2 wrong use or bad input, 130 stopped by Ctrl-C"
@@ -145,10 +145,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _told(result: dict[str, Any], text: Callable[[dict[str, Any]], str], as_json: bool) -> int:
     """Print a result that says itself whether it is ``ok``."""
-    if as_json:
-        print_json(result)
-    else:
-        print(text(result))
+    answer(as_json, result, text(result))
     return DONE if result["ok"] else STOPPED
 
 
@@ -173,12 +170,8 @@ def _dialects(as_json: bool) -> int:
     """The table that detection goes by."""
     from ..loaders.loras.layouts import dialect_table
 
-    rows = dialect_table()
-    if as_json:
-        print_json({"dialects": rows})
-    else:
-        columns = ("name", "writers", "prefix", "alpha")
-        print(table([[row[column] or "-" for column in columns] for row in rows], columns))
+    rows, columns = dialect_table(), ("name", "writers", "prefix", "alpha")
+    answer(as_json, {"dialects": rows}, table([[row[column] or "-" for column in columns] for row in rows], columns))
     return DONE
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ from ..engine.findings import Finding, worst_first
 from .terminal import span, table
 
 if TYPE_CHECKING:
+    import torch
+
     from ..engine.json_types import LineageJSON
     from ..engine.plan import Plan
     from ..loaders.documents.document import Document
@@ -61,6 +64,27 @@ class OldOption(argparse.Action):
 def print_json(data: Mapping[str, object]) -> None:
     """The one object of ``--json``."""
     print(json.dumps(data, indent=1))
+
+
+def answer(as_json: bool, data: Mapping[str, object], *lines: str) -> None:
+    """What a verb found: as JSON, or its lines."""
+    if as_json:
+        print_json(data)
+    else:
+        print(*lines, sep="\n")
+
+
+def choose_device(name: str) -> torch.device:
+    """``cpu``, ``cuda`` or ``cuda:1`` as a device that is there; else FoundryError ``usage``."""
+    import torch
+
+    if name == "cpu":
+        return torch.device(name)
+    count, match = torch.cuda.device_count(), re.fullmatch(r"cuda(?::([0-9]+))?", name)
+    if match is None or int(match[1] or 0) >= count:
+        what = f"There is no device '{name}' here: this torch ({torch.__version__}) sees {count} CUDA devices."
+        raise FoundryError("usage", what, fix="Use cpu, or cuda or cuda:0 with a torch built for your GPU.")
+    return torch.device("cuda", int(match[1] or 0))
 
 
 def planned(

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from einops import rearrange
 
 from . import gemm
 from .adapters import LORA, NOT_READ, SET, delta_rows, is_low_rank, needs_all_rows, needs_weight, scale_of
@@ -127,7 +128,7 @@ AnyTerm = Term | Dense
 
 def swap_scale_shift(rows: torch.Tensor) -> torch.Tensor:
     """Diffusers stores adaLN as (shift, scale), ComfyUI as (scale, shift): swap the two halves of dim 0."""
-    shift, scale = rows.chunk(2, dim=0)
+    shift, scale = rearrange(rows, "(half row) ... -> half row ...", half=2)
     return torch.cat([scale, shift], dim=0)
 
 

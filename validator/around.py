@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from ..engine.findings import EVIDENCE
+from ..engine.findings import EVIDENCE, Finding
 from ..engine.lineage import (
     ACCELERATOR,
     DECLARED,
@@ -20,6 +20,7 @@ from ..engine.lineage import (
     Lineage,
 )
 from ..engine.plan import FUSE
+from ..engine.texts.say import say
 from .stacks import Item, Stack
 
 KNOWN = (DECLARED, DERIVED)  # evidence that may warn; a guess only asks
@@ -162,6 +163,11 @@ def cite(claim: Claim) -> str:
     words = " ".join(claim.evidence.quote.split())
     short = words if len(words) <= QUOTE else words[: QUOTE - 3] + "..."
     return f"{claim.evidence.source}: {short}" if short else claim.evidence.source
+
+
+def say_about(item: Item, key: str, **values: str) -> Finding:
+    """A finding about one LoRA of a stack: it is the subject and fills the blank ``lora``."""
+    return say(key, subject=item.name, node=item.node, lora=item.name, **values)
 
 
 def names(ingredients: Iterable[Ingredient]) -> str:

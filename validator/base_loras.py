@@ -28,6 +28,7 @@ from .around import (
     needing,
     position_of,
     requirement_of,
+    say_about,
     severity_for,
     weakest,
 )
@@ -72,8 +73,7 @@ def _conflict(item: Item, need: Requirement, rival: Claim) -> Finding:
 
 def _told(key: str, item: Item, need: Requirement, severity: str, level: str = "", **values: str) -> Finding:
     """A finding about what one LoRA needs, by the word of its claim."""
-    about = {"subject": item.name, "node": item.node, "lora": item.name, "said": cite(need.claim)}
-    return say(key, severity=severity, evidence=level or need.level, **about, **values)
+    return say_about(item, key, severity=severity, evidence=level or need.level, said=cite(need.claim), **values)
 
 
 def _missing(stack: Stack, at: int, need: Requirement, wanted: Ingredient, near: list[Presence]) -> Finding:

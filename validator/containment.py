@@ -10,8 +10,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from ..engine.adapters import as_rows
 from ..engine.fuse import add_rows
 from ..engine.plan import Layer
 from ..engine.progress import Progress
@@ -116,19 +118,20 @@ def read_rows(source: TensorSource, name: str, rows: slice) -> torch.Tensor:
             part = reader.read_rows(name, rows.start, rows.stop).to(torch.float32, copy=True)
     else:
         part = source.read(name)[rows].to(torch.float32, copy=True)
-    return part.flatten(start_dim=1) if part.ndim > 1 else part.reshape(-1, 1)
+    return as_rows(part)
 
 
 def _share(modules: Sequence[_Module]) -> Containment | None:
     """Modules are inside or not; many in between mean that something else was done to the checkpoint."""
-    inside = [module for module in modules if abs(module.coefficient) >= CONTAINED]
-    unclear = [module for module in modules if CONTAINED / 2 <= abs(module.coefficient) < CONTAINED]
-    if len(modules) < LEAST_MODULES or len(unclear) > UNCLEAR * len(modules):
+    coefficients = np.array([module.coefficient for module in modules])
+    inside = np.abs(coefficients) >= CONTAINED
+    unclear = ~inside & (np.abs(coefficients) >= CONTAINED / 2)
+    if len(modules) < LEAST_MODULES or unclear.sum() > UNCLEAR * len(modules):
         return None
-    told = inside or list(modules)
-    energy = sum(module.energy for module in told)
-    mean = sum(module.aligned for module in told) / energy
-    spread = math.sqrt(sum(module.energy * (module.coefficient - mean) ** 2 for module in told) / energy)
-    if inside and (len(inside) < LEAST_MODULES / 2 or spread > STEADY * abs(mean)):
+    told = inside if inside.any() else ~inside
+    weights = np.array([module.energy for module in modules])[told]
+    mean = float(np.average(coefficients[told], weights=weights))
+    spread = float(np.average((coefficients[told] - mean) ** 2, weights=weights)) ** 0.5
+    if inside.any() and (inside.sum() < LEAST_MODULES / 2 or spread > STEADY * abs(mean)):
         return None
-    return Containment(mean, len(inside), len(modules), spread)
+    return Containment(mean, int(inside.sum()), len(modules), spread)

@@ -13,7 +13,9 @@ from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..engine import gemm
 from ..engine.terms import AnyTerm, Term
@@ -22,6 +24,7 @@ CLASH_ROWS = 16  # of each weight, for the share of opposite signs
 BLOCK = 1 << 20  # numbers of a delta that are made together
 SIGMAS = 6.0  # further than this from what is left of an inner product when one delta is turned at random
 STEADY = 3.0  # further than this from the scatter over the weights themselves: takes ten weights that agree
+Gram = NDArray[np.float64]
 RIDGE = 1e-6  # of a Gram matrix's mean eigenvalue; fp32 products know nothing below it
 
 
@@ -53,11 +56,7 @@ class Sums:
     def swapped(self) -> Sums:
         """The same pair, seen from the other LoRA."""
         return replace(
-            self,
-            first=self.second,
-            second=self.first,
-            first_within=self.second_within,
-            second_within=self.first_within,
+            self, first=self.second, second=self.first, first_within=self.second_within, second_within=self.first_within
         )
 
     @property
@@ -150,13 +149,13 @@ class Factors:
     down: torch.Tensor
 
     @cached_property
-    def grams(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def grams(self) -> tuple[Gram, Gram]:
         """up^T up and down down^T."""
         return self.products(self)
 
-    def products(self, other: Factors) -> tuple[torch.Tensor, torch.Tensor]:
+    def products(self, other: Factors) -> tuple[Gram, Gram]:
         """up^T other.up and down other.down^T, [ranks, other ranks] in float64."""
-        return (self.up.T @ other.up).double(), (self.down @ other.down.T).double()
+        return (self.up.T @ other.up).double().numpy(), (self.down @ other.down.T).double().numpy()
 
 
 def compare(first: Side, second: Side) -> Sums:
@@ -184,24 +183,18 @@ def _pieces(a: TermSum | None, b: TermSum | None) -> Sums:
 def _by_factors(a: Factors, b: Factors) -> Sums:
     ups, downs = a.products(b)
     first, second = (float((each.grams[0] * each.grams[1]).sum()) for each in (a, b))
-    first_within = _projected(b.grams[0], ups.T) * _projected(b.grams[1], downs.T)
-    second_within = _projected(a.grams[0], ups) * _projected(a.grams[1], downs)
-    return Sums(
-        float((ups * downs).sum()),
-        first,
-        second,
-        first_within=float(first_within.sum()),
-        second_within=float(second_within.sum()),
-    )
+    first_within = float((_projected(b.grams[0], ups.T) * _projected(b.grams[1], downs.T)).sum())
+    second_within = float((_projected(a.grams[0], ups) * _projected(a.grams[1], downs)).sum())
+    return Sums(float((ups * downs).sum()), first, second, first_within=first_within, second_within=second_within)
 
 
-def _projected(gram: torch.Tensor, cross: torch.Tensor) -> torch.Tensor:
+def _projected(gram: Gram, cross: Gram) -> Gram:
     """cross^T gram^-1 cross: the Gram matrix of vectors projected on the span of those that ``gram`` is of."""
-    mean = float(gram.diagonal().mean())
+    mean = gram.diagonal().mean()
     if not mean > 0:
-        return cross.new_zeros(cross.shape[1], cross.shape[1])
-    lower, _ = torch.linalg.cholesky_ex(gram + RIDGE * mean * torch.eye(len(gram), dtype=gram.dtype))
-    return cross.T @ torch.cholesky_solve(cross, lower)
+        return np.zeros((cross.shape[1], cross.shape[1]))
+    spanned: Gram = cross.T @ np.linalg.solve(gram + RIDGE * mean * np.eye(len(gram)), cross)
+    return spanned
 
 
 def _by_rows(a: TermSum, b: TermSum, columns: int) -> Sums:

@@ -7,11 +7,12 @@ of log(m / |W|) over rows or columns: a growth that all have in common comes fro
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from einops import rearrange
 
 from ..engine.adapters import MAGNITUDE, needs_all_rows
 from ..engine.dense import as_rows
@@ -109,7 +110,8 @@ def lengths(weight: torch.Tensor, channels: int | None = None) -> torch.Tensor:
     squares = as_rows(weight).to(torch.float32).square()
     if channels is None:
         return squares.sum(1, dtype=torch.float64).sqrt()
-    return squares.sum(0, dtype=torch.float64).view(channels, -1).sum(1).sqrt()
+    columns = squares.sum(0, dtype=torch.float64)
+    return rearrange(columns, "(channel kernel) -> channel kernel", channel=channels).sum(1).sqrt()
 
 
 def distance(magnitude: torch.Tensor, norms: torch.Tensor) -> float:
@@ -120,13 +122,13 @@ def distance(magnitude: torch.Tensor, norms: torch.Tensor) -> float:
 
 def _judged(choices: Sequence[Choice], distances: Sequence[Sequence[float]]) -> Nearest:
     """The choice most modules are nearest to, and how clearly they are."""
-    first = [min(range(len(choices)), key=each.__getitem__) for each in distances]
-    best = max(range(len(choices)), key=first.count)
-    own = [each[best] for each in distances]
-    others = [min(value for number, value in enumerate(each) if number != best) for each in distances]
-    margins = [1 - mine / other if other > 0 else 0.0 for mine, other in zip(own, others, strict=True)]
-    margin, moved, apart = (statistics.median(values) for values in (margins, own, others))
-    return Nearest(choices[best], margin, first.count(best), len(distances), moved, apart)
+    table = np.array(distances)  # [modules, choices]
+    count = np.bincount(table.argmin(axis=1), minlength=len(choices))
+    best = int(count.argmax())
+    own, others = table[:, best], np.delete(table, best, axis=1).min(axis=1)
+    margins = 1 - np.divide(own, others, out=np.ones_like(own), where=others > 0)
+    margin, moved, apart = (float(np.median(values)) for values in (margins, own, others))
+    return Nearest(choices[best], margin, int(count[best]), len(distances), moved, apart)
 
 
 def quote(found: Nearest) -> str:

@@ -18,7 +18,7 @@ from ..engine.lineage import (
 )
 from ..engine.plan import FUSE, STACK
 from ..engine.texts.say import say
-from .around import KNOWN, Presence, cite, loras_in_model, names, needing, severity_for, weakest
+from .around import KNOWN, Presence, cite, loras_in_model, names, needing, say_about, severity_for, weakest
 from .stacks import MATCH, Item, Stack
 
 TWICE = {  # stages of the two -> text and severity where they are the same file
@@ -43,16 +43,10 @@ def unneeded(stack: Stack, policy: str) -> Iterator[Finding]:
         extra = [each for each in base_loras if not any(each.serves(other) for other in dropped)]
         if extra:
             strict = policy == MATCH and need.level == DECLARED and any(each.item is not None for each in extra)
-            yield say(
-                "LF103.stated" if need.stated else "LF103.trained",
-                severity="warning" if strict else "note",
-                evidence=need.level,
-                subject=item.name,
-                node=item.node,
-                lora=item.name,
-                said=cite(need.claim),
-                base_loras=names(each.ingredient for each in extra),
-            )
+            key, severity = "LF103.stated" if need.stated else "LF103.trained", "warning" if strict else "note"
+            listed = names(each.ingredient for each in extra)
+            about = {"said": cite(need.claim), "base_loras": listed}
+            yield say_about(item, key, severity=severity, evidence=need.level, **about)
 
 
 def _accelerates(item: Item) -> bool:
@@ -76,10 +70,8 @@ def inside_already(stack: Stack, policy: str) -> Iterator[Finding]:
             continue
         for item in stack.items:
             if item.strength > 0 and contained.ingredient.compare(item.ingredient) == SAME:
-                yield say(
-                    _inside_key(contained, item), evidence=contained.level, subject=item.name, node=item.node,
-                    base=stack.base, lora=item.name, source=contained.source,
-                )  # fmt: skip
+                key, about = _inside_key(contained, item), {"base": stack.base, "source": contained.source}
+                yield say_about(item, key, evidence=contained.level, **about)
 
 
 def _inside_key(contained: Contained, item: Item) -> str:
@@ -103,10 +95,7 @@ def listed_twice(stack: Stack, policy: str) -> Iterator[Finding]:
             if same:
                 yield _twice(other, item)
             elif same is None and FUSE in (item.stage, other.stage):
-                yield say(
-                    "LF105.same_name", evidence="guessed", subject=item.name, node=item.node,
-                    lora=item.name, other=other.name,
-                )  # fmt: skip
+                yield say_about(item, "LF105.same_name", evidence="guessed", other=other.name)
             if same is not False:
                 break
 
@@ -128,7 +117,7 @@ def _twice(first: Item, second: Item) -> Finding:
     values = {"first": f"{low.strength:g}", "second": f"{high.strength:g}"}
     if key == "LF105.stacked_twice":
         values["sum"] = f"{low.strength + high.strength:g}"
-    return say(key, severity=severity, subject=second.name, node=second.node, lora=second.name, **values)
+    return say_about(second, key, severity=severity, **values)
 
 
 def left_in(stack: Stack, policy: str) -> Iterator[Finding]:
@@ -160,10 +149,8 @@ def dropped_by(lineage: Lineage) -> tuple[Ingredient, ...]:
 def _dropped(item: Item, each: Presence) -> Finding:
     claims = [claim for claim in (item.lineage.trained, item.lineage.used) if claim]
     level = weakest(each.level, *(claim.evidence.level for claim in claims))
-    return say(
-        "LF106.dropped", severity=severity_for(level in KNOWN), evidence=level, subject=item.name, node=item.node,
-        lora=item.name, base_lora=each.ingredient.name, said=cite(claims[-1]),
-    )  # fmt: skip
+    about = {"base_lora": each.ingredient.name, "said": cite(claims[-1])}
+    return say_about(item, "LF106.dropped", severity=severity_for(level in KNOWN), evidence=level, **about)
 
 
 def _adapter(stack: Stack, each: Presence) -> Iterator[Finding]:

@@ -7,7 +7,18 @@ from collections.abc import Iterator, Sequence
 from ..engine.findings import EVIDENCE, Finding
 from ..engine.lineage import ACCELERATOR, QUALITY, SAME, STYLE, SUBJECT, SUBTLE, Accelerator, Ingredient
 from ..engine.texts.say import say
-from .around import KNOWN, Presence, alike, cite, loras_in_model, needing, requirement_of, severity_for, weakest
+from .around import (
+    KNOWN,
+    Presence,
+    alike,
+    cite,
+    loras_in_model,
+    needing,
+    requirement_of,
+    say_about,
+    severity_for,
+    weakest,
+)
 from .stacks import Item, Sampling, Stack
 
 Span = tuple[float, float]
@@ -43,10 +54,8 @@ def _strength(item: Item) -> Iterator[Finding]:
 def _outside(item: Item, span: Span, key: str, level: str, **values: str) -> Iterator[Finding]:
     if not within(item.strength, span):
         least, most = (f"{each:g}" for each in span)
-        yield say(
-            key, evidence=level, subject=item.name, node=item.node,
-            lora=item.name, strength=f"{item.strength:g}", least=least, most=most, **values,
-        )  # fmt: skip
+        strength = f"{item.strength:g}"
+        yield say_about(item, key, evidence=level, strength=strength, least=least, most=most, **values)
 
 
 def within(value: float, span: Span) -> bool:

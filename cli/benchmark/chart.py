@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from xml.sax.saxutils import escape
 
-from .report import LOST, Column, columns, least_kept
+from .report import LOST, Column, columns, is_measured, least_kept
 
 LEFT, WIDTH, BAR, ROW, TOP = 236, 162, 78, 30, 84  # label column, one column, longest bar, one row, first row
 STYLE = """
@@ -33,7 +33,7 @@ def svg(result: Mapping[str, Any]) -> str:
     for number, row in enumerate(rows):
         y = TOP + ROW * number
         parts += [f'<path class="line" d="M16 {y + 4}H{width - 16}"/>', _text(16, y + 23, row["name"])]
-        if row["state"] != "measured":
+        if not is_measured(row):
             parts.append(_text(LEFT, y + 23, _cut(row["sentence"], 26 * len(shown)), "note"))
     parts.append(_legend(TOP + ROW * len(rows) + 24))
     label = escape("LoRA strategies: " + "; ".join(f"{row['name']} {row['state']}" for row in rows), {'"': "&quot;"})
@@ -46,7 +46,7 @@ def svg(result: Mapping[str, Any]) -> str:
 
 def _bars(x: int, column: Column, rows: list[Mapping[str, Any]]) -> list[str]:
     """The bars of one quantity and the numbers after them."""
-    values = [column.value(row) if row["state"] == "measured" else None for row in rows]
+    values = [column.value(row) if is_measured(row) else None for row in rows]
     most = max((abs(value) for value in values if value is not None), default=0.0) or 1.0
     parts = []
     for number, (row, value) in enumerate(zip(rows, values, strict=True)):

@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 
 from ...engine.blueprint import blueprint
 from ...engine.errors import FoundryError
-from ...engine.gain import GainMeter, Share, compared
+from ...engine.gain import GainMeter, Share, compared, sampled_rows
 from ...engine.gemm import Workspace
 from ...engine.memory import peak_rss_bytes
 from ...engine.plan import Layer, Patch, Plan
@@ -30,7 +30,6 @@ from .strategies import FORMAT, Bench, Weights, matrices
 from .table import STRATEGIES, Sizes, Strategy, sizes
 
 Moment = tuple[float, float]
-ROWS, WHOLE = 64, 1 << 20  # rows compared of a weight with more elements than WHOLE
 
 
 def main() -> None:
@@ -98,14 +97,10 @@ def too_large(strategy: Strategy, sizes: Sizes, device: torch.device) -> str:
     places: list[tuple[str, int, int | None]] = [("memory", there + here, free_memory())]
     if device.type == "cuda":
         places = [("GPU memory", there, torch.cuda.mem_get_info(device)[0]), ("memory", here, free_memory())]
-    return next(
-        (
-            f"does not fit: it needs {size(needed)} of {what} and {size(free)} are free."
-            for what, needed, free in places
-            if free is not None and needed > free
-        ),
-        "",
-    )
+    for what, needed, free in places:
+        if free is not None and needed > free:
+            return f"does not fit: it needs {size(needed)} of {what} and {size(free)} are free."
+    return ""
 
 
 def warm_up(device: torch.device, dtype: torch.dtype) -> None:
@@ -159,7 +154,7 @@ def quality(bench: Bench, weights: Weights) -> dict[str, Any]:
     for name, used in weights():
         if name not in wanted:
             continue
-        rows = sampled(used)
+        rows = torch.tensor(sampled_rows(used.shape))
         base = bench.read(name)[rows].double()
         pairs = work.get(name, ())
         deltas = [delta_rows(base, rows, layer, patch) for layer, patch in pairs]
@@ -169,12 +164,6 @@ def quality(bench: Bench, weights: Weights) -> dict[str, Any]:
     shares = [(layer.lora.name, meter.layers.get(slot, Share())) for slot, layer in enumerate(plan.layers)]
     gains = [{"lora": name, "gain": share.gain} for name, share in shares if share.energy]
     return {"weight_error": meter.relative_error(), "gains": gains}
-
-
-def sampled(weight: Tensor) -> Tensor:
-    """The rows that are compared: all of a small weight, else about 64."""
-    apart = 1 if weight.numel() <= WHOLE else max(1, weight.shape[0] // ROWS)
-    return torch.arange(0, weight.shape[0], apart)
 
 
 def delta_rows(base: Tensor, rows: Tensor, layer: Layer, patch: Patch) -> Tensor:

@@ -11,23 +11,6 @@ from typing import Any
 
 import torch
 
-from ...engine.errors import FoundryError
-
-
-def choose_device(name: str) -> torch.device:
-    """``cpu``, ``cuda`` or ``cuda:1`` as a device that is there; else FoundryError ``usage``."""
-    count = torch.cuda.device_count()
-    match = re.fullmatch(r"cpu|cuda(?::(\d+))?", name)
-    if match is None:
-        raise FoundryError("usage", f"'{name}' is no device.", fix="Use cpu, cuda or cuda:0.")
-    if name == "cpu":
-        return torch.device("cpu")
-    index = int(match[1] or 0)
-    if index >= count:
-        what = f"'{name}' is not here: this torch ({torch.__version__}) sees {count} CUDA devices."
-        raise FoundryError("usage", what, fix="Use --device cpu, or a torch built for your GPU.")
-    return torch.device("cuda", index)
-
 
 def multiplied_in(device: torch.device, stored: torch.dtype) -> torch.dtype:
     """The dtype of the products: as stored where the device multiplies that natively, else fp32 (bf16 on a GPU)."""

@@ -44,29 +44,29 @@ def least_kept(row: Row) -> float | None:
     return min((gain["gain"] for gain in row["gains"]), default=None)
 
 
+def _column(title: str, note: str, key: str, written: Callable[[Any], str]) -> Column:
+    return Column(title, note, lambda row: row[key], lambda row: written(row[key]))
+
+
 COLUMNS = (
-    Column(
-        "first step", "ready and one step", lambda row: row["first_step_s"], lambda row: seconds(row["first_step_s"])
-    ),
-    Column("each step", "after the first", lambda row: row["step_s"], lambda row: seconds(row["step_s"])),
-    Column("memory", "peak, without torch", lambda row: row["memory_bytes"], lambda row: size(row["memory_bytes"])),
-    Column(
-        "GPU memory", "peak", lambda row: row["device_memory_bytes"], lambda row: size(row["device_memory_bytes"] or 0)
-    ),
-    Column(
-        "weight error", "against float64", lambda row: row["weight_error"], lambda row: f"{row['weight_error']:.2%}"
-    ),
+    _column("first step", "ready and one step", "first_step_s", seconds),
+    _column("each step", "after the first", "step_s", seconds),
+    _column("memory", "peak, without torch", "memory_bytes", size),
+    _column("GPU memory", "peak", "device_memory_bytes", lambda count: size(count or 0)),
+    _column("weight error", "against float64", "weight_error", "{:.2%}".format),
     Column("LoRA kept", "100% is right", least_kept, kept),
 )
 
 
 def columns(result: Result) -> tuple[Column, ...]:
     """The columns that this machine has."""
-    return tuple(
-        column
-        for column in COLUMNS
-        if any(row["state"] == "measured" and column.value(row) is not None for row in result["rows"])
-    )
+    rows = list(filter(is_measured, result["rows"]))
+    return tuple(column for column in COLUMNS if any(column.value(row) is not None for row in rows))
+
+
+def is_measured(row: Row) -> bool:
+    """Whether there are numbers; else a sentence says why not."""
+    return bool(row["state"] == "measured")
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -74,9 +74,8 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[at]) for row in (head, *rows)) for at in range(len(head))]
 
     def line(cells: Sequence[str]) -> str:
-        first, *rest = (cell.ljust(width) if at == 0 else cell.rjust(width) for at, (cell, width) in
-                        enumerate(zip(cells, widths, strict=True)))  # fmt: skip
-        return f"| {' | '.join([first, *rest])} |"
+        _, *rest = (cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
+        return f"| {' | '.join([cells[0].ljust(widths[0]), *rest])} |"
 
     rule = "|".join("-" * (width + 1) + ("-" if at == 0 else ":") for at, width in enumerate(widths))
     return "\n".join([line(head), f"|{rule}|", *map(line, rows)])
@@ -85,29 +84,27 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def table(result: Result) -> str:
     """The strategies as Markdown."""
     shown = columns(result)
-    rows = [
-        [row["name"], *(column.text(row) if row["state"] == "measured" else "-" for column in shown)]
-        for row in result["rows"]
-    ]
+    cells = ([column.text(row) if is_measured(row) else "-" for column in shown] for row in result["rows"])
+    rows = [[row["name"], *texts] for row, texts in zip(result["rows"], cells, strict=True)]
     return markdown_table(["strategy", *(column.title for column in shown)], rows)
 
 
 def findings(rows: Sequence[Row], machine: Mapping[str, Any]) -> list[dict[str, str]]:
     """What the numbers say: kind, strategy and a sentence each."""
-    measured = [row for row in rows if row["state"] == "measured"]
+    measured = list(filter(is_measured, rows))
     best = next((row["weight_error"] for row in measured if row["strategy"] == REFERENCE), None)
-    found = [
-        {"kind": row["state"], "strategy": row["strategy"], "text": f"{row['name']}: {row['sentence']}"}
-        for row in rows
-        if row["state"] != "measured"
-    ]
+    found = [_finding(row["state"], row, f"{row['name']}: {row['sentence']}") for row in rows if not is_measured(row)]
     for row in measured:
-        kinds = dict(_verdicts(row, best)) if row["strategy"] != "base" else {}
-        found += [{"kind": kind, "strategy": row["strategy"], "text": said} for kind, said in kinds.items()]
+        found += [_finding(kind, row, said) for kind, said in _verdicts(row, best) if row["strategy"] != "base"]
     if is_busy(measured, machine):
         said = "Other programs kept the machine busy, so times are not compared; the JSON has the CPU times."
-        return [*found, *_best(measured, ("Least memory",)), {"kind": "busy", "strategy": "", "text": said}]
-    return [*found, *_best(measured, ("Soonest first step", "Fastest step", "Least memory"))]
+        return [*found, *_best(measured, {"Least memory": COLUMNS[2]}), _finding("busy", {"strategy": ""}, said)]
+    firsts = ("Soonest first step", "Fastest step", "Least memory")
+    return [*found, *_best(measured, dict(zip(firsts, COLUMNS, strict=False)))]
+
+
+def _finding(kind: str, row: Row, said: str) -> dict[str, str]:
+    return {"kind": kind, "strategy": row["strategy"], "text": said}
 
 
 def is_busy(measured: Sequence[Row], machine: Mapping[str, Any]) -> bool:
@@ -126,18 +123,16 @@ def _verdicts(row: Row, best: float | None) -> Iterator[tuple[str, str]]:
         yield "more error", f"{row['name']}: {row['weight_error'] / best - 1:.0%} more weight error than fused first."
 
 
-def _best(measured: Sequence[Row], kinds: Sequence[str]) -> Iterator[dict[str, str]]:
+def _best(measured: Sequence[Row], kinds: Mapping[str, Column]) -> Iterator[dict[str, str]]:
     """Who is first, among the orders that keep the LoRAs."""
     whole = [row for row in measured if (least_kept(row) or 0.0) >= LOST]
     if not whole:
         return
-    columns = {"Soonest first step": COLUMNS[0], "Fastest step": COLUMNS[1], "Least memory": COLUMNS[2]}
-    for what, column in ((kind, columns[kind]) for kind in kinds):
+    for what, column in kinds.items():
         first, *others = sorted(whole, key=lambda row: column.value(row) or 0.0)
         near = [row["name"] for row in others if (column.value(row) or 0.0) <= NEAR * (column.value(first) or 0.0)]
         also = f"; no clear difference: {', '.join(near)}" if near else ""
-        text = f"{what}: {first['name']}, {column.text(first)}{also}."
-        yield {"kind": "best", "strategy": first["strategy"], "text": text}
+        yield _finding("best", first, f"{what}: {first['name']}, {column.text(first)}{also}.")
 
 
 def markdown(result: Result) -> str:

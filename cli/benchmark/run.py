@@ -27,10 +27,10 @@ from ...loaders.plans.planner import plan_document
 from ...validator.rules import check
 from ..demo import tiny
 from ..demo.files import STRENGTHS, document
-from ..shared import note
+from ..shared import choose_device, note
 from . import process as benchmark_process
 from .chart import svg
-from .machine import choose_device, machine, multiplied_in
+from .machine import machine, multiplied_in
 from .report import definitions, findings, markdown
 from .strategies import FORMAT, matrices
 from .table import STRATEGIES, Strategy

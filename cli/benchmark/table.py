@@ -9,7 +9,7 @@ from functools import partial
 from ...engine.blueprint import blueprint
 from ...engine.finish import Finish
 from ...engine.plan import Plan
-from ..orders import nearest, stochastic
+from ..orders import Rounding, nearest, stochastic
 from .strategies import (
     FORMAT,
     Bench,
@@ -76,34 +76,27 @@ class Strategy:
         return self.resident(sizes) + 4 * sizes.largest, self.backup(sizes) + 2 * sizes.largest
 
 
+def _quantize_then_lora(name: str, rounding: Rounding, then: str) -> Strategy:
+    load = partial(quantize_then_lora, rounding=rounding)
+    return Strategy(name, load, then, lambda s: s.fp8, lambda s: s.touched_fp8 + s.loras, reads_fp8=True)
+
+
+def _fused(name: str, finish: Finish, then: str, resident: Callable[[Sizes], int]) -> Strategy:
+    return Strategy(name, partial(fused, finish=finish), then, resident, ours=True)
+
+
+AS_COMFYUI = "So ComfyUI does."
+BY_CHANCE = "Rounded by chance, up or down: so ComfyUI does."
+TO_NEAREST = "Rounded to the nearest: so do loaders that know no other rounding."
+NO_FIT = "So does ComfyUI with weights that do not fit."
 STRATEGIES = {
     "base": Strategy("0 base alone, no LoRA", base_alone, "", lambda s: s.base),
-    "standard": Strategy(
-        "1 standard LoRA", standard, "So ComfyUI does.", lambda s: s.base, lambda s: s.touched + s.loras
-    ),
-    "quantize_lora": Strategy(
-        "2 quantize, then LoRA",
-        partial(quantize_then_lora, rounding=stochastic),
-        "Rounded by chance, up or down: so ComfyUI does.",
-        lambda s: s.fp8,
-        lambda s: s.touched_fp8 + s.loras,
-        reads_fp8=True,
-    ),
-    "quantize_lora_nearest": Strategy(
-        "2b the same, to nearest",
-        partial(quantize_then_lora, rounding=nearest),
-        "Rounded to the nearest: so do loaders that know no other rounding.",
-        lambda s: s.fp8,
-        lambda s: s.touched_fp8 + s.loras,
-        reads_fp8=True,
-    ),
+    "standard": Strategy("1 standard LoRA", standard, AS_COMFYUI, lambda s: s.base, lambda s: s.touched + s.loras),
+    "quantize_lora": _quantize_then_lora("2 quantize, then LoRA", stochastic, BY_CHANCE),
+    "quantize_lora_nearest": _quantize_then_lora("2b the same, to nearest", nearest, TO_NEAREST),
     "lora_quantize": Strategy("3 LoRA, then quantize", lora_then_quantize, "", lambda s: s.base),
-    "fused": Strategy(
-        "4 fused", partial(fused, finish=Finish()), "Rounded to the stored dtype.", lambda s: s.base, ours=True
-    ),
-    "fused_quantized": Strategy(
-        "5 fused, then quantized", partial(fused, finish=FORMAT), "Quantized to fp8.", lambda s: s.fp8, ours=True
-    ),
-    "low_memory": Strategy("6 low memory", low_memory, "So does ComfyUI with weights that do not fit.", lambda s: 0),
+    "fused": _fused("4 fused", Finish(), "Rounded to the stored dtype.", lambda s: s.base),
+    "fused_quantized": _fused("5 fused, then quantized", FORMAT, "Quantized to fp8.", lambda s: s.fp8),
+    "low_memory": Strategy("6 low memory", low_memory, NO_FIT, lambda s: 0),
     "low_memory_fused": Strategy("7 low memory, optimized", low_memory_fused, "", lambda s: 0, ours=True),
 }

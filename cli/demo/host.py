@@ -57,6 +57,7 @@ def workflow() -> Prompt:
     """Checkpoint -> Fuse -> Stack (with CLIP) -> Validator -> Quantize FP8 -> a picture, in API form."""
     lora = {"lora_name": "style.safetensors", "strength_model": 0.8, "strength_clip": 0.8, "enabled": True}
     sampling = {"seed": 7, "steps": 4, "cfg": 2.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+    as_usual = {"matmul": "full precision", "keep_high_precision": "auto"}
     conditioning = {"positive": ["positive", 0], "negative": ["negative", 0], "latent_image": ["latent", 0]}
     return {
         "base": node("FoundryLoadCheckpoint", ckpt_name="tiny.safetensors"),
@@ -64,13 +65,7 @@ def workflow() -> Prompt:
         "lora": node("FoundryLoRA", **lora),
         "stack": node("FoundryStackLoRAs", model=["fuse", 0], lora_stack=["lora", 0], clip=["base", 1]),
         "check": node("FoundryStackValidator", model=["stack", 0], policy="match training", strict=False),
-        "quantize": node(
-            "FoundryQuantizeFP8",
-            model=["check", 0],
-            format="float8_e4m3fn",
-            matmul="full precision",
-            keep_high_precision="auto",
-        ),
+        "quantize": node("FoundryQuantizeFP8", model=["check", 0], format="float8_e4m3fn", **as_usual),
         "positive": node("CLIPTextEncode", clip=["stack", 1], text="a foundry at night, molten metal"),
         "negative": node("CLIPTextEncode", clip=["stack", 1], text="blurry"),
         "latent": node("EmptyLatentImage", width=256, height=256, batch_size=1),

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from einops import rearrange
 
 from ...engine.errors import FoundryError
 from ...engine.formats import FORMATS, rotate
@@ -197,7 +198,7 @@ def _scale(source: Checkpoint, name: str, weight: TensorInfo) -> torch.Tensor:
     scale = source.read(name).to(torch.float32)
     if not (torch.isfinite(scale) & (scale > 0)).all():
         raise _damaged(source, f"the scale '{shown(name)}' holds NaN, infinity, zero or a negative number")
-    return scale.reshape(()) if count == 1 else scale.reshape(rows, *[1] * (len(weight.shape) - 1))
+    return scale.reshape(()) if count == 1 else rearrange(scale, f"... -> (...){' 1' * (len(weight.shape) - 1)}")
 
 
 def _rotation(source: Checkpoint, info: TensorInfo, settings: dict[str, Any]) -> int:

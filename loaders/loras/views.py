@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from einops import pack
+from einops import pack, rearrange
 
 from ...engine.findings import Finding
 from ...engine.plan import Adapter
@@ -75,8 +75,8 @@ def _scaled(tensors: Mapping[str, TensorInfo]) -> Iterator[tuple[str, str]]:
 def _times(source: TensorSource, name: str, scale: str) -> Make:
     def make() -> torch.Tensor:
         codes = source.read(name).to(torch.float32)
-        factor = source.read(scale).to(torch.float32).reshape(-1, *[1] * (codes.ndim - 1))
-        return codes * factor
+        factor = source.read(scale).to(torch.float32)
+        return codes * rearrange(factor, f"... -> (...){' 1' * (codes.ndim - 1)}")
 
     return make
 

@@ -273,7 +273,9 @@ def test_a_checkpoint_is_weighed_and_its_record_kept(folder, run):
 
 
 def test_an_old_word_of_a_document_works_with_a_note(folder, run):
-    code, out, err = run("check", document(**{"stack": [{"path": lora("style"), "weight": 0.5}]}))
+    rows = [{"path": lora("style"), "weight": 0.5}]
+    Path("old.json").write_text(json.dumps({"base": "diffusion_models/base.safetensors", "stack": rows}))
+    code, out, err = run("check", "old.json")
     assert (code, err) == (0, "Note: 'weight' is called 'strength' now.\n")
     assert out.splitlines()[1].split()[:3] == ["stage", "LoRA", "strength"]
 

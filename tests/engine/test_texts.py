@@ -18,6 +18,7 @@ SPEAKERS = {
     "say": set(),
     "refuse": set(),
     "say_of": {"lora"},
+    "say_about": {"lora"},
     "self._say": {"lora"},
     "self.refuse": {"lora"},
 }  # and what each fills
