@@ -21,7 +21,18 @@ from ..engine.findings import Finding, stops
 from . import bake as cli_bake
 from . import check as cli_check
 from . import lineage as cli_lineage
-from .shared import DONE, INTERRUPTED, STOPPED, OldOption, Refused, answer, exit_code, print_findings, print_json
+from .shared import (
+    DONE,
+    INTERRUPTED,
+    STOPPED,
+    OldOption,
+    Refused,
+    answer,
+    choose_device,
+    exit_code,
+    print_findings,
+    print_json,
+)
 from .terminal import Bar, harden, size, span, table
 
 EPILOG = "exit codes: 0 done, 1 findings that stop it, 2 wrong use or bad input, 130 stopped by Ctrl-C"
@@ -133,7 +144,8 @@ def _benchmark(options: argparse.Namespace) -> int:
     from .benchmark import run as benchmark
 
     with Bar("benchmark") as bar:
-        result = benchmark.run(options.document, options.device, options.tokens, options.steps, options.out, bar)
+        device = choose_device(options.device)
+        result = benchmark.run(options.document, device, options.tokens, options.steps, options.out, bar)
     return _told(result, benchmark.text, options.json)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding, worst_first
-from .terminal import span, table
+from .terminal import note, span, table
 
 if TYPE_CHECKING:
     import torch
@@ -34,11 +33,6 @@ class Refused(Exception):
 def exit_code(error: FoundryError) -> int:
     """1 for a verdict about a stack (LFxxx), 2 for input that cannot be worked with."""
     return STOPPED if error.code.startswith("LF") else MISUSE
-
-
-def note(text: str) -> None:
-    """A word about an old spelling, for people: on stderr, where no program reads it."""
-    print(f"Note: {text}", file=sys.stderr)
 
 
 def spelled(old: Mapping[str, str]) -> Callable[[str], str]:

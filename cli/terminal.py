@@ -42,6 +42,11 @@ def span(low: float, high: float) -> str:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
+def note(text: str) -> None:
+    """A word about an old spelling, for people: on stderr, where no program reads it."""
+    print(f"Note: {text}", file=sys.stderr)
+
+
 def harden(*streams: TextIO) -> None:
     """A name from a file that the terminal's encoding lacks is escaped, instead of ending the program."""
     for stream in streams:

@@ -27,7 +27,7 @@ from ...loaders.plans.planner import plan_document
 from ...validator.rules import check
 from ..demo import tiny
 from ..demo.files import STRENGTHS, document
-from ..shared import choose_device, note
+from ..terminal import note
 from . import process as benchmark_process
 from .chart import svg
 from .machine import machine, multiplied_in
@@ -38,12 +38,13 @@ from .table import STRATEGIES, Strategy
 WIDTH, LAYERS = 1536, 1  # 99 MB in weights as large as a real model's, so that they and not the process are measured
 TOKENS = {"cpu": 256, "cuda": 4096}  # 4096: a picture of 1024 x 1024 pixels
 STEPS = 3
+CPU = torch.device("cpu")
 NAMES = ("benchmark.md", "benchmark.json", "benchmark.svg")
 
 
 def run(
     document: Path | None = None,
-    device: str = "cpu",
+    device: torch.device = CPU,
     tokens: int | None = None,
     steps: int = STEPS,
     out: Path | None = None,
@@ -56,15 +57,14 @@ def run(
     no strategy could work with.
     """
     started = time.perf_counter()
-    where = choose_device(device)
-    tokens = TOKENS[where.type] if tokens is None else tokens
+    tokens = TOKENS[device.type] if tokens is None else tokens
     if tokens < 1 or steps < 1:
         raise FoundryError("usage", "A benchmark needs at least one token and one step.")
     if out is not None:
         _prepare(out)
     with temporary(out or Path(tempfile.gettempdir())) as work:
         work.mkdir()
-        result = _measured(document, work, where, tokens, steps, on_step)
+        result = _measured(document, work, device, tokens, steps, on_step)
     result["seconds"] = time.perf_counter() - started
     if out is not None:
         write(result, out)

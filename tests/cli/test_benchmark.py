@@ -25,7 +25,9 @@ from lora_foundry.cli.benchmark import process as benchmark_process
 from lora_foundry.cli.benchmark import run as benchmark
 from lora_foundry.cli.benchmark.strategies import FORMAT, Bench, matrices
 from lora_foundry.cli.benchmark.table import STRATEGIES, sizes
+from lora_foundry.cli.main import main
 from lora_foundry.cli.orders import FP8, nearest, quantized, stochastic
+from lora_foundry.engine import gain
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.plan import Plan
 from lora_foundry.loaders.bakes.baking import bake_to_file
@@ -128,7 +130,8 @@ def test_the_measure_is_that_of_the_whole_weights(bench, monkeypatch):
     told = benchmark_child.quality(bench, lambda: iter(used.items()))
     assert told["weight_error"] == pytest.approx(float((noise / signal).sqrt()), rel=1e-6)
     assert told["gains"][0]["gain"] == pytest.approx(float(1 + aligned / energy), rel=1e-6)
-    monkeypatch.setattr(benchmark_child, "WHOLE", 0)
+    monkeypatch.setattr(gain, "WHOLE_WEIGHT", 0)
+    monkeypatch.setattr(gain, "SAMPLE", 1)
     sampled = benchmark_child.quality(bench, lambda: iter(used.items()))
     assert sampled != told and sampled["weight_error"] == pytest.approx(told["weight_error"], rel=0.05)
 
@@ -223,8 +226,6 @@ def test_wrong_use_is_told_before_anything_is_measured(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     (tmp_path / "blocked" / "benchmark.md").mkdir(parents=True)
     for options in (
-        {"device": "tpu"},
-        {"device": "cuda:99"},
         {"tokens": 0},
         {"steps": 0},
         {"out": tmp_path / "file"},
@@ -233,6 +234,13 @@ def test_wrong_use_is_told_before_anything_is_measured(tmp_path, monkeypatch):
     ):
         with pytest.raises(FoundryError):
             benchmark.run(**options)
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99", "cuda:", "cuda:x", "cpu:0", ""])
+def test_a_device_that_is_not_there_is_told_before_anything_is_measured(device, monkeypatch, capsys):
+    monkeypatch.setattr(benchmark, "run", lambda *_: pytest.fail("nothing may run"))
+    assert main(["benchmark", "--device", device]) == 2
+    assert f"There is no device '{device}' here" in capsys.readouterr().err
 
 
 def test_a_document_without_loras_is_refused(bench, tmp_path):
