@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from .errors import FoundryError
 from .formats import FORMATS, Format
 from .json_bake import BudgetJSON, ExactJSON, FinishJSON
 from .quantize import AUTO
+from .texts.say import refuse
 
 FULL_PRECISION, FP8_MATMUL = "full precision", "fp8"
 SCALE_SUFFIX = "weight_scale"
@@ -43,8 +43,7 @@ class Finish:
         if self.format == "none":
             return None
         if self.format not in FORMATS:
-            known = ", ".join(FORMATS)
-            raise FoundryError("format", f"Unknown quantization format {self.format!r}.", fix=f"Use none or {known}.")
+            raise refuse("format.unknown", format=self.format, known=", ".join(FORMATS))
         return FORMATS[self.format]
 
     def settings(self) -> FinishJSON:
@@ -61,10 +60,9 @@ def check_budget(finish: Finish) -> None:
     if finish.max_error is None:
         return
     if not 0 < finish.max_error < 1:
-        what = f"max_error is {finish.max_error}, but it is a share of the weights' rms."
-        raise FoundryError("usage", what, fix="Give a number such as 0.02, which is 2 %.")
+        raise refuse("usage.max_error", share=finish.max_error)
     if finish.quantization is None:
-        raise FoundryError("usage", "max_error needs a quantized format.", fix="Choose one, or leave max_error out.")
+        raise refuse("usage.max_error_alone")
 
 
 def require_arithmetic(finish: Finish, arithmetic: str) -> None:

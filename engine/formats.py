@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 
-from .errors import FoundryError
 from .fuse import largest, row_blocks
 from .gemm import full_fp32
 from .texts.say import refuse
@@ -132,12 +131,8 @@ def loadable(layouts: Mapping[str, object]) -> tuple[str, ...]:
 def require_loadable(name: str, known: Sequence[str]) -> None:
     """FoundryError ``format`` for one of our formats that is not among those a host loads."""
     if name in FORMATS and name not in known:
-        raise FoundryError(
-            "format",
-            f"This ComfyUI cannot load {name}; it loads {' and '.join(known) or 'no quantized format'}.",
-            f"{name} came with ComfyUI {FORMATS[name].since}, so the result could not be used here.",
-            "Choose another format or update ComfyUI. The command line writes it for another machine.",
-        )
+        loads = " and ".join(known) or "no quantized format"
+        raise refuse("format.not_loaded", format=name, known=loads, since=FORMATS[name].since)
 
 
 def finite_amax(weight: torch.Tensor, name: str) -> torch.Tensor:

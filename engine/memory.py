@@ -7,8 +7,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from .errors import FoundryError
 from .tensors import TensorInfo
+from .texts.say import refuse
 
 AUTO, LOW, LOWEST = MODES = ("auto", "low", "lowest")
 HELD = {AUTO: 14, LOW: 5}  # bytes held for each number of the largest weight, at most
@@ -20,7 +20,7 @@ def choose_memory(wanted: str, infos: Iterable[TensorInfo], reproducible: bool =
     Where the result is to be ``reproducible`` it does not depend on the free memory, so ``auto`` stays.
     """
     if wanted not in MODES:
-        raise FoundryError("usage", f"Unknown memory setting {wanted!r}.", fix=f"Use {', '.join(MODES)}.")
+        raise refuse("usage.memory", wanted=wanted, modes=", ".join(MODES))
     if reproducible:
         return wanted
     largest = max((info.nbytes // max(1, info.dtype.itemsize) for info in infos), default=0)

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from .errors import FoundryError
 from .formats import DEFAULT, Format
 from .near import near
 from .tensors import TensorInfo
+from .texts.say import refuse
 
 AUTO = "auto"
 MOST_PATTERNS, LONGEST, MOST_STARS = 64, 200, 8  # of a keep list; characters and stars of one pattern
@@ -49,13 +49,11 @@ def parse_keep(text: str) -> tuple[str, ...]:
     """
     patterns = tuple(part.strip() for part in text.split(",") if part.strip())
     if len(patterns) > MOST_PATTERNS:
-        what = f"{len(patterns)} patterns of layers to keep in high precision are given; {MOST_PATTERNS} are the limit."
-        raise FoundryError("usage", what, fix="Write fewer, with a star for what they have in common.")
+        raise refuse("usage.keep_many", count=len(patterns), most=MOST_PATTERNS)
     for pattern in patterns:
         if len(pattern) > LONGEST or pattern.count("*") > MOST_STARS:
-            seen = f"has {len(pattern)} characters and {pattern.count('*')} stars"
-            what = f"A pattern of layers to keep in high precision {seen}; {LONGEST} and {MOST_STARS} are the limit."
-            raise FoundryError("usage", what, fix="Name the layers more plainly: *.ffn.2")
+            most = {"most_characters": LONGEST, "most_stars": MOST_STARS}
+            raise refuse("usage.keep_long", characters=len(pattern), stars=pattern.count("*"), **most)
     return patterns
 
 
@@ -92,11 +90,9 @@ def check_patterns(patterns: Sequence[str], names: Collection[str]) -> None:
         if pattern == AUTO or any(_hits(pattern, name) for name in names):
             continue
         meant = near(pattern.replace("*", "").strip("."), _spellings(names), 3)
-        fix = (
-            f"Did you mean {' or '.join(meant)}?" if meant else f"A layer of it is {_layer(next(iter(names), 'none'))}."
-        )
-        why = "Patterns are whole dotted parts of a layer's name, and * matches anything."
-        raise FoundryError("usage", f"No layer is called '{pattern}', which was to stay in high precision.", why, fix)
+        if meant:
+            raise refuse("usage.keep_near", pattern=pattern, near=" or ".join(meant))
+        raise refuse("usage.keep_nothing", pattern=pattern, layer=_layer(next(iter(names), "none")))
 
 
 def _spellings(names: Iterable[str]) -> list[str]:

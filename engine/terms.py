@@ -19,7 +19,6 @@ from einops import rearrange
 from . import gemm
 from .adapters import LORA, NOT_READ, SET, delta_rows, is_low_rank, needs_all_rows, needs_weight, scale_of
 from .dense import DeltaRows, Index, Parts, as_rows
-from .errors import FoundryError
 from .gemm import Product, Workspace
 from .low_rank import lora_factors
 from .plan import FUSE, MATCH_TRAINING, Adapter, Layer, Patch, Target
@@ -140,7 +139,7 @@ TRANSFORMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # file order 
 def read_parts(layer: Layer, patch: Patch, device: torch.device | None = None) -> Parts:
     """The tensors of an adapter on ``device``, as the file stores them."""
     if layer.factors is None:
-        raise FoundryError("plan", f"{layer.lora.name}: this plan was made without its file.", fix="Plan it again.")
+        raise refuse("plan.without_file", lora=layer.lora.name)
     read = layer.factors.read
     return {part: read(name).to(device) for part, name in patch.adapter.parts if part not in NOT_READ}
 

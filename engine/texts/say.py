@@ -1,7 +1,8 @@
 """What findings say, as templates: one entry a situation, so that a translator and a reader find all of them here.
 
-``say`` fills the blanks, and ``refuse`` makes an error of them. A key is a code and a word: ``LF102.missing``. The
-browser finds translations of the same keys under ``loraFoundry.findings`` in ``locales/<language>/main.json``.
+``say`` fills the blanks, and ``refuse`` makes an error of them. A key is a code, or the area of an error, and a word:
+``LF102.missing``, ``usage.memory``. The browser finds translations of the same keys under ``loraFoundry.findings`` in
+``locales/<language>/main.json``.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from dataclasses import dataclass
 
 from ..errors import FoundryError
 from ..findings import Finding
+from .areas import AREAS
 from .lf1 import ORDER
 from .lf2 import QUANTIZATION
 from .lf3 import FILES
@@ -30,7 +32,8 @@ class Text:
     fix: str = ""
 
 
-TEXTS = {key: Text(*parts) for key, parts in (ORDER | QUANTIZATION | FILES | MEANING | USE | MERGING | WRITING).items()}
+TABLES = (AREAS, ORDER, QUANTIZATION, FILES, MEANING, USE, MERGING, WRITING)
+TEXTS = {key: Text(*parts) for table in TABLES for key, parts in table.items()}
 
 
 def say(

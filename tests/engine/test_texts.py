@@ -13,7 +13,7 @@ from lora_foundry.engine.texts.say import TEXTS, refuse, say, say_of
 from make_locales import FILE, english
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLES = [f"engine/texts/{path.name}" for path in sorted((ROOT / "engine" / "texts").glob("lf*.py"))]
+TABLES = [f"engine/texts/{path.name}" for path in sorted((ROOT / "engine" / "texts").glob("[al]*.py"))]
 SPEAKERS = {
     "say": set(),
     "refuse": set(),
@@ -23,7 +23,7 @@ SPEAKERS = {
     "self.refuse": {"lora"},
 }  # and what each fills
 SPEAKERS |= {"builder.refuse": {"lora"}, "builder.fit": {"lora", "tensors"}}
-KEY = re.compile(r"LF\d{3}\.\w+")
+KEY = re.compile(r"(?:LF\d{3}|usage|format|plan)\.\w+")
 FIELDS = {"severity", "evidence", "subject", "node"}  # what ``say`` takes for itself
 ROOMS = ("engine", "validator", "loaders", "nodes", "cli")
 SOURCES = [path for folder in ROOMS for path in (ROOT / folder).rglob("*.py")]
@@ -47,7 +47,7 @@ def keys_in(tree: ast.AST) -> set[str]:
 
 def test_every_key_is_a_code_that_the_documents_explain():
     messages = (ROOT / "docs" / "messages.md").read_text(encoding="utf-8")
-    explained = set(re.findall(r"^\| (LF\d{3}) \|", messages, re.M))
+    explained = set(re.findall(r"^\| `?(LF\d{3}|[a-z]+)`? \|", messages, re.M))
     assert all(map(KEY.fullmatch, TEXTS)) and {key.partition(".")[0] for key in TEXTS} <= explained
 
 
@@ -102,7 +102,14 @@ def plain_calls():
 def test_who_says_something_fills_its_blanks():
     """Calls with ``**values`` are shown to do so by the tables of stacks and graphs, which go through every text."""
     calls = list(plain_calls())
-    assert len(calls) >= 50 and {key[:3] for _, key, _ in calls} == {"LF1", "LF2", "LF3", "LF4", "LF5"}
+    codes = {key[:3] for _, key, _ in calls if key.startswith("LF")}
+    assert len(calls) >= 50 and codes == {
+        "LF1",
+        "LF2",
+        "LF3",
+        "LF4",
+        "LF5",
+    }
     assert not [(name, key) for name, key, given in calls if given - FIELDS != blanks_of(key)]
 
 
@@ -135,6 +142,16 @@ def test_no_code_has_its_sentence_elsewhere():
         if isinstance(first, ast.Constant) and re.match(r"LF\d{3}(?!\.)", str(first.value))
     ]
     assert not made, "say it with a key of engine/texts"
+
+
+def test_the_engine_has_no_sentence_of_its_own():
+    made = [
+        (name, call.lineno)
+        for name, tree in TREES.items()
+        for call in ast.walk(tree)
+        if name.startswith("engine/") and isinstance(call, ast.Call) and ast.unparse(call.func) == "FoundryError"
+    ]
+    assert not made, "refuse it with a key of engine/texts"
 
 
 @pytest.mark.parametrize(("key", "values"), [("LF105.nothing", {}), ("LF105.twice", {"lora": "a"})])
