@@ -77,12 +77,12 @@ def run(options: argparse.Namespace) -> int:
         found.append(findings)
     with Bar("baking") as bar:
         baked = bake_files(requests, how, bar)
-    plans = [request.blueprint.plan for request in requests]
-    told = [_json(*each) for each in zip(plans, found, baked, strict=True)]
+    made = list(zip([request.blueprint.plan for request in requests], found, baked, strict=True))
     if options.json:
+        told = [_json(*each) for each in made]
         print_json(told[0] if len(told) == 1 else {"results": told})
         return DONE
-    for each in zip(plans, found, baked, strict=True):
+    for each in made:
         _print(*each)
     return DONE
 
@@ -152,9 +152,6 @@ def _print(plan: Any, findings: Sequence[Finding], baked: BakeResult) -> None:
     print_findings(findings)
     if baked.cost is not None:
         print(budget_sentence(baked.cost))
-    if baked.state == "made":
-        print(bake_sentence(baked.report))
-    else:
-        print(f"{baked.state}: {bake_sentence(baked.report)}")
+    print(("" if baked.state == "made" else f"{baked.state}: ") + bake_sentence(baked.report))
     print(f"peak memory {size(baked.report.peak_rss_bytes)}, recipe {baked.sha256}")
     print(*baked.files, sep="\n")

@@ -38,9 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check the file, whatever of the two it is."""
-    if is_workflow(options.document):
-        return _check_workflow(options, options.policy)
-    return _check_document(options, options.policy)
+    return (_check_workflow if is_workflow(options.document) else _check_document)(options)
 
 
 def is_workflow(path: Path) -> bool:
@@ -54,11 +52,11 @@ def is_workflow(path: Path) -> bool:
     return looks_like_workflow(path)
 
 
-def _check_document(options: argparse.Namespace, policy: str) -> int:
+def _check_document(options: argparse.Namespace) -> int:
     from ..engine.report import document_json
     from ..loaders.documents.document import load_document
 
-    plan, findings = planned(load_document(options.document), policy, look_into_weights=True)
+    plan, findings = planned(load_document(options.document), options.policy, look_into_weights=True)
     stopped = stops(findings, options.strict)
     if options.json:
         print_json(document_json(plan, findings, not stopped))
@@ -69,13 +67,13 @@ def _check_document(options: argparse.Namespace, policy: str) -> int:
     return STOPPED if stopped else DONE
 
 
-def _check_workflow(options: argparse.Namespace, policy: str) -> int:
+def _check_workflow(options: argparse.Namespace) -> int:
     from ..loaders.lineage.provenance import lineage_of
     from ..loaders.lint.lint import lint
     from ..loaders.workflows.reading import read_workflow
 
     graph, find = read_workflow(options.document), model_folders(options.models or ())
-    found = lint(graph, find, lineage_of, policy, options.strict)
+    found = lint(graph, find, lineage_of, options.policy, options.strict)
     if options.json:
         print_json(found.to_json())
     else:

@@ -21,14 +21,14 @@ NONE, SAME = "none", "same"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The verbs of ``lineage``."""
+    """The verbs of ``lineage``; each brings its own ``run``."""
     verbs = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     def verb(name: str, run: Callable[[argparse.Namespace], int], text: str) -> Any:
         added = verbs.add_parser(name, help=text, description=text)
         # Suppressed, so that it does not undo a --json that stands before the action.
         added.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print one JSON object")
-        added.set_defaults(act=run)
+        added.set_defaults(run=run)
         return added.add_argument
 
     lora = "a LoRA file, the bare name of one you do not have, or none: the untouched base"
@@ -63,12 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = verb("stamp", _stamp, "Write a copy of a LoRA that carries its lineage; the original is not touched.")
     add("file", metavar="FILE", type=Path)
     add("-o", "--out", metavar="OUT", type=Path, help="default: FILE with _lineage in its name, if that is free")
-
-
-def run(options: argparse.Namespace) -> int:
-    """Do what the action says; returns the exit code."""
-    code: int = options.act(options)
-    return code
 
 
 # --- actions ----------------------------------------------------------------------------------------------------------

@@ -115,7 +115,7 @@ def _parser() -> Parser:
     cli_check.add_arguments(verb("check", cli_check.run, text))
     cli_bake.add_arguments(verb("bake", cli_bake.run, "Bake stack documents into files that any ComfyUI loads."))
     text = "What LoRAs were trained with and are to be used with: show, declare, read, export and import it."
-    cli_lineage.add_arguments(verb("lineage", cli_lineage.run, text))
+    cli_lineage.add_arguments(verb("lineage", None, text))
     added = verb("benchmark", _benchmark, "Measure on this machine what the orders people argue about cost and keep.")
     own = "a stack document with your own files; default: a tiny model made on the spot"
     added.add_argument("document", metavar="DOCUMENT", nargs="?", type=Path, help=own)
@@ -214,16 +214,9 @@ def _first(value: object) -> object:
     return f"{len(value)} files, first {value[0]}" if len(value) > 1 else value[0]
 
 
-def _counts(value: dict[str, int]) -> str:
-    return ", ".join(f"{count} x {what}" for what, count in value.items())
-
-
-def _blocks(value: dict[str, dict[str, int]]) -> str:
-    return ", ".join(f"{count['modules']} in {count['blocks']} {group}" for group, count in value.items())
-
-
-def _pairs(value: dict[str, Any]) -> str:
-    return ", ".join(f"{what} {text}" for what, text in value.items())
+def _pairs(form: str) -> Callable[[dict[str, Any]], str]:
+    """Writes each key and value of a table in this form."""
+    return lambda table: ", ".join(form.format(key, value) for key, value in table.items())
 
 
 def _some(value: list[str]) -> str:
@@ -247,9 +240,9 @@ TOLD_ELSEWHERE = ("findings", "metadata", "made_by", "role_evidence", "role_why"
 WRITTEN: Mapping[str, Callable[[Any], str]] = {
     "bytes": size,
     **dict.fromkeys(("rank", "alpha", "scale"), lambda value: span(*value)),
-    **dict.fromkeys(("dtypes", "adapters", "alpha_from"), _counts),
-    "blocks": _blocks,
-    "variant": _pairs,
+    **dict.fromkeys(("dtypes", "adapters", "alpha_from"), _pairs("{1} x {0}")),
+    "blocks": _pairs("{1[modules]} in {1[blocks]} {0}"),
+    "variant": _pairs("{0} {1}"),
     "lineage": _lineage,
     **dict.fromkeys(("tags", "unused"), _some),
 }

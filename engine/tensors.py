@@ -67,6 +67,18 @@ class InMemory:
     on_disk = False
 
 
+class StateDict(InMemory):
+    """A sink that keeps what a bake gives it, on one device."""
+
+    def __init__(self, device: torch.device | str = "cpu") -> None:
+        self.tensors: dict[str, torch.Tensor] = {}
+        self._device = device
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        """Keep one tensor."""
+        self.tensors[name] = tensor.to(self._device)
+
+
 class Over:
     """What a source says that shows the tensors of another one, ``source``, in its own way."""
 

@@ -20,6 +20,7 @@ from ..engine.job import BakeRequest
 from ..engine.memory import AUTO, MODES, choose_memory
 from ..engine.plan import FUSE, STACK, Plan
 from ..engine.report import bake_json, bake_sentence, budget_sentence, plan_sentences
+from ..engine.tensors import StateDict
 from ..loaders.bakes.baking import MADE, BakeOptions, BakeResult, FileRequest, bake_files
 from ..loaders.bakes.cache import BakeCache
 from ..loaders.disk.sharding import parse_size
@@ -62,19 +63,6 @@ KEEP = (
         "strength redoes only what it touches.",
     },
 )
-
-
-class StateDict:
-    """A sink that keeps the finished tensors in memory."""
-
-    on_disk = False
-
-    def __init__(self) -> None:
-        self.tensors: dict[str, torch.Tensor] = {}
-
-    def write(self, name: str, tensor: torch.Tensor) -> None:
-        """Keep one tensor on the CPU."""
-        self.tensors[name] = tensor.to("cpu")
 
 
 def ready(plan: Plan) -> tuple[Finding, ...]:

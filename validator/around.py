@@ -77,7 +77,7 @@ class Presence:
     """A LoRA that is in the model.
 
     ``level`` tells how well it is known to be there; what the stack itself lists is a fact. ``role`` comes with its
-    own level. ``item`` is its number in the stack's items, None inside the base.
+    own level. ``item`` is its number in the stack's items and ``stage`` theirs, None and empty inside the base.
     """
 
     ingredient: Ingredient
@@ -85,6 +85,7 @@ class Presence:
     role: tuple[str, str] = (UNKNOWN, UNKNOWN)
     accelerator: Accelerator | None = None
     item: int | None = None
+    stage: str = ""
     node: str = ""
 
     @property
@@ -119,12 +120,12 @@ def position_of(stack: Stack, at: int, each: Presence) -> str:
         return UNDER if each.item < at else OVER
     item = stack.items[at]
     sums = item.stage != FUSE or not item.dependent  # all of a stage see the same weights; a sum does not mind
-    return FUSED if stack.items[each.item].stage == FUSE and sums else BESIDE
+    return FUSED if each.stage == FUSE and sums else BESIDE
 
 
 def _listed(number: int, item: Item) -> Presence:
-    known = item.lineage.accelerator
-    return Presence(item.ingredient, role=item.lineage.role, accelerator=known, item=number, node=item.node)
+    about = {"stage": item.stage, "node": item.node}
+    return Presence(item.ingredient, role=item.lineage.role, accelerator=item.lineage.accelerator, item=number, **about)
 
 
 def _inside(contained: Contained) -> Presence:

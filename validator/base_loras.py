@@ -86,7 +86,7 @@ def _missing(stack: Stack, at: int, need: Requirement, wanted: Ingredient, near:
             values = {"base_lora": wanted.name, "other": each.ingredient.name}
             return _told("LF104.undecided", item, need, "question", **values)
     for each in spare:
-        if _is_fused(stack, each) or (each.accelerates and each.level in KNOWN):
+        if each.stage == FUSE or (each.accelerates and each.level in KNOWN):
             return _another(item, need, wanted, each.ingredient)
     return _told(_missing_key(stack, need), item, need, severity, base_lora=wanted.name)
 
@@ -97,11 +97,6 @@ def _another(item: Item, need: Requirement, wanted: Ingredient, other: Ingredien
     if plain_name(wanted.name) == plain_name(other.name):
         return _told("LF104.contents", item, need, severity, base_lora=wanted.name)
     return _told("LF104.another", item, need, severity, base_lora=wanted.name, other=other.name)
-
-
-def _is_fused(stack: Stack, each: Presence) -> bool:
-    """Whether the user put a LoRA where base LoRAs belong."""
-    return each.item is not None and stack.items[each.item].stage == FUSE
 
 
 def _missing_key(stack: Stack, need: Requirement) -> str:

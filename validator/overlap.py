@@ -65,7 +65,7 @@ def overlaps(
         if on_step is not None:
             on_step(done, len(wanted))
         layers = {id(layer): layer for number in numbers for layer in pairs[number]}
-        sides = {key: _side(layer, name) for key, layer in layers.items()}
+        sides = {key: Side([make_term(layer, p) for p in on_weight(layer, name)]) for key, layer in layers.items()}
         for number in numbers:
             groups, block = sums[number], group(name)
             first, second = pairs[number]
@@ -115,7 +115,3 @@ def _weights(layer: Layer) -> dict[str, bool]:
         if patch.factor != 0.0:
             found[patch.target.weight] = found.get(patch.target.weight, True) and comparable(patch)
     return found
-
-
-def _side(layer: Layer, name: str) -> Side:
-    return Side([make_term(layer, patch) for patch in on_weight(layer, name)])

@@ -36,7 +36,7 @@ def unneeded(stack: Stack, policy: str) -> Iterator[Finding]:
     """
     everything = loras_in_model(stack)
     for _, item, need in needing(stack):
-        if need.ingredients or need.rival or not need.firm or item.stage == FUSE or _accelerates(item):
+        if need.ingredients or need.rival or not need.firm or item.stage == FUSE or item.lineage.role[0] == ACCELERATOR:
             continue
         dropped = dropped_by(item.lineage)
         base_loras = [each for each in everything if _is_base_lora(stack, each)]
@@ -49,16 +49,12 @@ def unneeded(stack: Stack, policy: str) -> Iterator[Finding]:
             yield say_about(item, key, severity=severity, evidence=need.level, **about)
 
 
-def _accelerates(item: Item) -> bool:
-    return item.lineage.role[0] == ACCELERATOR
-
-
 def _is_base_lora(stack: Stack, each: Presence) -> bool:
     """Whether a LoRA is known to be a base LoRA: fused by choice, or an accelerator inside the base or a native chain.
 
     A base file tells what was baked into it, not what of that was a base LoRA.
     """
-    if each.item is not None and stack.items[each.item].stage == FUSE:
+    if each.stage == FUSE:
         return each.strength > 0
     return each.accelerates and each.role[1] in KNOWN and (each.item is None or stack.native)
 

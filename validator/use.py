@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..engine.findings import EVIDENCE, Finding
-from ..engine.lineage import ACCELERATOR, QUALITY, SAME, STYLE, SUBJECT, SUBTLE, Accelerator, Ingredient
+from ..engine.lineage import ACCELERATOR, QUALITY, SAME, STYLE, SUBJECT, SUBTLE, Accelerator
 from ..engine.texts.say import say
 from .around import (
     KNOWN,
@@ -33,12 +33,9 @@ def strengths(stack: Stack, policy: str) -> Iterator[Finding]:
     """
     fitted = [wanted for _, _, need in needing(stack) for wanted in need.ingredients if wanted.strength is not None]
     for item in stack.items:
-        if item.strength and not any(_as_trained(item, wanted) for wanted in fitted):
+        same = (wanted for wanted in fitted if wanted.compare(item.ingredient) == SAME)
+        if item.strength and not any(alike(item.strength, wanted.strength or 0.0) for wanted in same):
             yield from _strength(item)
-
-
-def _as_trained(item: Item, wanted: Ingredient) -> bool:
-    return alike(item.strength, wanted.strength or 0.0) and wanted.compare(item.ingredient) == SAME
 
 
 def _strength(item: Item) -> Iterator[Finding]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 
+from ...engine.memory import available_bytes
+
 
 def multiplied_in(device: torch.device, stored: torch.dtype) -> torch.dtype:
     """The dtype of the products: as stored where the device multiplies that natively, else fp32 (bf16 on a GPU)."""
@@ -48,13 +50,9 @@ def _processor() -> str:
 
 def free_memory() -> int | None:
     """Bytes of memory a process may still take: of the machine, or of its container; None where nobody tells."""
-    limits = []
-    with suppress(OSError):
-        text = Path("/proc/meminfo").read_text(encoding="ascii")
-        if found := re.search(r"^MemAvailable:\s*(\d+) kB", text, re.MULTILINE):
-            limits.append(int(found[1]) * 1024)
+    limits = [available_bytes()]
     with suppress(OSError, ValueError):  # "max" where a container has no limit
         group = Path("/sys/fs/cgroup")
         limit, used = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
         limits.append(max(0, limit - used))
-    return min(limits, default=None)
+    return min((limit for limit in limits if limit is not None), default=None)

@@ -20,13 +20,11 @@ from ...engine.guard import raise_first
 from ...engine.plan import Plan
 from ...engine.progress import Progress
 from ...loaders.bakes.baking import bake_to_file
-from ...loaders.disk.small import save_small
 from ...loaders.disk.temps import hidden, remove, sweep, temporary
 from ...loaders.documents.document import load_document
 from ...loaders.plans.planner import plan_document
 from ...validator.rules import check
-from ..demo import tiny
-from ..demo.files import STRENGTHS, document
+from ..demo import files as demo
 from ..terminal import note
 from . import process as benchmark_process
 from .chart import svg
@@ -162,15 +160,8 @@ def _row(key: str, strategy: Strategy, plan: Plan, job: Mapping[str, Any]) -> di
 
 def make_files(folder: Path) -> Path:
     """A Wan of ``LAYERS`` layers, the demo's three LoRAs of 1 % each, and the document that names them."""
-    base = tiny.state_dict("wan", width=WIDTH, layers=LAYERS)
-    save_small(folder / "base.safetensors", base)
-    for seed, (name, rank, alpha) in enumerate((("lightning", 64, 8), ("ink", 16, None), ("light", 32, None)), 1):
-        rms = 0.01 / STRENGTHS[name]
-        lora = tiny.lora(
-            base, rank=rank, alpha=alpha, prefix="diffusion_model.", modules=r"^blocks\.", rms=rms, seed=seed
-        )
-        save_small(folder / f"{name}.safetensors", lora)
-    return document(folder, "stack")
+    demo.make_files(folder, WIDTH, LAYERS)
+    return demo.document(folder, "stack")
 
 
 def _prepare(out: Path) -> None:

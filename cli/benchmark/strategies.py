@@ -18,7 +18,7 @@ from ...engine.blueprint import blueprint
 from ...engine.finish import Finish, scale_name
 from ...engine.pipeline import reader_of
 from ...engine.plan import Layer, Patch, Plan
-from ...engine.tensors import TensorInfo
+from ...engine.tensors import StateDict, TensorInfo
 from ...engine.terms import effective_scale, placement, read_factors
 from ...loaders.bakes.baking import bake_to_file
 from ...loaders.disk.source import FileSource
@@ -140,26 +140,11 @@ def lora_then_quantize(bench: Bench) -> Weights:
     return Held(bench, stored)
 
 
-class Keep:
-    """A sink that keeps what a bake gives it, on the device."""
-
-    on_disk = False
-
-    def __init__(self, device: torch.device) -> None:
-        self.tensors: dict[str, Tensor] = {}
-        self._device = device
-
-    def write(self, name: str, tensor: Tensor) -> None:
-        """Keep one tensor."""
-        self.tensors[name] = tensor.to(self._device)
-
-
 def fused(bench: Bench, finish: Finish) -> Weights:
     """This pack's bake into memory: all deltas in one fp32 sum."""
-    sink = Keep(bench.device)
+    sink = StateDict(bench.device)
     bake(bench.plan, finish, sink, device=bench.device)
-    names = (info.name for info in matrices(bench.plan))
-    kept = sink.tensors
+    names, kept = (info.name for info in matrices(bench.plan)), sink.tensors
     return Held(bench, {name: (kept[name].flatten(start_dim=1), kept.get(scale_name(name))) for name in names})
 
 

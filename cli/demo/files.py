@@ -13,12 +13,12 @@ WIDTH, LAYERS = 384, 2  # so many weights that rounding moves a gain by 0.2 %
 STRENGTHS = {"lightning": 1.0, "ink": 0.8, "light": 0.6}
 
 
-def make_files(folder: Path) -> None:
+def make_files(folder: Path, width: int = WIDTH, layers: int = LAYERS) -> None:
     """A tiny Wan, a Lightning-style LoRA (alpha 8, rank 64), two styles in other dialects, and what can go wrong.
 
     At its strength in the stack each LoRA is 1 % rms of what it goes on.
     """
-    base = tiny.state_dict("wan", width=WIDTH, layers=LAYERS)
+    base = tiny.state_dict("wan", width=width, layers=layers)
     blocks = r"^blocks\."
     lightning = tiny.lora(base, rank=64, alpha=8, dialect="down/up", prefix="diffusion_model.", seed=1, modules=blocks)
     files = {

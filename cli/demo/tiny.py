@@ -305,7 +305,7 @@ def lora(
     layer, as kohya does. Without ``alpha`` the file states none.
     Shapes: down ``(rank, in[, kh, kw])``, up ``(out, rank[, 1, 1])``.
     """
-    chosen = _choose(base, modules, convolutions)
+    chosen = layer_names(base, modules, convolutions) if isinstance(modules, str) else modules
     down_suffix, up_suffix = DIALECTS[dialect]
     scale = 1.0 if alpha is None else alpha / rank
     tensors: dict[str, Tensor] = {}
@@ -316,10 +316,6 @@ def lora(
         if alpha is not None:
             tensors[f"{name}.alpha"] = torch.tensor(float(alpha))
     return tensors
-
-
-def _choose(base: Any, wanted: str | Iterable[str], convolutions: bool) -> list[str]:
-    return layer_names(base, wanted, convolutions) if isinstance(wanted, str) else list(wanted)
 
 
 def _factors(weight: Tensor | Shape, rank: int, rms: float, seed: int, layer: str) -> tuple[Tensor, Tensor]:
