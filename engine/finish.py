@@ -68,9 +68,7 @@ def check_budget(finish: Finish) -> None:
 def require_arithmetic(finish: Finish, arithmetic: str) -> None:
     """FoundryError ``device`` where a result must be worked out in another one than there is."""
     if finish.arithmetic not in (None, arithmetic):
-        what = f"A reproducible result in {finish.arithmetic} was asked for, but sums are taken in {arithmetic} here."
-        why = "About one code of a thousand would be another one than its recipe says."
-        raise FoundryError("device", what, why, "Leave `reproducible` out, or choose the device or memory mode.")
+        raise refuse("device.another", wanted=finish.arithmetic, arithmetic=arithmetic)
 
 
 def scale_name(weight: str) -> str:

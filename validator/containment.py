@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..engine.adapters import as_rows
+from ..engine.dense import as_rows
 from ..engine.fuse import add_rows
 from ..engine.plan import Layer
 from ..engine.progress import Progress

@@ -44,5 +44,11 @@ AREAS: dict[str, tuple[str, ...]] = {
         "{format} came with ComfyUI {since}, so the result could not be used here.",
         "Choose another format or update ComfyUI. The command line writes it for another machine.",
     ),
+    "device.another": (
+        "error",
+        "A reproducible result in {wanted} was asked for, but sums are taken in {arithmetic} here.",
+        "About one code of a thousand would be another one than its recipe says.",
+        "Leave `reproducible` out, or choose the device or memory mode.",
+    ),
     "plan.without_file": ("error", "{lora}: this plan was made without its file.", "", "Plan it again."),
 }

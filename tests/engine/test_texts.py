@@ -23,7 +23,7 @@ SPEAKERS = {
     "self.refuse": {"lora"},
 }  # and what each fills
 SPEAKERS |= {"builder.refuse": {"lora"}, "builder.fit": {"lora", "tensors"}}
-KEY = re.compile(r"(?:LF\d{3}|usage|format|plan)\.\w+")
+KEY = re.compile(r"(?:LF\d{3}|usage|format|plan|device)\.\w+")
 FIELDS = {"severity", "evidence", "subject", "node"}  # what ``say`` takes for itself
 ROOMS = ("engine", "validator", "loaders", "nodes", "cli")
 SOURCES = [path for folder in ROOMS for path in (ROOT / folder).rglob("*.py")]
