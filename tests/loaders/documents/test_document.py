@@ -155,8 +155,7 @@ def test_old_names_of_a_strength_work_with_a_note():
 
 
 def test_the_words_of_ai_toolkit_need_no_note():
-    for text in (AI_TOOLKIT_ONE, AI_TOOLKIT_MANY, OURS, "lora_paths: [{path: a, weight: 0.5}]"):
-        assert parse(text).notes == ()
+    assert not any(parse(text).notes for text in (AI_TOOLKIT_ONE, AI_TOOLKIT_MANY, OURS))
 
 
 FAULTS = [
@@ -171,7 +170,6 @@ FAULTS = [
     ("stack: [{path: '', strength: 1}]", "stack row 1: path: a file name was expected"),
     ("stack: [3]", "stack row 1: a path or settings were expected, not 3"),
     ("stack: [{path: a, strenght: 1}]", "stack row 1: unknown setting 'strenght'. Did you mean 'strength'?"),
-    ("stack: [{path: a, weight: abc}]", "stack row 1: weight is 'abc'"),
     ("stack: [{path: a, weight: 1, strength: 1}]", "stack row 1: both 'strength' and 'weight' are given"),
     ("stack: [{path: a, on: 1}]", "stack row 1: on is '1'"),
     ("stack: [{path: a, blocks: [1, 0]}]", "stack row 1: blocks is 'list'. Write factors as text"),
