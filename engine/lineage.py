@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any, cast
 
@@ -155,6 +155,21 @@ class Claim:
     strength: tuple[float, float] | None = None  # recommended by its maker: (least, most)
     ask: bool = False
 
+    @property
+    def source(self) -> str:
+        """Who says it."""
+        return self.evidence.source
+
+    def by(self, source: str) -> Claim:
+        """The same, said by another source."""
+        return replace(self, evidence=replace(self.evidence, source=source))
+
+    def naming(self, change: Callable[[Ingredient], Ingredient]) -> Claim:
+        """The claim with every LoRA it names changed."""
+        lists = (self.trained_with, self.use_with)
+        trained_with, use_with = (None if listed is None else tuple(map(change, listed)) for listed in lists)
+        return replace(self, trained_with=trained_with, use_with=use_with)
+
     def told(self, field: str) -> tuple[Ingredient, ...] | None:
         """Its word in ``field``, which is ``trained_with`` or ``use_with``."""
         return {"trained_with": self.trained_with, "use_with": self.use_with}[field]
@@ -189,6 +204,10 @@ class Contained:
     level: str
     source: str
     accelerator: Accelerator | None = None
+
+    def by(self, source: str) -> Contained:
+        """The same, said by another source."""
+        return replace(self, source=source)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import torch
 from ...engine.tensors import Over, Reader, TensorInfo
 from ..disk.header import file_error, shown
 from ..disk.reading import Renamed
-from ..disk.shards import find_files
+from ..disk.shards import INDEX, find_files
 from ..disk.source import FileSource
 from ..names.dialects import adapter_parts
 
@@ -80,6 +80,11 @@ def open_checkpoint(path: Path) -> Checkpoint:
             what = f"does not hold the tensor '{shown(name)}', which the index says it does"
             raise file_error(file, what, "Download the shards and the index again, from one place.")
     return Checkpoint(source)
+
+
+def is_lora(path: Path) -> bool:
+    """Whether a path is one file with parts of adapters; all else is taken for a base. Raises FoundryError ``file``."""
+    return not path.is_dir() and not path.name.endswith(INDEX) and bool(adapter_parts(FileSource(path).tensors))
 
 
 def _refuse_other_kinds(path: Path, tensors: Mapping[str, TensorInfo]) -> None:

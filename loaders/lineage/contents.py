@@ -106,9 +106,9 @@ def _from_store(model: Model, recipe: Mapping[str, Any]) -> Iterator[Contained]:
         return
     below = recipe.get("base")
     baked_from = below.get("fingerprint") if isinstance(below, dict) else None
-    for hash in (_fingerprint(model), baked_from):
+    for id in (*base_ids(model), f"{BASE_ID}{baked_from}"):
         with suppress(FoundryError):
-            record = lineages.read((f"{BASE_ID}{hash}",))
+            record = lineages.read((id,))
             yield from record.contains if record else ()
 
 
@@ -122,13 +122,9 @@ def made_by(metadata: Mapping[str, str]) -> dict[str, Any] | None:
 
 def base_ids(model: Model) -> tuple[str, ...]:
     """What a base model is known by in the store. Reads the edges of its tensors the first time."""
-    return (f"{BASE_ID}{_fingerprint(model)}",)
-
-
-def _fingerprint(model: Model) -> str:
     model = model.source if isinstance(model, Dequantized) else model  # what is stored, however it is read
     stats = [regular_file(path) for path in model.files]
     state = [(each.st_size, each.st_mtime_ns, each.st_ino) for each in stats]
     files = PROCESS.files
     found: str | None = files.get("base", model.files, state)
-    return found or files.put(base_fingerprint(model), "base", model.files, state)
+    return (BASE_ID + (found or files.put(base_fingerprint(model), "base", model.files, state)),)

@@ -11,15 +11,15 @@ from typing import Any
 
 from ...engine.errors import FoundryError
 from ...engine.json_lineage import ExportJSON
-from ...engine.lineage import SCHEMA, Claim
+from ...engine.lineage import SCHEMA, Claim, Contained
 from ..disk.header import disk_errors, shown
 from ..disk.home import keep
 from . import store as lineages
 from .record import Record, lineage_error, parse_json, parse_record
-from .store import AnyClaim, source_of
+from .store import AnyClaim
 
 MAX_IMPORT = 16_000_000  # bytes
-_IMPORTED = re.compile(r"imported from [^:]*: ")
+_IMPORTED = re.compile(r"^(imported from [^:]*: )+")
 
 
 @dataclass(frozen=True)
@@ -99,25 +99,15 @@ def _as_imported(record: Record, old: Record | None, path: Path) -> Record:
 
 
 def _named(claims: Iterable[AnyClaim], known: Iterable[AnyClaim], prefix: str) -> tuple[AnyClaim, ...]:
-    came = [_from(each, prefix + _origin(each)) for each in claims]
+    came = [each.by(prefix + _origin(each)) for each in claims]
     return tuple(each for each in came if not any(_repeats(each, other) for other in known))
 
 
 def _repeats(new: AnyClaim, known: AnyClaim) -> bool:
     """Whether another source says this already, and both had it from the same one."""
-    return source_of(new) != source_of(known) and _from(new, _origin(new)) == _from(known, _origin(known))
+    return new.source != known.source and new.by(_origin(new)) == known.by(_origin(known))
 
 
-def _from(claim: AnyClaim, source: str) -> AnyClaim:
-    changed: dict[str, Any] = {"source": source}
-    if isinstance(claim, Claim):
-        changed = {"evidence": replace(claim.evidence, source=source)}
-    return replace(claim, **changed)
-
-
-def _origin(claim: Any) -> str:
+def _origin(claim: Claim | Contained) -> str:
     """Who said it first, without the imports it went through."""
-    source = source_of(claim)
-    while found := _IMPORTED.match(source):
-        source = source[found.end() :]
-    return source
+    return _IMPORTED.sub("", claim.source)

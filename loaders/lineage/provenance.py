@@ -106,7 +106,8 @@ def _collect(
     header = tuple(_recorded(metadata.get(LINEAGE_KEY, ""), HEADER, ids))
     trained = (*_from_training(metadata), *_from_config(metadata))
     claims = _once(lineages.load(ids), header, near, trained, faults)
-    return Lineage(ids, tuple(map(_with_known_ids, claims)), known, _sketch(lora))
+    # with the registry's id on every LoRA they name, so that two spellings of one can be seen to be one
+    return Lineage(ids, tuple(claim.naming(known_as) for claim in claims), known, _sketch(lora))
 
 
 def _sketch(lora: LoRAFile | None) -> Sketch:
@@ -203,12 +204,3 @@ def _from_config(metadata: Mapping[str, str]) -> Iterator[Claim]:
         config = parse_config(checked(text, where), where) if text else None
         if isinstance(config, dict):
             yield from (statement.claim for statement in read_config(config, where))
-
-
-def _with_known_ids(claim: Claim) -> Claim:
-    """The claim with the registry's id on every LoRA it names, so that two spellings of one can be seen to be one."""
-    return replace(claim, trained_with=_known_as(claim.trained_with), use_with=_known_as(claim.use_with))
-
-
-def _known_as(listed: tuple[Ingredient, ...] | None) -> tuple[Ingredient, ...] | None:
-    return None if listed is None else tuple(map(known_as, listed))

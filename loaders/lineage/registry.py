@@ -97,11 +97,6 @@ def parse(path: Path, text: str) -> dict[str, Any]:
     return data
 
 
-def refusal(what: str, fix: str) -> FoundryError:
-    """The one form of an error about the registry."""
-    return FoundryError("registry", what, "The registry tells accelerators from other LoRAs.", fix)
-
-
 # --- from data to entries
 
 
@@ -210,5 +205,6 @@ READERS: dict[str, tuple[Callable[[Any], Any], bool]] = {  # key -> what reads i
 
 
 def _broken(path: Path, fault: str) -> FoundryError:
+    what = f"{path.name} in {path.parent} cannot be used: {fault}."
     fix = "Mend it, or move it away: the built-in entries work without it."
-    return refusal(f"{path.name} in {path.parent} cannot be used: {fault}.", fix)
+    return FoundryError("registry", what, "The registry tells accelerators from other LoRAs.", fix)

@@ -109,8 +109,8 @@ def retract(ids: Sequence[str]) -> Record | None:
         return None
     left = replace(
         record,
-        claims=tuple(each for each in record.claims if source_of(each) != BY_USER),
-        contains=tuple(each for each in record.contains if source_of(each) != BY_USER),
+        claims=tuple(each for each in record.claims if each.source != BY_USER),
+        contains=tuple(each for each in record.contains if each.source != BY_USER),
     )
     if not left.claims and not left.contains:
         forget(record.ids)
@@ -152,15 +152,10 @@ def merge(old: Record | None, new: Record) -> Record:
 
 def merge_claims(old: Iterable[AnyClaim], new: Sequence[AnyClaim]) -> tuple[AnyClaim, ...]:
     """What was said before without the sources that speak again, and what they say now; the user first."""
-    again = {source_of(each) for each in new}
-    claims: list[AnyClaim] = [each for each in old if source_of(each) not in again]
+    again = {each.source for each in new}
+    claims: list[AnyClaim] = [each for each in old if each.source not in again]
     claims += new
-    return tuple(sorted(claims, key=lambda each: source_of(each) != BY_USER))
-
-
-def source_of(claim: Claim | Contained) -> str:
-    """Who says it."""
-    return claim.evidence.source if isinstance(claim, Claim) else claim.source
+    return tuple(sorted(claims, key=lambda each: each.source != BY_USER))
 
 
 def find_place(ids: Iterable[str]) -> Path | None:

@@ -12,13 +12,10 @@ from ...engine.errors import FoundryError
 from ...engine.lineage import DECLARED, DERIVED, LINEAGE_KEY, Claim, Contained, Ingredient, Lineage
 from ...engine.progress import Progress
 from ...validator.stacks import Item
-from ..bases.checkpoint import open_checkpoint
+from ..bases.checkpoint import is_lora, open_checkpoint
 from ..bases.families import detect_base
 from ..disk.header import file_error, shown
-from ..disk.shards import INDEX
-from ..disk.source import FileSource
 from ..loras.file import open_lora
-from ..names.dialects import adapter_parts
 from .accelerators import known_as
 from .contents import base_ids, contained_in
 from .identity import identify_file
@@ -42,7 +39,7 @@ class Subject:
 
 def open_subject(path: Path, on_step: Progress | None = None) -> Subject:
     """The LoRA or the base a path names; a LoRA is hashed. Raises FoundryError ``file``."""
-    if path.is_dir() or path.name.endswith(INDEX) or not adapter_parts(FileSource(path).tensors):
+    if not is_lora(path):
         model = open_checkpoint(path)
         return Subject(path, BASE, base_ids(model), detect_base(model.tensors), contains=contained_in(model))
     ids = identify_file(path, on_step).ids
@@ -70,16 +67,10 @@ def name_lora(text: str, strength: float | None = None, on_step: Progress | None
     return known_as(Ingredient(shown(text, 300), strength=strength))
 
 
-def resolve(claims: Iterable[Claim], folders: Iterable[Path], on_step: Progress | None = None) -> tuple[Claim, ...]:
+def resolve(claims: Iterable[Claim], folders: Iterable[Path]) -> tuple[Claim, ...]:
     """Claims of a script with the hashes of every LoRA they name that is found: there, or in one of these folders."""
     places = tuple(folders)
-
-    def found(listed: tuple[Ingredient, ...] | None) -> tuple[Ingredient, ...] | None:
-        return None if listed is None else tuple(_with_ids(each, places, on_step) for each in listed)
-
-    return tuple(
-        replace(claim, trained_with=found(claim.trained_with), use_with=found(claim.use_with)) for claim in claims
-    )
+    return tuple(claim.naming(lambda each: _with_ids(each, places)) for claim in claims)
 
 
 def find_named(name: str, folders: Iterable[Path]) -> Path | None:
@@ -91,19 +82,18 @@ def find_named(name: str, folders: Iterable[Path]) -> Path | None:
     return next((place for place in places if place.is_file()), None)
 
 
-def _with_ids(ingredient: Ingredient, folders: tuple[Path, ...], on_step: Progress | None) -> Ingredient:
+def _with_ids(ingredient: Ingredient, folders: tuple[Path, ...]) -> Ingredient:
     path = find_named(ingredient.name, folders)
     if path is None:
         return ingredient
     try:
-        found = _ingredient(path, on_step)
+        found = _ingredient(path)
     except FoundryError:  # it has the name and is no LoRA: the name is all that is known
         return ingredient
     return replace(ingredient, ids=tuple(dict.fromkeys((*ingredient.ids, *found.ids))), sketch=found.sketch)
 
 
-def _ingredient(path: Path, on_step: Progress | None) -> Ingredient:
-    """A LoRA by all that tells it from others."""
+def _ingredient(path: Path, on_step: Progress | None = None) -> Ingredient:
     return Item(path.name, "", 1.0, open_lora_subject(path, on_step).lineage).ingredient
 
 

@@ -14,12 +14,12 @@ from typing import Protocol, runtime_checkable
 from ...engine.adapters import KINDS, MAGNITUDE
 from ...engine.errors import FoundryError
 from ...engine.findings import Finding
-from ...engine.lineage import GUESSED, NOTHING_KNOWN, Accelerator, Contained, Ingredient, Lineage, plain_name
+from ...engine.lineage import GUESSED, NOTHING_KNOWN, Contained, Ingredient, Lineage, plain_name
 from ...engine.texts.say import say
 from ..bases.checkpoint import open_checkpoint
 from ..bases.families import detect_base
 from ..disk.header import read_header
-from ..lineage.accelerators import recognise
+from ..lineage.accelerators import known_name
 from ..lineage.contents import contained_in
 from ..names.dialects import split
 from ..workflows.node_kinds import LORAS
@@ -68,21 +68,19 @@ class Files:
 
     def _lora(self, applied: Applied) -> LoraFacts:
         name = applied.row.name
-        path = self._path(LORAS, name, applied.row.loose)
+        path, guessed = self._path(LORAS, name, applied.row.loose), Lineage(accelerator=known_name(name))
         if path is None:
-            return LoraFacts(Lineage(accelerator=_by_name(name)), False, tuple(self._missing(applied, (LORAS,))))
+            return LoraFacts(guessed, False, tuple(self._missing(applied, (LORAS,))))
         try:
-            lineage = self._lineage_of(path) if self._lineage_of else Lineage(accelerator=_by_name(name))
-            return LoraFacts(lineage, _depends(path))
+            return LoraFacts(self._lineage_of(path) if self._lineage_of else guessed, _depends(path))
         except FoundryError as error:
-            bad = unreadable(error, name, applied.node, ours=not applied.native)
-            return LoraFacts(Lineage(accelerator=_by_name(name)), False, (bad,))
+            return LoraFacts(guessed, False, (unreadable(error, name, applied.node, ours=not applied.native),))
 
     def _base(self, source: Source) -> BaseFacts:
         if not source.name:
             return BaseFacts()
         path = next((found for kind in source.folders if (found := self._path(kind, source.name))), None)
-        known = _by_name(source.name)
+        known = known_name(source.name)
         guessed = (Contained(Ingredient(known.name), GUESSED, "its file name", known),) if known else ()
         if path is None:
             return BaseFacts(contains=guessed, findings=tuple(self._missing(source, source.folders)))
@@ -124,14 +122,6 @@ class Files:
 def unreadable(error: FoundryError, subject: str, node: str, ours: bool) -> Finding:
     """An error as a finding: what our nodes cannot read stops them, a native loader may still know the file."""
     return error.finding(subject, "error" if ours else "note", node)
-
-
-def _by_name(name: str) -> Accelerator | None:
-    """The known accelerator of that name; none while the user's own registry is broken, which others tell."""
-    try:
-        return recognise(name)
-    except FoundryError:
-        return None
 
 
 def _depends(path: Path) -> bool:

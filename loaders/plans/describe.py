@@ -12,9 +12,8 @@ from ...engine.findings import EVIDENCE
 from ...engine.lineage import UNKNOWN, Lineage
 from ...engine.plan import Adapter
 from ...engine.tensors import TensorInfo
-from ..bases.checkpoint import Checkpoint, open_checkpoint
+from ..bases.checkpoint import Checkpoint, is_lora, open_checkpoint
 from ..bases.families import detect_base, variant_of_lora
-from ..disk.shards import INDEX
 from ..disk.source import FileSource, base_fingerprint
 from ..lineage.contents import made_by
 from ..lineage.identity import identify_file
@@ -24,7 +23,7 @@ from ..loras.alphas import has_rank
 from ..loras.file import LoRAFile
 from ..loras.layouts import layout
 from ..loras.roles import Role, by_block, guess_role, tell_training
-from ..names.dialects import adapter_parts, identify
+from ..names.dialects import identify
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -33,12 +32,7 @@ def describe(path: Path) -> dict[str, Any]:
     A LoRA that cannot be used is described all the same, with the reason in ``findings``. Raises FoundryError ``file``
     for what is missing, damaged or no safetensors.
     """
-    if path.is_dir() or path.name.endswith(INDEX):
-        return describe_base(open_checkpoint(path))
-    source = FileSource(path)
-    if adapter_parts(source.tensors):
-        return describe_lora(source)
-    return describe_base(open_checkpoint(path))
+    return describe_lora(FileSource(path)) if is_lora(path) else describe_base(open_checkpoint(path))
 
 
 def describe_lora(source: FileSource) -> dict[str, Any]:

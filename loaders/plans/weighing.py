@@ -15,12 +15,10 @@ from ...engine.progress import Progress
 from ...engine.tensors import InMemory, TensorInfo
 from ...validator.containment import Containment, contained_share, contains, is_apart
 from ...validator.overlap import Overlap, as_filed, overlap
-from ..bases.checkpoint import Checkpoint, open_checkpoint
+from ..bases.checkpoint import Checkpoint, is_lora, open_checkpoint
 from ..bases.dequantize import DEQUANTIZE, Dequantized, opened
 from ..bases.families import detect_base
-from ..disk.source import FileSource
 from ..loras.file import LoRAFile, open_lora
-from ..names.dialects import adapter_parts
 from ..names.lookup import BIAS, BaseNames, bare
 from .planner import make_layer
 
@@ -36,7 +34,7 @@ def weigh(file: Path, lora: Path, original: Path | None = None, on_step: Progres
     Raises FoundryError for files that cannot be read or have nothing in common.
     """
     inner = open_lora(lora)
-    if _is_lora(file):
+    if is_lora(file):
         return _weigh_lora(open_lora(file), inner, original)
     if original is None:
         raise FoundryError(
@@ -46,10 +44,6 @@ def weigh(file: Path, lora: Path, original: Path | None = None, on_step: Progres
             "Give the checkpoint it was made from: --original FILE.",
         )
     return _weigh_checkpoint(file, inner, original, on_step)
-
-
-def _is_lora(path: Path) -> bool:
-    return path.is_file() and path.suffix != ".json" and bool(adapter_parts(FileSource(path).tensors))
 
 
 # --- in a checkpoint

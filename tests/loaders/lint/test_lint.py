@@ -155,9 +155,9 @@ def test_odd_values_raise_nothing():
 def test_large_workflows_are_walked_once(monkeypatch):
     """Every node of 300 is passed once, and every name asked for once, however many models go through it."""
     passed, asked = [], []
-    through, recognise = tracing._through, lint_files.recognise
+    through, recognise = tracing._through, lint_files.known_name
     monkeypatch.setattr(tracing, "_through", lambda *at: passed.append(at[1].id) or through(*at))
-    monkeypatch.setattr(lint_files, "recognise", lambda name: asked.append(name) or recognise(name))
+    monkeypatch.setattr(lint_files, "known_name", lambda name: asked.append(name) or recognise(name))
     g = Sketch()
     model = g.unet(QWEN)
     for number in range(100):
