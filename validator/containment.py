@@ -15,11 +15,11 @@ import torch
 
 from ..engine.dense import as_rows
 from ..engine.fuse import add_rows
+from ..engine.grams import SIGMAS, Sums
 from ..engine.plan import Layer
 from ..engine.progress import Progress
 from ..engine.tensors import StreamedSource, TensorSource
 from ..engine.terms import make_term
-from .grams import SIGMAS, Sums
 from .overlap import as_filed, comparable, on_weight, spread
 
 CONTAINED = 0.2  # a share from which a LoRA counts as being inside

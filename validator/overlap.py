@@ -13,10 +13,10 @@ from functools import cached_property
 from itertools import pairwise
 
 from ..engine.adapters import needs_weight
+from ..engine.grams import Side, Sums, compare
 from ..engine.plan import ONCE, Layer, Patch
 from ..engine.progress import Progress
 from ..engine.terms import WHOLE, make_term, placement
-from .grams import Side, Sums, compare
 
 COMPARED = 1000  # weights that are compared at most, of all pairs together: a few seconds on one core
 Pair = tuple[Layer, Layer]

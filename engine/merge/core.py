@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..gemm import Product
-from .deltas import Delta, Pair
+from .deltas import Delta, Pair, Shape
 from .ranks import Spectrum
 
 EXACT = 1024  # ranks of the largest core that is decomposed as it is, and the smaller side of the largest full matrix
@@ -58,7 +58,8 @@ def decompose(delta: Delta) -> Svd:
 def spectrum(delta: Delta) -> Spectrum:
     """The singular values of a delta of any kind; of a large full matrix the first ones."""
     if not delta.is_low_rank:
-        return _of_matrix(delta)
+        smaller = min(delta.size)
+        return shrunk(delta, smaller if smaller <= EXACT else FULL_VALUES)[0]
     up, down = joined(delta)
     if max(_core_size(up, down)) <= EXACT:
         core = torch.linalg.qr(up, mode="r").R @ torch.linalg.qr(down.T, mode="r").R.T
@@ -82,10 +83,7 @@ def truncated(delta: Delta, rank: int) -> Delta:
             found = _of_factors(up, down)
         else:
             found = _randomised(lambda x: up @ (down @ x), lambda x: down.T @ (up.T @ x), up, down.shape[1], rank)
-    found = found.first(rank)
-    root = found.values.sqrt()
-    product = Product(found.left * root, root[:, None] * found.right, 1.0)
-    return Delta(delta.shape, (product,))
+    return _as_delta(delta.shape, found.first(rank))
 
 
 def _core_size(up: torch.Tensor, down: torch.Tensor) -> tuple[int, int]:
@@ -147,17 +145,23 @@ def _matrix(delta: Delta) -> torch.Tensor:
 
 
 def _matrix_svd(whole: torch.Tensor, rank: int) -> Svd:
+    """The first ``rank`` triples, or all of a matrix small enough."""
     if min(whole.shape) <= EXACT:
-        return _signed(*torch.linalg.svd(whole, full_matrices=False)).first(rank)
+        return _signed(*torch.linalg.svd(whole, full_matrices=False))
     return _randomised(lambda x: whole @ x, lambda x: whole.T @ x, whole, whole.shape[1], rank)
 
 
-def _of_matrix(delta: Delta) -> Spectrum:
+def shrunk(delta: Delta, rank: int) -> tuple[Spectrum, Delta]:
+    """The first ``rank`` values of a delta that is a full matrix, and the delta they make, from one decomposition."""
     whole = _matrix(delta)
     energy = float(torch.linalg.vector_norm(whole, dtype=torch.float64)) ** 2
-    exact = min(whole.shape) <= EXACT
-    values = torch.linalg.svdvals(whole) if exact else _matrix_svd(whole, FULL_VALUES).values
-    return Spectrum(delta.size, values[values > ZERO * values[:1]], energy)
+    found = _matrix_svd(whole, rank).first(rank).support
+    return Spectrum(delta.size, found.values, energy), _as_delta(delta.shape, found)
+
+
+def _as_delta(shape: Shape, found: Svd) -> Delta:
+    root = found.values.sqrt()
+    return Delta(shape, (Product(found.left * root, root[:, None] * found.right, 1.0),))
 
 
 def padded(delta: Delta, rank: int) -> Delta:

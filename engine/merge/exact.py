@@ -13,7 +13,7 @@ from ..texts.say import refuse
 from .deltas import Delta
 from .parts import Part
 
-SAMPLE = 16  # rows of a dense delta that tell it from another one
+SAMPLE = 16  # rows of a dense delta, or ranks and numbers of a product, that tell it from another one
 
 
 def exact(parts: Sequence[Part]) -> Delta:
@@ -26,21 +26,22 @@ def exact(parts: Sequence[Part]) -> Delta:
     replaces = [each.replaces for each in weighted if each.replaces is not None]
     if len(replaces) > 1:
         raise refuse("LF502.two_sets", shape=list(weighted[0].shape))
-    products = sorted((product for each in weighted for product in each.products), key=_content)
+    products = tuple(product for _, product in in_order(weighted))
     dense = sorted((each for delta in weighted for each in delta.dense), key=_sample)
-    return replace(
-        weighted[0], products=tuple(products), dense=tuple(dense), replaces=replaces[0] if replaces else None
-    )
+    return replace(weighted[0], products=products, dense=tuple(dense), replaces=replaces[0] if replaces else None)
 
 
-def _content(product: Product) -> tuple[bytes, bytes]:
-    return as_bytes(product.down), as_bytes(product.scaled_up()[:SAMPLE])
+def in_order(deltas: Sequence[Delta | None]) -> list[tuple[int, Product]]:
+    """Every product with the number of the delta it comes from, sorted by their numbers."""
+    products = [(n, product) for n, delta in enumerate(deltas) if delta is not None for product in delta.products]
+    return sorted(products, key=lambda each: _beginning(each[1]))
+
+
+def _beginning(product: Product) -> tuple[bytes, bytes]:
+    up, few = product.up[:SAMPLE, :SAMPLE].to(torch.float32) * product.scale, product.down[:SAMPLE, :SAMPLE]
+    return few.to(torch.float32).numpy().tobytes(), up.numpy().tobytes()
 
 
 def _sample(dense: Dense) -> bytes:
-    return as_bytes(dense.delta(slice(0, dense.height, max(1, dense.height // SAMPLE))))
-
-
-def as_bytes(numbers: torch.Tensor) -> bytes:
-    """Numbers as fp32 bytes: equal where the numbers are, in whatever dtype."""
-    return bytes(numbers.to(torch.float32).contiguous().numpy().tobytes())
+    rows = dense.delta(slice(0, dense.height, max(1, dense.height // SAMPLE)))
+    return bytes(rows.numpy().tobytes())

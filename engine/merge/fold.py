@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, pairwise
 
 import torch
 
@@ -12,7 +14,6 @@ from .. import gemm
 from ..gemm import Product
 from ..texts.say import refuse
 from .deltas import Delta, Shape, full_delta
-from .exact import as_bytes
 
 # What an exact merge loses at most in each dtype, relative: rounding of every up, the down exact.
 EXACT_WITHIN = {torch.float32: 1e-6, torch.float16: 2.2e-4, torch.bfloat16: 1.7e-3}
@@ -53,15 +54,69 @@ class Stored:
 def fold(delta: Delta, dtype: torch.dtype, in_order: bool = False) -> Stored:
     """A merged delta in ``dtype`` (float32, float16, bfloat16). Anything dense makes it a full difference.
 
-    Scales go into ``up`` and alpha is the rank. In 16 bits a scale that all share up to powers of two goes into alpha,
-    so that such factors keep every bit. Ranks are sorted by their numbers unless they are ``in_order``. Raises
-    FoundryError LF503 for numbers that the dtype cannot hold, LF502 for a sum that is not finite.
+    Ranks are sorted by their numbers unless they are ``in_order``. Raises FoundryError LF503 for numbers that the dtype
+    cannot hold.
+    """
+    if not delta.is_low_rank:
+        return _fits(_whole(delta, dtype))
+    return fold_side(Side(delta.shape, delta.products), dtype, in_order)
+
+
+class Side:
+    """Products side by side, in fp32: ``up`` [rows, ranks] with their scales in it, ``down`` [ranks, columns]."""
+
+    def __init__(self, shape: Shape, products: Sequence[Product]) -> None:
+        self.shape, self.products = shape, products
+        ranks = [product.rank for product in products]
+        self.ends = list(accumulate(ranks, initial=0))
+        self.up = torch.empty(shape[0], self.ends[-1])
+        self.down = torch.empty(self.ends[-1], math.prod(shape[1:]))
+        for product, first, stop in self:
+            self.up[:, first:stop].copy_(product.up).mul_(product.scale)
+            self.down[first:stop] = product.down
+
+    def __iter__(self) -> Iterator[tuple[Product, int, int]]:
+        return ((product, *ends) for product, ends in zip(self.products, pairwise(self.ends), strict=True))
+
+    @cached_property
+    def grams(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """up^T up and down down^T in float64, from fp32 products."""
+        with gemm.full_fp32():
+            return (self.up.T @ self.up).double(), (self.down @ self.down.T).double()
+
+    @cached_property
+    def order(self) -> list[int]:
+        """The ranks sorted by their numbers; those alike in a few are told apart by all."""
+        beginnings = torch.cat([self.down[:, :8], self.up[:8].T], 1).numpy()
+        keys = [each.tobytes() for each in beginnings]
+        if len(set(keys)) < len(keys):
+            keys = [each.tobytes() for each in torch.cat([self.down, self.up.T], 1).numpy()]
+        return sorted(range(len(keys)), key=keys.__getitem__)
+
+
+def fold_side(side: Side, dtype: torch.dtype, in_order: bool = False) -> Stored:
+    """Products as a file holds them: scales in ``up``, alpha the rank.
+
+    In 16 bits a scale that the strongest share up to powers of two goes into alpha, so that they keep every bit.
     """
     if dtype not in EXACT_WITHIN:
         raise ValueError(f"a LoRA is not stored in {dtype}")
-    stored = _factors(delta, dtype, in_order) if delta.is_low_rank else _whole(delta, dtype)
+    rows, rank = side.shape[0], side.ends[-1]
+    common = 1.0 if dtype == torch.float32 else _common(side.products)
+    up, down = side.up if common == 1.0 else side.up / common, side.down
+    up, down = up.to(dtype), down.to(dtype)
+    lost = _lost(side, up, down, common)
+    if not in_order:
+        up, down = up[:, side.order], down[side.order]
+    ones = (1,) * (len(side.shape) - 2)
+    shaped = up.reshape(rows, rank, *ones), down.reshape(rank, *side.shape[1:])
+    return _fits(Stored(side.shape, *shaped, alpha=common * rank, lost=lost))
+
+
+def _fits(stored: Stored) -> Stored:
     if not math.isfinite(stored.lost):
-        raise refuse("LF503.range", dtype=str(dtype).removeprefix("torch."))
+        kept = next(each for each in (stored.up, stored.diff, stored.replaces) if each is not None)
+        raise refuse("LF503.range", dtype=str(kept.dtype).removeprefix("torch."))
     return stored
 
 
@@ -79,22 +134,6 @@ def _whole(delta: Delta, dtype: torch.dtype) -> Stored:
     return Stored(delta.shape, diff=whole, lost=lost)
 
 
-def _factors(delta: Delta, dtype: torch.dtype, in_order: bool) -> Stored:
-    rows, rank = delta.size[0], delta.rank
-    common = 1.0 if dtype == torch.float32 else _common(delta.products)
-    ups = [product.up.to(torch.float64) * product.scale for product in delta.products]
-    downs = [product.down.to(torch.float64) for product in delta.products]
-    up, down = torch.cat(ups, 1), torch.cat(downs, 0)
-    if not in_order:
-        order = _by_content(up, down)
-        up, down = up[:, order], down[order]
-    kept_up, kept_down = (up / common).to(dtype), down.to(dtype)
-    lost = _between(up, down, kept_up.double().mul_(common), kept_down.double())
-    ones = (1,) * (len(delta.shape) - 2)
-    shaped = kept_up.reshape(rows, rank, *ones), kept_down.reshape(rank, *delta.shape[1:])
-    return Stored(delta.shape, *shaped, alpha=common * rank, lost=lost)
-
-
 def _common(products: Sequence[Product]) -> float:
     """The number from 1 to 2 that, times powers of two, is the scale of the products with the most energy together."""
     energy: dict[float, float] = {}
@@ -106,23 +145,36 @@ def _common(products: Sequence[Product]) -> float:
     return min(energy, key=lambda mantissa: (-energy[mantissa], mantissa), default=1.0)
 
 
-def _by_content(up: torch.Tensor, down: torch.Tensor) -> list[int]:
-    """The order of the ranks by their numbers; those alike in a few are told apart by all."""
-    beginnings = torch.cat([down[:, :8], up[:8].T], 1)
-    keys = [as_bytes(beginning) for beginning in beginnings]
-    if len(set(keys)) < len(keys):
-        keys = [as_bytes(numbers) for numbers in torch.cat([down, up.T], 1)]
-    return sorted(range(len(keys)), key=keys.__getitem__)
-
-
-def _between(up: torch.Tensor, down: torch.Tensor, kept_up: torch.Tensor, kept_down: torch.Tensor) -> float:
-    """|up @ down - kept_up @ kept_down|^2, from the differences of the factors: nothing cancels."""
+def _lost(side: Side, up: torch.Tensor, down: torch.Tensor, common: float) -> float:
+    """|stored - side|^2, from the differences of the factors: nothing cancels."""
+    rounded = [(product, first, stop) for product, first, stop in side if not _is_kept(product, up.dtype, common)]
+    left = [_rounding(side, product, up[:, first:stop], first, common) for product, first, stop in rounded]
     with gemm.full_fp32():
-        left, right = (up - kept_up).float(), (down - kept_down).float()
-        if not right.any():
-            return _energy(left, down.float()) if left.any() else 0.0
-        return _energy(torch.cat([left, kept_up.float()], 1), torch.cat([down.float(), right], 0))
+        if all(product.down.dtype == down.dtype for product in side.products):
+            ranks = [rank for _, first, stop in rounded for rank in range(first, stop)]
+            gram = side.grams[1][ranks][:, ranks]
+            return float((_gram(torch.cat(left, 1)) * gram).sum()) if left else 0.0
+        outer = torch.cat([*left, up.to(torch.float32) * common], 1)
+        inner = torch.cat([*(side.down[first:stop] for _, first, stop in rounded), down.to(torch.float32) - side.down])
+        return float((_gram(outer) * _gram(inner.T)).sum())
 
 
-def _energy(up: torch.Tensor, down: torch.Tensor) -> float:
-    return float(((up.T @ up).double() * (down @ down.T).double()).sum())
+def _gram(tall: torch.Tensor) -> torch.Tensor:
+    return (tall.T @ tall).double()
+
+
+def _is_kept(product: Product, dtype: torch.dtype, common: float) -> bool:
+    """Whether an up keeps every bit: its scale is a power of two, and fp16 alone has too few of those."""
+    power = abs(math.frexp(product.scale / common)[0]) == 0.5
+    return power and dtype != torch.float16 and dtype in (product.up.dtype, torch.float32)
+
+
+def _rounding(side: Side, product: Product, up: torch.Tensor, first: int, common: float) -> torch.Tensor:
+    """stored - meant of one product's up in fp32, without the rounding of this very difference."""
+    if up.dtype == torch.float32:
+        meant = product.up.double() * product.scale
+        return (up.double() * common - meant).to(torch.float32)
+    ratio = product.scale / common
+    if abs(math.frexp(ratio)[0]) == 0.5:
+        return (up.to(torch.float32) - product.up.to(torch.float32) * ratio) * common
+    return up.to(torch.float32).mul_(common).sub_(side.up[:, first : first + product.rank])

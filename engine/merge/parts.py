@@ -94,6 +94,10 @@ def _is_finite(delta: Delta) -> bool:
     """By sums of the factors, or of the rows where there are none: NaN and Inf stay in them."""
     factors = [factor for product in delta.products for factor in (product.up, product.down)]
     stored = [*factors, *(() if delta.replaces is None else (delta.replaces,))]
-    if not all(bool(torch.isfinite(factor.to(torch.float32).sum())) for factor in stored):
+    if not all(bool(torch.isfinite(_total(factor))) for factor in stored):
         return False
     return not delta.dense or all(bool(torch.isfinite(delta.rows(rows).sum())) for rows in delta.blocks())
+
+
+def _total(factor: torch.Tensor) -> torch.Tensor:
+    return factor.to(torch.float32).sum() if factor.itemsize == 1 else factor.sum(dtype=torch.float32)

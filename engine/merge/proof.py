@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 import torch
 
 from .. import gemm
+from ..gemm import Product
 from .deltas import Delta
-from .fold import Stored
+from .exact import exact, in_order
+from .fold import Side, Stored, fold, fold_side
 from .parts import Part
 
 FINE = 0.03  # relative errors below this are worked out in float64: fp32 Gram matrices are blind below 3e-4
@@ -24,13 +26,16 @@ class Sums:
     """Inner products over some modules: of the inputs at their weights with each other and with the merged delta.
 
     ``gram`` [inputs, inputs] and ``cross`` [inputs] in float64; ``merged`` and ``difference`` are squared norms: of the
-    merged delta, and of what it is off the stack. Modules that a LoRA replaces add to ``difference`` only.
+    merged delta, and of what it is off the stack. Where a LoRA replaces a weight, it is not known what that changes:
+    ``set_size`` and ``set_difference`` are the squared norms of what replaces it, and of what is off that.
     """
 
     gram: torch.Tensor
     cross: torch.Tensor
     merged: float = 0.0
     difference: float = 0.0
+    set_size: float = 0.0
+    set_difference: float = 0.0
 
     def __add__(self, other: Sums) -> Sums:
         return Sums(
@@ -38,6 +43,8 @@ class Sums:
             self.cross + other.cross,
             self.merged + other.merged,
             self.difference + other.difference,
+            self.set_size + other.set_size,
+            self.set_difference + other.set_difference,
         )
 
     @property
@@ -48,8 +55,11 @@ class Sums:
     @property
     def error(self) -> float:
         """|merged - stack| / |stack|; where the stack cancels to nothing, against its largest input."""
-        size = max(self.stack, 1e-12 * float(self.gram.diagonal().max())) if len(self.gram) else 0.0
-        return math.sqrt(self.difference / size) if size > 0 else (math.inf if self.difference > 0 else 0.0)
+        largest = float(self.gram.diagonal().max()) if len(self.gram) else 0.0
+        return max(
+            _relative(self.difference, max(self.stack, 1e-12 * largest)),
+            _relative(self.set_difference, self.set_size),
+        )
 
     @property
     def norm_ratio(self) -> float:
@@ -95,28 +105,49 @@ class Proof:
         }
 
 
+def _relative(lost: float, of: float) -> float:
+    """sqrt(lost / of) of two squared norms."""
+    return math.sqrt(lost / of) if of > 0 else (math.inf if lost > 0 else 0.0)
+
+
 def nothing(inputs: int) -> Sums:
     """The sums over no module."""
     return Sums(torch.zeros(inputs, inputs, dtype=torch.float64), torch.zeros(inputs, dtype=torch.float64))
 
 
-def measure(parts: Sequence[Part | None], stored: Stored, plain: bool = False) -> Sums:
-    """The sums of one module: its inputs (None: adds nothing) against what is stored of their merge.
-
-    ``plain``: what was folded is the weighted sum, factor by factor, so that only the dtype can have lost something.
-    """
+def exactly(parts: Sequence[Part | None], dtype: torch.dtype) -> tuple[Stored, Sums]:
+    """The exact merge of one module as it is stored, and its sums: only the dtype can have lost something."""
     deltas = [None if part is None else part.weighted for part in parts]
-    replaced = any(delta is not None and delta.replaces is not None for delta in deltas)
-    if replaced:
-        none = nothing(len(parts))
-        return Sums(none.gram, none.cross, difference=stored.lost)
-    if plain and stored.diff is None:
-        gram = inner_products(deltas)
-        return Sums(gram, gram.sum(0), max(0.0, float(gram.sum())), stored.lost)
+    there = [delta for delta in deltas if delta is not None]
+    if not all(delta.is_low_rank for delta in there):
+        stored = fold(exact([part for part in parts if part is not None]), dtype)
+        return stored, measure(parts, stored)
+    owned = in_order(deltas)
+    side = Side(there[0].shape, [product for _, product in owned])
+    stored = fold_side(side, dtype)
+    gram = by_owner(side.grams[0] * side.grams[1], owned, len(parts))
+    return stored, Sums(gram, gram.sum(0), max(0.0, float(gram.sum())), stored.lost)
+
+
+def measure(parts: Sequence[Part | None], stored: Stored) -> Sums:
+    """The sums of one module: its inputs (None: adds nothing) against what is stored of their merge."""
+    deltas = [None if part is None else part.weighted for part in parts]
+    if stored.replaces is not None:
+        return _off_set(parts, stored.replaces)
     found = _against(deltas, stored.delta(), torch.float32)
     if found.difference < FINE**2 * found.stack:
         found = _against(deltas, stored.delta(), torch.float64)
     return found
+
+
+def _off_set(parts: Sequence[Part | None], stored: torch.Tensor) -> Sums:
+    want, none = exact([part for part in parts if part is not None]), nothing(len(parts))
+    size = lost = 0.0
+    for rows in want.blocks():
+        total = want.rows(rows) if want.replaces is None else want.rows(rows) + want.replaces[rows]
+        size += float(total.square().sum())
+        lost += float((stored.reshape(want.size)[rows] - total).square_().sum())
+    return Sums(none.gram, none.cross, set_size=size, set_difference=lost)
 
 
 def _against(deltas: Sequence[Delta | None], merged: Delta, dtype: torch.dtype) -> Sums:
@@ -136,18 +167,20 @@ def inner_products(deltas: Sequence[Delta | None], dtype: torch.dtype = torch.fl
 
 
 def _by_factors(deltas: Sequence[Delta | None], dtype: torch.dtype) -> torch.Tensor:
-    ups, downs, owners = [], [], []
-    for number, delta in enumerate(deltas):
-        for product in () if delta is None else delta.products:
-            ups.append(product.up.to(dtype) * product.scale)
-            downs.append(product.down.to(dtype))
-            owners += [number] * product.rank
-    if not ups:
+    owned = [(n, product) for n, delta in enumerate(deltas) if delta is not None for product in delta.products]
+    if not owned:
         return torch.zeros(len(deltas), len(deltas), dtype=torch.float64)
-    up, down = torch.cat(ups, 1), torch.cat(downs, 0)
-    products = (up.T @ up).double() * (down @ down.T).double()
-    owner = torch.nn.functional.one_hot(torch.tensor(owners), len(deltas)).double()
-    return owner.T @ products @ owner
+    up = torch.cat([product.up.to(dtype) * product.scale for _, product in owned], 1)
+    down = torch.cat([product.down.to(dtype) for _, product in owned])
+    return by_owner((up.T @ up).double() * (down @ down.T).double(), owned, len(deltas))
+
+
+def by_owner(products: torch.Tensor, owned: Sequence[tuple[int, Product]], count: int) -> torch.Tensor:
+    """Inner products of ranks summed up to those of ``count`` deltas; ``owned`` says whose the ranks are, in order."""
+    numbers = [whose for whose, product in owned for _ in range(product.rank)]
+    owner = torch.nn.functional.one_hot(torch.tensor(numbers, dtype=torch.long), count).double()
+    gram = owner.T @ products @ owner
+    return (gram + gram.T) / 2
 
 
 def _by_rows(deltas: Sequence[Delta | None], shape_of: Delta) -> torch.Tensor:

@@ -14,7 +14,7 @@ from .exact import exact
 from .fold import Stored, fold
 from .methods import Method, method_of
 from .parts import Input, Part, modules_of, read_parts
-from .proof import Sums, measure
+from .proof import Sums, exactly, measure
 from .ranks import Policy, Spectrum, choose
 
 
@@ -117,16 +117,16 @@ def results(job: Job, entries: Entries, on_step: Progress | None = None) -> Iter
             on_step(done, len(entries))
         parts = read_parts(job.inputs, module)
         shrinks = job.policy is not None and _shrinks(job.inputs, module, entry.shape)
+        if method.plain and not shrinks:
+            yield Merged(module, *exactly(parts, job.dtype))
+            continue
         merged = _merged(method, [part for part in parts if part is not None], entry.rank if shrinks else None)
-        plain = method.plain and not shrinks
-        stored = fold(merged if entry.rank is None else padded(merged, entry.rank), job.dtype, in_order=not plain)
-        yield Merged(module, stored, measure(parts, stored, plain))
+        stored = fold(merged if entry.rank is None else padded(merged, entry.rank), job.dtype, in_order=True)
+        yield Merged(module, stored, measure(parts, stored))
 
 
 def _merged(method: Method, parts: Sequence[Part], rank: int | None) -> Delta:
     """The merged delta of one module, shrunk to ``rank`` with all that stays whole, None: not shrunk."""
-    if rank is None and method.plain:
-        return exact(parts)
     bent, whole = merged_parts(method, parts)
     if rank is not None:
         bent = truncated(bent, rank - whole.rank)

@@ -91,6 +91,12 @@ MERGING: dict[str, tuple[str, ...]] = {
         "Without the base there is no exact merge of it.",
         "Name the base the LoRAs are used on, or leave this LoRA out.",
     ),
+    "LF502.equal": (
+        "error",
+        "There is nothing to extract: the two models are equal in every weight they share.",
+        "",
+        "Name the tuned model and the base it was made from.",
+    ),
     "LF502.two_sets": (
         "error",
         "Two LoRAs replace the same weight of the shape {shape}.",

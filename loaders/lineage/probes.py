@@ -12,12 +12,12 @@ from itertools import combinations
 from typing import Any
 
 from ...engine.findings import Finding
+from ...engine.grams import Sums
 from ...engine.lineage import ACCELERATOR, DERIVED, REPAIR, TRAINING_ADAPTER, Claim, Evidence, alike
 from ...engine.plan import FUSE, STACK, Layer, Plan
 from ...engine.progress import Progress, part_of
 from ...engine.texts.say import say
 from ...validator.containment import contains
-from ...validator.grams import Sums
 from ...validator.magnitudes import Nearest, has_magnitudes, nearest, quote
 from ...validator.overlap import COMPARED, Overlap, Pair, as_filed, overlaps
 from ...validator.stacks import stack_of

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 from fakes import Tensors, noise
+from lora_foundry.engine.grams import SIGMAS, Sums
 from lora_foundry.validator.containment import Containment, contained_share, contains, is_apart
-from lora_foundry.validator.grams import SIGMAS, Sums
 from lora_foundry.validator.overlap import overlap
 from overlap_parts import MODULES, NAMES, SHAPE, exact, factors, lora, whole
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from fakes import a_layer, random_delta
 from forms import Maker, additive_forms, form_layer
+from lora_foundry.engine.grams import Sums
 from lora_foundry.engine.plan import MATCH_TRAINING, Target
 from lora_foundry.validator.containment import contains
-from lora_foundry.validator.grams import Sums
 from lora_foundry.validator.overlap import as_filed, overlap, overlaps, spread
 from overlap_parts import MODULES, NAMES, SHAPE, exact, factors, lora, whole
 

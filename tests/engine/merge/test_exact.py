@@ -13,7 +13,7 @@ from lora_foundry.engine.merge.deltas import full_delta
 from lora_foundry.engine.merge.exact import exact
 from lora_foundry.engine.merge.fold import fold
 from lora_foundry.engine.merge.parts import Part
-from lora_foundry.engine.merge.proof import Proof, measure
+from lora_foundry.engine.merge.proof import Proof, exactly, measure
 from lora_foundry.engine.merge.run import Job, outline, results
 from merge_parts import an_input, dense, form_delta, low_rank, off, random_triple, stored_matrix, weighted_sum
 
@@ -43,9 +43,8 @@ def test_is_the_weighted_sum():
 def test_every_kind_beside_a_plain_lora(name):
     maker = Maker(24, 16, (3, 3), rank=2)
     parts = [Part(form_delta(additive_forms(maker)[name]), -0.6), Part(form_delta(maker.lora()), 0.8)]
-    stored = stored_of(parts)
+    stored, sums = exactly(parts, FP32)
     assert off(stored_matrix(stored), weighted_sum(parts)) < 1e-6
-    sums = measure(parts, stored, plain=True)
     assert sums.error < 1e-6 and sums.shares == pytest.approx((1.0, 1.0), abs=1e-5)
 
 
@@ -107,7 +106,7 @@ def test_what_the_dtype_takes_is_measured(dtype, limit):
     parts = some_parts(stored_as, shape=(256, 192))
     stored = stored_of(parts, dtype)
     want = off(stored_matrix(stored), weighted_sum(parts))
-    sums = measure(parts, stored, plain=True)
+    sums = exactly(parts, dtype)[1]
     assert sums.error == pytest.approx(want, rel=1e-3) and 0 < want < limit
 
 
@@ -122,7 +121,7 @@ def test_down_that_loses_bits_is_measured_too():
     parts = some_parts(FP32)
     stored = stored_of(parts, BF16)
     want = off(stored_matrix(stored), weighted_sum(parts))
-    assert measure(parts, stored, plain=True).error == pytest.approx(want, rel=1e-3)
+    assert exactly(parts, BF16)[1].error == pytest.approx(want, rel=1e-3)
 
 
 def test_the_proof_without_knowing_how_it_was_made():
@@ -150,14 +149,14 @@ def test_shares_are_least_squares():
 
 def test_the_same_lora_twice_is_shared_evenly():
     part = some_parts()[0]
-    sums = measure([part, part, None], stored_of([part, part]), plain=True)
+    sums = exactly([part, part, None], FP32)[1]
     assert sums.shares[:2] == pytest.approx((1.0, 1.0)) and sums.shares[2] is None
 
 
 def test_loras_that_cancel_leave_nothing_and_no_error():
     part = some_parts()[0]
     parts = [part, Part(part.delta, -part.weight)]
-    sums = measure(parts, stored_of(parts), plain=True)
+    sums = exactly(parts, FP32)[1]
     assert sums.error < 1e-6 and sums.norm_ratio == 1.0
 
 
@@ -177,6 +176,10 @@ def test_a_norm_that_is_set_takes_what_the_others_add():
     sets = replace(full_delta((12,), form[:, None]), dense=(), replaces=form[:, None])
     parts = [Part(sets, 0.3), Part(full_delta((12,), change[:, None]), 0.5)]
     stored = stored_of(parts)
+    assert measure(parts, stored).error < 1e-7
+    rounded = stored_of(parts, BF16)
+    want = off(rounded.replaces, (form + 0.5 * change).double())
+    assert measure(parts, rounded).error == pytest.approx(want, rel=1e-4) and want > 1e-4
     assert stored.diff is None and off(stored.replaces, (form + 0.5 * change).double()) < 1e-7
     with pytest.raises(FoundryError, match=r"\[LF502\] Two LoRAs replace"):
         exact([Part(sets), Part(sets)])

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from fakes import Cancelled
 from lora_foundry.engine.errors import FoundryError
+from lora_foundry.engine.grams import Sums
 from lora_foundry.engine.lineage import Accelerator, Contained, Ingredient, Lineage
 from lora_foundry.engine.plan import FUSE, STACK, Layer, Plan
 from lora_foundry.loaders.bases import checkpoint as checkpoints
@@ -16,7 +17,6 @@ from lora_foundry.loaders.lineage.probes import NOT_FROM_WEIGHTS, fights, probe
 from lora_foundry.loaders.loras.file import open_lora
 from lora_foundry.loaders.names.lookup import BaseNames
 from lora_foundry.loaders.plans.planner import make_layer
-from lora_foundry.validator.grams import Sums
 from probe_parts import (
     LIGHTNING,
     MODULES,

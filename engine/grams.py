@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..engine import gemm
-from ..engine.terms import AnyTerm, Term
+from . import gemm
+from .terms import AnyTerm, Term
 
 CLASH_ROWS = 16  # of each weight, for the share of opposite signs
 BLOCK = 1 << 20  # numbers of a delta that are made together
@@ -170,14 +170,23 @@ def compare(first: Side, second: Side) -> Sums:
 def _pieces(a: TermSum | None, b: TermSum | None) -> Sums:
     if a is None or b is None:
         return Sums()
-    sample = slice(0, a.height, max(1, a.height // CLASH_ROWS))
-    mine, theirs = a.rows(sample), b.rows(sample)
-    both = (mine != 0) & (theirs != 0)
-    clashes = int((both & (mine.signbit() != theirs.signbit())).sum())
+    mine, theirs = (each.rows(sample_of(a.height)) for each in (a, b))
+    clashes, sampled = opposite(mine, theirs)
     sums = _by_factors(a.factors, b.factors) if a.factors and b.factors else _by_rows(a, b, mine.shape[1])
     size = sums.first * sums.second
     chance = size / (a.height * mine.shape[1])
-    return replace(sums, chance=chance, reach=math.sqrt(size), clashes=clashes, sampled=int(both.sum()))
+    return replace(sums, chance=chance, reach=math.sqrt(size), clashes=clashes, sampled=sampled)
+
+
+def sample_of(height: int) -> slice:
+    """The rows of a weight, or of a part of one, whose signs are compared."""
+    return slice(0, height, max(1, height // CLASH_ROWS))
+
+
+def opposite(mine: torch.Tensor, theirs: torch.Tensor) -> tuple[int, int]:
+    """(how many numbers have opposite signs, of how many that neither leaves alone)."""
+    both = (mine != 0) & (theirs != 0)
+    return int((both & (mine.signbit() != theirs.signbit())).sum()), int(both.sum())
 
 
 def _by_factors(a: Factors, b: Factors) -> Sums:
