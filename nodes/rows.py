@@ -7,7 +7,7 @@ from typing import Any
 
 from ..engine.errors import FoundryError
 from ..loaders.documents.document import parse_rows
-from ..loaders.workflows.node_kinds import NO_LORA
+from ..loaders.workflows.lora_kinds import NO_LORA
 from . import folders
 from .common import FoundryNode, check_file, file_state
 from .sockets import LORA_STACK, check_links

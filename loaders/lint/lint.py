@@ -21,7 +21,7 @@ from ..workflows.constants import with_constants
 from ..workflows.graph import BYPASSED, MUTED, ON, Graph, GraphNode
 from ..workflows.node_kinds import GGUF, LOW_BITS, STAGES, VALIDATOR_NODE
 from ..workflows.sampling import ends
-from ..workflows.tracing import Applied, Trail, trails
+from ..workflows.tracing import Applied, Trail, halves, trails
 from ..workflows.unread import unread
 from .files import BaseFacts, Files, Find, LineageOf
 from .order import as_question, order_above
@@ -110,8 +110,8 @@ def _models(graph: Graph) -> dict[Trail, _Model]:
     found = trails(graph)
     models: dict[Trail, _Model] = {}
     for end in ends(graph):
-        arriving = found.get(end.node, ())
-        for trail in arriving:
+        arriving = found.get(end.key, ())
+        for trail in (each for whole in arriving for each in halves(whole)):
             model = models.setdefault(trail, _Model())
             model.sampling += [end.sampling] if end.sampling else []
             model.nodes += trail.nodes

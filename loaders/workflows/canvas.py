@@ -6,7 +6,7 @@ A workflow is one canvas, and each of its subgraph definitions is another.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .graph import BYPASSED, MUTED, ON
@@ -76,6 +76,9 @@ def read_canvas(saved: Mapping[str, Any]) -> Canvas:
     nodes = {node.id: node for node in map(_node, mappings(saved.get("nodes"))) if node}
     ends = {link[0]: link[1:] for link in map(_link, entries(saved.get("links"))) if link}
     links = {number: (source, output) for number, (source, output, _, _) in ends.items()}
+    for number, target, slot, wire in _everywhere(saved):
+        if (node := _wired(nodes.get(target), slot, number)) is not None:
+            nodes[target], links[number] = node, wire
     inputs = tuple(text(slot.get("name")) for slot in mappings(saved.get("inputs")))
     widget_links = {slot.link for node in nodes.values() for slot in node.inputs if slot.widget}
     promoted = {slot for number, (source, slot) in links.items() if source == ENTRY and number in widget_links}
@@ -87,6 +90,24 @@ def read_canvas(saved: Mapping[str, Any]) -> Canvas:
         tuple(name for slot, name in enumerate(inputs) if slot in promoted),
         {slot: number for number, (_, _, target, slot) in ends.items() if target == EXIT},
     )
+
+
+def _everywhere(saved: Mapping[str, Any]) -> Iterator[tuple[str, str, int, tuple[str, int]]]:
+    """(link, to node, to input, (from node, from output)) of the wires cg-use-everywhere drew when it saved."""
+    for number, wire in enumerate(mappings(mapping(saved.get("extra")).get("ue_links"))):
+        target, source = (name_of(wire.get(end)) for end in ("downstream", "upstream"))
+        slot, output = (wire.get(f"{end}_slot") for end in ("downstream", "upstream"))
+        if target and source and isinstance(slot, int) and isinstance(output, int) and min(slot, output) >= 0:
+            yield f"ue{number}", target, slot, (source, output)
+
+
+def _wired(node: DrawnNode | None, slot: int, link: str) -> DrawnNode | None:
+    """The node with a link at one of its inputs; None where there is none, or something is wired to it already."""
+    if node is None or slot >= len(node.inputs) or node.inputs[slot].link is not None:
+        return None
+    inputs = list(node.inputs)
+    inputs[slot] = replace(inputs[slot], link=link)
+    return replace(node, inputs=tuple(inputs))
 
 
 def definitions(saved: Mapping[str, Any]) -> dict[str, Canvas]:

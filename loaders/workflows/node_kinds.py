@@ -22,9 +22,6 @@ STAGES = {  # our stages, and what is missing without one
 OUR_LOADERS = ("FoundryLoadBase", "FoundryLoadCheckpoint")
 GGUF = "GGUF"
 LORAS, MODELS, CHECKPOINTS = "loras", "diffusion_models", "checkpoints"  # folders, as ComfyUI names them
-# What loaders and stackers hold where nothing is chosen.
-NO_LORA = ("", "none", "[none]", "none: vanilla base")
-OFF = (False, None, 0, "off", "false", "disable", "disabled")  # a switch beside a LoRA, in lower case
 
 
 @dataclass(frozen=True)
@@ -44,41 +41,16 @@ class Loader:
 
 
 @dataclass(frozen=True)
-class RowInputs:
-    """How a node writes LoRAs into its inputs; ``{}`` stands for the number of a row.
-
-    The first of ``strengths`` that is there counts. ``switch`` turns a row (or the node) off, ``count`` says how many
-    rows count, ``simple`` is the strength that counts while the input named first in it says "simple".
-    """
-
-    name: str
-    strengths: tuple[str, ...] = ()
-    switch: str = ""
-    count: str = ""
-    simple: tuple[str, str] = ("", "")
-
-
-@dataclass(frozen=True)
-class LoraNode:
-    """A node that names LoRAs. ``beside``: it keeps them apart from the weights. ``loose``: names without folder or
-    ending will do. ``text``: the input that holds JSON rows of ours, or ``<lora:name:strength>`` tags. ``own_first``:
-    what it names itself comes before the list wired in.
-    """
-
-    rows: tuple[RowInputs, ...] = ()
-    beside: bool = False
-    loose: bool = False
-    text: str = ""
-    own_first: bool = False
-
-
-@dataclass(frozen=True)
 class Sampler:
-    """A node that samples: the inputs that say steps and CFG, and how much noise it starts from."""
+    """A node that samples: the inputs that say steps and CFG, and how much noise it starts from.
+
+    A schedule wired in comes before its own steps. ``cfgs`` are those of a node with two models, as ``PAIRS`` has them.
+    """
 
     steps: str = "steps"
     cfg: str = "cfg"
     denoise: str = "denoise"
+    cfgs: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True)
@@ -94,6 +66,10 @@ class Switch:
     chosen: str | tuple[str, str] = ""
 
 
+FUN_LOADERS = (  # of VideoX-Fun: they load a folder of models, in the form of its own
+    *("LoadCogVideoXFunModel", "LoadFlux2Model", "LoadQwenImageModel", "LoadZImageModel", "LoadWanModel"),
+    *("LoadWanFunModel", "LoadWan2_2Model", "LoadWan2_2FunModel", "LoadWan2_2VaceFunModel"),
+)
 LOADERS = {
     "FoundryLoadBase": Loader("base_name", (MODELS, CHECKPOINTS)),
     "FoundryLoadCheckpoint": Loader("ckpt_name", (CHECKPOINTS,)),
@@ -115,12 +91,18 @@ LOADERS = {
     "NunchakuZImageDiTLoader": Loader("model_name", quantized="Nunchaku 4-bit", beside=True),
     "WanVideoModelLoader": Loader("model", (MODELS,), dtype="quantization", scaled_beside=True),
     "HyVideoModelLoader": Loader("model", (MODELS,), dtype="quantization"),
+    **dict.fromkeys(FUN_LOADERS, Loader("model", dtype="GPU_memory_mode")),
+    "LowVRAMCheckpointLoader": Loader("ckpt_name", (CHECKPOINTS,)),
     "Efficient Loader": Loader("ckpt_name", (CHECKPOINTS,)),
     "Eff. Loader SDXL": Loader("base_ckpt_name", (CHECKPOINTS,)),
     "easy fullLoader": Loader("ckpt_name", (CHECKPOINTS,)),
     "easy a1111Loader": Loader("ckpt_name", (CHECKPOINTS,)),
     "easy comfyLoader": Loader("ckpt_name", (CHECKPOINTS,)),
     "easy fluxLoader": Loader("ckpt_name", (CHECKPOINTS,)),
+    "easy hunyuanDiTLoader": Loader("ckpt_name", (CHECKPOINTS,)),
+    "easy pixArtLoader": Loader("ckpt_name", (CHECKPOINTS,)),
+    "easy kolorsLoader": Loader("unet_name", (MODELS,)),
+    "easy cascadeLoader": Loader("stage_c"),
     "Checkpoint Loader (LoraManager)": Loader("ckpt_name", (CHECKPOINTS,)),
     "Unet Loader (LoraManager)": Loader("unet_name", (MODELS,), dtype="weight_dtype"),
 }
@@ -128,67 +110,21 @@ UNKNOWN_LOADER = Loader("", dtype="weight_dtype")
 # What loaders that are in no table call their file.
 FILE_INPUTS = ("unet_name", "ckpt_name", "model_name", "base_name", "diffusion_model", "model_path", "model")
 
-_ONE = RowInputs("lora_name", ("strength_model", "lora_strength", "lora_model_strength", "model_weight", "strength"))
-_RGTHREE = RowInputs("lora_{}", ("strength_{}",))
-_NUMBERED = RowInputs(
-    "lora_name_{}", ("model_str_{}", "model_weight_{}", "lora_strength_{}", "strength_{}", "lora_wt_{}")
+EASY_SAMPLERS = (
+    *("easy kSamplerCustom", "easy kSamplerTiled", "easy kSamplerLayerDiffusion", "easy kSamplerDownscaleUnet"),
+    *("easy kSamplerInpainting", "easy kSamplerSDTurbo", "easy fullCascadeKSampler", "easy cascadeKSampler"),
 )
-_EFFICIENCY = RowInputs("lora_name_{}", ("model_str_{}", "lora_wt_{}"), "", "lora_count", ("input_mode", "lora_wt_{}"))
-_EASY = RowInputs(
-    "lora_{}_name", ("lora_{}_model_strength", "lora_{}_strength"), "toggle", "num_loras", ("mode", "lora_{}_strength")
+LTX_SAMPLERS = (  # they sample piece by piece, with the guider and the schedule wired in
+    *("LTXVBaseSampler", "LTXVExtendSampler", "LTXVInContextSampler", "LTXVLoopingSampler"),
+    *("LTXVNormalizingSampler", "LTXVTiledSampler"),
 )
-ANY_ROWS = (_ONE, _NUMBERED, _EASY, _RGTHREE)  # of LoRA nodes that are in no table
-LORA_NODES = {
-    "LoraLoader": LoraNode((_ONE,)),
-    "LoraLoaderModelOnly": LoraNode((_ONE,)),
-    "LoraLoader|pysssss": LoraNode((_ONE,)),
-    "LoadLoraModel": LoraNode(),  # rows as lists or dotted names, which every node may have
-    "LoraLoaderBypass": LoraNode((_ONE,), beside=True),
-    "LoraLoaderBypassModelOnly": LoraNode((_ONE,), beside=True),
-    "Power Lora Loader (rgthree)": LoraNode(loose=True),  # rows as mappings
-    "Lora Loader Stack (rgthree)": LoraNode((_RGTHREE,)),
-    "CR Load LoRA": LoraNode((RowInputs("lora_name", ("strength_model",), "switch"),)),
-    "CR LoRA Stack": LoraNode((RowInputs("lora_name_{}", ("model_weight_{}",), "switch_{}"),)),
-    "CR Apply LoRA Stack": LoraNode(),
-    "LoRA Stacker": LoraNode((_EFFICIENCY,)),
-    "Efficient Loader": LoraNode((_ONE,), own_first=True),
-    "Eff. Loader SDXL": LoraNode(),
-    "easy fullLoader": LoraNode((_ONE,)),
-    "easy a1111Loader": LoraNode((_ONE,)),
-    "easy comfyLoader": LoraNode((_ONE,)),
-    "easy fluxLoader": LoraNode((_ONE,)),
-    "easy loraStack": LoraNode((_EASY,)),
-    "easy loraStackApply": LoraNode(),
-    "Lora Loader (LoraManager)": LoraNode(loose=True),
-    "Lora Stacker (LoraManager)": LoraNode(loose=True),
-    "LoRA Text Loader (LoraManager)": LoraNode(loose=True, text="lora_syntax"),
-    "WanVideo Lora Select (LoraManager)": LoraNode(loose=True),
-    "NunchakuFluxLoraLoader": LoraNode((_ONE,), beside=True),
-    "NunchakuFluxLoraStack": LoraNode((_NUMBERED,), beside=True),
-    "NunchakuQwenImageLoraLoader": LoraNode((_ONE,), beside=True),
-    "NunchakuQwenImageLoraStack": LoraNode((_NUMBERED,), beside=True),
-    "WanVideoLoraSelect": LoraNode((RowInputs("lora", ("strength",)),)),
-    "WanVideoLoraSelectByName": LoraNode((_ONE,), loose=True),
-    "WanVideoLoraSelectMulti": LoraNode((_RGTHREE,)),
-    "WanVideoSetLoRAs": LoraNode(beside=True),
-    "HyVideoLoraSelect": LoraNode((RowInputs("lora", ("strength",)),)),
-    "FoundryLoRA": LoraNode((RowInputs("lora_name", ("strength_model",), "enabled"),)),
-    "FoundryLoRAStack": LoraNode(text="loras"),
-    FUSE_NODE: LoraNode((RowInputs("lora_name", ("strength",)),), own_first=True),
-    STACK_NODE: LoraNode(),
+FUN_V2V = ("CogVideoXFunV2VSampler", "WanFunV2VSampler", "Wan2_2FunV2VSampler")  # its other samplers: steps and cfg
+PAIRS = {  # nodes with two models, of high and of low noise: the inputs they come in by, as the outputs they leave by
+    "PowerLoraLoaderV2": ("model", "model_low"),
+    "WanMoeKSampler": ("model_high_noise", "model_low_noise"),
+    "WanMoeKSamplerAdvanced": ("model_high_noise", "model_low_noise"),
+    "WanVideoPowerLoraLoader": ("prev_lora", ""),
 }
-# LoRAs of text encoders and of motion modules, and nodes that only tell of one: none of these changes a model.
-NO_MODEL_LORAS = (
-    "LoadLoraTextEncoder",
-    "ADE_AnimateDiffLoRALoader",
-    "LoraSave",
-    "SaveLoRA",
-    "LoraModelLoader",
-    "GetICLoRAParameters",
-)
-NO_MODEL_TYPES = ("MOTION_LORA", "LORA_MODEL")
-MAX_ROWS = 60  # numbered rows looked for: the widest stacker has 50
-
 SAMPLERS = {
     "KSampler": Sampler(),
     "KSamplerAdvanced": Sampler(denoise=""),  # its steps are those of the whole schedule, whatever part it does
@@ -204,16 +140,37 @@ SAMPLERS = {
     "UltimateSDUpscaleNoUpscale": Sampler(),
     "easy kSampler": Sampler(),
     "easy fullkSampler": Sampler(),
+    **dict.fromkeys(EASY_SAMPLERS, Sampler()),
     "WanVideoSampler": Sampler(denoise="denoise_strength"),
+    "WanVideoSamplerv2": Sampler(steps="", denoise=""),
+    "WanVideoSamplerSettings": Sampler(denoise="denoise_strength"),
+    "WanVideoDiffusionForcingSampler": Sampler(denoise="denoise_strength"),
+    "WanMoeKSampler": Sampler(cfgs=("cfg_high_noise", "cfg_low_noise")),
+    "WanMoeKSamplerAdvanced": Sampler(denoise="", cfgs=("cfg_high_noise", "cfg_low_noise")),
+    "ClownsharKSampler_Beta": Sampler(),
+    "SharkSampler_Beta": Sampler(),
+    "ClownsharkChainsampler_Beta": Sampler(steps="", denoise=""),  # it goes on with the schedule of the one before
+    "SharkChainsampler_Beta": Sampler(steps="", denoise=""),
+    "LanPaint_KSampler": Sampler(),
+    "LanPaint_KSamplerAdvanced": Sampler(denoise=""),
+    "LanPaint_SamplerCustom": Sampler(steps="", denoise=""),
+    "LanPaint_SamplerCustomAdvanced": Sampler(steps="", cfg="", denoise=""),
+    **dict.fromkeys(LTX_SAMPLERS, Sampler(steps="", cfg="", denoise="")),
+    **dict.fromkeys(FUN_V2V, Sampler(denoise="denoise_strength")),
     "HyVideoSampler": Sampler(cfg="", denoise="denoise_strength"),  # its guidance is the one that is distilled in
 }
-PRE_SAMPLERS = ("easy preSampling", "easy preSamplingAdvanced", "easy preSamplingDynamicCFG")  # settings in a pipe
+PRE_SAMPLERS = (  # settings in a pipe
+    *("easy preSampling", "easy preSamplingAdvanced", "easy preSamplingDynamicCFG", "easy preSamplingNoiseIn"),
+    *("easy preSamplingCustom", "easy preSamplingSdTurbo", "easy preSamplingCascade", "easy preSamplingLayerDiffusion"),
+)
 GUIDERS: dict[str, str | float] = {  # what they guide with: an input, or a number where they know no negative
     "BasicGuider": 1.0,
     "CFGGuider": "cfg",
     "DualCFGGuider": "cfg_conds",
     "PerpNegGuider": "cfg",
+    "APGGuider": "cfg_scale",
 }
+SCHEDULES = ("sigmas", "scheduler")  # the inputs a schedule is wired in by
 SCHEDULE_EDITORS = ("ExtendIntermediateSigmas",)  # their ``steps`` are not those of the schedule
 SAVERS = ("CheckpointSave", "ModelSave", SAVE_NODE)
 TRAINERS = ("TrainLoraNode",)
@@ -242,14 +199,24 @@ MERGES = re.compile(r"merge|blend|ModelAdd|ModelSubtract", re.IGNORECASE)  # wha
 # Inputs a model comes in by where the form of the workflow does not tell types, and the types where it does.
 MODEL_INPUT = re.compile(
     r"(optional_|base_|refiner_|high_|low_)?(model|unet|diffusion_model)(_?(\d+|[ab]|high|low|high_noise|low_noise"
-    r"|opt|override))?"
+    r"|opt|override|c|negative))?|funmodels|cogvideoxfun_model|transformer(_2)?"
 )
 CARRIER_INPUT = re.compile(
     r"guider|(optional_|base_|refiner_)?(pipe|basic_pipe|detailer_pipe|sdxl_tuple|base_ctx|ctx|context|pipe_line)(_opt)?"
 )
 STACK_INPUT = re.compile(r"(optional_)?lora_stack(_\w+)?|prev_lora|loras?")
 MODEL_TYPES = frozenset(
-    ("MODEL", "WANVIDEOMODEL", "HYVIDEOMODEL", "FOUNDRY_BASE", "FOUNDRY_FUSED", "FOUNDRY_STACKED", "FOUNDRY_QUANTIZED")
+    (
+        "MODEL",
+        "WANVIDEOMODEL",
+        "HYVIDEOMODEL",
+        "FUNMODELS",
+        "TRANSFORMERMODEL",
+        "FOUNDRY_BASE",
+        "FOUNDRY_FUSED",
+        "FOUNDRY_STACKED",
+        "FOUNDRY_QUANTIZED",
+    )
 )
 CARRIER_TYPES = frozenset(("GUIDER", "PIPE_LINE", "BASIC_PIPE", "DETAILER_PIPE", "SDXL_TUPLE", "RGTHREE_CONTEXT"))
 STACK_TYPES = frozenset(("LORA_STACK", "WANVIDLORA", "HYVIDLORA"))

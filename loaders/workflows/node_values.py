@@ -6,11 +6,11 @@ import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..documents.document import parse_rows
 from .graph import GraphNode
-from .node_kinds import ANY_ROWS, LORA_NODES, MAX_ROWS, NO_LORA, OFF, LoraNode, RowInputs
+from .lora_kinds import ANY_ROWS, HIGH, LORA_NODES, LOW, MAX_ROWS, NO_LORA, OFF, LoraNode, RowInputs
 
 TAG = re.compile(r"<lora:([^:<>]+):(-?\d*\.?\d+)")
 NAMES, STRENGTHS = ("lora", "lora_name", "name"), ("strength", "strength_model", "model_strength", "weight")
@@ -18,17 +18,27 @@ SWITCHES = ("on", "active", "enabled")
 MOST = sys.float_info.max  # JSON knows larger numbers, and some that are none
 
 
+class Named(NamedTuple):
+    """A row as it is written: a name, a strength, and the half it is for."""
+
+    name: str
+    strength: float
+    half: str = ""
+
+
 @dataclass(frozen=True)
 class LoraRow:
     """A LoRA that a node names, with its strength on the model. ``loose``: its folder and ending may be left out.
 
-    ``beside``: it is told to stay apart from the weights (``merge_loras`` of WanVideoWrapper is off).
+    ``beside``: it is told to stay apart from the weights (``merge_loras`` of WanVideoWrapper is off). ``half``: it goes
+    onto the model of ``high`` or of ``low`` noise only, in a node that holds both.
     """
 
     name: str
     strength: float = 1.0
     loose: bool = False
     beside: bool = False
+    half: str = ""
 
 
 def number(node: GraphNode, name: str) -> float | None:
@@ -58,17 +68,17 @@ def is_lora_node(node: GraphNode) -> bool:
 def rows_of(node: GraphNode) -> Iterator[LoraRow]:
     """The LoRAs a node itself names, those that are on and do something. Raises FoundryError for a bad list of ours."""
     kind = LORA_NODES.get(node.kind, LoraNode(ANY_ROWS))
-    for name, strength in named_loras(node):
+    for name, strength, half in named_loras(node):
         if strength and name.strip().lower() not in NO_LORA:
-            yield LoraRow(name, strength, kind.loose, node.values.get("merge_loras") is False)
+            yield LoraRow(name, strength, kind.loose, node.values.get("merge_loras") is False, half)
 
 
-def named_loras(node: GraphNode) -> list[tuple[str, float]]:
-    """(name, strength) of every row that is on, "none" and those at 0 too. Raises FoundryError as ``rows_of`` does."""
+def named_loras(node: GraphNode) -> list[Named]:
+    """Every row that is on, "none" and those at 0 too. Raises FoundryError as ``rows_of`` does."""
     if not is_lora_node(node):
         return []
     kind = LORA_NODES.get(node.kind, LoraNode(ANY_ROWS))
-    return [*_from_inputs(node, kind), *_from_mappings(node), *_from_text(node, kind)]
+    return [*_from_inputs(node, kind), *_from_mappings(node, kind), *_from_text(node, kind)]
 
 
 def wired_names(node: GraphNode) -> Iterator[str]:
@@ -78,14 +88,21 @@ def wired_names(node: GraphNode) -> Iterator[str]:
         yield from (name for name in named if name in node.links)
 
 
-def _from_inputs(node: GraphNode, kind: LoraNode) -> Iterator[tuple[str, float]]:
+def _from_inputs(node: GraphNode, kind: LoraNode) -> Iterator[Named]:
     for layout in kind.rows:
-        most = number(node, layout.count) if layout.count else None
+        asked, wanted = layout.when
+        if node.values.get(asked, wanted) != wanted:
+            continue
         for spelled in _numbers(layout.name):
-            if _is_off(node, layout.switch.format(spelled)) or (most is not None and int(spelled) > most):
-                continue
-            if name := word(node, layout.name.format(spelled)):
-                yield name, _strength(node, layout, spelled)
+            name = word(node, layout.name.format(spelled))
+            if name and not _is_off(node, layout.switch.format(spelled)) and _counts(node, layout, spelled):
+                yield Named(name, _strength(node, layout, spelled), layout.half)
+
+
+def _counts(node: GraphNode, layout: RowInputs, spelled: str) -> bool:
+    """Whether the row of that number is one of those in use."""
+    most, picked = number(node, layout.count), number(node, layout.pick)
+    return (most is None or int(spelled) <= most) and (picked is None or int(spelled) == picked)
 
 
 def _is_off(node: GraphNode, switch: str) -> bool:
@@ -104,20 +121,25 @@ def _numbers(name: str) -> tuple[str, ...]:
 def _strength(node: GraphNode, layout: RowInputs, spelled: str) -> float:
     """The strength of a row; 1.0 where it is wired to something that is only known at run time."""
     mode, simple = layout.simple
-    names = (simple,) if mode and node.values.get(mode) == "simple" else layout.strengths
+    names = (simple,) if node.values.get(mode) == "simple" else layout.strengths
     inputs = (name.format(spelled) for name in names)
     name = next((name for name in inputs if name in node.values or name in node.links), "")
     strength = number(node, name)
     return 1.0 if strength is None else strength
 
 
-def _from_mappings(node: GraphNode) -> Iterator[tuple[str, float]]:
+def _from_mappings(node: GraphNode, kind: LoraNode) -> Iterator[Named]:
     for row in _mappings(node):
+        low = row.get("low_variant_name") if kind.variants and row.get("is_low") else None
         name = next((row[key] for key in NAMES if isinstance(row.get(key), str)), None)
         strength = next((found for key in STRENGTHS if (found := finite(row.get(key))) is not None), None)
         on = next((row[key] for key in SWITCHES if key in row), True)
         if name is not None and (strength is not None or "lora" in row) and str(on).lower() not in _OFF:
-            yield name, 1.0 if strength is None else strength
+            strength = 1.0 if strength is None else strength
+            yield Named(name, strength, HIGH if low or kind.apart else "")
+            if isinstance(low, str):
+                weaker = finite(row.get("low_strength", strength))
+                yield Named(low, 0.0 if weaker is None else weaker, LOW)
 
 
 def _mappings(node: GraphNode) -> Iterator[Mapping[str, Any]]:
@@ -133,10 +155,10 @@ def _mappings(node: GraphNode) -> Iterator[Mapping[str, Any]]:
     yield from dotted.values()
 
 
-def _from_text(node: GraphNode, kind: LoraNode) -> Iterator[tuple[str, float]]:
+def _from_text(node: GraphNode, kind: LoraNode) -> Iterator[Named]:
     text = node.values.get(kind.text) if kind.text else None
     if isinstance(text, str) and "<lora:" in text:
         tags = ((name, finite(float(strength))) for name, strength in TAG.findall(text))
-        yield from ((name, strength) for name, strength in tags if strength is not None)
+        yield from (Named(name, strength) for name, strength in tags if strength is not None)
     elif text is not None and node.kind.startswith("Foundry"):
-        yield from ((row.path, row.strength) for row in parse_rows(text, node.title or node.kind) if row.on)
+        yield from (Named(row.path, row.strength) for row in parse_rows(text, node.title or node.kind) if row.on)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...validator.stacks import Sampling
 from .constants import with_constants
@@ -13,24 +13,27 @@ from .node_kinds import (
     CARRIER_INPUT,
     CARRIER_TYPES,
     GUIDERS,
+    PAIRS,
     PRE_SAMPLERS,
     SAMPLERS,
     SAVERS,
     SCHEDULE_EDITORS,
+    SCHEDULES,
     STAGES,
     TRAINERS,
     Sampler,
 )
 from .node_values import number
-from .tracing import linked, model_links, trails
+from .tracing import linked, model_links, second, trails
 
 
 @dataclass(frozen=True)
 class End:
-    """Where a model is used up, and how it is sampled there (None: it is not)."""
+    """Where a model is used up, and how it is sampled there (None: it is not). ``key`` is that of ``trails``."""
 
     node: str
     sampling: Sampling | None = None
+    key: str = ""
 
 
 def ends(graph: Graph) -> Iterator[End]:
@@ -39,16 +42,26 @@ def ends(graph: Graph) -> Iterator[End]:
     handed_on = {source for node in running for source in model_links(node)}
     for node in running:
         if sampler := _sampler(node):
-            yield End(node.id, _sampling(graph, node, sampler))
+            yield from _sampled(graph, node, sampler)
         elif node.kind in SAVERS or node.kind in TRAINERS or (node.kind in STAGES and node.id not in handed_on):
-            yield End(node.id)
+            yield End(node.id, None, node.id)
+
+
+def _sampled(graph: Graph, node: GraphNode, sampler: Sampler) -> Iterator[End]:
+    """The models a sampler uses up: one, or both of those it takes."""
+    if node.kind not in PAIRS:
+        yield End(node.id, _sampling(graph, node, sampler), node.id)
+        return
+    for key, cfg in zip((node.id, second(node.id)), sampler.cfgs, strict=True):
+        named = cfg if cfg in node.values or cfg in node.links else sampler.cfg  # older versions have one for both
+        yield End(node.id, _sampling(graph, node, replace(sampler, cfg=named)), key)
 
 
 def sampled_below(graph: Graph, node_id: str) -> tuple[Sampling, ...]:
     """How the model that comes out of a node is sampled, wherever no other one can arrive and it was not merged."""
     graph = with_constants(graph)
     found = trails(graph)
-    arriving = ((end.sampling, found.get(end.node, ())) for end in ends(graph))
+    arriving = ((end.sampling, found.get(end.key, ())) for end in ends(graph))
     return tuple(how for how, ways in arriving if how and len(ways) == 1 and node_id in ways[0].nodes)
 
 
@@ -64,14 +77,21 @@ def _sampler(node: GraphNode) -> Sampler | None:
 
 def _sampling(graph: Graph, node: GraphNode, sampler: Sampler) -> Sampling:
     """Steps and CFG of a sampler, from its own inputs, its schedule, its guider, or the settings in its pipe."""
-    steps = number(node, sampler.steps) if sampler.steps else _scheduled(graph, node)
+    scheduled = not sampler.steps or any(name in node.links for name in SCHEDULES)
+    steps = _scheduled(graph, node) if scheduled else number(node, sampler.steps)
     cfg = number(node, sampler.cfg) if sampler.cfg else _guided(graph, node)
     settings = _pre_sampler(graph, node) if steps is None and cfg is None else None
     if settings is not None:
-        steps, cfg = number(settings, "steps"), number(settings, "cfg")
+        steps, cfg = number(settings, "steps"), _cfg_in_pipe(settings)
     if _partial(settings or node, sampler.denoise):
         steps = None
+    cfg = None if cfg is not None and cfg < 0 else cfg  # RES4LYF: a CFG by channel
     return Sampling(None if steps is None else int(steps), cfg, node.id)
+
+
+def _cfg_in_pipe(settings: GraphNode) -> float | None:
+    """The CFG that a node of settings writes into its pipe; its basic guider knows no negative."""
+    return 1.0 if settings.values.get("guider") == "Basic" else number(settings, "cfg")
 
 
 def _partial(node: GraphNode, denoise: str) -> bool:
@@ -81,13 +101,13 @@ def _partial(node: GraphNode, denoise: str) -> bool:
 
 
 def _scheduled(graph: Graph, node: GraphNode) -> float | None:
-    """The steps of the schedule wired in as ``sigmas``, before it was split."""
+    """The steps of the schedule wired in, before it was split."""
     for _ in range(len(graph.nodes)):
-        link = node.links.get("sigmas")
+        link = next((node.links[name] for name in SCHEDULES if name in node.links), None)
         above = graph.nodes.get(link[0]) if link else None
         if above is None or above.kind in SCHEDULE_EDITORS:
             return None
-        if "sigmas" not in above.links:
+        if not any(name in above.links for name in SCHEDULES):
             return None if _partial(above, "denoise") else _own_steps(above)
         node = above
     return None

@@ -7,7 +7,7 @@ ends one, for what lies below it is no single stack. Nothing here reads a file.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 from ...engine.errors import FoundryError
@@ -16,6 +16,7 @@ from ...engine.plan import FUSE, STACK
 from ..bases.dequantize import DEQUANTIZE
 from .constants import chosen_input
 from .graph import Graph, GraphNode
+from .lora_kinds import HALVES, LORA_NODES, LoraNode
 from .node_kinds import (
     CARRIER_INPUT,
     CARRIER_TYPES,
@@ -23,11 +24,11 @@ from .node_kinds import (
     FUSE_NODE,
     GGUF,
     LOADERS,
-    LORA_NODES,
     MERGES,
     MODEL_INPUT,
     MODEL_TYPES,
     OUR_LOADERS,
+    PAIRS,
     QUANTIZE_NODE,
     STACK_INPUT,
     STACK_TYPES,
@@ -35,13 +36,13 @@ from .node_kinds import (
     SWITCHES,
     UNKNOWN_LOADER,
     Loader,
-    LoraNode,
     Switch,
 )
 from .node_values import LoraRow, rows_of, word
 
 MAX_TRAILS = 32  # kept for one node: more switches than anybody wires
 MAX_ROWS = 500  # of one trail, as of a stack
+Wire = tuple[str, tuple[str, int]]  # an input and what is wired into it
 
 
 @dataclass(frozen=True)
@@ -89,10 +90,18 @@ def model_links(node: GraphNode) -> tuple[str, ...]:
     """The nodes a model comes from: over a model input, else inside a pipe, a context or a guider, each once."""
     if switch := SWITCHES.get(node.kind):
         return _switched(node, switch)
+    return tuple(dict.fromkeys(source for _, (source, _) in _model_wires(node)))
+
+
+def _model_wires(node: GraphNode) -> list[Wire]:
+    """The wires a model comes in by; what a switch does not hand on is none."""
+    if node.kind in SWITCHES:
+        handed_on = _switched(node, SWITCHES[node.kind])
+        return [(name, link) for name, link in sorted(node.links.items()) if link[0] in handed_on]
     for pattern, types in ((MODEL_INPUT, MODEL_TYPES), (CARRIER_INPUT, CARRIER_TYPES)):
-        if found := linked(node, pattern, types):
+        if found := _wires(node, pattern, types):
             return found
-    return ()
+    return []
 
 
 def _switched(node: GraphNode, switch: Switch) -> tuple[str, ...]:
@@ -106,47 +115,77 @@ def _switched(node: GraphNode, switch: Switch) -> tuple[str, ...]:
 
 def linked(node: GraphNode, pattern: re.Pattern[str], types: frozenset[str]) -> tuple[str, ...]:
     """Sources of inputs that are of one of these types, or, where the type is not told, are called like this."""
+    return tuple(dict.fromkeys(source for _, (source, _) in _wires(node, pattern, types)))
+
+
+def _wires(node: GraphNode, pattern: re.Pattern[str], types: frozenset[str]) -> list[Wire]:
     found = []
-    for name, (source, _) in node.links.items():
+    for name, link in node.links.items():
         told = {each for each in node.inputs.get(name, "*").upper().split(",") if each not in ("*", "")}
         if told & types if told else pattern.fullmatch(name):
-            found.append(source)
-    return tuple(dict.fromkeys(found))
+            found.append((name, link))
+    return found
 
 
 def trails(graph: Graph) -> dict[str, tuple[Trail, ...]]:
-    """Node id -> the models that may come out of it, for every node that a model passes or begins at."""
+    """Node id -> the models that may come out of it, for every node that a model passes or begins at.
+
+    Of a node with two models the first is under its id and the second under ``second`` of it.
+    """
     found: dict[str, tuple[Trail, ...]] = {}
-    for node in _bottom_up(graph):
-        sources = model_links(node)
+    for node, lane in _bottom_up(graph):
+        sources = _sources(graph, node, lane)
         below = [trail for source in sources for trail in found.get(source, ())]
         if MERGES.search(node.kind):
             below = [Trail(Source(node.id, f"a merge of models (node {node.id})"))]
         elif not sources:
             below = [Trail(_source(node))]
-        found[node.id] = tuple(dict.fromkeys(_through(graph, node, trail) for trail in below))[:MAX_TRAILS]
+        passed = (_through(graph, node, trail, lane) for trail in below)
+        found[second(node.id) if lane else node.id] = tuple(dict.fromkeys(passed))[:MAX_TRAILS]
     return found
 
 
-def _bottom_up(graph: Graph) -> Iterator[GraphNode]:
-    """Nodes that touch models, each after those it takes a model from (a ring is cut somewhere)."""
+def second(node_id: str) -> str:
+    """The key of the second model of a node with two (``PAIRS``)."""
+    return f"{node_id}#2"
+
+
+def _sources(graph: Graph, node: GraphNode, lane: int) -> list[str]:
+    """Where a model of a node comes from, as keys of ``trails``. ``lane`` is 1 for its second."""
+    inputs = PAIRS.get(node.kind)
+    wires = [(name, link) for name, link in _model_wires(node) if inputs is None or name == inputs[lane]]
+    return list(dict.fromkeys(second(link[0]) if _is_second(graph, link) else link[0] for _, link in wires))
+
+
+def _is_second(graph: Graph, link: tuple[str, int]) -> bool:
+    """Whether a link brings the second model, or list, of a node with two."""
+    source, output = link
+    return output == 1 and source in graph.nodes and graph.nodes[source].kind in PAIRS
+
+
+def _bottom_up(graph: Graph) -> Iterator[tuple[GraphNode, int]]:
+    """Nodes that touch models, each after those it takes a model from (a ring is cut somewhere), and which model."""
     seen: set[str] = set()
     for start in _users(graph):
         stack = [(start, False)]
         while stack:
-            node_id, ready = stack.pop()
+            key, ready = stack.pop()
+            node_id = key.removesuffix(second(""))
+            lane = int(node_id != key)
             node = graph.nodes.get(node_id)
-            if node is None or (node_id in seen and not ready):
+            if node is None or (key in seen and not ready):
                 continue
-            seen.add(node_id)
+            seen.add(key)
             if ready:
-                yield node
+                yield node, lane
             else:
-                stack += [(node_id, True), *((source, False) for source in reversed(model_links(node)))]
+                stack += [(key, True), *((source, False) for source in reversed(_sources(graph, node, lane)))]
 
 
 def _users(graph: Graph) -> Iterator[str]:
-    yield from (node.id for node in graph.nodes.values() if node.kind in STAGES or model_links(node))
+    for node in graph.nodes.values():
+        if node.kind in STAGES or model_links(node):
+            yield from (node.id, second(node.id)) if node.kind in PAIRS else (node.id,)
 
 
 def _source(node: GraphNode) -> Source:
@@ -164,7 +203,7 @@ def quantized_by(node: GraphNode) -> str | None:
     """How a loader quantizes what it loads, None where it does not, or only the file tells."""
     loader = LOADERS.get(node.kind, UNKNOWN_LOADER)
     asked = node.values.get(loader.dtype) if loader.dtype not in node.links else None
-    if isinstance(asked, str) and asked.startswith(("fp8", "int8")):
+    if isinstance(asked, str) and re.match(r"fp8|int8|.*qfloat8", asked):
         return asked
     is_gguf = any(str(node.values.get(key, "")).lower().endswith(".gguf") for key in (loader.name, *FILE_INPUTS))
     return loader.quantized or (GGUF if is_gguf else None)
@@ -176,10 +215,10 @@ def _beside(loader: Loader, node: GraphNode) -> bool:
     return loader.beside or quantized_by(node) == GGUF or (loader.scaled_beside and scaled)
 
 
-def _through(graph: Graph, node: GraphNode, trail: Trail) -> Trail:
+def _through(graph: Graph, node: GraphNode, trail: Trail, lane: int = 0) -> Trail:
     """The trail after one more node."""
     try:
-        rows = tuple(_applied(graph, node, trail))
+        rows = tuple(_applied(graph, node, trail, lane))
     except FoundryError as error:
         rows, trail = (), replace(trail, problems=(*trail.problems, error.finding(node=node.id)))
     nothing_fused = not rows and all(each.stage != FUSE for each in trail.applied)
@@ -192,11 +231,28 @@ def _through(graph: Graph, node: GraphNode, trail: Trail) -> Trail:
     )
 
 
-def _applied(graph: Graph, node: GraphNode, trail: Trail) -> Iterator[Applied]:
+def _applied(graph: Graph, node: GraphNode, trail: Trail, lane: int) -> Iterator[Applied]:
     beside = trail.source.beside or LORA_NODES.get(node.kind, LoraNode()).beside
     stage = FUSE if node.kind == FUSE_NODE else STACK
-    for row in lora_rows(graph, node):
+    rows = lora_rows(graph, node)
+    for row in _of_lane(rows, lane) if node.kind in PAIRS else rows:
         yield Applied(row, node.id, stage, node.kind not in STAGES, beside or row.beside, trail.quantized_at)
+
+
+def _of_lane(rows: Iterable[LoraRow], lane: int) -> list[LoraRow]:
+    """The rows that go onto the first or the second model of a node with two."""
+    return [replace(row, half="") for row in rows if row.half in ("", HALVES[lane])]
+
+
+def halves(trail: Trail) -> tuple[Trail, ...]:
+    """A trail once for each model that it stands for: nodes may hold those of high and of low noise as one."""
+    if not any(each.row.half for each in trail.applied):
+        return (trail,)
+    return tuple(replace(trail, applied=tuple(_on(trail, half))) for half in HALVES)
+
+
+def _on(trail: Trail, half: str) -> Iterator[Applied]:
+    yield from (each for each in trail.applied if each.row.half in ("", half))
 
 
 def lora_rows(graph: Graph, node: GraphNode) -> list[LoraRow]:
@@ -210,11 +266,12 @@ def _stack_rows(graph: Graph, node: GraphNode) -> Iterator[LoraRow]:
     waiting, chain = [node], []
     seen = {node.id}
     while waiting:
-        for source in linked(waiting.pop(), STACK_INPUT, STACK_TYPES):
-            above = graph.nodes.get(source)
-            if above is not None and source not in seen:
-                seen.add(source)
-                chain.append(above)
+        for _, link in _wires(waiting.pop(), STACK_INPUT, STACK_TYPES):
+            above = graph.nodes.get(link[0])
+            if above is not None and above.id not in seen:
+                seen.add(above.id)
+                chain.append((above, link))
                 waiting.append(above)
-    for above in reversed(chain):
-        yield from rows_of(above)
+    for above, link in reversed(chain):
+        rows = rows_of(above)
+        yield from _of_lane(rows, int(_is_second(graph, link))) if above.kind in PAIRS else rows

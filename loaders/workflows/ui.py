@@ -1,8 +1,8 @@
 """The form the browser saves (nodes on a canvas, subgraphs beside it) as a Graph: what would run, and what stands idle.
 
 Links are followed as the frontend does when it queues: out of and into subgraphs, through reroutes and Get/Set nodes,
-around bypassed nodes by socket type. Nodes of a muted or bypassed subgraph count as muted or bypassed. Group nodes, the
-older way to fold a graph, and wires that cg-use-everywhere draws while queueing are not followed: they end unknown.
+around bypassed nodes by socket type, and along wires that cg-use-everywhere notes in ``extra.ue_links``. Nodes of a
+muted or bypassed subgraph count as muted or bypassed. Group nodes, the older way to fold a graph, are not followed.
 """
 
 from __future__ import annotations

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 
 from ...engine.errors import FoundryError
 from .graph import ON, Graph, GraphNode
+from .lora_kinds import LORA_NODES, NO_MODEL_LORAS, NO_MODEL_TYPES
 from .node_kinds import (
     CARRIER_TYPES,
     FILE_ENDINGS,
-    LORA_NODES,
     MERGES,
     MODEL_TYPES,
-    NO_MODEL_LORAS,
-    NO_MODEL_TYPES,
     OTHER_INPUT,
     STACK_INPUT,
     STACK_TYPES,

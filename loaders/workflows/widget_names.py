@@ -11,15 +11,25 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from .node_kinds import FUN_LOADERS
+
 Named = tuple[dict[str, Any], tuple[Any, ...]]  # values by name, values nobody has a name for
 
 # What the frontend puts behind a seed without the class knowing it: "control after generate".
 SEED, CONTROLS = "seed", ("fixed", "increment", "decrement", "randomize")
-ROWS = ("Power Lora Loader (rgthree)",)  # widgets are rows {"on", "lora", "strength"}, sent as lora_1, lora_2, ...
+ROWS = (
+    "Power Lora Loader (rgthree)",
+    "PowerLoraLoaderV2",
+    "WanVideoPowerLoraLoader",
+)  # widgets are rows {"on", "lora", "strength"}, sent as lora_1, lora_2, ...
 
 
-def _numbered(names: str, count: int, style: str = "{}_{}") -> tuple[str, ...]:
-    return tuple(style.format(name, number) for number in range(1, count + 1) for name in names.split())
+# Of the samplers of VideoX-Fun, what follows steps and CFG.
+_FUN = "scheduler shift teacache_threshold enable_teacache num_skip_start_steps teacache_offload cfg_skip_ratio"
+
+
+def _numbered(names: str, count: int, style: str = "{}_{}", first: int = 1) -> tuple[str, ...]:
+    return tuple(style.format(name, number) for number in range(first, count + first) for name in names.split())
 
 
 _NATIVE = {
@@ -57,8 +67,11 @@ _NATIVE = {
     "PolyexponentialScheduler": "steps sigma_max sigma_min rho",
     "SamplerCustom": "add_noise noise_seed cfg",
     "SDTurboScheduler": "steps denoise",
+    "ManualSigmas": "sigmas",
+    "DualModelGuider": "cfg",
     "VPScheduler": "steps beta_d beta_min eps_s",
     # one value for whatever is wired to it
+    "ComfySwitchNode": "switch",
     "PrimitiveBoolean": "value",
     "PrimitiveFloat": "value",
     "PrimitiveInt": "value",
@@ -78,7 +91,19 @@ _OTHER_PACKS = {
     "CheckpointLoaderNF4": "ckpt_name",
     "CR Load LoRA": "switch lora_name strength_model strength_clip",
     "DiffusionModelLoaderKJ": "model_name weight_dtype",
+    "ClownsharKSampler_Beta": "eta sampler_name scheduler steps steps_to_run denoise cfg seed sampler_mode bongmath",
+    "ClownsharkChainsampler_Beta": "eta sampler_name steps_to_run cfg sampler_mode bongmath",
+    "SharkChainsampler_Beta": "steps_to_run cfg sampler_mode",
+    "SharkSampler_Beta": "scheduler steps steps_to_run denoise cfg seed sampler_mode",
     "Efficient Loader": "ckpt_name vae_name clip_skip lora_name lora_model_strength lora_clip_strength",
+    "HyVideoLoraSelect": "lora strength",
+    "HyVideoModelLoader": "model base_precision quantization load_device attention_mode",
+    "LanPaint_KSampler": "seed steps cfg sampler_name scheduler denoise",
+    "LanPaint_KSamplerAdvanced": "add_noise noise_seed steps cfg sampler_name scheduler start_at_step end_at_step",
+    "LanPaint_SamplerCustom": "add_noise noise_seed cfg",
+    "LowVRAMCheckpointLoader": "ckpt_name",
+    "LTXICLoRALoaderModelOnly": "lora_name strength_model",
+    "LTXVQ8LoraModelLoader": "lora_name strength_model",
     "LoraLoader|pysssss": "lora_name strength_model strength_clip",
     "NunchakuFluxDiTLoader": "model_path",
     "NunchakuFluxLoraLoader": "lora_name lora_strength",
@@ -86,14 +111,99 @@ _OTHER_PACKS = {
     "UltimateSDUpscale": "upscale_by seed steps cfg sampler_name scheduler denoise",
     "UnetLoaderGGUF": "unet_name",
     "UnetLoaderGGUFAdvanced": "unet_name dequant_dtype patch_dtype patch_on_device",
+    "STGGuiderNode": "cfg stg rescale",
+    "APGGuider": "cfg_scale eta norm_threshold momentum_coefficient",
+    "WanMoeKSampler": "boundary seed steps cfg_high_noise cfg_low_noise sampler_name scheduler sigma_shift",
+    "WanVideoSamplerv2": "cfg seed force_offload",
+    "WanVideoSamplerSettings": "steps cfg shift seed force_offload scheduler riflex_freq_index denoise_strength",
+    "WanVideoScheduler": "scheduler steps shift start_step end_step",
+    "WanVideoSchedulerv2": "scheduler steps shift start_step end_step",
     "WanVideoLoraSelect": "lora strength low_mem_load merge_loras",
     "WanVideoModelLoader": "model base_precision quantization load_device attention_mode",
-    "WanVideoSampler": "steps cfg shift seed force_offload scheduler",
+    "WanVideoSampler": "steps cfg shift seed force_offload scheduler riflex_freq_index denoise_strength",
+    # holders of one value
+    **dict.fromkeys(
+        ("BOOLConstant", "FloatConstant", "INTConstant", "easy boolean", "easy float", "easy int"), "value"
+    ),
+    # Easy-Use
+    "easy a1111Loader": "ckpt_name vae_name clip_skip lora_name lora_model_strength lora_clip_strength",
+    "easy cascadeLoader": "stage_c stage_b stage_a clip_name lora_name lora_model_strength lora_clip_strength",
+    "easy comfyLoader": "ckpt_name vae_name clip_skip lora_name lora_model_strength lora_clip_strength",
+    "easy fluxLoader": "ckpt_name vae_name lora_name lora_model_strength lora_clip_strength",
+    "easy fullLoader": "ckpt_name config_name vae_name clip_skip lora_name lora_model_strength lora_clip_strength",
+    "easy fullkSampler": "steps cfg sampler_name scheduler denoise",
+    "easy hunyuanDiTLoader": "ckpt_name vae_name lora_name lora_model_strength lora_clip_strength",
+    "easy kolorsLoader": "unet_name vae_name chatglm3_name lora_name lora_model_strength lora_clip_strength",
+    "easy preSampling": "steps cfg sampler_name scheduler denoise",
+    "easy preSamplingAdvanced": "steps cfg sampler_name scheduler start_at_step end_at_step add_noise",
+    "easy preSamplingNoiseIn": "factor steps cfg sampler_name scheduler denoise",
+    # VideoX-Fun
+    "CogVideoXFunInpaintSampler": "video_length base_resolution seed steps cfg scheduler",
+    "CogVideoXFunT2VSampler": "video_length width height is_image seed steps cfg scheduler",
+    "CogVideoXFunV2VSampler": "video_length base_resolution seed steps cfg denoise_strength scheduler",
+    **dict.fromkeys(("Flux2ControlSampler", "Flux2T2ISampler"), "width height seed steps cfg scheduler shift"),
+    **dict.fromkeys(("ZImageControlSampler", "ZImageT2ISampler"), "width height seed steps cfg scheduler shift"),
+    **dict.fromkeys(
+        ("QwenImageControlSampler", "QwenImageEditPlusSampler", "QwenImageEditSampler", "QwenImageT2VSampler"),
+        f"width height seed steps cfg {_FUN}",
+    ),
+    **dict.fromkeys(("WanFunT2VSampler", "WanT2VSampler"), f"video_length width height is_image seed steps cfg {_FUN}"),
+    **dict.fromkeys(
+        ("Wan2_2FunT2VSampler", "Wan2_2T2VSampler"), "video_length width height is_image seed steps cfg scheduler shift"
+    ),
+    **dict.fromkeys(("WanFunInpaintSampler", "WanI2VSampler"), f"video_length base_resolution seed steps cfg {_FUN}"),
+    **dict.fromkeys(
+        ("Wan2_2FunInpaintSampler", "Wan2_2I2VSampler", "Wan2_2VaceFunSampler"),
+        "video_length base_resolution seed steps cfg scheduler shift boundary",
+    ),
+    **dict.fromkeys(
+        ("Wan2_2FunV2VSampler", "WanFunV2VSampler"),
+        "video_length base_resolution seed steps cfg denoise_strength scheduler shift",
+    ),
+    **dict.fromkeys(FUN_LOADERS, "model"),
+    "LoadCogVideoXFunModel": "model model_type GPU_memory_mode precision",
+    **dict.fromkeys(("LoadWanFunModel", "LoadWan2_2FunModel"), "model model_type GPU_memory_mode config precision"),
+    **dict.fromkeys(
+        ("LoadWanModel", "LoadWan2_2Model", "LoadWan2_2VaceFunModel"), "model GPU_memory_mode config precision"
+    ),
+    **dict.fromkeys(("LoadFlux2Model", "LoadQwenImageModel", "LoadZImageModel"), "model GPU_memory_mode precision"),
+    **dict.fromkeys(
+        (
+            "LoadCogVideoXFunLora",
+            "LoadFlux2Lora",
+            "LoadQwenImageLora",
+            "LoadZImageLora",
+            "LoadWanLora",
+            "LoadWanFunLora",
+        ),
+        "lora_name strength_model lora_cache",
+    ),
+    **dict.fromkeys(("LoadWan2_2Lora", "LoadWan2_2FunLora"), "lora_name lora_high_name strength_model lora_cache"),
 }
 ORDERS: Mapping[str, tuple[str, ...]] = {
     **{kind: tuple(names.split()) for kind, names in {**_NATIVE, **_OURS, **_OTHER_PACKS}.items()},
     "CR LoRA Stack": _numbered("switch lora_name model_weight clip_weight", 3),
     "Lora Loader Stack (rgthree)": _numbered("lora strength", 4, "{}_0{}"),
+    "WanVideoLoraSelectMulti": (
+        *_numbered("lora strength", 5, "{}_{}", 0),
+        *("low_mem_load", "merge_loras"),
+    ),
+    "easy loraStack": (
+        *("toggle", "mode", "num_loras"),
+        *(
+            f"lora_{row}_{part}"
+            for row in range(1, 11)
+            for part in ("name", "strength", "model_strength", "clip_strength")
+        ),
+    ),
+    "easy loraSwitcher": (
+        *("toggle", "select", "num_loras", "lora_strength"),
+        *(f"lora_{row}_name" for row in range(1, 51)),
+    ),
+    "LoRAStackDynamic": (
+        *("settings_visibility", "input_mode", "lora_count"),
+        *_numbered("lora_name lora_name_text strength model_strength clip_strength conflict_mode key_filter", 10),
+    ),
     "LoRA Stacker": ("input_mode", "lora_count", *_numbered("lora_name lora_wt model_str clip_str", 49)),
 }
 

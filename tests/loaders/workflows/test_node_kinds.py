@@ -1,0 +1,290 @@
+"""Samplers, LoRA nodes and wires of other packs as the browser saves them: values without names, typed sockets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from drawings import Drawing, base
+from lint_parts import of_prompt
+from lora_foundry.loaders.lint.lint import lint
+from lora_foundry.loaders.workflows.reading import graph_of
+from sketches import Sketch
+
+FILE = "x.safetensors"
+
+
+def told(drawing: Drawing, **more: Any):
+    """[(LoRAs with strengths, steps, CFG)] of every model, and the text of every finding."""
+    result = lint(graph_of(drawing.saved(**more)))
+    rows = [
+        ([(item.name, item.strength) for item in stack.items], *((each.steps, each.cfg) for each in stack.sampling))
+        for stack in result.stacks
+    ]
+    return rows, [finding.text for finding in result.findings]
+
+
+SAMPLERS = {
+    "ClownsharKSampler_Beta": [0.5, "res_2s", "beta57", 30, -1, 1.0, 5.5, 0, "fixed", "standard", True],
+    "SharkSampler_Beta": ["beta57", 30, -1, 1.0, 5.5, 0, "fixed", "standard"],
+    "LanPaint_KSampler": [0, "fixed", 30, 5.5, "euler", "karras", 1.0, 5, "Image First"],
+    "LanPaint_KSamplerAdvanced": ["enable", 0, "fixed", 30, 5.5, "euler", "karras", 0, 10000, "disable", 5],
+}
+
+
+@pytest.mark.parametrize("kind", SAMPLERS)
+def test_samplers_by_the_order_of_their_values(kind):
+    drawing = lora(base()).add(9, kind, "model:MODEL", "LATENT", widgets_values=SAMPLERS[kind]).wire(2, 0, 9, 0)
+    assert told(drawing) == ([([(FILE, 0.7)], (30, 5.5))], [])
+
+
+def lora(drawing: Drawing) -> Drawing:
+    return drawing.add(2, "LoraLoaderModelOnly", "model:MODEL", "MODEL", widgets_values=[FILE, 0.7]).wire(1, 0, 2, 0)
+
+
+@pytest.mark.parametrize("kind,values", [
+    ("ClownsharkChainsampler_Beta", [0.5, "res_3m", -1, 5.5, "resample", True]),
+    ("SharkChainsampler_Beta", [-1, 5.5, "resample"]),
+    ("LanPaint_SamplerCustom", [True, 1, "fixed", 5.5, 5]),
+])  # fmt: skip
+def test_samplers_whose_steps_are_elsewhere(kind, values):
+    drawing = lora(base()).add(9, kind, "model:MODEL sigmas:SIGMAS", "LATENT", widgets_values=values).wire(2, 0, 9, 0)
+    assert told(drawing)[0] == [([(FILE, 0.7)], (None, 5.5))]
+    drawing.add(8, "ManualSigmas", "", "SIGMAS", widgets_values=["1.0, 0.75, 0.5, 0.25, 0.0"]).wire(8, 0, 9, "sigmas")
+    assert told(drawing)[0] == [([(FILE, 0.7)], (4, 5.5))]
+
+
+def test_a_schedule_wired_in_comes_before_the_steps_of_the_sampler():
+    values = SAMPLERS["ClownsharKSampler_Beta"]
+    drawing = lora(base()).add(
+        9, "ClownsharKSampler_Beta", "model:MODEL sigmas:SIGMAS", "LATENT", widgets_values=values
+    )
+    drawing.wire(2, 0, 9, 0).add(8, "BetaSamplingScheduler", "", "SIGMAS", widgets_values=[12, 0.6, 0.6])
+    assert told(drawing.wire(8, 0, 9, "sigmas"))[0] == [([(FILE, 0.7)], (12, 5.5))]
+
+
+def test_a_cfg_by_channel_is_not_judged():
+    values = [0.5, "res_2s", "beta57", 30, -1, 1.0, -5.5, 0, "fixed", "standard", True]
+    drawing = lora(base()).add(9, "ClownsharKSampler_Beta", "model:MODEL", "LATENT", widgets_values=values)
+    assert told(drawing.wire(2, 0, 9, 0))[0] == [([(FILE, 0.7)], (30, None))]
+
+
+@pytest.mark.parametrize(
+    "kind", ["LTXVLoopingSampler", "LTXVTiledSampler", "LTXVBaseSampler", "LanPaint_SamplerCustomAdvanced"]
+)
+def test_samplers_with_guider_and_schedule(kind):
+    drawing = lora(base()).add(5, "CFGGuider", "model:MODEL", "GUIDER", widgets_values=[3.0]).wire(2, 0, 5, 0)
+    drawing.add(6, "LTXVScheduler", "", "SIGMAS", widgets_values=[20, 2.05, 0.95, True, 0.1])
+    drawing.add(9, kind, "model:MODEL guider:GUIDER sigmas:SIGMAS", "LATENT", widgets_values=[56, 24])
+    drawing.wire(2, 0, 9, "model").wire(5, 0, 9, "guider").wire(6, 0, 9, "sigmas")
+    assert told(drawing) == ([([(FILE, 0.7)], (20, 3.0))], [])
+
+
+# --- WanVideoWrapper and its relatives
+
+
+def wan(loras: Drawing, source: int = 2, output: int = 0) -> Drawing:
+    values = ["wan.safetensors", "bf16", "disabled", "offload_device", "sdpa"]
+    loras.add(1, "WanVideoModelLoader", "lora:WANVIDLORA", "WANVIDEOMODEL", widgets_values=values)
+    return loras.wire(source, output, 1, "lora")
+
+
+def wan_lora() -> Drawing:
+    return Drawing().add(
+        2, "WanVideoLoraSelect", "prev_lora:WANVIDLORA", "WANVIDLORA", widgets_values=[FILE, 0.7, False, True]
+    )
+
+
+def test_the_sampler_whose_schedule_is_a_node():
+    drawing = wan(wan_lora()).add(
+        5, "WanVideoSchedulerv2", "sigmas:SIGMAS", "WANVIDEOSCHEDULER", widgets_values=["unipc", 6, 5.0, 0, -1]
+    )
+    drawing.add(
+        9,
+        "WanVideoSamplerv2",
+        "model:WANVIDEOMODEL scheduler:WANVIDEOSCHEDULER",
+        "LATENT",
+        widgets_values=[6, 42, "fixed", True],
+    )
+    assert told(drawing.wire(1, 0, 9, 0).wire(5, 0, 9, 1)) == ([([(FILE, 0.7)], (6, 6.0))], [])
+
+
+def test_the_settings_of_a_sampler_are_where_the_model_goes():
+    values = [30, 6.0, 12, 0, "fixed", True, "unipc", 0, 1, False, "comfy"]
+    drawing = wan(wan_lora()).add(
+        8, "WanVideoSamplerSettings", "model:WANVIDEOMODEL", "SAMPLER_ARGS", widgets_values=values
+    )
+    drawing.add(9, "WanVideoSamplerFromSettings", "sampler_inputs:SAMPLER_ARGS", "LATENT").wire(1, 0, 8, 0).wire(
+        8, 0, 9, 0
+    )
+    assert told(drawing) == ([([(FILE, 0.7)], (30, 6.0))], [])
+
+
+def test_several_loras_of_one_node_without_names():
+    values = ["a.safetensors", 0.5, "none", 1, "b.safetensors", 0.25, "none", 1, "none", 1, False, True]
+    drawing = wan(
+        Drawing().add(2, "WanVideoLoraSelectMulti", "prev_lora:WANVIDLORA", "WANVIDLORA", widgets_values=values)
+    )
+    drawing.add(
+        9, "WanVideoSampler", "model:WANVIDEOMODEL", "LATENT", widgets_values=[30, 6.0, 5, 1, "fixed", True, "unipc"]
+    )
+    assert told(drawing.wire(1, 0, 9, 0)) == ([([("a.safetensors", 0.5), ("b.safetensors", 0.25)], (30, 6.0))], [])
+
+
+ROW = {"on": True, "lora": "a_high.safetensors", "strength": 0.8, "strengthTwo": None, "is_low": True,
+       "low_variant_name": "a_low.safetensors", "low_strength": 0.6}  # fmt: skip
+
+
+def test_rows_for_high_and_low_noise_go_to_their_models():
+    """The second output carries the second model with the second file; a row without one goes onto both."""
+    rows = [
+        {},
+        {"type": "header"},
+        ROW,
+        {"on": True, "lora": "both.safetensors", "strength": 0.5},
+        {**ROW, "on": False},
+    ]
+    drawing = base().add(3, "UNETLoader", "", "MODEL", widgets_values=["low.safetensors", "default"])
+    drawing.add(2, "PowerLoraLoaderV2", "model:MODEL model_low:MODEL", "MODEL MODEL CLIP", widgets_values=rows)
+    drawing.wire(1, 0, 2, 0).wire(3, 0, 2, 1)
+    for identity, output in ((8, 0), (9, 1)):
+        drawing.add(
+            identity, "KSampler", "model:MODEL", "LATENT", widgets_values=[1, "fixed", 8, 1.0, "euler", "simple", 1.0]
+        )
+        drawing.wire(2, output, identity, 0)
+    result = lint(graph_of(drawing.saved()))
+    assert [(stack.base, [(item.name, item.strength) for item in stack.items]) for stack in result.stacks] == [
+        ("base.safetensors", [("a_high.safetensors", 0.8), ("both.safetensors", 0.5)]),
+        ("low.safetensors", [("a_low.safetensors", 0.6), ("both.safetensors", 0.5)]),
+    ]
+
+
+@pytest.mark.parametrize("output,name", [(0, "a_high.safetensors"), (1, "a_low.safetensors")])
+def test_lists_for_high_and_low_noise(output, name):
+    drawing = Drawing().add(
+        2, "WanVideoPowerLoraLoader", "prev_lora:WANVIDLORA", "WANVIDLORA WANVIDLORA", widgets_values=[ROW]
+    )
+    drawing = wan(drawing, 2, output)
+    drawing.add(9, "WanVideoSampler", "model:WANVIDEOMODEL", "LATENT", widgets_values=[4, 1.0, 5, 1, "fixed"])
+    assert [loras for loras, _ in told(drawing.wire(1, 0, 9, 0))[0]] == [[(name, 0.8 if output == 0 else 0.6)]]
+
+
+def test_a_sampler_of_two_models_judges_each_for_certain():
+    """Each with its own CFG; both come in by an input of their own, so neither is only possible."""
+    g = Sketch()
+    high, low = (
+        g.lora(g.unet(f"{half}.safetensors", dtype), f"{half}_lora.safetensors")
+        for half, dtype in (("high", "default"), ("low", "fp8_e4m3fn"))
+    )
+    g(
+        "WanMoeKSampler",
+        model_high_noise=high,
+        model_low_noise=low,
+        boundary=0.875,
+        steps=20,
+        cfg_high_noise=4.0,
+        cfg_low_noise=3.0,
+    )
+    result = lint(of_prompt(g))
+    assert [(stack.base, stack.sampling[0].steps, stack.sampling[0].cfg) for stack in result.stacks] == [
+        ("high.safetensors", 20, 4.0), ("low.safetensors", 20, 3.0)
+    ]  # fmt: skip
+    assert [(finding.severity, finding.text) for finding in result.findings] == [("warning", "LF201.native")]
+
+
+# --- VideoX-Fun
+
+
+def fun(kind: str, values: list[Any], sampler: str, sampled: list[Any]) -> Drawing:
+    drawing = Drawing().add(
+        1,
+        "LoadWanFunModel",
+        "",
+        "FunModels",
+        widgets_values=["Wan2.1-Fun", "Control", "model_cpu_offload", "x.yaml", "bf16"],
+    )
+    drawing.add(2, kind, "funmodels:FunModels", "FunModels", widgets_values=values).wire(1, 0, 2, 0)
+    return drawing.add(9, sampler, "funmodels:FunModels", "IMAGE", widgets_values=sampled).wire(2, 0, 9, 0)
+
+
+def test_video_x_fun():
+    sampled = [81, 832, 480, False, 43, "fixed", 50, 6.0, "Flow", 5]
+    drawing = fun("LoadWanFunLora", [FILE, 0.7, False], "WanFunT2VSampler", sampled)
+    assert told(drawing) == ([([(FILE, 0.7)], (50, 6.0))], [])
+
+
+def test_a_pipeline_of_two_models_is_two_stacks():
+    """Its LoRA for high noise and that for low noise are no two accelerators of one model."""
+    names = [f"Wan2.2-T2V-A14B-4steps-lora-rank64-Seko-V1.1_{half}_noise_model.safetensors" for half in ("low", "high")]
+    sampled = [81, 832, 480, False, 43, "fixed", 4, 1.0, "Flow", 5, 0.875]
+    rows, findings = told(fun("LoadWan2_2Lora", [*names, 1.0, False], "Wan2_2T2VSampler", sampled))
+    assert rows == [([(names[1], 1.0)], (4, 1.0)), ([(names[0], 1.0)], (4, 1.0))] and findings == []
+
+
+# --- stackers
+
+
+def stacked(kind: str, values: list[Any]):
+    drawing = base().add(2, kind, "lora_stack:LORA_STACK", "LORA_STACK", widgets_values=values)
+    drawing.add(3, "CR Apply LoRA Stack", "model:MODEL lora_stack:LORA_STACK", "MODEL").wire(1, 0, 3, 0).wire(
+        2, 0, 3, 1
+    )
+    drawing.add(9, "KSampler", "model:MODEL", "LATENT", widgets_values=[1, "fixed", 20, 5.0, "euler", "simple", 1.0])
+    ((loras, _),), findings = told(drawing.wire(3, 0, 9, 0))
+    assert findings == []
+    return loras
+
+
+def slots(first: str, second: str) -> list[Any]:
+    return [part for name in (first, second) for part in (name, f"text {name}", 0.5, 0.25, 1.0, "all", "all")]
+
+
+@pytest.mark.parametrize("mode,inputs,wanted", [
+    ("simple", "dropdown", [("a", 0.5)]),
+    ("advanced", "dropdown", [("a", 0.25)]),
+    ("advanced", "text", [("text a", 0.25)]),
+])  # fmt: skip
+def test_the_dynamic_stack(mode, inputs, wanted):
+    assert stacked("LoRAStackDynamic", [mode, inputs, 1, *slots("a", "b")]) == wanted
+
+
+def test_easy_stacks():
+    rows = [part for name in ("a", "b", "None") for part in (name, 0.5, 0.25, 1.0)]
+    assert stacked("easy loraStack", [True, "simple", 3, *rows]) == [("a", 0.5), ("b", 0.5)]
+    assert stacked("easy loraStack", [True, "advanced", 1, *rows]) == [("a", 0.25)]
+    assert stacked("easy loraStack", [False, "simple", 3, *rows]) == []
+    assert stacked("easy loraSwitcher", [True, 2, 3, 0.4, "a", "b", "c"]) == [("b", 0.4)]
+
+
+# --- wires that cg-use-everywhere drew
+
+
+def everywhere(**more: Any) -> Drawing:
+    drawing = base().add(2, "LoraLoaderModelOnly", "model:MODEL", "MODEL", widgets_values=[FILE, 0.7])
+    drawing.add(9, "KSampler", "model:MODEL", "LATENT", widgets_values=[1, "fixed", 8, 1.0, "euler", "simple", 1.0])
+    return drawing.wire(2, 0, 9, 0).add(4, "Anything Everywhere", "anything:MODEL", "").wire(1, 0, 4, 0)
+
+
+LINK = {"downstream": 2, "downstream_slot": 0, "upstream": "1", "upstream_slot": 0, "controller": 4, "type": "MODEL"}
+
+
+def test_wires_that_are_only_noted_are_followed():
+    result = lint(graph_of(everywhere().saved(extra={"ue_links": [LINK]})))
+    assert [(stack.base, len(stack.items)) for stack in result.stacks] == [("base.safetensors", 1)]
+
+
+@pytest.mark.parametrize("link", [
+    {}, None, {**LINK, "downstream": 99}, {**LINK, "downstream_slot": 7}, {**LINK, "upstream": None},
+    {**LINK, "upstream_slot": -1}, {**LINK, "downstream_slot": "x"},
+])  # fmt: skip
+def test_odd_notes_are_left_alone(link):
+    result = lint(graph_of(everywhere().saved(extra={"ue_links": [link]})))
+    assert [stack.base for stack in result.stacks] == [""]
+
+
+def test_a_wire_that_is_there_wins_over_a_noted_one():
+    drawing = (
+        everywhere().add(5, "UNETLoader", "", "MODEL", widgets_values=["other.safetensors", "default"]).wire(5, 0, 2, 0)
+    )
+    result = lint(graph_of(drawing.saved(extra={"ue_links": [LINK]})))
+    assert [stack.base for stack in result.stacks] == ["other.safetensors"]
