@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ..engine.errors import FoundryError
 from ..engine.lineage import ROLES, UNKNOWN
+from ..engine.texts.say import refuse
 from . import host
 from .common import FoundryNode, check_file, file_state, reply
 from .lineage import Declaration, NamedLoRAs, claim_sentence, declare, declared_before
@@ -93,12 +93,7 @@ def trained_rows(chosen: str, strength: float, more: NamedLoRAs) -> NamedLoRAs |
     if chosen not in (NOT_KNOWN, VANILLA):
         return [(chosen, strength), *more]
     if more:
-        raise FoundryError(
-            "lineage",
-            f"A LoRA stack is wired in while trained_with is {chosen!r}.",
-            "Its LoRAs are further base LoRAs beside that one.",
-            "Choose the first base LoRA in trained_with, or unplug the stack.",
-        )
+        raise refuse("lineage.stack_beside", chosen=repr(chosen))
     return () if chosen == VANILLA else None
 
 

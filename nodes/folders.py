@@ -8,7 +8,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ..engine.errors import FoundryError
+from ..engine.texts.say import refuse
 
 BASE_KINDS = ("diffusion_models", "checkpoints")
 
@@ -30,12 +30,7 @@ def locate(name: str | None, *kinds: str) -> tuple[Path, str]:
             path = folder_paths.get_full_path(kind, spelling)
             if path is not None:
                 return Path(path), kind
-    raise FoundryError(
-        "file",
-        f"{name!r} is not in the folder{'s' * (len(kinds) > 1)} {', '.join(kinds)}.",
-        "Nothing was computed.",
-        "Put the file there, or choose one that is there.",
-    )
+    raise refuse("file.not_listed", name=repr(name), folders=" or ".join(kinds))
 
 
 def sharded_folders() -> list[str]:

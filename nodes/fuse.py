@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..engine.errors import FoundryError
 from ..engine.guard import raise_first
 from ..engine.plan import FUSE, MATCH_TRAINING, ONCE, Plan
+from ..engine.texts.say import refuse
 from ..validator.rules import check, wrong_order
 from .common import HIDDEN, StageNode, check_file, file_state, report_plan, stage_input
 from .layers import add_row, apply_to_clip, open_row, with_finding
@@ -84,9 +84,4 @@ def refuse_mixed_rounding(plan: Plan, rounding: str) -> None:
     """FoundryError when base LoRAs already on the plan are rounded otherwise: training knew one rounding for all."""
     others = [layer.lora.name for layer in plan.stage(FUSE) if layer.rounding != rounding]
     if others:
-        raise FoundryError(
-            "rounding",
-            f"{', '.join(others)} is fused with another rounding than {rounding!r}.",
-            "A fused base is either rounded as in training or once at the end.",
-            "Set the same rounding on every Fuse Base LoRA.",
-        )
+        raise refuse("rounding.mixed", loras=", ".join(others), rounding=repr(rounding))

@@ -22,7 +22,6 @@ import comfy.utils
 import comfy.weight_adapter
 import torch
 
-from ..engine.errors import FoundryError
 from ..engine.formats import loadable, require_loadable
 from ..engine.plan import Target
 from ..engine.progress import Progress
@@ -93,12 +92,7 @@ def file_facts(source: TensorSource) -> ModelFacts:
     tensors = detection_tensors(source)
     config = comfy.model_detection.model_config_from_unet(dict(tensors), "")
     if config is None:
-        raise FoundryError(
-            "host",
-            f"ComfyUI does not recognise {source.label} as a diffusion model.",
-            "Its tensor names belong to no model this ComfyUI knows, or it is in the diffusers layout.",
-            "Update ComfyUI, or load it with Load Diffusion Model and connect that MODEL instead.",
-        )
+        raise refuse("host.unknown_model", base=source.label)
     dtype = comfy.model_management.unet_dtype(
         model_params=comfy.utils.calculate_parameters(tensors),
         supported_dtypes=list(config.supported_inference_dtypes),
@@ -279,7 +273,7 @@ def build_model(
         dict(tensors), model_options={"dtype": dtype}, metadata=dict(metadata), **options
     )
     if model is None:
-        raise FoundryError("host", "ComfyUI did not recognise the finished model.", fix="Please report the recipe.")
+        raise refuse("host.unknown_result")
     return model
 
 
@@ -325,7 +319,7 @@ def add_patches(model: Any, patches: Mapping[Any, Any]) -> None:
     keyed = {NET + key if isinstance(key, str) else (NET + key[0], *key[1:]): value for key, value in patches.items()}
     taken = len(model.add_patches(keyed, 1.0))
     if taken != len(keyed):
-        raise FoundryError("host", f"ComfyUI took {taken} of {len(keyed)} patches.", fix="Please report this.")
+        raise refuse("host.patches", taken=taken, patches=len(keyed))
 
 
 def patch_clip(clip: Any, named: Callable[[KeyMap], dict[str, torch.Tensor]], strength: float) -> tuple[Any, int]:

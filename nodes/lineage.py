@@ -10,6 +10,7 @@ from typing import Any
 from ..engine.errors import FoundryError
 from ..engine.lineage import BY_USER, UNKNOWN, Claim, Ingredient, Lineage
 from ..engine.progress import Progress
+from ..engine.texts.say import refuse
 from ..loaders.lineage.identity import identify_file
 from ..loaders.lineage.provenance import lineage_of
 from ..loaders.lineage.record import Record, lineage_json
@@ -76,12 +77,7 @@ def declared_before(lora_name: str) -> str:
 def refuse_itself(lora_name: str, declaration: Declaration) -> None:
     """FoundryError ``lineage`` for a LoRA that is said to stand on itself."""
     if lora_name in {name for name, _ in (*(declaration.trained_with or ()), *(declaration.use_with or ()))}:
-        raise FoundryError(
-            "lineage",
-            f"{lora_name} is named as its own base LoRA.",
-            "No LoRA was there before it was trained.",
-            "Choose the one that was fused while it was trained.",
-        )
+        raise refuse("lineage.own_base", lora=lora_name)
 
 
 def claim_sentence(claim: Claim) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..engine.errors import FoundryError
+from ..engine.texts.say import refuse
 from ..loaders.documents.document import parse_rows
 from ..loaders.workflows.lora_kinds import NO_LORA
 from . import folders
@@ -37,7 +38,7 @@ class StackRow(tuple[str, float, float]):
 def read_stack(stack: Iterable[Any] | None) -> list[StackRow]:
     """The rows of a LORA_STACK from any pack; rows without a LoRA or without strength are left out."""
     if not isinstance(stack, list | tuple | None):
-        raise FoundryError("stack", f"The LoRA stack is {stack!r}.", fix="It must be a list of rows.")
+        raise refuse("stack.no_list", stack=repr(stack))
     rows = (read_row(row, number) for number, row in enumerate(stack or (), 1))
     return [row for row in rows if row is not None and (row[1] or row[2])]
 
@@ -51,8 +52,7 @@ def read_row(row: Any, number: int) -> StackRow | None:
         blocks = row.blocks if isinstance(row, StackRow) else ""
         return StackRow(name, float(model_strength), float(clip_strength), blocks)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-        fix = "It must be (name, strength, clip strength)."
-        raise FoundryError("stack", f"Row {number} of the LoRA stack is {row!r}.", fix=fix) from error
+        raise refuse("stack.row", number=number, row=repr(row)) from error
 
 
 def lora_choices() -> list[str]:

@@ -11,12 +11,12 @@ from typing import Any, Protocol
 
 import torch
 
-from ..engine.errors import FoundryError
 from ..engine.grown import Grown
 from ..engine.guard import already_quantized, raise_first
 from ..engine.lineage import DERIVED, Contained, Ingredient
 from ..engine.plan import STACK, Base, Plan, Target
 from ..engine.tensors import InMemory, Over, Reader, TensorInfo, TensorSource
+from ..engine.texts.say import refuse
 from ..loaders.bases.checkpoint import Checkpoint, open_checkpoint
 from ..loaders.bases.dequantize import REFUSE, Dequantized, opened
 from ..loaders.bases.families import detect_base
@@ -84,7 +84,7 @@ def host_source(plan: Plan) -> HostSource:
     source = _ungrown(plan.base.source)
     if isinstance(source, BaseFile | host.ModelWeights):
         return source
-    raise FoundryError("plan", "This plan was not made in ComfyUI.", fix="Begin with Load Base Model.")
+    raise refuse("plan.not_ours")
 
 
 def checkpoint_of(base: Base) -> Checkpoint | Dequantized | None:

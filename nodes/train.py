@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 
-from ..engine.errors import FoundryError
 from ..engine.findings import Finding
 from ..engine.lineage import DERIVED, GUESSED, LINEAGE_KEY, TENSORS_ID, Claim, Evidence, Ingredient
 from ..engine.plan import FUSE, STACK
-from ..engine.texts.say import say_of
+from ..engine.texts.say import refuse, say_of
 from ..loaders.disk.small import data_of, save_small, serialised
 from ..loaders.lineage.identity import identify_file
 from ..loaders.lineage.record import Record
@@ -72,9 +71,7 @@ def tensors_of(lora: Any) -> dict[str, torch.Tensor]:
     """A LORA_MODEL as plain tensors. FoundryError ``lora`` for anything but a non-empty dictionary of tensors."""
     named = lora if isinstance(lora, Mapping) else {}
     if not named or not all(isinstance(tensor, torch.Tensor) for tensor in named.values()):
-        raise FoundryError(
-            "lora", f"The lora input is a {type(lora).__name__} without tensors.", fix="Connect Train LoRA's lora."
-        )
+        raise refuse("lora.no_tensors", kind=type(lora).__name__)
     return {str(name): tensor.detach() for name, tensor in named.items()}
 
 

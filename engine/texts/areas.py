@@ -1,4 +1,4 @@
-"""What stops a run and is no finding: the sentences of the engine under the area of the fault.
+"""What stops a run and is no finding: the sentences of engine and nodes under the area of the fault.
 
 A row: severity, what was seen, why it matters, what to do.
 """
@@ -49,6 +49,64 @@ AREAS: dict[str, tuple[str, ...]] = {
         "A reproducible result in {wanted} was asked for, but sums are taken in {arithmetic} here.",
         "About one code of a thousand would be another one than its recipe says.",
         "Leave `reproducible` out, or choose the device or memory mode.",
+    ),
+    "file.not_listed": (
+        "error",
+        "{name} is not in the folder {folders}.",
+        "Nothing was computed.",
+        "Put the file there, or choose one that is there.",
+    ),
+    "host.bypassed": (
+        "error",
+        "A bypass LoRA loader stands before this stage.",
+        "Its LoRA is no part of the weights, so the result would be without it.",
+        "Put that LoRA into the LoRA stack, or its loader after the last LoRA Foundry node.",
+    ),
+    "host.compiled": (
+        "error",
+        "TorchCompileModel stands before this stage.",
+        "It holds on to the unfused weights, so the result would not be used.",
+        "Put TorchCompileModel after the last LoRA Foundry node.",
+    ),
+    "host.patches": ("error", "ComfyUI took {taken} of {patches} patches.", "", "Please report this."),
+    "host.unknown_model": (
+        "error",
+        "ComfyUI does not recognise {base} as a diffusion model.",
+        "Its tensor names belong to no model this ComfyUI knows, or it is in the diffusers layout.",
+        "Update ComfyUI, or load it with Load Diffusion Model and connect that MODEL instead.",
+    ),
+    "host.unknown_result": (
+        "error",
+        "ComfyUI did not recognise the finished model.",
+        "",
+        "Please report the recipe.",
+    ),
+    "lineage.own_base": (
+        "error",
+        "{lora} is named as its own base LoRA.",
+        "No LoRA was there before it was trained.",
+        "Choose the one that was fused while it was trained.",
+    ),
+    "lineage.stack_beside": (
+        "error",
+        "A LoRA stack is wired in while trained_with is {chosen}.",
+        "Its LoRAs are further base LoRAs beside that one.",
+        "Choose the first base LoRA in trained_with, or unplug the stack.",
+    ),
+    "lora.no_tensors": ("error", "The lora input is a {kind} without tensors.", "", "Connect Train LoRA's lora."),
+    "plan.not_ours": ("error", "This plan was not made in ComfyUI.", "", "Begin with Load Base Model."),
+    "rounding.mixed": (
+        "error",
+        "{loras} is fused with another rounding than {rounding}.",
+        "A fused base is either rounded as in training or once at the end.",
+        "Set the same rounding on every Fuse Base LoRA.",
+    ),
+    "stack.no_list": ("error", "The LoRA stack is {stack}.", "", "It must be a list of rows."),
+    "stack.row": (
+        "error",
+        "Row {number} of the LoRA stack is {row}.",
+        "",
+        "It must be (name, strength, clip strength).",
     ),
     "plan.without_file": ("error", "{lora}: this plan was made without its file.", "", "Plan it again."),
 }
