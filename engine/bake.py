@@ -18,14 +18,15 @@ from .blueprint import blueprint
 from .devices import CPU, arithmetic_of, resolved
 from .finish import Finish, require_arithmetic
 from .gain import Measure
-from .job import BakeRequest, Job
+from .job import BakeRequest, Job, is_reused
 from .json_bake import NumbersJSON
 from .memory import AUTO, LOWEST, choose_memory, peak_rss_bytes
-from .pipeline import Outlet, Read, Reused, WriteBehind, read_in_order, reader_of
+from .pipeline import Loaded, Outlet, Read, Reused, WriteBehind, read_in_order, reader_of
 from .plan import Plan
 from .progress import Progress
-from .streams import Upload, download
-from .tensors import Reader, TensorInfo, TensorSink
+from .room import Room, cargo_of, choose_device, free_bytes, need_of, room_in, worked_on
+from .streams import Download, Upload
+from .tensors import Nowhere, Reader, TensorInfo, TensorSink
 
 WORST = 5
 
@@ -100,8 +101,9 @@ def bake(
     memory: str = AUTO,
 ) -> BakeReport:
     """Compute every tensor of a result and give it to ``sink``, in order; see ``blueprint`` and ``bake_all``."""
+    wanted = blueprint(plan, finish)
     memory = choose_memory(memory, plan.base.source.tensors.values())
-    return bake_all([BakeRequest(blueprint(plan, finish), sink)], on_step, device, memory)[0]
+    return bake_all([BakeRequest(wanted, sink)], on_step, choose_device([wanted], device), memory)[0]
 
 
 def bake_all(
@@ -120,22 +122,21 @@ def bake_all(
     """
     source, device = requests[0].blueprint.plan.base.source, resolved(device)
     infos = list(source.tensors.values())
-    arithmetic = arithmetic_of(device, memory)
-    for request in requests:
-        require_arithmetic(request.blueprint.finish, arithmetic)
     started = time.perf_counter()
     with ExitStack() as opened:
         base = opened.enter_context(reader_of(source, mmap))
-        jobs = [_open(request, opened, device, memory, mmap, arithmetic) for request in requests]
-        reads = _reads(infos, jobs, base, whole=memory != LOWEST)
-        cuda = device.type == "cuda"
-        ahead = memory == AUTO and (cuda or source.on_disk)
-        place = Upload(device) if cuda else None
-        stream = opened.enter_context(closing(read_in_order(reads, ahead, place)))
+        upload, room = _open_device(requests, device, memory, opened)
+        arithmetic = arithmetic_of(device if upload is not None else CPU, memory)
+        jobs = [_open(request, opened, device, memory, mmap, arithmetic, room) for request in requests]
+        reads = _reads(infos, jobs, base, upload, memory)
+        ahead = memory == AUTO and (upload is not None or source.on_disk)
+        stream = opened.enter_context(closing(read_in_order(reads, ahead)))
         for done, info in enumerate(infos):
             if on_step is not None:
                 on_step(done, len(infos))
-            _one(info, jobs, base, stream, memory)
+            _one(info, jobs, base, stream, whole=_is_whole(info, jobs, upload, memory))
+        for job in jobs:
+            job.settle(base)
     if on_step is not None:
         on_step(len(infos), len(infos))
     return [_report_of(job, time.perf_counter() - started) for job in jobs]
@@ -150,38 +151,93 @@ def recall(request: BakeRequest) -> BakeReport:
     return _report_of(job, 0.0)
 
 
+def _open_device(
+    requests: Sequence[BakeRequest], device: torch.device, memory: str, opened: ExitStack
+) -> tuple[Upload | None, Room | None]:
+    """(what brings weights to a GPU, how much of it may be used); (None, None) on the CPU, or where nothing fits."""
+    if device.type != "cuda":
+        return None, None
+    opened.enter_context(torch.cuda.device(device))
+    source, arithmetic = requests[0].blueprint.plan.base.source, arithmetic_of(device, memory)
+    work = [
+        [fate for fate in worked_on(each.blueprint) if not is_reused(each, fate.info.name, arithmetic)]
+        for each in requests
+    ]
+    room = room_in(need_of(source, work), free_bytes(device))
+    while room is not None and room.slots:
+        try:
+            upload = Upload(device, source, cargo_of(work), room.slots, by_rows=memory == LOWEST)
+        except torch.OutOfMemoryError:
+            room.slots -= 1
+        else:
+            opened.callback(upload.close)
+            return upload, room
+    return None, None
+
+
 def _open(
-    request: BakeRequest, opened: ExitStack, device: torch.device, memory: str, mmap: bool | None, arithmetic: str
+    request: BakeRequest,
+    opened: ExitStack,
+    device: torch.device,
+    memory: str,
+    mmap: bool | None,
+    arithmetic: str,
+    room: Room | None,
 ) -> Job:
     """A job with its outlet, and with the reader of the earlier result it may copy from."""
-    sink: TensorSink = download(request.sink, device) if device.type == "cuda" else request.sink
+    require_arithmetic(request.blueprint.finish, arithmetic)
+    sink: TensorSink = request.sink
     outlet: type[Outlet] = Outlet
-    if sink.on_disk:
+    if room is None:
+        device = CPU
+    if isinstance(sink, Nowhere):
+        outlet = Reused  # nothing is brought down
+    elif room is not None:
+        largest = max((fate.result.nbytes for fate in worked_on(request.blueprint)), default=0)
+        sink, outlet = Download(sink, device, largest), WriteBehind
+    elif sink.on_disk:
         outlet = WriteBehind if memory == AUTO else Reused
     previous = None
     if request.previous is not None:
         previous = opened.enter_context(reader_of(request.previous.source, mmap))
-    return Job(request, opened.enter_context(outlet(sink)), previous, device, memory == AUTO, arithmetic)
+    return Job(request, opened.enter_context(outlet(sink)), previous, device, memory == AUTO, arithmetic, room)
 
 
-def _reads(infos: Sequence[TensorInfo], jobs: Sequence[Job], base: Reader, whole: bool) -> Iterator[Read]:
-    """What is read, in the order ``_one`` asks for it: a weight once, then its copies from earlier results."""
+def _is_whole(info: TensorInfo, jobs: Sequence[Job], upload: Upload | None, memory: str) -> bool:
+    """Whether a tensor comes in the stream; else it is read row by row when it is its turn."""
+    return memory != LOWEST or (upload is not None and _is_worked_on(info, jobs))
+
+
+def _is_worked_on(info: TensorInfo, jobs: Sequence[Job]) -> bool:
+    return any(job.fates[info.name].is_measured and not job.reuses(info.name) for job in jobs)
+
+
+def _reads(
+    infos: Sequence[TensorInfo], jobs: Sequence[Job], base: Reader, upload: Upload | None, memory: str
+) -> Iterator[Read]:
+    """What is read, in the order ``_one`` asks for it: a weight once, then its copies from earlier results.
+
+    Only what something is done to goes to a device.
+    """
     for info in infos:
-        if whole and not all(job.reuses(info.name) for job in jobs):
-            yield base, info.name
+        if _is_whole(info, jobs, upload, memory) and not all(job.reuses(info.name) for job in jobs):
+            there = upload is not None and _is_worked_on(info, jobs)
+            yield Read(base, info.name, upload) if upload is not None and there else Read(base, info.name)
         for job in jobs:
             yield from job.copies(info.name)
 
 
-def _one(info: TensorInfo, jobs: Sequence[Job], base: Reader, stream: Iterator[torch.Tensor], memory: str) -> None:
+def _one(info: TensorInfo, jobs: Sequence[Job], base: Reader, stream: Iterator[Loaded], whole: bool) -> None:
     fresh = [job for job in jobs if not job.reuses(info.name)]
-    if memory == LOWEST:
+    if fresh and whole:
+        loaded = next(stream)
+        loaded.begin()
+        for job in fresh:
+            job.make(job.fates[info.name], loaded, transient=base.transient)
+        loaded.done()
+    else:
         for job in fresh:
             job.make_by_rows(job.fates[info.name], base)
-    elif fresh:
-        weight = next(stream)
-        for job in fresh:
-            job.make(job.fates[info.name], weight, transient=base.transient)
     for job in jobs:
         if job.reuses(info.name):
             job.copy(job.fates[info.name], stream)

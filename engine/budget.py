@@ -20,6 +20,7 @@ from .job import BakeRequest
 from .json_bake import CostJSON
 from .memory import AUTO
 from .progress import Progress
+from .tensors import Nowhere
 from .texts.say import refuse
 
 MARGIN = 0.98  # of the budget: what is kept is rounded too, by less than is worked out here
@@ -38,15 +39,6 @@ class Cost:
     def to_json(self) -> CostJSON:
         """Plain data."""
         return cast(CostJSON, {**vars(self), "kept": list(self.kept)})
-
-
-class Nowhere:
-    """A sink that forgets what it gets: for a bake that only measures."""
-
-    on_disk = True
-
-    def write(self, name: str, tensor: torch.Tensor) -> None:
-        """Nothing."""
 
 
 def hold_budgets(

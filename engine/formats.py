@@ -67,7 +67,7 @@ class Format:
     def scale_of(self, amax: torch.Tensor) -> torch.Tensor:
         """fp32 amax / largest, of amax's shape; 1 where amax is 0 or too small for a scale of full precision."""
         scale = amax.to(torch.float32) / self.largest
-        return torch.where(scale < torch.finfo(torch.float32).tiny, torch.ones_like(scale), scale)  # NaN stays NaN
+        return torch.where(scale < torch.finfo(torch.float32).tiny, 1.0, scale)  # NaN stays NaN
 
     def encode(self, prepared: torch.Tensor, scale: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Codes [rows, in], each the nearest to prepared / scale; scale is a scalar, [rows] or [rows, 1].

@@ -36,6 +36,7 @@ from .texts.say import refuse
 
 TRAINING_DTYPE = torch.bfloat16
 BLOCK = 3 << 18  # elements of a row block: 3 MB of fp32
+DEVICE_BLOCK = 1 << 24  # the same on a GPU, where only memory counts
 LEAST_ROWS = 64  # of a block: with fewer, a product spends its time on arranging its second factor
 Pairs = Sequence[tuple[Layer, Patch]]
 
@@ -111,10 +112,10 @@ def start_and_terms(
 
 
 def row_blocks(tensor: torch.Tensor) -> Iterator[slice]:
-    """Rows that are worked on together: few enough that their fp32 sum stays in the core's cache; all on a GPU."""
+    """Rows that are worked on together: few enough that their fp32 sum stays in the core's cache."""
     rows = tensor.shape[0]
     columns = max(1, tensor.numel() // max(1, rows))
-    step = max(LEAST_ROWS, BLOCK // columns) if tensor.device.type == "cpu" else max(1, rows)
+    step = max(LEAST_ROWS, BLOCK // columns) if tensor.device.type == "cpu" else max(1, DEVICE_BLOCK // columns)
     for first in range(0, rows, step):
         yield slice(first, min(first + step, rows))
 
@@ -219,5 +220,8 @@ def row_segments(rows: int, terms: Sequence[Term]) -> Iterator[tuple[slice, tupl
 
 def largest(tensor: torch.Tensor) -> torch.Tensor:
     """max |tensor| as an fp32 scalar; NaN stays NaN."""
+    if tensor.is_cuda:  # in one launch
+        amax: torch.Tensor = torch.linalg.vector_norm(tensor, torch.inf)
+        return amax.to(torch.float32)
     low, high = torch.aminmax(tensor)
     return torch.maximum(low.abs(), high.abs()).to(torch.float32)

@@ -90,15 +90,27 @@ def measure(
     ``base`` and ``stored`` are [len(rows), in * kh * kw], the rows ``rows`` of a weight of ``shape``; ``stored`` as a
     loader reads it. What is worked with lies in the ``workspace``.
     """
-    workspace, device = workspace or Workspace(), base.device
-    index = torch.arange(rows.start, rows.stop, rows.step, device=device)
+    sums = sampled_sums(base, stored, rows, terms, workspace or Workspace())
+    return measure_of(sums.tolist(), whole_of(shape, rows))
+
+
+def sampled_sums(
+    base: torch.Tensor, stored: torch.Tensor, rows: range, terms: Sequence[AnyTerm], workspace: Workspace
+) -> torch.Tensor:
+    """What ``measure_of`` takes, as an fp64 vector where the weights are."""
+    device = base.device
     dtype = torch.float64 if rows.step == 1 else torch.float32  # a sample is off by 0.1% anyway
     exact = workspace.take(base.shape, device, dtype, "exact").copy_(base)
     deltas = workspace.take((len(terms), *base.shape), device, dtype, "deltas")
     for term, delta in zip(terms, deltas, strict=True):
-        write_delta(term, index, delta, workspace)
+        write_delta(term, rows, delta, workspace)
         exact += delta
-    return compared(exact, stored, deltas, (shape[0] if shape else 1) / max(1, len(rows)), workspace)
+    return _compare(exact, stored, deltas, workspace)
+
+
+def whole_of(shape: Sequence[int], rows: range) -> float:
+    """How many rows of a weight one of the sampled stands for."""
+    return (shape[0] if shape else 1) / max(1, len(rows))
 
 
 def compared(
@@ -112,18 +124,35 @@ def compared(
 
     ``whole``: how many rows of the weight one of these stands for. The difference is taken in the dtype of ``exact``.
     """
-    workspace = workspace or Workspace()
+    return measure_of(_compare(exact, stored, deltas, workspace or Workspace()).tolist(), whole)
+
+
+def _compare(
+    exact: torch.Tensor, stored: torch.Tensor, deltas: Iterable[torch.Tensor], workspace: Workspace
+) -> torch.Tensor:
     error = workspace.take(exact.shape, exact.device, exact.dtype, "error").copy_(stored).sub_(exact)
     signal = _squares(_wide(exact, "delta", workspace))
     wide = _wide(error, "error", workspace)
-    shares = tuple(_share(wide, _wide(delta, "delta", workspace), whole, workspace) for delta in deltas)
-    return Measure(_squares(wide) * whole, signal * whole, shares)
+    sums = [_squares(wide), signal]
+    for delta in deltas:
+        sums += _share(wide, _wide(delta, "delta", workspace), workspace)
+    return torch.stack(sums)
 
 
-def _share(error: torch.Tensor, delta: torch.Tensor, whole: float, workspace: Workspace) -> Share:
-    """``whole``: how many rows of the weight one of the sample stands for; the spread of its sums grows as they do."""
+def measure_of(sums: Sequence[float], whole: float) -> Measure:
+    """The measure of <e, e>, <exact, exact> and, LoRA by LoRA, <e, d>, <d, d> and <ed, ed> of the sampled rows.
+
+    ``whole``: how many rows of the weight one of the sample stands for; the spread of its sums grows as they do.
+    """
+    noise, signal, *rest = sums
+    threes = zip(rest[::3], rest[1::3], rest[2::3], strict=True)
+    shares = tuple(Share(aligned * whole, energy * whole, spread * whole**2) for aligned, energy, spread in threes)
+    return Measure(noise * whole, signal * whole, shares)
+
+
+def _share(error: torch.Tensor, delta: torch.Tensor, workspace: Workspace) -> list[torch.Tensor]:
     product = torch.mul(error, delta, out=workspace.take(delta.shape, delta.device, delta.dtype, "product"))
-    return Share(float(error.dot(delta)) * whole, _squares(delta) * whole, _squares(product) * whole**2)
+    return [error.dot(delta), _squares(delta), _squares(product)]
 
 
 def _wide(values: torch.Tensor, slot: str, workspace: Workspace) -> torch.Tensor:
@@ -131,8 +160,8 @@ def _wide(values: torch.Tensor, slot: str, workspace: Workspace) -> torch.Tensor
     return workspace.take(values.shape, values.device, torch.float64, slot).copy_(values).flatten()
 
 
-def _squares(values: torch.Tensor) -> float:
-    return float(values.dot(values))
+def _squares(values: torch.Tensor) -> torch.Tensor:
+    return values.dot(values)
 
 
 @dataclass
@@ -175,11 +204,16 @@ class GainMeter:
         return dict(sorted(known.items(), key=lambda item: -item[1]))
 
 
-def write_delta(term: AnyTerm, rows: torch.Tensor, out: torch.Tensor, workspace: Workspace) -> None:
+def write_delta(term: AnyTerm, rows: range, out: torch.Tensor, workspace: Workspace) -> None:
     """Write one delta on the sampled rows of the whole weight into ``out``, zero outside the slice it lands on."""
     if term.place.is_whole:
-        term.write(rows, out, workspace)
+        term.write(_numbers(rows, out.device), out, workspace)
         return
     start, stop = term.span
-    inside = ((rows >= start) & (rows < stop)).nonzero()[:, 0]
-    out.zero_()[inside, term.place.columns] = term.delta(rows[inside] - start, out.dtype)
+    first, last = (-((edge - rows.start) // -rows.step) for edge in (max(start, rows.start), min(stop, rows.stop)))
+    inside = range(rows.start + first * rows.step - start, rows.start + last * rows.step - start, rows.step)
+    out.zero_()[first:last, term.place.columns] = term.delta(_numbers(inside, out.device), out.dtype)
+
+
+def _numbers(rows: range, device: torch.device) -> torch.Tensor:
+    return torch.arange(rows.start, rows.stop, rows.step, device=device)

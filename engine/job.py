@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from .blueprint import Blueprint, Fate
 from .dense import as_rows
-from .finish import layer_marker
+from .devices import CPU, arithmetic_of
+from .finish import layer_marker, require_arithmetic
 from .formats import finite_amax, require_finite
 from .fuse import add_rows, any_needs_weight, fused_cast, make_terms, start_and_terms
-from .gain import GainMeter, Measure, measure, sampled_rows
+from .gain import GainMeter, Measure, measure, measure_of, sampled_rows, whole_of
 from .gemm import Workspace
-from .pipeline import Outlet, Read
+from .memory import AUTO
+from .on_device import make_result
+from .pipeline import Loaded, Outlet, Read
 from .plan import MATCH_TRAINING
 from .reuse import Previous
+from .room import Room
 from .rows import RowBlocks, SampledRows, cast_blocks, quantize_blocks, row_ranges
 from .sums import FusedSum
-from .tensors import PlacedReader, Reader, TensorInfo, TensorSink
-from .terms import AnyTerm, canonical_key, is_as_trained
+from .tensors import Nowhere, PlacedReader, Reader, TensorInfo, TensorSink
+from .terms import AnyTerm, canonical_key, is_as_trained, with_parts
 from .texts.say import refuse
+from .unread import Unread
 
 RowReader = Callable[[slice], torch.Tensor]
 
@@ -36,11 +41,21 @@ class BakeRequest:
     previous: Previous | None = None
 
 
+def is_reused(request: BakeRequest, name: str, arithmetic: str) -> bool:
+    """Whether the result of a base tensor is copied from an earlier one; none is of two arithmetics."""
+    previous, fate = request.previous, request.blueprint.fates[name]
+    if previous is None or previous.keys.get(name) != fate.key:
+        return False
+    if fate.is_measured and previous.arithmetic != arithmetic:
+        return False
+    return all(previous.source.tensors.get(entry.name) == entry for entry in fate.entries)
+
+
 class Job:
     """What every tensor of one result needs, and the sums that are checked at the end.
 
     ``keep_sum``: the fp32 sum of a weight is held while it is quantized; else it is computed twice, block by block.
-    ``arithmetic`` is what that is, in words.
+    ``arithmetic`` is what that is, in words; ``room`` how much of a GPU may be used, where there is one.
     """
 
     def __init__(
@@ -51,9 +66,11 @@ class Job:
         device: torch.device,
         keep_sum: bool,
         arithmetic: str,
+        room: Room | None = None,
     ) -> None:
         self.request, self.outlet, self.device, self.keep_sum = request, outlet, device, keep_sum
-        self.arithmetic = arithmetic
+        self._arithmetic, self._room, self._unread = arithmetic, room, Unread()
+        self.left_to_cpu = 0
         self.fates, self._layers = request.blueprint.fates, request.blueprint.plan.layers
         self._previous = previous
         self._placed = previous if isinstance(previous, PlacedReader) and outlet.copy is not None else None
@@ -78,34 +95,75 @@ class Job:
 
     def reuses(self, name: str) -> bool:
         """Whether the result of a base tensor is copied from an earlier one."""
-        previous, fate = self.request.previous, self.fates[name]
-        if previous is None or previous.keys.get(name) != fate.key:
-            return False
-        if fate.is_measured and previous.arithmetic != self.arithmetic:  # no result is of two
-            return False
-        return all(previous.source.tensors.get(entry.name) == entry for entry in fate.entries)
+        return is_reused(self.request, name, self._arithmetic)
 
     def copies(self, name: str) -> Iterator[Read]:
         """What ``copy`` will take from the stream for a base tensor: nothing where files copy from each other."""
         if self._previous is not None and self._placed is None and self.reuses(name):
-            yield from ((self._previous, entry.name) for entry in self.fates[name].entries)
+            yield from (Read(self._previous, entry.name) for entry in self.fates[name].entries)
 
     # --- one tensor
 
-    def make(self, fate: Fate, weight: torch.Tensor, transient: bool) -> None:
-        """Make the result of a whole ``weight``; ``transient``: others will use its memory again."""
-        info, pairs, format, scale = fate.info, fate.patches, fate.format, None
+    def make(self, fate: Fate, loaded: Loaded, transient: bool) -> None:
+        """Make the result of a whole weight; ``transient``: others will use its memory again."""
         self._begin(fate)
         if not fate.is_measured:
-            self._write(info.name, self._own(self._cast(fate, weight), weight.dtype, transient))
-            return
-        terms = make_terms(weight, pairs, self.device)
-        out = self.outlet.buffer(info.shape, fate.result.dtype, self.device)
+            weight = loaded.tensor.to(CPU)
+            self._write(fate.info.name, self._own(self._cast(fate, weight), weight.dtype, transient))
+        elif loaded.tensor.is_cuda and self._room is not None:
+            self._make_there(fate, loaded, self._room)
+        else:
+            self._make_here(fate, loaded.tensor.to(CPU))
+
+    def _make_there(self, fate: Fate, loaded: Loaded, room: Room) -> None:
+        """On the GPU the weight is on; where its memory does not do for little at once, on the CPU."""
+        while True:
+            try:
+                out, scale, told = self._try_there(fate, loaded, room.most)
+            except torch.OutOfMemoryError:
+                self._workspace = Workspace()
+            else:
+                break
+            torch.cuda.empty_cache()  # out of the except block, which holds what was worked with
+            if not room.halve(fate):
+                self._leave_to_cpu(fate, loaded.tensor.to(CPU))
+                return
+        self._unread.add(fate, told)
+        self._write(fate.info.name, out)
+        self._write_beside(fate, scale)
+
+    def _try_there(
+        self, fate: Fate, loaded: Loaded, most: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
+        """(result, scale, what is known of it)."""
+        pairs = with_parts(fate.patches, loaded.parts)
+        terms = make_terms(loaded.tensor, pairs, loaded.tensor.device)
+        out = self.outlet.buffer(fate.info.shape, fate.result.dtype, loaded.tensor.device)
+        return out, *make_result(fate, loaded.tensor, pairs, terms, out, most, self._workspace)
+
+    def _leave_to_cpu(self, fate: Fate, weight: torch.Tensor) -> None:
+        """The GPU has no room for this weight; a reproducible result cannot be of two arithmetics."""
+        self.left_to_cpu += 1
+        require_arithmetic(self.request.blueprint.finish, self.arithmetic)
+        self._make_here(fate, weight)
+
+    @property
+    def arithmetic(self) -> str:
+        """How sums were taken until now, in words."""
+        if not self.left_to_cpu:
+            return self._arithmetic
+        return f"{self._arithmetic}, {self.left_to_cpu} weights in {arithmetic_of(CPU, AUTO)}"
+
+    def _make_here(self, fate: Fate, weight: torch.Tensor) -> None:
+        """On the CPU."""
+        info, pairs, format, scale = fate.info, fate.patches, fate.format, None
+        terms = make_terms(weight, pairs, CPU)
+        out = self.outlet.buffer(info.shape, fate.result.dtype, CPU)
         if format is None:
             fused_cast(weight, pairs, terms, out, self._workspace)
             require_finite(out, info.name)
         else:
-            start, merged = start_and_terms(weight, pairs, terms, self.device)
+            start, merged = start_and_terms(weight, pairs, terms, CPU)
             blocks, amax = self._blocks(info, lambda rows: start[rows], merged), None
             if self.keep_sum:
                 fused = FusedSum(start, merged, self._workspace, 1 if format.row_scaled else 2)
@@ -115,7 +173,7 @@ class Job:
             )
         self._changed = self._changed or (bool(pairs) and not _same(weight, out))
         every = slice(None, None, sampled_rows(info.shape).step)
-        base, stored = as_rows(weight)[every].to(out.device), as_rows(out)[every]
+        base, stored = as_rows(weight)[every], as_rows(out)[every]
         stored = self._read_back(fate, stored, _rows_of(scale, every))
         self._measure(fate, base, stored, terms)
         self._write(info.name, out)
@@ -127,13 +185,13 @@ class Job:
         whole = any_needs_weight(pairs) or any(is_as_trained(layer) for layer, _ in pairs)  # looked at or rounded whole
         to = self.outlet.rows
         if whole or len(info.shape) < 2 or not info.nbytes or to is None:
-            self.make(fate, base.read(info.name), base.transient)
+            self.make(fate, Loaded(base.read(info.name)), base.transient)
             return
         self._begin(fate)
         sampled = sampled_rows(info.shape)
         sink = SampledRows(to, fate.result, sampled)
-        terms = make_terms(None, pairs, self.device)
-        _, merged = start_and_terms(torch.empty(0, 0), pairs, terms, self.device)
+        terms = make_terms(None, pairs, CPU)
+        _, merged = start_and_terms(torch.empty(0, 0), pairs, terms, CPU)
         blocks = self._blocks(info, lambda rows: base.read_rows(info.name, rows.start, rows.stop), merged)
         if format is not None:
             scale = quantize_blocks(
@@ -147,19 +205,19 @@ class Job:
         self._count(fate.result)
         self._changed = self._changed or bool(pairs)
         if fate.is_measured:
-            before = torch.cat([base.read_rows(info.name, row, row + 1).clone() for row in sampled]).to(self.device)
+            before = torch.cat([base.read_rows(info.name, row, row + 1).clone() for row in sampled])
             every = slice(None, None, sampled.step)
             self._measure(fate, before, self._read_back(fate, sink.stored(), _rows_of(scale, every)), terms)
         self._write_beside(fate, scale)
 
-    def copy(self, fate: Fate, tensors: Iterator[torch.Tensor]) -> None:
+    def copy(self, fate: Fate, tensors: Iterator[Loaded]) -> None:
         """Write what became of a base tensor in the earlier result; ``tensors`` gives it, as ``copies`` asked."""
         self.take_over(fate)
         transient = self._previous is None or self._previous.transient
         for entry in fate.entries:
             self.counts["bytes_read"] += entry.nbytes
             if self._placed is None or self.outlet.copy is None:
-                self._write(entry.name, self._own(next(tensors), entry.dtype, transient))
+                self._write(entry.name, self._own(next(tensors).tensor, entry.dtype, transient))
             else:
                 self._count(entry)
                 self.outlet.copy(entry.name, self._placed.extent(entry.name))
@@ -188,7 +246,7 @@ class Job:
         def blocks() -> Iterator[tuple[slice, torch.Tensor]]:
             for rows in row_ranges(info.shape):
                 start = read(rows).flatten(start_dim=1)
-                block = self._workspace.take(start.shape, self.device)
+                block = self._workspace.take(start.shape, CPU)
                 yield rows, add_rows(block.copy_(start), rows, merged)
 
         return blocks
@@ -252,6 +310,25 @@ class Job:
             if layer.rounding != MATCH_TRAINING:
                 self.meter.require(self._numbers[id(layer)], layer.lora.name)
 
+    def settle(self, base: Reader) -> None:
+        """Look at what the GPU found out, once: faults are FoundryErrors now, measures are counted."""
+        found = list(self._unread.read())
+        for each in found:
+            fate = each.fate
+            if not each.finite:
+                self._again(fate, base)  # says how many
+                raise refuse("LF304.result", weight=fate.info.name, bad="some", all=math.prod(fate.info.shape))
+            self._changed = self._changed or (bool(fate.patches) and (fate.format is not None or each.moved))
+            self._add(fate, measure_of(each.sums, whole_of(fate.info.shape, sampled_rows(fate.info.shape))))
+        if not self._changed:  # the samples did not
+            self._changed = any(each.fate.patches and self._again(each.fate, base) for each in found)
+
+    def _again(self, fate: Fate, base: Reader) -> bool:
+        """Whether LoRAs change a weight, looked at whole on the CPU, which also says what is wrong with it."""
+        job = Job(replace(self.request, previous=None), Outlet(Nowhere()), None, CPU, True, "")
+        job.make(fate, Loaded(base.read(fate.info.name)), base.transient)
+        return job._changed
+
     def gains(self) -> list[float | None]:
         """Gain of each layer of the plan, in order."""
         return [self.meter.gain(self._numbers[id(layer)]) for layer in self._layers]
@@ -264,4 +341,4 @@ def _rows_of(scale: torch.Tensor | None, rows: slice) -> torch.Tensor | None:
 
 def _same(weight: torch.Tensor, stored: torch.Tensor) -> bool:
     """Whether a result is the base's own tensor again."""
-    return weight.dtype == stored.dtype and torch.equal(weight.to(stored.device), stored)
+    return weight.dtype == stored.dtype and torch.equal(weight, stored)

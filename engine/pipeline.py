@@ -6,23 +6,58 @@ used again: nothing of a weight's size is allocated per tensor.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from types import TracebackType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import torch
 
-from .tensors import CopySink, Extent, Reader, RowSink, StreamedSource, TensorSink, TensorSource
+from .tensors import CopySink, Extent, HandedSink, Reader, RowSink, StreamedSource, TensorSink, TensorSource
 
-Read = tuple[Reader, str]
-Place = Callable[[torch.Tensor], torch.Tensor]
 Stored = TypeVar("Stored")
 IN_FLIGHT = 4  # tensors on their way to the disk; two of them large
+PartKey = tuple[int, str]  # id of a source of adapters, name of a tensor in it
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A tensor that was read, where it is worked on; ``parts`` are those of the adapters that go to it and came along.
+
+    ``begin`` is called before it is used and ``done`` when all work with it is under way: on a device both are about
+    who waits for whom.
+    """
+
+    tensor: torch.Tensor
+    parts: Mapping[PartKey, torch.Tensor] = field(default_factory=dict)
+    begin: Callable[[], None] = _nothing
+    done: Callable[[], None] = _nothing
+
+
+def as_read(reader: Reader, name: str) -> Loaded:
+    """A tensor where its reader has it."""
+    return Loaded(reader.read(name))
+
+
+class Read(NamedTuple):
+    """One tensor that will be asked for, and what brings it to where it is worked on."""
+
+    reader: Reader
+    name: str
+    place: Callable[[Reader, str], Loaded] = as_read
+
+    def now(self) -> Loaded:
+        """The tensor."""
+        return self.place(self.reader, self.name)
 
 
 class Direct:
@@ -51,32 +86,25 @@ def reader_of(source: TensorSource, mmap: bool | None = None) -> Iterator[Reader
         yield Direct(source)
 
 
-def read_in_order(
-    reads: Iterable[Read], ahead: bool = True, place: Place | None = None
-) -> Generator[torch.Tensor, None, None]:
+def read_in_order(reads: Iterable[Read], ahead: bool = True) -> Generator[Loaded, None, None]:
     """The tensors, in order; ``ahead``: the next one is read, and brought to its place, while this one is used.
 
-    Closing the iterator ends the reading. ``place`` moves a tensor to the device that computes.
+    Closing the iterator ends the reading.
     """
-
-    def read(reader: Reader, name: str) -> torch.Tensor:
-        tensor = reader.read(name)
-        return place(tensor) if place else tensor
-
     if not ahead:
-        yield from itertools.starmap(read, reads)
+        yield from (read.now() for read in reads)
         return
     with ThreadPoolExecutor(1, "lora-foundry-read") as worker:
-        coming: deque[Future[torch.Tensor]] = deque()
+        coming: deque[Future[Loaded]] = deque()
         try:
-            for reader, name in reads:
-                coming.append(worker.submit(read, reader, name))
+            for read in reads:
+                coming.append(worker.submit(read.now))
                 if len(coming) > 1:
                     yield coming.popleft().result()
             while coming:
-                tensor = coming.popleft().result()
-                reader.forget()
-                yield tensor
+                loaded = coming.popleft().result()
+                read.reader.forget()
+                yield loaded
         finally:
             worker.shutdown(cancel_futures=True)
 
@@ -143,6 +171,11 @@ class WriteBehind(Reused):
         self._waiting: deque[Future[None]] = deque()
         self.write = self._later(self.write)
         self.copy = self._later(self.copy) if self.copy is not None else None
+        if isinstance(sink, HandedSink):
+            self._hand = sink.handed
+            self.write = self._handed
+        if self.rows is not None:
+            self.rows = _InTurn(self.rows, self._writer)
 
     def buffer(self, shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
         """As that of ``Reused``; waits until what was in the buffer is written."""
@@ -154,14 +187,17 @@ class WriteBehind(Reused):
     def _later(self, store: Callable[[str, Stored], None]) -> Callable[[str, Stored], None]:
         """A call of the sink that is queued; it waits while too many are on their way."""
 
-        def queue(name: str, what: Stored) -> None:
-            while len(self._waiting) >= IN_FLIGHT:
-                self._waiting.popleft().result()
-            future = self._writer.submit(store, name, what)
-            self._waiting.append(future)
-            self._ring[0].busy.append(future)
+        return lambda name, what: self._queue(partial(store, name, what))
 
-        return queue
+    def _handed(self, name: str, tensor: torch.Tensor) -> None:
+        self._queue(self._hand(name, tensor))
+
+    def _queue(self, work: Callable[[], None]) -> None:
+        while len(self._waiting) >= IN_FLIGHT:
+            self._waiting.popleft().result()
+        future = self._writer.submit(work)
+        self._waiting.append(future)
+        self._ring[0].busy.append(future)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -169,6 +205,21 @@ class WriteBehind(Reused):
         self._writer.shutdown(wait=True, cancel_futures=error is not None)
         while error is None and self._waiting:
             self._waiting.popleft().result()
+
+
+class _InTurn:
+    """A sink of rows that are written by the thread that writes, while the caller waits: they are in reused memory."""
+
+    on_disk = True
+
+    def __init__(self, sink: RowSink, writer: ThreadPoolExecutor) -> None:
+        self._sink, self._writer = sink, writer
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        self._writer.submit(self._sink.write, name, tensor).result()
+
+    def write_rows(self, name: str, first: int, rows: torch.Tensor) -> None:
+        self._writer.submit(self._sink.write_rows, name, first, rows).result()
 
 
 class _Slot:

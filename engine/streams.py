@@ -1,102 +1,222 @@
-"""Weights to a CUDA device and results back, through pinned buffers on streams of their own.
+"""Weights to a CUDA device and results back, in pieces through pinned buffers, on streams of their own.
 
-While one weight is computed the next one is on its way up and the last result on its way down; two weights and three
-results are in device memory at most. Needs no CUDA to be imported.
+While one weight is computed the next one is on its way up and the last result on its way down. What waits for what is
+told to the device; the thread that computes waits for nothing. Needs no CUDA to be imported.
 """
 
 from __future__ import annotations
 
-import itertools
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 
-from .tensors import RowSink, TensorSink
+from .pipeline import Loaded
+from .tensors import CopySink, Reader, RowSink, TensorSink, TensorSource
 
-SLOTS = 2
+CHUNK = 32 << 20  # bytes of a pinned buffer, at most
+ALIGN = 256  # bytes: where tensors begin in device memory, as torch's own do
+Cargo = Mapping[str, Sequence[tuple[TensorSource, str]]]  # weight -> the parts of adapters that go to it
 
 
 class Pinned:
-    """Page-locked host buffers used in turn; a buffer is filled again only after its last copy has ended."""
+    """Page-locked host buffers used in turn; a buffer is given out again only after its last copy has ended."""
 
-    def __init__(self) -> None:
-        self._buffers = [torch.empty(0, dtype=torch.uint8) for _ in range(SLOTS)]
-        self._done = [torch.cuda.Event() for _ in range(SLOTS)]  # type: ignore[no-untyped-call]
-        self._turn = itertools.cycle(range(SLOTS))
+    def __init__(self, size: int, count: int = 3) -> None:
+        """Buffers of ``size`` bytes, or of ``CHUNK`` where that is less."""
+        self._buffers = deque(torch.empty(min(size, CHUNK), dtype=torch.uint8, pin_memory=True) for _ in range(count))
+        self._done = deque(torch.cuda.Event() for _ in range(count))  # type: ignore[no-untyped-call]
 
-    def take(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.cuda.Event]:
-        """(host memory of this dtype and shape, the event to record when the copy from or to it is queued)."""
-        slot, size = next(self._turn), like.numel() * like.dtype.itemsize
-        self._done[slot].synchronize()
-        if self._buffers[slot].numel() < size:
-            self._buffers[slot] = torch.empty(size, dtype=torch.uint8, pin_memory=True)
-        return self._buffers[slot][:size].view(like.dtype).view(like.shape), self._done[slot]
+    @property
+    def size(self) -> int:
+        """Bytes of a buffer."""
+        return len(self._buffers[0])
+
+    def take(self, size: int = 0) -> tuple[torch.Tensor, torch.cuda.Event]:
+        """(a buffer of at least ``size`` bytes, the event to record when the copy from or to it is queued)."""
+        self._buffers.rotate(-1)
+        self._done.rotate(-1)
+        self._done[0].synchronize()
+        if len(self._buffers[0]) < size:
+            self._buffers[0] = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        return self._buffers[0], self._done[0]
+
+
+class _Slot:
+    """Device memory for a weight and what goes to it, and when it is full and free."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        self.memory = torch.empty(size, dtype=torch.uint8, device=device)
+        self.full, self.free = (torch.cuda.Event() for _ in range(2))  # type: ignore[no-untyped-call]
 
 
 class Upload:
-    """Moves tensors to a device; made by the thread that computes, called by the one that reads ahead.
+    """Brings weights, and the adapters' parts that go to them, to a device; made by the thread that computes.
 
-    The copy runs on a stream of its own, and the computing stream waits for it on the device, not on the host.
+    It is called by the thread that reads ahead. Device memory is taken once; a slot is filled again when the work with
+    what was in it is done on the device, for which the host does not wait.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._pinned = device, Pinned()
+    def __init__(
+        self, device: torch.device, source: TensorSource, cargo: Cargo, slots: int, by_rows: bool = False
+    ) -> None:
+        """``cargo`` has all weights of ``source`` that will be asked for; ``by_rows``: none is read whole."""
+        self._infos, self._cargo, self._by_rows = source.tensors, cargo, by_rows
+        size = max((cargo_bytes(source, name, parts) for name, parts in cargo.items()), default=0)
+        self._slots = deque(_Slot(size, device) for _ in range(slots))
+        self._pinned = Pinned(size)
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._computing = torch.cuda.current_stream(device)
+        self._stream.wait_stream(self._computing)
 
-    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor on the device; one that is there already is returned as it is."""
-        if tensor.device == self._device:
-            return tensor
-        host, done = self._pinned.take(tensor)
-        host.copy_(tensor)
+    def __call__(self, reader: Reader, name: str) -> Loaded:
+        """A weight and its parts on the device, in memory that is used again after ``done``."""
+        self._slots.rotate(-1)
+        slot, views = self._slots[0], list[torch.Tensor]()
+        self._stream.wait_event(slot.free)
+        self._send(slot.memory, self._pieces(reader, name, slot.memory, views))
+        slot.full.record(self._stream)
+        keys = [(id(source), part) for source, part in self._cargo[name]]
+        begin, done = partial(self._computing.wait_event, slot.full), partial(slot.free.record, self._computing)
+        return Loaded(views[0], dict(zip(keys, views[1:], strict=True)), begin, done)
+
+    def close(self) -> None:
+        """What is on its way arrives before the memory is anybody else's; only the device waits."""
+        self._computing.wait_stream(self._stream)
+
+    def _pieces(
+        self, reader: Reader, name: str, memory: torch.Tensor, views: list[torch.Tensor]
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """(place in ``memory``, bytes on the host) of all that goes there; ``views`` gets the tensors that it makes."""
+        at = 0
+        info = self._infos[name]
+        if self._by_rows and reader.transient and info.shape:
+            for rows in row_pieces(info.shape, info.nbytes, self._pinned.size):
+                data = _bytes(reader.read_rows(name, rows.start, rows.stop))
+                yield at, data
+                at += len(data)
+            views.append(_view(memory, 0, info.dtype, info.shape))
+        else:
+            weight = reader.read(name)
+            views.append(_view(memory, 0, weight.dtype, weight.shape))
+            yield at, _bytes(weight)
+            at += weight.nbytes
+        for source, part in self._cargo[name]:
+            tensor, at = source.read(part), aligned(at)
+            views.append(_view(memory, at, tensor.dtype, tensor.shape))
+            yield at, _bytes(tensor)
+            at += tensor.nbytes
+
+    def _send(self, memory: torch.Tensor, pieces: Iterable[tuple[int, torch.Tensor]]) -> None:
+        """Copy pieces, in order, up to their places, as many as fit in one go."""
+        begin, end = 0, 0
+        host, done = self._pinned.take()
+        for at, data in pieces:
+            while len(data):
+                room = begin + len(host) - at
+                if room <= 0:
+                    self._copy(memory[begin:end], host, done)
+                    (host, done), begin = self._pinned.take(), at
+                    room = len(host)
+                part, data = data[:room], data[room:]
+                host[at - begin : at - begin + len(part)].copy_(part)
+                at = end = at + len(part)
+        self._copy(memory[begin:end], host, done)
+
+    def _copy(self, there: torch.Tensor, host: torch.Tensor, done: torch.cuda.Event) -> None:
         with torch.cuda.stream(self._stream):
-            there = host.to(self._device, non_blocking=True)
+            there.copy_(host[: len(there)], non_blocking=True)
             done.record(self._stream)
-        self._computing.wait_event(done)
-        there.record_stream(self._computing)
-        return there
 
 
 class Download:
-    """A sink before a sink: brings results from the device to the host; its ``write`` runs in the writing thread."""
+    """A sink before a sink: brings results from the device to the host, in the thread that writes."""
 
     on_disk = True  # what it is given lies on the device, and is copied
 
-    def __init__(self, sink: TensorSink, device: torch.device) -> None:
-        self._sink, self._pinned = sink, Pinned()
-        self._keeps = not sink.on_disk
+    def __init__(self, sink: TensorSink, device: torch.device, largest: int) -> None:
+        """``largest``: bytes of the largest result."""
+        self._sink, self._pinned = sink, Pinned(largest)
+        self._rows = sink if isinstance(sink, RowSink) else None
+        if isinstance(sink, CopySink):  # Python 3.12 looks for it on the object itself
+            self.copy = sink.copy
+        if isinstance(sink, RowSink):
+            self.write_rows = sink.write_rows
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._computing = torch.cuda.current_stream(device)
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
-        """Copy down and pass on; a sink that keeps what it gets receives memory of its own."""
-        self._sink.write(name, self.down(tensor))
+        """Copy down and pass on."""
+        self.handed(name, tensor)()
 
-    def down(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor on the host, valid until the second next call where the sink does not keep it."""
+    def handed(self, name: str, tensor: torch.Tensor) -> Callable[[], None]:
+        """Note what the copy waits for: the work the device was given until now. The call does it, and passes it on."""
         if not tensor.is_cuda:
-            return tensor
-        host, done = self._pinned.take(tensor)
-        self._stream.wait_stream(self._computing)
-        with torch.cuda.stream(self._stream):
-            host.copy_(tensor, non_blocking=True)
-            done.record(self._stream)
-        done.synchronize()
-        return host.clone() if self._keeps else host
+            return partial(self._sink.write, name, tensor if self._sink.on_disk else tensor.clone())
+        ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        ready.record(self._computing)
+        return partial(self._pass_on, name, tensor, ready)
+
+    def _pass_on(self, name: str, tensor: torch.Tensor, ready: torch.cuda.Event) -> None:
+        self._stream.wait_event(ready)
+        if not self._sink.on_disk:  # it keeps what it gets
+            whole = torch.empty(tensor.shape, dtype=tensor.dtype)
+            for rows, host in self._down(tensor):
+                whole.view(-1, *host.shape[1:])[rows].copy_(host)
+            self._sink.write(name, whole)
+        elif self._rows is not None and tensor.ndim > 1 and tensor.nbytes > self._pinned.size:
+            for rows, host in self._down(tensor):
+                self._rows.write_rows(name, rows.start, host)
+        else:
+            for _, host in self._down(tensor, tensor.nbytes):
+                self._sink.write(name, host.view(tensor.shape))
+
+    def _down(self, tensor: torch.Tensor, least: int = 0) -> Iterator[tuple[slice, torch.Tensor]]:
+        """(rows, their numbers on the host until the next but one) of a tensor on the device."""
+        there = tensor if tensor.ndim else tensor.view(1)
+        before = None
+        for rows in row_pieces(there.shape, there.nbytes, max(self._pinned.size, least)):
+            part = there[rows]
+            buffer, done = self._pinned.take(part.nbytes)
+            host = _view(buffer, 0, part.dtype, part.shape)
+            with torch.cuda.stream(self._stream):
+                host.copy_(part, non_blocking=True)
+                done.record(self._stream)
+            if before is not None:
+                before[2].synchronize()
+                yield before[:2]
+            before = rows, host, done
+        if before is not None:
+            before[2].synchronize()
+            yield before[:2]
 
 
-class RowDownload(Download):
-    """The same before a sink that also takes rows."""
-
-    def __init__(self, sink: RowSink, device: torch.device) -> None:
-        super().__init__(sink, device)
-        self._rows = sink.write_rows
-
-    def write_rows(self, name: str, first: int, rows: torch.Tensor) -> None:
-        """Copy rows down and pass them on."""
-        self._rows(name, first, self.down(rows))
+def row_pieces(shape: Sequence[int], nbytes: int, most: int) -> Iterator[slice]:
+    """The rows of a tensor in pieces of at most ``most`` bytes, or of one row."""
+    height = shape[0] if shape else 1
+    step = max(1, most * height // max(1, nbytes))
+    return (slice(first, min(first + step, height)) for first in range(0, max(1, height), step))
 
 
-def download(sink: TensorSink, device: torch.device) -> Download:
-    """What stands before this sink."""
-    return RowDownload(sink, device) if isinstance(sink, RowSink) else Download(sink, device)
+def cargo_bytes(source: TensorSource, name: str, parts: Sequence[tuple[TensorSource, str]]) -> int:
+    """Bytes that a weight and its parts take together on a device; patches of a MODEL in memory make it fp32."""
+    info = source.tensors[name]
+    weight = info.nbytes if source.on_disk else math.prod(info.shape) * max(4, info.dtype.itemsize)
+    return aligned(weight) + sum(aligned(of.tensors[part].nbytes) for of, part in parts)
+
+
+def aligned(at: int) -> int:
+    """The next place where a tensor may begin."""
+    return -(at // -ALIGN) * ALIGN
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to("cpu").reshape(-1).view(torch.uint8)
+
+
+def _view(memory: torch.Tensor, at: int, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
+    """A tensor in memory of bytes."""
+    size = math.prod(shape) * dtype.itemsize
+    return memory[at : at + size].view(dtype).view(*shape)

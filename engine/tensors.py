@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import FileIO
@@ -77,6 +77,15 @@ class StateDict(InMemory):
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Keep one tensor."""
         self.tensors[name] = tensor.to(self._device)
+
+
+class Nowhere:
+    """A sink that forgets what it gets: for a bake that only measures."""
+
+    on_disk = True
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        """Nothing."""
 
 
 class Over:
@@ -171,6 +180,14 @@ class RowSink(TensorSink, Protocol):
 
     def write_rows(self, name: str, first: int, rows: torch.Tensor) -> None:
         """Store rows [n, ...] of a tensor from row ``first`` on; every row must come once, in any order."""
+
+
+@runtime_checkable
+class HandedSink(TensorSink, Protocol):
+    """A sink whose work has a part that the thread must do that made the tensor."""
+
+    def handed(self, name: str, tensor: torch.Tensor) -> Callable[[], None]:
+        """Take one finished tensor; the call that is returned stores it, in whichever thread."""
 
 
 @runtime_checkable

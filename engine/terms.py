@@ -8,9 +8,10 @@ Rows go from the file to the base in three steps: the target's part of the delta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from .dense import DeltaRows, Index, Parts, as_rows
 from .gemm import Product, Workspace
 from .low_rank import lora_factors
 from .plan import FUSE, MATCH_TRAINING, Adapter, Layer, Patch, Target
+from .tensors import Over, TensorSource
 from .texts.say import refuse
 
 WHOLE = slice(None)
@@ -68,12 +70,17 @@ class Term:
     @cached_property
     def up(self) -> torch.Tensor:
         """All scaled ups side by side, in fp32."""
-        return torch.cat([product.scaled_up() for product in self.products], 1)
+        up, at = _joined([product.up for product in self.products], 1), 0
+        for scale, group in groupby(self.products, key=lambda product: product.scale):
+            ranks = sum(product.rank for product in group)
+            up[:, at : at + ranks].mul_(scale)
+            at += ranks
+        return up
 
     @cached_property
     def down(self) -> torch.Tensor:
         """All downs below each other, in fp32."""
-        return torch.cat([product.down.to(torch.float32) for product in self.products], 0)
+        return _joined([product.down for product in self.products], 0)
 
     def add_to(self, part: torch.Tensor, rows: slice) -> None:
         """Add the term's own rows ``rows`` to fp32 ``part`` [rows, columns]."""
@@ -90,6 +97,13 @@ class Term:
             down = workspace.take(product.down.shape, out.device, out.dtype, "factor").copy_(product.down)
             with gemm.full_fp32():
                 out.addmm_(product.scaled_up(rows).to(out.dtype), down, beta=min(1, number))
+
+
+def _joined(factors: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
+    """Factors beside each other in fp32 memory of their own."""
+    if len({factor.dtype for factor in factors}) > 1 or factors[0].itemsize == 1:  # fp8 cannot be joined
+        factors = [factor.to(torch.float32) for factor in factors]
+    return torch.cat(list(factors), dim).to(torch.float32)
 
 
 @dataclass(frozen=True)
@@ -134,6 +148,32 @@ def swap_scale_shift(rows: torch.Tensor) -> torch.Tensor:
 TRANSFORMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # file order of rows -> base order; permutations only
     "swap_scale_shift": swap_scale_shift,
 }
+
+
+class _Parts(Over):
+    """The tensors of a source of adapters, those that came along with a weight where that is."""
+
+    def __init__(self, source: TensorSource, parts: Mapping[tuple[int, str], torch.Tensor]) -> None:
+        self.source, self.label, self.tensors, self._parts = source, source.label, source.tensors, parts
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor in its stored dtype."""
+        part = self._parts.get((id(self.source), name))
+        return self.source.read(name) if part is None else part
+
+
+def with_parts(
+    pairs: Sequence[tuple[Layer, Patch]], parts: Mapping[tuple[int, str], torch.Tensor]
+) -> Sequence[tuple[Layer, Patch]]:
+    """The same pairs, their adapters read from these ``parts`` (by id of their source, and name)."""
+    if not parts:
+        return pairs
+    layers = {id(layer): layer for layer, _ in pairs}
+    there = {
+        key: layer if layer.factors is None else replace(layer, factors=_Parts(layer.factors, parts))
+        for key, layer in layers.items()
+    }
+    return [(there[id(layer)], patch) for layer, patch in pairs]
 
 
 def read_parts(layer: Layer, patch: Patch, device: torch.device | None = None) -> Parts:

@@ -6,8 +6,8 @@ Written against ComfyUI 0.3.75 to 0.38: differences are found by feature, never 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from ..engine.progress import Progress
 from ..engine.tensors import FP8_DTYPES, InMemory, TensorInfo, TensorSource
 from ..engine.texts.say import refuse
 from .again import identity_of_model
+from .facts import KeyMap, ModelFacts, linear_weights
 from .folders import embedding_folders
 
 NET = "diffusion_model."
@@ -35,7 +36,6 @@ LEDGER = "lora_foundry"  # attachment on every MODEL this pack makes
 CACHED = "lora_foundry_file"  # attachment that keeps a MODEL's file from being evicted
 READ_TO_DETECT = 8192  # detection may look at the values of small tensors (v-prediction markers, norm biases)
 EDGE = 4096
-KeyMap = Mapping[str, Any]
 
 
 # --- progress
@@ -58,23 +58,29 @@ def compute_device() -> torch.device:
     return device if device.type == "cuda" else torch.device("cpu")
 
 
+def why_cpu() -> str:
+    """Why sums are taken on the CPU beside another device; empty where there is none, or it is used."""
+    kind = comfy.model_management.get_torch_device().type
+    if kind in ("cpu", "cuda"):
+        return ""
+    return f"ComfyUI computes on {kind}, which lacks fp8 or float64: this was baked on the CPU."
+
+
+@contextmanager
+def borrowed(size: int) -> Iterator[torch.device]:
+    """Where a bake runs that takes ``size`` bytes of a GPU: the host makes room for it, and is given it back."""
+    device = compute_device()
+    if device.type == "cpu":
+        yield device
+        return
+    comfy.model_management.free_memory(size, device)
+    try:
+        yield device
+    finally:
+        comfy.model_management.soft_empty_cache()
+
+
 # --- what the host knows of a model
-
-
-@dataclass(frozen=True)
-class ModelFacts:
-    """What the host makes of a model: LoRA key map, names (model -> file), Linear weights, the dtype it computes in."""
-
-    key_map: KeyMap
-    names: Mapping[str, str]
-    linears: frozenset[str]
-    dtype: torch.dtype
-
-
-def linear_weights(net: torch.nn.Module) -> frozenset[str]:
-    """Bare names of the weights of nn.Linear modules (the host's own Linear classes included)."""
-    modules = net.named_modules()
-    return frozenset(f"{name}.weight" for name, module in modules if type(module).__name__ == "Linear")
 
 
 def detection_tensors(source: TensorSource) -> dict[str, torch.Tensor]:

@@ -20,6 +20,7 @@ from ..engine.job import BakeRequest
 from ..engine.memory import AUTO, MODES, choose_memory
 from ..engine.plan import FUSE, STACK, Plan
 from ..engine.report import bake_json, bake_sentence, budget_sentence, plan_sentences
+from ..engine.room import choose_device, device_bytes
 from ..engine.tensors import StateDict
 from ..loaders.bakes.baking import MADE, BakeOptions, BakeResult, FileRequest, bake_files
 from ..loaders.bakes.cache import BakeCache
@@ -94,12 +95,13 @@ def baked_model(wanted: Blueprint, memory: str = AUTO, keep: str = MEMORY) -> tu
 
 def _in_memory(wanted: Blueprint, memory: str, **options: Any) -> tuple[Any, BakeResult]:
     """A MODEL from tensors in memory; a small model's tensors are remembered for the next bake."""
-    on_step, device = host.progress(), host.compute_device()
+    on_step, sink = host.progress(), StateDict()
     infos, exact = wanted.plan.base.source.tensors.values(), wanted.finish.arithmetic is not None
     memory = choose_memory(memory, infos, exact)
-    ((held, cost),) = hold_budgets([wanted], on_step, device, memory)
-    sink = StateDict()
-    (report,) = bake_all([BakeRequest(held, sink, again.previous(held.base_identity))], on_step, device, memory)
+    with host.borrowed(device_bytes([wanted])) as free:
+        device = choose_device([wanted], free)
+        ((held, cost),) = hold_budgets([wanted], on_step, device, memory)
+        (report,) = bake_all([BakeRequest(held, sink, again.previous(held.base_identity))], on_step, device, memory)
     again.remember(held, report, sink.tensors)
     model = host.build_model(sink.tensors, held.quantization_metadata, _dtype(held.plan), **options)
     return model, BakeResult(report, held.recipe_sha256, cost)
@@ -107,8 +109,9 @@ def _in_memory(wanted: Blueprint, memory: str, **options: Any) -> tuple[Any, Bak
 
 def _from_file(wanted: Blueprint, memory: str, **options: Any) -> tuple[Any, BakeResult]:
     """A MODEL that maps a file of the bake cache; a result that is there already is not baked again."""
-    how = BakeOptions(host.compute_device(), memory, cache=bake_cache(), records=False)
-    (result,) = bake_files([FileRequest(wanted, None)], how, host.progress())
+    with host.borrowed(device_bytes([wanted])) as device:
+        how = BakeOptions(device, memory, cache=bake_cache(), records=False)
+        (result,) = bake_files([FileRequest(wanted, None)], how, host.progress())
     return host.load_baked(result.files[0], _dtype(wanted.plan), **options), result
 
 
@@ -149,6 +152,7 @@ def finished(
     """What a finishing node returns; the report text, which ends with ``done``, becomes the last output."""
     report, cost = made.report, made.cost
     budget = [] if cost is None else [budget_sentence(cost)]
-    lines = [*plan_sentences(plan, findings, report.gains), *budget, done or bake_sentence(report)]
+    why = [host.why_cpu()] if report.arithmetic and host.why_cpu() else []
+    lines = [*plan_sentences(plan, findings, report.gains), *budget, done or bake_sentence(report), *why]
     told = {**extra, "budget": None if cost is None else cost.to_json()}
     return reply((*outputs, "\n".join(lines)), lines, {**bake_json(plan, findings, report, made.sha256), **told})

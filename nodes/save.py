@@ -10,6 +10,7 @@ from ..engine.finish import FP8_MATMUL, FULL_PRECISION, Finish
 from ..engine.formats import FORMATS
 from ..engine.memory import AUTO as AUTO_MEMORY
 from ..engine.quantize import AUTO, parse_keep
+from ..engine.room import device_bytes
 from ..loaders.bakes.baking import BakeOptions, FileRequest, bake_files, resolve
 from . import folders, host
 from .common import HIDDEN, FormatNode, stage_input
@@ -96,8 +97,9 @@ class FoundrySaveModel(FormatNode):
             arithmetic=exactly(reproducible, memory),
         )
         shard = round(max_shard_gb * 1e9) or None
-        how = BakeOptions(host.compute_device(), memory, max_shard=shard, records=False)
-        path = folders.output_file(filename_prefix)
-        (baked,) = bake_files([FileRequest(resolve(plan, finish), path)], how, host.progress())
+        path, wanted = folders.output_file(filename_prefix), resolve(plan, finish)
+        with host.borrowed(device_bytes([wanted])) as device:
+            how = BakeOptions(device, memory, max_shard=shard, records=False)
+            (baked,) = bake_files([FileRequest(wanted, path)], how, host.progress())
         first, files = str(baked.files[0]), [str(file) for file in baked.files]
         return finished(plan, findings, baked, (first,), out=first, files=files)

@@ -24,6 +24,7 @@ from ..loaders.disk.reading import Renamed
 from ..loaders.lineage.contents import contained_in
 from ..loaders.names.lookup import BIAS, BaseNames, beside, host_spellings
 from . import folders, host
+from .facts import KeyMap, ModelFacts
 from .guards import refuse_bypassed, refuse_compiled
 
 LEDGER_SOURCE = "LoRA Foundry's record on the MODEL"
@@ -35,7 +36,7 @@ class HostSource(TensorSource, Protocol):
     ``model`` is the MODEL whose wrappers and options go over to the result; a file has none.
     """
 
-    facts: host.ModelFacts
+    facts: ModelFacts
     model: Any
 
     def load_model(self) -> Any:
@@ -100,7 +101,7 @@ def _ungrown(source: TensorSource) -> TensorSource:
 class HostMatcher:
     """Module names of a LoRA file -> targets: by the host's own key map, and by our rules where it knows no name."""
 
-    def __init__(self, key_map: host.KeyMap, tensors: Mapping[str, TensorInfo], family: str | None = None) -> None:
+    def __init__(self, key_map: KeyMap, tensors: Mapping[str, TensorInfo], family: str | None = None) -> None:
         self._key_map, self._tensors, self._family = key_map, tensors, family
 
     @cached_property

@@ -15,7 +15,7 @@ import torch
 
 from ...engine.bake import BakeReport, bake_all, recall
 from ...engine.blueprint import Blueprint, blueprint
-from ...engine.budget import Cost, Nowhere, hold_budgets
+from ...engine.budget import Cost, hold_budgets
 from ...engine.devices import arithmetic_of
 from ...engine.errors import FoundryError
 from ...engine.finish import Finish
@@ -25,7 +25,8 @@ from ...engine.memory import AUTO, choose_memory
 from ...engine.plan import Plan
 from ...engine.progress import Progress, part_of
 from ...engine.reuse import REVISION, Previous
-from ...engine.tensors import TensorSink
+from ...engine.room import choose_device
+from ...engine.tensors import Nowhere, TensorSink
 from ...engine.texts.say import refuse
 from ...validator.rules import check
 from ..disk.copying import copy_result
@@ -185,7 +186,7 @@ def _make(requests: Sequence[FileRequest], options: BakeOptions, on_step: Progre
     wanted = [request.blueprint for request in requests]
     exact = any(each.finish.arithmetic is not None for each in wanted)
     memory = choose_memory(options.memory, wanted[0].plan.base.source.tensors.values(), exact)
-    options = replace(options, memory=memory)
+    options = replace(options, memory=memory, device=choose_device(wanted, options.device))
     how = (options.device, options.memory, options.mmap)
     passes = 1 + any(each.finish.max_error is not None for each in wanted)
     held = hold_budgets(wanted, part_of(on_step, 0, passes), *how)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from disk_fakes import File, on_disk
-from fakes import Collected, a_layer, a_plan, noise, random_delta, same_all
+from fakes import Cancelled, Collected, a_layer, a_plan, noise, random_delta, same_all
 from lora_foundry.engine import gemm
 from lora_foundry.engine.bake import bake
+from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.memory import AUTO, LOW, LOWEST
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING
@@ -60,3 +61,42 @@ def test_a_sink_that_keeps_what_it_gets_has_memory_of_its_own(machine, monkeypat
     bake(plan(), Finish("float8_e4m3fn"), there, device=CUDA)
     assert same_all(there.values, here.values)
     assert not any(value.is_cuda for value in there.values.values())
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_numbers_that_are_none_are_found_at_the_end_and_counted(format, machine):
+    bad = values()
+    bad[NAMES[2]][3, 5:8] = float("nan")
+    with pytest.raises(FoundryError, match=rf"\[LF304\] .*{NAMES[2]}.* would hold \d+ NaN or Inf") as seen:
+        bake(a_plan(bad, lora(NAMES[1:4], 40)), Finish(format, keep=()), File(), device=CUDA)
+    with pytest.raises(FoundryError) as wanted:
+        bake(a_plan(bad, lora(NAMES[1:4], 40)), Finish(format, keep=()), File())
+    assert format == "int8_convrot" or str(seen.value) == str(wanted.value)
+    assert threads_of("lora-foundry") == []
+
+
+def test_a_change_that_the_samples_miss_is_one_and_none_is_refused(machine):
+    large = {"blocks.0.l.weight": noise((4096, 128), 0.02, 1)}
+    delta = random_delta("blocks.0.l.weight", (4096, 128), 4, 0.002, 1)
+    delta.up[:4094] = delta.up[4095] = 0  # one row is left, which no sample looks at
+    bake(a_plan(large, a_layer([delta])), Finish(), File(), device=CUDA)
+    delta.up[4094] = 0
+    with pytest.raises(FoundryError, match="LF203"):
+        bake(a_plan(large, a_layer([delta])), Finish(), File(), device=CUDA)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_bake_that_is_cancelled_or_fails_leaves_no_thread(fails, machine):
+    def stop(done, total):
+        if done == 3 and not fails:
+            raise Cancelled
+
+    class Full(File):
+        def write(self, name, tensor):
+            if fails and name == NAMES[1]:
+                raise OSError("disk full")
+            super().write(name, tensor)
+
+    with pytest.raises(OSError if fails else Cancelled):
+        bake(on_disk(plan()), Finish("float8_e4m3fn"), Full(), stop, CUDA)
+    assert threads_of("lora-foundry") == []

@@ -9,7 +9,7 @@ import torch
 from fakes import Cancelled, Collected, Tensors, a_layer, a_plan, noise, random_delta
 from lora_foundry.engine.bake import bake
 from lora_foundry.engine.finish import Finish
-from lora_foundry.engine.pipeline import Direct, WriteBehind, read_in_order
+from lora_foundry.engine.pipeline import Direct, Read, WriteBehind, read_in_order
 
 FP8 = Finish("float8_e4m3fn", keep=())
 NAMES = [f"blocks.{i}.self_attn.q.weight" for i in range(6)]
@@ -61,7 +61,7 @@ def test_same_bits_in_the_same_order_as_without_threads():
 
 def test_one_tensor_is_read_ahead_and_no_more():
     source = SlowTensors({name: torch.zeros(2) for name in NAMES})
-    reading = read_in_order([(Direct(source), name) for name in NAMES])
+    reading = read_in_order([Read(Direct(source), name) for name in NAMES])
     next(reading)
     reading.close()
     assert 1 <= len(source.reads) <= 2 and workers() == []

@@ -301,6 +301,7 @@ def pretended_cuda() -> Iterator[Machine]:
         cuda |= {"get_device_name": lambda device=None: "Pretended", "empty_cache": lambda: None}
         cuda |= {"synchronize": lambda device=None: MACHINE.sync("synchronize")}
         cuda |= {"memory_allocated": lambda device=None: MACHINE.allocated}
+        cuda |= {"memory_reserved": lambda device=None: MACHINE.allocated}
         cuda |= {"max_memory_allocated": lambda device=None: MACHINE.peak, "reset_peak_memory_stats": _peak_reset}
         cuda |= {"mem_get_info": lambda device=None: (MACHINE.limit - MACHINE.allocated, MACHINE.limit)}
         for name, value in cuda.items():

@@ -1,0 +1,127 @@
+"""One weight's result on a GPU: sum, scale, codes, and what its measure is made of; the host reads nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+import torch
+
+from .blueprint import Fate
+from .dense import as_rows
+from .formats import Format
+from .fuse import Pairs, add_rows, largest, start_and_terms
+from .gain import sampled_rows, sampled_sums
+from .gemm import Workspace, full_fp32
+from .terms import AnyTerm, Term, canonical_key
+
+BLOCK = 1 << 24  # numbers worked on together where a scale does not need all of a weight
+
+
+def make_result(
+    fate: Fate, weight: torch.Tensor, pairs: Pairs, terms: Sequence[AnyTerm], out: torch.Tensor, most: int,
+    workspace: Workspace,
+) -> tuple[torch.Tensor | None, torch.Tensor]:  # fmt: skip
+    """Fill ``out`` with weight + deltas as ``fate`` wants it; (the scale, an fp64 vector for ``Unread``).
+
+    ``pairs`` are those of the fate, ``terms`` theirs, all on the weight's device. At most about ``most`` numbers are
+    worked on at once; the sum of a weight with one scale is held whole where that allows it, else made twice.
+    """
+    start, merged = start_and_terms(weight, pairs, terms, weight.device)
+    flat = as_rows(out)
+    if fate.format is None:
+        scale, flag = None, _round(start, merged, flat, most, workspace)
+    else:
+        scale, flag = _quantize(start, merged, fate.format, flat, most, workspace)
+    rows = sampled_rows(fate.info.shape)
+    every = slice(None, None, rows.step)
+    base, stored = as_rows(weight)[every], flat[every]
+    moved = (stored != base).any() if stored.dtype == base.dtype else torch.ones((), device=weight.device)
+    if fate.format is not None and scale is not None:
+        stored = fate.format.decode(stored, scale[every] if scale.ndim else scale)
+    sums = _sums(fate, base, stored, rows, pairs, terms, merged, workspace)
+    return scale, torch.cat([flag.double().view(1), moved.double().view(1), sums])
+
+
+def _round(
+    start: torch.Tensor, merged: Sequence[AnyTerm], out: torch.Tensor, most: int, workspace: Workspace
+) -> torch.Tensor:
+    """Write the sum, rounded once; a number that is finite when all of it is."""
+    if merged:
+        for rows, block in _blocks(start, merged, min(most, BLOCK), workspace):
+            out[rows].copy_(block)
+    else:
+        out.copy_(start)
+    return out.sum(dtype=torch.float32)
+
+
+def _quantize(
+    start: torch.Tensor, merged: Sequence[AnyTerm], format: Format, out: torch.Tensor, most: int, workspace: Workspace
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Write the codes; (scale as it is stored, a number that is finite when the sum is)."""
+    if format.row_scaled:
+        scale = torch.empty(format.scale_shape(start.shape), dtype=torch.float32, device=start.device)
+        for rows, block in _blocks(start, merged, min(most, BLOCK), workspace):
+            prepared = format.prepare(block)
+            scale[rows, 0] = format.scale_of(format.amax_of(prepared))
+            format.encode(prepared, scale[rows], out=out[rows])
+        return scale, scale.sum()
+    if start.numel() <= most:
+        ((_, block),) = _blocks(start, merged, most, workspace)
+        amax = largest(block)
+        scale = format.scale_of(amax)
+        format.encode(block, scale, out=out)
+        return scale, amax
+    amax = torch.stack([largest(block) for _, block in _blocks(start, merged, most, workspace)]).amax()
+    scale = format.scale_of(amax)
+    for rows, block in _blocks(start, merged, most, workspace):
+        format.encode(block, scale, out=out[rows])
+    return scale, amax
+
+
+def _blocks(
+    start: torch.Tensor, merged: Sequence[AnyTerm], most: int, workspace: Workspace
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """(rows, the fp32 sum there) in blocks of at most ``most`` numbers; a block is overwritten by the next one."""
+    height, columns = start.shape
+    step = max(1, most // max(1, columns))
+    for first in range(0, height, step):
+        rows = slice(first, min(first + step, height))
+        block = workspace.take((rows.stop - first, columns), start.device).copy_(start[rows])
+        yield rows, add_rows(block, rows, merged)
+
+
+def _sums(
+    fate: Fate, base: torch.Tensor, stored: torch.Tensor, rows: range, pairs: Pairs, terms: Sequence[AnyTerm],
+    merged: Sequence[AnyTerm], workspace: Workspace,
+) -> torch.Tensor:  # fmt: skip
+    """<e, e>, <exact, exact>, and for each LoRA in canonical order <e, d>, <d, d> and <ed, ed>, of sampled rows."""
+    term = merged[0] if len(merged) == 1 else None
+    if isinstance(term, Term) and term.place.is_whole and len(term.products) == len(pairs):
+        return _sums_of_products(base, stored, rows, term)
+    ordered = sorted(zip(pairs, terms, strict=True), key=lambda each: canonical_key(each[0]))
+    return sampled_sums(base, stored, rows, [term for _, term in ordered], workspace)
+
+
+def _sums_of_products(base: torch.Tensor, stored: torch.Tensor, rows: range, term: Term) -> torch.Tensor:
+    """The same for products on the whole weight: all deltas in one multiplication."""
+    mask = _mask(tuple(product.rank for product in term.products), base.device)
+    up = term.up[rows.start :: rows.step]
+    with full_fp32():
+        deltas = torch.mm((up * mask[:, None]).flatten(0, 1), term.down).view(len(mask), -1).double()
+    exact = deltas.sum(0).add_(base.flatten())
+    error = stored.flatten() - exact
+    both = deltas * error
+    ours = torch.stack([deltas.mv(error), deltas.square().sum(1), both.square_().sum(1)], 1)
+    return torch.cat([error.dot(error).view(1), exact.dot(exact).view(1), ours.flatten()])
+
+
+@cache
+def _mask(ranks: tuple[int, ...], device: torch.device) -> torch.Tensor:
+    """[products, ranks]: 1 where a rank belongs to a product."""
+    mask = torch.zeros(len(ranks), sum(ranks), device=device)
+    at = 0
+    for number, rank in enumerate(ranks):
+        mask[number, at : at + rank] = 1.0
+        at += rank
+    return mask
