@@ -92,7 +92,7 @@ class Listed:
             return None
         return find_base(name)[0] if kind == BASE_KINDS[0] else find_file(name, kind)
 
-    def _names(self, kind: str) -> tuple[str, ...]:
-        """What is there, with forward slashes."""
+    def _names(self, kind: str) -> dict[str, None]:
+        """What is there, with forward slashes: looked up, not searched."""
         names = [*model_files(kind), *(sharded_folders() if kind == BASE_KINDS[0] else ())]
-        return tuple(name.replace("\\", "/") for name in names)
+        return dict.fromkeys(name.replace("\\", "/") for name in names)

@@ -35,11 +35,14 @@ def post_lint(query: Mapping[str, str], body: Any) -> LintJSON:
 
 
 def get_lineage(query: Mapping[str, str], body: Any) -> dict[str, Any]:
-    """``?lora=NAME``: what is known of it; ``hash=1`` also hashes a file that never was, which may take seconds."""
-    name = query.get("lora")
+    """``?lora=NAME``: what is known of it. A GET starts nothing: of a file that was never hashed nothing is told."""
+    return known_of(query.get("lora"), hashing=False)
+
+
+def known_of(name: str | None, hashing: bool) -> dict[str, Any]:
+    """What is known of a LoRA; ``hashing``: also of a file that must be read whole first, which may take seconds."""
     path = folders.find_file(name, "loras")
-    hashed = bool(hashed_ids(path))
-    known = told_json(lineage_of(path)) if hashed or query.get("hash") == "1" else {}
+    known = told_json(lineage_of(path)) if hashing or hashed_ids(path) else {}
     return {"schema": 1, "lora": name, "hashed": bool(known), **known}
 
 
@@ -47,13 +50,16 @@ def post_lineage(query: Mapping[str, str], body: Any) -> dict[str, Any]:
     """``{"lora", "trained_with", "use_with", "role", "strength", "note"}``: written down as the user's word.
 
     ``trained_with`` and ``use_with``: a list of names or ``{"name", "strength"}``, ``"vanilla"``, or null for not said;
-    ``strength`` holds where a name comes alone. Nothing said takes back what the user said before.
+    ``strength`` holds where a name comes alone. Nothing said takes back what the user said before. With ``"hash":
+    true`` nothing is written: the file is hashed if it never was, and what is known of it is told.
     """
+    if body.get("hash") is True:
+        return known_of(text(body, "lora"), hashing=True)
     strength = number(body, "strength", 1.0)
     trained, used = (rows_of(body, key, strength) for key in ("trained_with", "use_with"))
     declaration = Declaration(trained, used, one_of(body, "role", ROLES, UNKNOWN), text(body, "note"))
     declare(text(body, "lora"), declaration)
-    return get_lineage({"lora": text(body, "lora"), "hash": "1"}, None)
+    return known_of(text(body, "lora"), hashing=True)
 
 
 ROUTES = (

@@ -6,11 +6,14 @@ import asyncio
 import json
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..engine.errors import FoundryError
 
-MOST_BYTES = 32 << 20  # of a request body
+MOST_BYTES = 2 << 20  # of a request body
+MOST_WAITING = 16  # requests of one route, the one that is worked on included
+STATUS = {"size": 413, "busy": 503}  # of errors; else 400
 JSON = "application/json"
 Answer = Callable[[Mapping[str, str], Any], Any]  # (query, parsed body; None for GET) -> what becomes JSON
 
@@ -18,25 +21,45 @@ Answer = Callable[[Mapping[str, str], Any], Any]  # (query, parsed body; None fo
 def serve(method: str, path: str, answer: Answer) -> bool:
     """Answer a path with a function of (query, body); False where there is no server (in a script, in a test).
 
-    The function runs in a thread of its own, so the server goes on meanwhile. A FoundryError becomes HTTP 400 (413 for
-    a body that is too large) with ``{"error": {"code", "what", "why", "fix"}}``.
+    The function runs in the one thread of this route: the server goes on meanwhile, and the threads it has for itself
+    stay free. A FoundryError becomes HTTP 400 (413 for a body that is too large, 503 where too many wait) with
+    ``{"error": {"code", "what", "why", "fix"}}``.
     """
     instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
     if instance is None:
         return False
     from aiohttp import web  # comes with ComfyUI's server
 
+    worker = Worker(path)
+
     async def handle(request: Any) -> Any:
         try:
             body = await read_body(request) if method == "POST" else None
-            in_thread = asyncio.get_running_loop().run_in_executor
-            text, status = await in_thread(None, answer_text, answer, dict(request.query), body), 200
+            text, status = await worker.work(answer_text, answer, dict(request.query), body), 200
         except FoundryError as error:
-            text, status = error_text(error), 413 if error.code == "size" else 400
+            text, status = error_text(error), STATUS.get(error.code, 400)
         return web.Response(text=text, status=status, content_type=JSON)
 
     instance.routes.route(method, path)(handle)
     return True
+
+
+class Worker:
+    """One thread for the requests of one route, in turn."""
+
+    def __init__(self, path: str) -> None:
+        self._path, self._thread, self._waiting = path, ThreadPoolExecutor(1, path.strip("/").replace("/", "-")), 0
+
+    async def work(self, function: Callable[..., str], *args: object) -> str:
+        """What the function gives. FoundryError ``busy`` while too many requests wait already."""
+        if self._waiting >= MOST_WAITING:
+            what = f"{MOST_WAITING} requests of {self._path} are waiting already."
+            raise FoundryError("busy", what, "They are answered one after the other.", "Ask again in a moment.")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
+        finally:
+            self._waiting -= 1
 
 
 async def read_body(request: Any) -> bytes:

@@ -20,7 +20,7 @@ from ..engine.lineage import (
     Lineage,
 )
 from ..engine.plan import FUSE
-from ..engine.texts.say import say
+from ..engine.texts.say import listed, say
 from .stacks import Item, Stack
 
 KNOWN = (DECLARED, DERIVED)  # evidence that may warn; a guess only asks
@@ -173,7 +173,7 @@ def say_about(item: Item, key: str, **values: str) -> Finding:
 
 def names(ingredients: Iterable[Ingredient]) -> str:
     """Names in a row; ``none`` for no LoRA at all."""
-    return ", ".join(ingredient.name for ingredient in ingredients) or "none"
+    return listed([ingredient.name for ingredient in ingredients]) or "none"
 
 
 def needing(stack: Stack) -> Iterator[tuple[int, Item, Requirement]]:

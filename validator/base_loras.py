@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ..engine.findings import Finding
 from ..engine.lineage import QUALITY, STYLE, SUBJECT, SUBTLE, UNDECIDED, UNKNOWN, Claim, Ingredient, plain_name
 from ..engine.plan import FUSE
-from ..engine.texts.say import say
+from ..engine.texts.say import listed, say
 from .around import (
     BELOW,
     CLOSE,
@@ -159,7 +159,7 @@ def late_accelerator(stack: Stack, policy: str) -> Iterator[Finding]:
         if earlier:
             yield say(
                 "LF101.after", evidence=late.role[1], subject=late.ingredient.name, node=late.node,
-                base_lora=late.ingredient.name, loras=", ".join(each.name for each in earlier),
+                base_lora=late.ingredient.name, loras=listed([each.name for each in earlier]),
             )  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from ..engine.findings import Finding, worst_first
 from ..engine.guard import already_quantized
 from ..engine.plan import FUSE, Plan
-from ..engine.texts.say import say
+from ..engine.texts.say import listed, say
 from . import base_loras as rules_base
 from . import surplus as rules_surplus
 from . import use as rules_use
@@ -32,7 +32,7 @@ def natively_quantized(stack: Stack, policy: str) -> Iterator[Finding]:
     loras = [item for item in stack.items if item.strength]
     if stack.native and stack.quantized and not stack.dequantized and loras:
         key = "LF201.gguf" if stack.quantized.startswith("GGUF") else "LF201.native"
-        values = {"base": stack.base, "quantized": stack.quantized, "loras": ", ".join(item.name for item in loras)}
+        values = {"base": stack.base, "quantized": stack.quantized, "loras": listed([item.name for item in loras])}
         yield say(key, subject=stack.base, node=loras[0].node, **values)
 
 

@@ -8,6 +8,7 @@ from ..engine.findings import Finding
 from ..engine.lineage import (
     ACCELERATOR,
     DECLARED,
+    HEAD,
     SAME,
     TRAINING_ADAPTER,
     UNDECIDED,
@@ -15,6 +16,7 @@ from ..engine.lineage import (
     Contained,
     Ingredient,
     Lineage,
+    plain_name,
 )
 from ..engine.plan import FUSE, STACK
 from ..engine.texts.say import say
@@ -83,17 +85,28 @@ def listed_twice(stack: Stack, policy: str) -> Iterator[Finding]:
     """LF105: the same file is in the stack more than once; each is told with the first one before it."""
     items = [item for item in stack.items if item.strength]
     things = [item.ingredient for item in items]
+    signs: dict[object, list[int]] = {}  # what only the same file has in common -> items with it
     for at, item in enumerate(items):
-        for other, thing in zip(items[:at], things, strict=False):
+        earlier = {number for sign in _signs(things[at]) for number in signs.setdefault(sign, [])}
+        for sign in _signs(things[at]):
+            signs[sign].append(at)
+        for number in sorted(earlier):
+            other = items[number]
             if item.strength * other.strength < 0:
                 continue
-            same = _same_file(thing, things[at])
+            same = _same_file(things[number], things[at])
             if same:
                 yield _twice(other, item)
             elif same is None and FUSE in (item.stage, other.stage):
                 yield say_about(item, "LF105.same_name", evidence="guessed", other=other.name)
             if same is not False:
                 break
+
+
+def _signs(thing: Ingredient) -> tuple[object, ...]:
+    """Of two LoRAs that are the same file at least one is the same: an id, the plain name, the shapes of the sketch."""
+    shapes = tuple(row[:HEAD] for row in thing.sketch)
+    return (*thing.ids, f"name:{plain_name(thing.name)}", *((shapes,) if shapes else ()))
 
 
 def _same_file(one: Ingredient, other: Ingredient) -> bool | None:
@@ -122,7 +135,7 @@ def left_in(stack: Stack, policy: str) -> Iterator[Finding]:
     everything = loras_in_model(stack)
     for at, item in enumerate(stack.items):
         wanted = dropped_by(item.lineage) if item.strength else ()
-        for each in everything:
+        for each in everything if wanted else ():
             if each.item != at and any(each.serves(other) for other in wanted):
                 told.add(each.item)
                 yield _dropped(item, each)

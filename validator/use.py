@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ..engine.findings import EVIDENCE, Finding
 from ..engine.lineage import ACCELERATOR, QUALITY, SAME, STYLE, SUBJECT, SUBTLE, Accelerator
-from ..engine.texts.say import say
+from ..engine.texts.say import listed, say
 from .around import (
     KNOWN,
     Presence,
@@ -78,7 +78,7 @@ def several(stack: Stack, policy: str) -> Iterator[Finding]:
     if len(found) < 2:
         return
     levels = sorted((weakest(each.level, each.role[1]) for each in found), key=EVIDENCE.index)
-    told = ", ".join(each.ingredient.name for each in found)
+    told = listed([each.ingredient.name for each in found])
     last = found[-1]
     yield say(
         "LF403.two", severity=severity_for(levels[1] in KNOWN), evidence=levels[1], subject=last.ingredient.name,

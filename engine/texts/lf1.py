@@ -236,6 +236,12 @@ ORDER: dict[str, tuple[str, ...]] = {
         "Nothing is said of this LoRA, which does not mean that all is well with it.",
         "Check it by hand. A node of a common kind is a row of a table: please report its name.",
     ),
+    "LF108.left_out": (
+        "note",
+        "Not everything of this workflow was checked; left out: {left}.",
+        "A check may take a moment only, and this is more than anybody wires. Nothing is said of what was left out.",
+        "Check the workflow in parts, or with fewer models at once.",
+    ),
     "LF108.unread": (
         "note",
         "{nodes} brings LoRAs that cannot be read: which ones, is known only while the workflow runs, or its inputs "

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import FoundryError
@@ -51,6 +51,11 @@ def say_of(lora: str, key: str, **values: object) -> Finding:
 def refuse(key: str, **values: object) -> FoundryError:
     """The same as an error to raise, whatever the severity of the text."""
     return FoundryError.of(_filled(key, values))
+
+
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """Names in a row, and how many more there are beyond those that anybody reads."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _filled(

@@ -19,7 +19,8 @@ from ..evidence.sidecars import contained_from_fusion_metadata
 from ..workflows.constants import with_constants
 from ..workflows.node_kinds import SAVERS
 from ..workflows.reading import graph_of
-from ..workflows.tracing import Trail, trails
+from ..workflows.tracing import trails
+from ..workflows.trail import Trail
 from . import store as lineages
 from .accelerators import known_as, known_name
 from .record import BASE_ID, parse_contained, parse_json

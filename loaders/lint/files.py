@@ -5,7 +5,7 @@ A file that cannot be read becomes a finding, never an exception: a workflow is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from ..lineage.accelerators import known_name
 from ..lineage.contents import contained_in
 from ..names.dialects import split
 from ..workflows.node_kinds import LORAS
-from ..workflows.tracing import Applied, Source
+from ..workflows.trail import Applied, Source
 
 Find = Callable[[str, str], Path | None]  # (kind of folder, name) -> the file, None: it is not there
 LineageOf = Callable[[Path], Lineage]
@@ -42,7 +42,7 @@ class LoraFacts:
 class Lists(Protocol):
     """A ``Find`` that can also say what is there."""
 
-    def names(self, kind: str) -> Sequence[str]:
+    def names(self, kind: str) -> Iterable[str]:
         """The names in a kind of folder."""
 
 
@@ -64,23 +64,36 @@ class Files:
         self._find, self._lineage_of = find, lineage_of
         self.lora = cache(self._lora)
         self.base = cache(self._base)
-        self._names = cache(self._listed)
+        self._by_name = cache(known_name)
+        self._path = cache(self._looked_for)
+        self._known = cache(self._read)
+        self._plain_names = cache(self._listed)
 
     def _lora(self, applied: Applied) -> LoraFacts:
         name = applied.row.name
-        path, guessed = self._path(LORAS, name, applied.row.loose), Lineage(accelerator=known_name(name))
+        path = self._path(LORAS, name, applied.row.loose)
         if path is None:
-            return LoraFacts(guessed, False, tuple(self._missing(applied, (LORAS,))))
+            missing = tuple(self._missing(applied, (LORAS,)))
+            return LoraFacts(Lineage(accelerator=self._by_name(name)), False, missing)
+        known = self._known(path)
+        if isinstance(known, FoundryError):
+            bad = unreadable(known, name, applied.node, ours=not applied.native)
+            return LoraFacts(Lineage(accelerator=self._by_name(name)), False, (bad,))
+        lineage, depends = known
+        return LoraFacts(lineage or Lineage(accelerator=self._by_name(name)), depends)
+
+    def _read(self, path: Path) -> tuple[Lineage | None, bool] | FoundryError:
+        """(what is known of a LoRA file, whether it depends on the weights below it), or why that cannot be told."""
         try:
-            return LoraFacts(self._lineage_of(path) if self._lineage_of else guessed, _depends(path))
+            return self._lineage_of(path) if self._lineage_of else None, _depends(path)
         except FoundryError as error:
-            return LoraFacts(guessed, False, (unreadable(error, name, applied.node, ours=not applied.native),))
+            return error
 
     def _base(self, source: Source) -> BaseFacts:
         if not source.name:
             return BaseFacts()
         path = next((found for kind in source.folders if (found := self._path(kind, source.name))), None)
-        known = known_name(source.name)
+        known = self._by_name(source.name)
         guessed = (Contained(Ingredient(known.name), GUESSED, "its file name", known),) if known else ()
         if path is None:
             return BaseFacts(contains=guessed, findings=tuple(self._missing(source, source.folders)))
@@ -92,28 +105,34 @@ class Files:
             bad = unreadable(error, source.name, source.node, source.ours)
             return BaseFacts(contains=guessed, findings=(bad,))
 
-    def _path(self, kind: str, name: str, loose: bool = False) -> Path | None:
+    def _looked_for(self, kind: str, name: str, loose: bool = False) -> Path | None:
         if self._find is None:
             return None
         found = self._find(kind, name)
         if found is None and loose:
-            near = next(self._near(kind, name), None)
+            near = self._near(kind, name)
             found = self._find(kind, near) if near else None
         return found
 
-    def _near(self, kind: str, name: str) -> Iterator[str]:
-        return (each for each in self._names(kind) if plain_name(each) == plain_name(name))
+    def _near(self, kind: str, name: str) -> str:
+        """What is there under the same plain name; empty when nothing is."""
+        return self._plain_names(kind).get(plain_name(name), "")
 
-    def _listed(self, kind: str) -> tuple[str, ...]:
-        return tuple(self._find.names(kind)) if isinstance(self._find, Lists) else ()
+    def _listed(self, kind: str) -> dict[str, str]:
+        """Plain name -> the first name there that is written so."""
+        found: dict[str, str] = {}
+        names: Iterable[str] = self._find.names(kind) if isinstance(self._find, Lists) else ()
+        for name in names:
+            found.setdefault(plain_name(name), name)
+        return found
 
     def _missing(self, wanted: Applied | Source, folders: tuple[str, ...]) -> Iterator[Finding]:
         """LF306, where it was looked for; names that need not be whole can only be checked against a list."""
         name, loose = (wanted.row.name, wanted.row.loose) if isinstance(wanted, Applied) else (wanted.name, False)
-        blind = loose and not self._names(LORAS)
+        blind = loose and not self._plain_names(LORAS)
         if self._find is None or not folders or blind or name.lower().endswith(".gguf"):
             return
-        near = next((each for kind in folders for each in self._near(kind, name)), "")
+        near = next((found for kind in folders if (found := self._near(kind, name))), "")
         key = "LF306.near" if near else "LF306.missing"
         where = " or ".join(folders)
         yield say(key, subject=name, node=wanted.node, name=name, at=wanted.node, folder=where, near=near)

@@ -6,7 +6,8 @@ their names: such findings ask and never warn.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -14,17 +15,23 @@ from ...engine.findings import Finding, stops, worst_first
 from ...engine.json_types import LintJSON, LoRAJSON, ModelJSON, SamplingJSON, StackJSON, StackLoRAJSON
 from ...engine.lineage import summary
 from ...engine.report import check_json
-from ...engine.texts.say import say
+from ...engine.texts.say import listed, say
 from ...validator.rules import check_stack
-from ...validator.stacks import ALLOW, POLICIES, Item, Sampling, Stack
+from ...validator.stacks import ALLOW, Item, Sampling, Stack
 from ..workflows.constants import with_constants
 from ..workflows.graph import BYPASSED, MUTED, ON, Graph, GraphNode
-from ..workflows.node_kinds import GGUF, LOW_BITS, STAGES, VALIDATOR_NODE
+from ..workflows.node_kinds import GGUF, LOW_BITS, STAGES
 from ..workflows.sampling import ends
-from ..workflows.tracing import Applied, Trail, halves, trails
+from ..workflows.tracing import trails
+from ..workflows.trail import Applied, Trail, halves
 from ..workflows.unread import unread
 from .files import BaseFacts, Files, Find, LineageOf
-from .order import as_question, order_above
+from .order import as_question, orders
+
+# Limits of one check, far beyond what anybody wires; LF108 says what was left out.
+MOST_STACKS, MOST_ITEMS = 100, 6000  # models, and LoRAs of all of them together
+MOST_SECONDS = 1.0  # of processor time in the rules
+MOST_FINDINGS = 1000
 
 # Of a LoRA of a plan, what only a look at weights tells: null here.
 NOT_READ = [key for key in LoRAJSON.__annotations__ if key not in StackLoRAJSON.__annotations__]
@@ -62,50 +69,70 @@ def lint(
     Validator on the way of a model decides its ``policy``, and a strict one lets warnings stop it, as ``strict`` does.
     """
     graph, files = with_constants(graph), Files(find, lineage_of)
-    order = {
-        node.id: order_above(graph, node.id) for node in graph.nodes.values() if node.mode == ON and node.kind in STAGES
-    }
+    order, unordered = orders(graph)
     found = [*_idle_stages(graph), *(finding for told in order.values() for finding in told)]
-    stacks, stopped = [], stops(found, strict)
-    for trail, model in _models(graph).items():
-        base = files.base(trail.source)
+    models, cut = _models(graph)
+    stacks, stopped, seconds = list[Stack](), stops(found, strict), 0.0
+    for trail in _chosen(models):
+        model, base = models[trail], files.base(trail.source)
         stack = _stack(graph, files, trail, base, tuple(model.sampling))
         told = {finding.code for node in trail.nodes for finding in order.get(node, ())}
-        judged = [finding for finding in check_stack(stack, _policy(graph, model, policy)) if finding.code not in told]
+        begun = time.thread_time()
+        judged = [each for each in check_stack(stack, model.policy or policy) if each.code not in told]
+        seconds += time.thread_time() - begun
         judged += [*_late(trail), *_low_bits(graph, trail, base)]
         mine = [*trail.problems, *base.findings]
         mine += (finding for applied in trail.applied for finding in files.lora(applied).findings)
         mine += judged if model.certain else [as_question(finding) for finding in judged]
-        stopped |= stops(mine, strict or _is_strict(graph, model))
+        stopped |= stops(mine, strict or model.strict)
         found += mine
         stacks.append(stack)
-    lost = tuple(_unread(graph))
-    return Lint(worst_first([*found, *lost]), tuple(stacks), not (stopped or (strict and lost)), not lost)
+        cut.loras += trail.left_out
+        if seconds > MOST_SECONDS:
+            break
+    cut.models, cut.stages = len(models) - len(stacks), unordered
+    lost = [*_unread(graph, cut), *cut.told(len(models))]
+    stopped |= strict and bool(lost)
+    return Lint(_first(worst_first([*found, *lost])), tuple(stacks), not stopped, not lost)
 
 
 @dataclass
 class _Model:
-    """How one model is sampled, and the nodes it passes on any way. ``certain``: somewhere no other one can arrive."""
+    """How one model is sampled. ``certain``: somewhere no other one can arrive.
+
+    ``policy`` is that of the last Stack Validator on its way, ``strict``: one of them stops at warnings.
+    """
 
     sampling: list[Sampling] = field(default_factory=list)
-    nodes: list[str] = field(default_factory=list)
     certain: bool = False
+    policy: str = ""
+    strict: bool = False
 
 
-def _policy(graph: Graph, model: _Model, otherwise: str) -> str:
-    """The policy of the last Stack Validator a model passes."""
-    passed = (graph.nodes[node] for node in reversed(model.nodes))
-    asked = (node.values.get("policy") for node in passed if node.kind == VALIDATOR_NODE)
-    return next((policy for policy in asked if policy in POLICIES), otherwise)
+@dataclass
+class _Cut:
+    """What of a workflow was left out, for a check may not take longer than a request: how many of each."""
+
+    models: int = 0
+    loras: int = 0
+    stages: int = 0
+    nodes: int = 0
+    followed: int = 0
+
+    def told(self, models: int) -> Iterator[Finding]:
+        """LF108, where anything was."""
+        counts = (
+            (self.models, f"of {models} models"),
+            (self.loras, "LoRAs of models that have more than a stack may have"),
+            (self.stages, "stages, as to what stands above them"),
+            (self.nodes, "nodes that too many models pass"),
+            (self.followed, "nodes with LoRAs that lead to no model"),
+        )
+        if left := ", ".join(f"{count} {what}" for count, what in counts if count):
+            yield say("LF108.left_out", left=left)
 
 
-def _is_strict(graph: Graph, model: _Model) -> bool:
-    """Whether a Stack Validator that stops at warnings is on the way of a model."""
-    passed = (graph.nodes[node] for node in model.nodes)
-    return any(node.kind == VALIDATOR_NODE and node.values.get("strict") is True for node in passed)
-
-
-def _models(graph: Graph) -> dict[Trail, _Model]:
+def _models(graph: Graph) -> tuple[dict[Trail, _Model], _Cut]:
     """Every model that is sampled, saved or finished, each once, with all ways it is sampled."""
     found = trails(graph)
     models: dict[Trail, _Model] = {}
@@ -114,9 +141,29 @@ def _models(graph: Graph) -> dict[Trail, _Model]:
         for trail in (each for whole in arriving for each in halves(whole)):
             model = models.setdefault(trail, _Model())
             model.sampling += [end.sampling] if end.sampling else []
-            model.nodes += trail.nodes
+            model.policy = trail.policy or model.policy
+            model.strict |= trail.strict
             model.certain |= len(arriving) == 1
-    return models
+    return models, _Cut(nodes=found.cut)
+
+
+def _chosen(models: Mapping[Trail, _Model]) -> list[Trail]:
+    """The models that are judged, in their order: all, or of too many the largest, in which the others lie."""
+    left, chosen = MOST_ITEMS, set[int]()
+    listed = list(models)
+    for at in sorted(range(len(listed)), key=lambda at: -listed[at].top.size):
+        if len(chosen) < MOST_STACKS and (listed[at].top.size <= left or not chosen):
+            chosen.add(at)
+            left -= listed[at].top.size
+    return [trail for at, trail in enumerate(listed) if at in chosen]
+
+
+def _first(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:
+    """The worst ones, and how many there are beyond those that anybody reads."""
+    if len(findings) <= MOST_FINDINGS:
+        return findings
+    left = f"{len(findings) - MOST_FINDINGS} findings like these"
+    return (*findings[:MOST_FINDINGS], say("LF108.left_out", left=left))
 
 
 def _stack(graph: Graph, files: Files, trail: Trail, base: BaseFacts, sampling: tuple[Sampling, ...]) -> Stack:
@@ -175,16 +222,17 @@ def _low_bits(graph: Graph, trail: Trail, base: BaseFacts) -> Iterator[Finding]:
     sign = LOW_BITS.search(source.name)
     loras = [applied.row.name for applied in trail.applied if not applied.beside]
     if sign and not base.seen and loras:
-        values = {"base": source.name, "sign": sign[0], "loras": ", ".join(loras)}
+        values = {"base": source.name, "sign": sign[0], "loras": listed(loras)}
         yield say("LF201.named", evidence="guessed", subject=source.name, node=source.node, **values)
 
 
-def _unread(graph: Graph) -> Iterator[Finding]:
+def _unread(graph: Graph, cut: _Cut) -> Iterator[Finding]:
     """LF108: LoRAs that were not followed, and where they are lost."""
-    for group in unread(graph):
-        nodes = ", ".join(_called(graph.nodes[node]) for node in group.nodes)
+    groups, cut.followed = unread(graph)
+    for group in groups:
+        nodes = listed([_called(graph.nodes[node]) for node in group.nodes])
         if group.at:
-            values = {"loras": ", ".join(group.loras), "nodes": nodes, "into": _called(graph.nodes[group.at])}
+            values = {"loras": listed(group.loras), "nodes": nodes, "into": _called(graph.nodes[group.at])}
             yield say("LF108.lost", subject=group.loras[0], node=group.at, **values)
         else:
             yield say("LF108.unread", node=group.nodes[0], nodes=nodes)

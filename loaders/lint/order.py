@@ -12,9 +12,9 @@ from typing import Any
 from ...engine.errors import FoundryError
 from ...engine.findings import Finding, worst_first
 from ...engine.lineage import GUESSED
-from ...engine.texts.say import say
+from ...engine.texts.say import listed, say
 from ..workflows.constants import with_constants
-from ..workflows.graph import Graph, GraphNode
+from ..workflows.graph import ON, Graph, GraphNode
 from ..workflows.node_kinds import (
     FUSE_NODE,
     LOADERS,
@@ -28,6 +28,9 @@ from ..workflows.node_values import LoraRow
 from ..workflows.reading import graph_of_prompt
 from ..workflows.tracing import lora_rows, model_links, quantized_by
 
+MOST_STEPS = 300_000  # from stages up to what stands above them, in one graph
+MOST_FAULTS = 64  # told above one stage, the nearest ones
+Faults = dict[tuple[str, str], tuple[Finding, ...]]  # (node, kind of stage it stands above) -> what is wrong with that
 Links = Callable[[GraphNode], tuple[str, ...]]
 
 
@@ -39,13 +42,35 @@ def check_order(prompt: Mapping[str, Any], node_id: str) -> tuple[Finding, ...]:
 def order_above(graph: Graph, node_id: str) -> tuple[Finding, ...]:
     """Findings about what stands above one of our stages, worst first, else nearest first."""
     stage = graph.nodes.get(node_id)
-    if stage is None:
+    return () if stage is None else _order_above(graph, stage, tuple(upstream(graph, node_id)), {})
+
+
+def orders(graph: Graph) -> tuple[dict[str, tuple[Finding, ...]], int]:
+    """The same of every running stage of a graph, by its id; and how many were left out after ``MOST_STEPS``."""
+    stages = [node for node in graph.nodes.values() if node.kind in STAGES and node.mode == ON]
+    found: dict[str, tuple[Finding, ...]] = {}
+    known: Faults = {}
+    steps = 0
+    for stage in stages:
+        above = tuple(upstream(graph, stage.id))
+        steps += len(above) + 1
+        found[stage.id] = _order_above(graph, stage, above, known)
+        if steps > MOST_STEPS:
+            break
+    return found, len(stages) - len(found)
+
+
+def _order_above(graph: Graph, stage: GraphNode, above: tuple[GraphNode, ...], known: Faults) -> tuple[Finding, ...]:
+    kind = FUSE_NODE if stage.kind == FUSE_NODE else QUANTIZE_NODE if stage.kind in STAGES else ""  # alike else
+    for node in above:
+        if (node.id, kind) not in known:
+            known[node.id, kind] = tuple(_fault(graph, node, stage.kind))
+    faulty = [node for node in above if known[node.id, kind]][:MOST_FAULTS]
+    if not faulty:
         return ()
-    certain = {node.id for node in upstream(graph, node_id, certain_links)}
+    certain = {node.id for node in upstream(graph, stage.id, certain_links)}
     return worst_first(
-        finding if node.id in certain else as_question(finding)
-        for node in upstream(graph, node_id)
-        for finding in _fault(graph, node, stage.kind)
+        finding if node.id in certain else as_question(finding) for node in faulty for finding in known[node.id, kind]
     )
 
 
@@ -82,7 +107,7 @@ def _fault(graph: Graph, node: GraphNode, stage: str) -> Iterator[Finding]:
     if node.kind in (STACK_NODE, VALIDATOR_NODE):
         yield say("LF101.stack_above", node=node.id, at=node.id)
     elif node.kind not in STAGES and (rows := _rows(graph, node)):
-        loras = ", ".join(row.name for row in rows)
+        loras = listed([row.name for row in rows])
         yield say("LF101.lora_above", subject=rows[0].name, node=node.id, loras=loras, at=node.id)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from ...engine.errors import FoundryError
 from ..documents.document import parse_rows
 from .graph import GraphNode
 from .lora_kinds import ANY_ROWS, HIGH, LORA_NODES, LOW, MAX_ROWS, NO_LORA, OFF, LoraNode, RowInputs
@@ -15,6 +16,7 @@ from .lora_kinds import ANY_ROWS, HIGH, LORA_NODES, LOW, MAX_ROWS, NO_LORA, OFF,
 TAG = re.compile(r"<lora:([^:<>]+):(-?\d*\.?\d+)")
 NAMES, STRENGTHS = ("lora", "lora_name", "name"), ("strength", "strength_model", "model_strength", "weight")
 SWITCHES = ("on", "active", "enabled")
+_ANY = LoraNode(ANY_ROWS)
 MOST = sys.float_info.max  # JSON knows larger numbers, and some that are none
 
 
@@ -65,19 +67,33 @@ def is_lora_node(node: GraphNode) -> bool:
     return node.kind in LORA_NODES or "lora" in node.kind.lower()
 
 
-def rows_of(node: GraphNode) -> Iterator[LoraRow]:
+def rows_of(node: GraphNode) -> tuple[LoraRow, ...]:
     """The LoRAs a node itself names, those that are on and do something. Raises FoundryError for a bad list of ours."""
-    kind = LORA_NODES.get(node.kind, LoraNode(ANY_ROWS))
-    for name, strength, half in named_loras(node):
-        if strength and name.strip().lower() not in NO_LORA:
-            yield LoraRow(name, strength, kind.loose, node.values.get("merge_loras") is False, half)
+    if "rows" not in node.memo:
+        loose, beside = LORA_NODES.get(node.kind, _ANY).loose, node.values.get("merge_loras") is False
+        doing = [each for each in named_loras(node) if each.strength and each.name.strip().lower() not in NO_LORA]
+        node.memo["rows"] = tuple(LoraRow(name, strength, loose, beside, half) for name, strength, half in doing)
+    rows: tuple[LoraRow, ...] = node.memo["rows"]
+    return rows
 
 
 def named_loras(node: GraphNode) -> list[Named]:
     """Every row that is on, "none" and those at 0 too. Raises FoundryError as ``rows_of`` does."""
+    if "loras" not in node.memo:
+        try:
+            node.memo["loras"] = _named_loras(node)
+        except FoundryError as error:  # a text that took a while to read is not read again
+            node.memo["loras"] = error
+    found: list[Named] | FoundryError = node.memo["loras"]
+    if isinstance(found, FoundryError):
+        raise found
+    return found
+
+
+def _named_loras(node: GraphNode) -> list[Named]:
     if not is_lora_node(node):
         return []
-    kind = LORA_NODES.get(node.kind, LoraNode(ANY_ROWS))
+    kind = LORA_NODES.get(node.kind, _ANY)
     return [*_from_inputs(node, kind), *_from_mappings(node, kind), *_from_text(node, kind)]
 
 

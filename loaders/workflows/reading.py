@@ -15,7 +15,7 @@ from typing import Any
 from ...engine.errors import FoundryError
 from ..disk.header import disk_errors, regular_file, shown
 from .canvas import mapping, text
-from .graph import ON, Graph, GraphNode
+from .graph import MAX_NODES, ON, Graph, GraphNode
 from .images import embedded
 from .ui import graph_of_canvas
 
@@ -140,6 +140,8 @@ def _of_both(prompt: Mapping[str, Any] | None, canvas: Mapping[str, Any] | None,
 def graph_of_prompt(prompt: Mapping[str, Any]) -> Graph:
     """The graph of a prompt as ComfyUI runs it; what is no node is left out, and links to it lead nowhere."""
     nodes = {str(identity): node for identity, node in prompt.items() if _is_node(node)}
+    if len(nodes) > MAX_NODES:
+        raise _no_workflow("The prompt", f"it has {len(nodes)} nodes; {MAX_NODES} are the limit")
     return Graph({identity: _node(identity, node, nodes) for identity, node in nodes.items()})
 
 

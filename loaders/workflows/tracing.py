@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 from ...engine.errors import FoundryError
 from ...engine.findings import Finding
 from ...engine.plan import FUSE, STACK
+from ...validator.stacks import POLICIES
 from ..bases.dequantize import DEQUANTIZE
 from .constants import chosen_input
 from .graph import Graph, GraphNode
@@ -35,59 +38,30 @@ from .node_kinds import (
     STAGES,
     SWITCHES,
     UNKNOWN_LOADER,
+    VALIDATOR_NODE,
     Loader,
     Switch,
 )
 from .node_values import LoraRow, rows_of, word
+from .trail import Applied, Chain, Source, Trail
 
 MAX_TRAILS = 32  # kept for one node: more switches than anybody wires
-MAX_ROWS = 500  # of one trail, as of a stack
+MAX_ROWS = 500  # of one trail, as of a stack; LoRAs beyond it are counted
+MAX_STEPS = 60_000  # of all trails through all nodes together
+MAX_PROBLEMS = 20  # told of one trail
+MAX_LIST, FEW = 5000, 32  # nodes of one list of LoRAs that are read; after MAX_STEPS in one graph, a few of each
 Wire = tuple[str, tuple[str, int]]  # an input and what is wired into it
-
-
-@dataclass(frozen=True)
-class Source:
-    """The loader a trail begins with. ``quantized`` says how it makes 8 bits or less of any file, None if not.
-
-    ``beside``: LoRAs stay apart from its quantized weights. ``dequantize``: ours, told to take a quantized file.
-    """
-
-    node: str = ""
-    name: str = ""
-    folders: tuple[str, ...] = ()
-    quantized: str | None = None
-    beside: bool = False
-    ours: bool = False
-    dequantize: bool = False
-
-
-@dataclass(frozen=True)
-class Applied:
-    """A LoRA on a trail. ``native``: by no node of ours. ``beside``: apart from the weights. ``late``: the node that
-    quantized the model before this LoRA came."""
-
-    row: LoraRow
-    node: str
-    stage: str = STACK
-    native: bool = True
-    beside: bool = False
-    late: str = ""
-
-
-@dataclass(frozen=True)
-class Trail:
-    """One model: its source, the LoRAs on it, bottom first, the nodes passed. ``vanilla``: a choice to fuse none."""
-
-    source: Source = Source()
-    applied: tuple[Applied, ...] = ()
-    nodes: tuple[str, ...] = field(default=(), compare=False)
-    vanilla: bool = False
-    quantized_at: str = ""
-    problems: tuple[Finding, ...] = ()
 
 
 def model_links(node: GraphNode) -> tuple[str, ...]:
     """The nodes a model comes from: over a model input, else inside a pipe, a context or a guider, each once."""
+    if "models" not in node.memo:
+        node.memo["models"] = _model_links(node)
+    found: tuple[str, ...] = node.memo["models"]
+    return found
+
+
+def _model_links(node: GraphNode) -> tuple[str, ...]:
     if switch := SWITCHES.get(node.kind):
         return _switched(node, switch)
     return tuple(dict.fromkeys(source for _, (source, _) in _model_wires(node)))
@@ -121,18 +95,33 @@ def linked(node: GraphNode, pattern: re.Pattern[str], types: frozenset[str]) -> 
 def _wires(node: GraphNode, pattern: re.Pattern[str], types: frozenset[str]) -> list[Wire]:
     found = []
     for name, link in node.links.items():
-        told = {each for each in node.inputs.get(name, "*").upper().split(",") if each not in ("*", "")}
+        told = _told(node.inputs[name]) if name in node.inputs else None
         if told & types if told else pattern.fullmatch(name):
             found.append((name, link))
     return found
 
 
-def trails(graph: Graph) -> dict[str, tuple[Trail, ...]]:
-    """Node id -> the models that may come out of it, for every node that a model passes or begins at.
+@lru_cache(maxsize=1024)
+def _told(kind: str) -> frozenset[str]:
+    """The types of a socket, but for those that say nothing."""
+    return frozenset(kind.upper().split(",")) - {"*", ""}
+
+
+class Trails(dict[str, tuple[Trail, ...]]):
+    """Node id -> the models that may come out of it. ``cut`` counts the nodes at which some were left out."""
+
+    cut = 0
+
+
+def trails(graph: Graph) -> Trails:
+    """The models that may come out of every node that one passes or begins at.
 
     Of a node with two models the first is under its id and the second under ``second`` of it.
+    After ``MAX_STEPS`` a node keeps its first trail only, and after as many again there are no more.
     """
-    found: dict[str, tuple[Trail, ...]] = {}
+    found = Trails()
+    shared: dict[tuple[Any, ...], Chain] = {}
+    steps = 0
     for node, lane in _bottom_up(graph):
         sources = _sources(graph, node, lane)
         below = [trail for source in sources for trail in found.get(source, ())]
@@ -140,8 +129,13 @@ def trails(graph: Graph) -> dict[str, tuple[Trail, ...]]:
             below = [Trail(Source(node.id, f"a merge of models (node {node.id})"))]
         elif not sources:
             below = [Trail(_source(node))]
-        passed = (_through(graph, node, trail, lane) for trail in below)
-        found[second(node.id) if lane else node.id] = tuple(dict.fromkeys(passed))[:MAX_TRAILS]
+        kept = below if steps < MAX_STEPS else below[:1] if steps < 2 * MAX_STEPS else []
+        steps += len(kept)
+        through = _Through(graph, node, lane, shared) if kept else None
+        steps += through.size if through else 0
+        passing = tuple(dict.fromkeys(map(through.after, kept))) if through else ()
+        found[second(node.id) if lane else node.id] = passing[:MAX_TRAILS]
+        found.cut += len(kept) < len(below) or len(passing) > MAX_TRAILS
     return found
 
 
@@ -215,44 +209,61 @@ def _beside(loader: Loader, node: GraphNode) -> bool:
     return loader.beside or quantized_by(node) == GGUF or (loader.scaled_beside and scaled)
 
 
-def _through(graph: Graph, node: GraphNode, trail: Trail, lane: int = 0) -> Trail:
-    """The trail after one more node."""
-    try:
-        rows = tuple(_applied(graph, node, trail, lane))
-    except FoundryError as error:
-        rows, trail = (), replace(trail, problems=(*trail.problems, error.finding(node=node.id)))
-    nothing_fused = not rows and all(each.stage != FUSE for each in trail.applied)
-    return replace(
-        trail,
-        applied=(*trail.applied, *rows)[:MAX_ROWS],
-        nodes=(*trail.nodes, node.id),
-        vanilla=nothing_fused if node.kind == FUSE_NODE else trail.vanilla,
-        quantized_at=node.id if node.kind == QUANTIZE_NODE else trail.quantized_at,
-    )
+class _Through:
+    """One node, or one model of a node with two, for every trail that passes: what it puts on a model is read once."""
 
+    def __init__(self, graph: Graph, node: GraphNode, lane: int, shared: dict[tuple[Any, ...], Chain]) -> None:
+        self._node, self._lane, self._shared = node, lane, shared
+        self._rows: list[LoraRow] = []
+        self._problem: tuple[Finding, ...] = ()
+        try:
+            rows = lora_rows(graph, node)
+            self._rows = _of_lane(rows, lane) if node.kind in PAIRS else rows
+        except FoundryError as error:
+            self._problem = (error.finding(node=node.id),)
 
-def _applied(graph: Graph, node: GraphNode, trail: Trail, lane: int) -> Iterator[Applied]:
-    beside = trail.source.beside or LORA_NODES.get(node.kind, LoraNode()).beside
-    stage = FUSE if node.kind == FUSE_NODE else STACK
-    rows = lora_rows(graph, node)
-    for row in _of_lane(rows, lane) if node.kind in PAIRS else rows:
-        yield Applied(row, node.id, stage, node.kind not in STAGES, beside or row.beside, trail.quantized_at)
+    @property
+    def size(self) -> int:
+        """How many LoRAs it puts on a model."""
+        return len(self._rows)
+
+    def after(self, trail: Trail) -> Trail:
+        """The trail after this node."""
+        node, size = self._node, trail.top.size
+        more = self._rows[: max(0, MAX_ROWS - size)]
+        kept: dict[str, Any] = {"path": Chain(node.id, trail.path)}
+        if self._rows:
+            kept |= {"top": self._on(trail, more), "left_out": trail.left_out + len(self._rows) - len(more)}
+        if node.kind == FUSE_NODE:
+            kept |= {"vanilla": not self._rows and not trail.fused, "fused": trail.fused or bool(more)}
+        if node.kind == QUANTIZE_NODE:
+            kept["quantized_at"] = node.id
+        if self._problem and len(trail.problems) < MAX_PROBLEMS:
+            kept["problems"] = (*trail.problems, *self._problem)
+        if node.kind == VALIDATOR_NODE:
+            asked = node.values.get("policy")
+            kept["policy"] = asked if asked in POLICIES else trail.policy
+            kept["strict"] = trail.strict or node.values.get("strict") is True
+        return replace(trail, **kept)
+
+    def _on(self, trail: Trail, rows: Iterable[LoraRow]) -> Chain:
+        """The LoRAs of a trail with these on top; the same ones on the same chain are one chain."""
+        node, top = self._node, trail.top
+        beside = trail.source.beside or LORA_NODES.get(node.kind, LoraNode()).beside
+        stage = FUSE if node.kind == FUSE_NODE else STACK
+        for number, row in enumerate(rows):
+            key = (top, node.id, self._lane, number, beside, trail.quantized_at)
+            if key not in self._shared:
+                native = node.kind not in STAGES
+                applied = Applied(row, node.id, stage, native, beside or row.beside, trail.quantized_at)
+                self._shared[key] = Chain(applied, top, top.halved or bool(row.half))
+            top = self._shared[key]
+        return top
 
 
 def _of_lane(rows: Iterable[LoraRow], lane: int) -> list[LoraRow]:
     """The rows that go onto the first or the second model of a node with two."""
     return [replace(row, half="") for row in rows if row.half in ("", HALVES[lane])]
-
-
-def halves(trail: Trail) -> tuple[Trail, ...]:
-    """A trail once for each model that it stands for: nodes may hold those of high and of low noise as one."""
-    if not any(each.row.half for each in trail.applied):
-        return (trail,)
-    return tuple(replace(trail, applied=tuple(_on(trail, half))) for half in HALVES)
-
-
-def _on(trail: Trail, half: str) -> Iterator[Applied]:
-    yield from (each for each in trail.applied if each.row.half in ("", half))
 
 
 def lora_rows(graph: Graph, node: GraphNode) -> list[LoraRow]:
@@ -261,17 +272,28 @@ def lora_rows(graph: Graph, node: GraphNode) -> list[LoraRow]:
     return own + listed if LORA_NODES.get(node.kind, LoraNode()).own_first else listed + own
 
 
+def _list_links(node: GraphNode) -> list[tuple[str, int]]:
+    """What lists of LoRAs come from: nodes and their outputs."""
+    if "lists" not in node.memo:
+        node.memo["lists"] = [link for _, link in _wires(node, STACK_INPUT, STACK_TYPES)]
+    found: list[tuple[str, int]] = node.memo["lists"]
+    return found
+
+
 def _stack_rows(graph: Graph, node: GraphNode) -> Iterator[LoraRow]:
     """The rows of every list of LoRAs that is wired in, the first of a chain first."""
-    waiting, chain = [node], []
+    read = graph.memo.get("lists", 0)
+    most = MAX_LIST if read < MAX_STEPS else FEW
+    waiting, chain = [node], list[tuple[GraphNode, tuple[str, int]]]()
     seen = {node.id}
-    while waiting:
-        for _, link in _wires(waiting.pop(), STACK_INPUT, STACK_TYPES):
+    while waiting and len(chain) < most:
+        for link in _list_links(waiting.pop()):
             above = graph.nodes.get(link[0])
             if above is not None and above.id not in seen:
                 seen.add(above.id)
                 chain.append((above, link))
                 waiting.append(above)
+    graph.memo["lists"] = read + len(chain)
     for above, link in reversed(chain):
         rows = rows_of(above)
         yield from _of_lane(rows, int(_is_second(graph, link))) if above.kind in PAIRS else rows

@@ -27,9 +27,9 @@ from .canvas import (
     read_canvas,
     text,
 )
-from .graph import BYPASSED, MUTED, ON, Graph, GraphNode
+from .graph import BYPASSED, MAX_NODES, MUTED, ON, Graph, GraphNode
 
-MAX_NODES, MAX_DEPTH = 50_000, 64
+MAX_DEPTH = 64
 REROUTES = ("Reroute", "Reroute (rgthree)", *SETTERS)  # what comes in at a slot goes out at the same slot
 GETTERS = ("GetNode", "easy getNode")
 PRIMITIVE = "PrimitiveNode"

@@ -28,6 +28,7 @@ from .node_values import is_lora_node, named_loras, rows_of, wired_names
 from .sampling import ends
 from .tracing import linked, model_links
 
+MOST_STEPS = 100_000  # down from LoRAs that were not followed, in one graph
 CARRYING = MODEL_TYPES | CARRIER_TYPES | STACK_TYPES | {"*", "HOOKS"}
 
 
@@ -43,13 +44,20 @@ class Unread:
     at: str = ""
 
 
-def unread(graph: Graph) -> tuple[Unread, ...]:
-    """Every group of LoRAs that could not be followed, in the order of the nodes: of a settled graph."""
+def unread(graph: Graph) -> tuple[tuple[Unread, ...], int]:
+    """Every group of LoRAs that could not be followed, in the order of the nodes: of a settled graph.
+
+    The second is how many nodes with LoRAs were not looked at, after ``MOST_STEPS``.
+    """
     walk = _Walk(graph)
     lost: dict[str, list[str]] = {}
     blind = []
+    left_out = 0
     for node in graph.nodes.values():
         if node.mode != ON or not walk.brings_loras(node):
+            continue
+        if walk.steps > MOST_STEPS and node.id not in walk.followed:
+            left_out += 1
             continue
         sinks = () if node.id in walk.followed else walk.sinks(node.id)
         if is_blind(graph, node) and (sinks or node.id in walk.followed):
@@ -57,7 +65,7 @@ def unread(graph: Graph) -> tuple[Unread, ...]:
         elif sinks and _names(node):
             lost.setdefault(sinks[0], []).append(node.id)
     found = [Unread(tuple(nodes), tuple(_names_of(graph, nodes)), at) for at, nodes in lost.items()]
-    return (*found, *blind)
+    return (*found, *blind), left_out
 
 
 def is_blind(graph: Graph, node: GraphNode) -> bool:
@@ -119,6 +127,7 @@ class _Walk:
         self._graph = graph
         self._ends = {end.node for end in ends(graph)}
         self._takers = _takers(graph)
+        self.steps = 0  # of all ways down that were taken
         self.followed = frozenset(self._above(self._ends))
 
     def brings_loras(self, node: GraphNode) -> bool:
@@ -143,6 +152,7 @@ class _Walk:
         """The nodes in which what comes out of ``start`` is lost, those that sample first; none: nothing takes it."""
         seen, queue, found = {start}, [start], []
         for identity in queue:
+            self.steps += 1
             for taker in self._takers.get(identity, ()):
                 if taker in seen:
                     continue

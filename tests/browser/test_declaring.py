@@ -21,7 +21,7 @@ def asking(studio, unknown):
 
 def lineage(host, lora: str) -> dict:
     """What the server has written down."""
-    return host.get(f"/lora_foundry/lineage?lora={lora}&hash=1")
+    return host.request("/lora_foundry/lineage", {"lora": lora, "hash": True})[1]
 
 
 def row(studio, name: str):

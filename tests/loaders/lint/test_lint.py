@@ -15,7 +15,7 @@ from lora_foundry.engine.lineage import (
     summary,
 )
 from lora_foundry.loaders.lint import files as lint_files
-from lora_foundry.loaders.lint.lint import lint
+from lora_foundry.loaders.lint.lint import MOST_STACKS, lint
 from lora_foundry.loaders.workflows import tracing
 from lora_foundry.loaders.workflows.graph import Graph, GraphNode
 from lora_foundry.loaders.workflows.reading import graph_of
@@ -114,14 +114,14 @@ def test_rings_end():
 
 
 def test_many_switches_stay_few_models():
-    """Each of 40 switches doubles the ways; what is told is told once."""
+    """Each of 40 switches doubles the ways; what is told is told once, and that not all of them were followed."""
     g = Sketch()
     model = g.unet(QWEN)
     for number in range(40):
         model = g("Unknown Switch", model_a=model, model_b=g.lora(model, f"{number}.safetensors"))
     g.sample(model, g("CLIPLoader"))
     assert len(trails(of_prompt(g))["81"]) == MAX_TRAILS
-    assert verdicts(lint(of_prompt(g))) == []
+    assert verdicts(lint(of_prompt(g))) == [("note", "LF108.left_out")]
 
 
 def test_a_chain_of_thousands():
@@ -155,13 +155,13 @@ def test_odd_values_raise_nothing():
 def test_large_workflows_are_walked_once(monkeypatch):
     """Every node of 300 is passed once, and every name asked for once, however many models go through it."""
     passed, asked = [], []
-    through, recognise = tracing._through, lint_files.known_name
-    monkeypatch.setattr(tracing, "_through", lambda *at: passed.append(at[1].id) or through(*at))
+    through, recognise = tracing._Through, lint_files.known_name
+    monkeypatch.setattr(tracing, "_Through", lambda *at: passed.append(at[1].id) or through(*at))
     monkeypatch.setattr(lint_files, "known_name", lambda name: asked.append(name) or recognise(name))
     g = Sketch()
     model = g.unet(QWEN)
     for number in range(100):
         model = g.lora(g("PatchModel", model=model), f"{number}.safetensors", 0.5)
         g.half(model, 0, 4)
-    assert len(lint(of_prompt(g)).stacks) == 100
+    assert len(lint(of_prompt(g)).stacks) == MOST_STACKS
     assert len(passed) == len(set(passed)) == 301 and len(asked) == len(set(asked)) == 101

@@ -10,9 +10,9 @@ from drawings import SUB, Drawing, base, lora, sampled
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lora_foundry.engine.errors import FoundryError
-from lora_foundry.loaders.workflows.graph import BYPASSED, MUTED, ON, Graph
+from lora_foundry.loaders.workflows.graph import BYPASSED, MAX_NODES, MUTED, ON, Graph
 from lora_foundry.loaders.workflows.reading import graph_of
-from lora_foundry.loaders.workflows.ui import MAX_DEPTH, MAX_NODES
+from lora_foundry.loaders.workflows.ui import MAX_DEPTH
 from workflow_parts import NAMES, drawn_example, prompt_example, subgraph
 
 
