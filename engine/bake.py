@@ -21,6 +21,7 @@ from .gain import Measure
 from .job import BakeRequest, Job, is_reused
 from .json_bake import NumbersJSON
 from .memory import AUTO, LOWEST, choose_memory, peak_rss_bytes
+from .needs import needed_bytes, require_memory
 from .pipeline import Loaded, Outlet, Read, Reused, WriteBehind, read_in_order, reader_of
 from .plan import Plan
 from .progress import Progress
@@ -118,8 +119,10 @@ def bake_all(
     ``on_step(done, total)`` is called before each tensor; it may raise to cancel. ``device`` is where the maths runs.
     ``memory`` bounds what is held: ``auto`` a few tensors, ``low`` one tensor, ``lowest`` one block of rows (whether
     ``auto`` fits: ``choose_memory``). ``mmap``: None maps files where that is safe, False never.
-    Raises FoundryError for NaN or Inf in a result (LF304), an effect that got lost (LF203).
+    Raises FoundryError ``memory`` where it would hold more than is free, before anything is read; for NaN or Inf in a
+    result (LF304); for an effect that got lost (LF203).
     """
+    require_memory(needed_bytes(requests, memory))
     source, device = requests[0].blueprint.plan.base.source, resolved(device)
     infos = list(source.tensors.values())
     started = time.perf_counter()

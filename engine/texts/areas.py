@@ -94,6 +94,12 @@ AREAS: dict[str, tuple[str, ...]] = {
         "Choose the first base LoRA in trained_with, or unplug the stack.",
     ),
     "lora.no_tensors": ("error", "The lora input is a {kind} without tensors.", "", "Connect Train LoRA's lora."),
+    "memory.beyond": (
+        "error",
+        "This bake needs up to {needed} of memory, and {free} are free.",
+        "The system would begin to swap or end the process; nothing was computed.",
+        "Close other programs, keep the result in a file, or look at the LoRA that asks for so much.",
+    ),
     "plan.not_ours": ("error", "This plan was not made in ComfyUI.", "", "Begin with Load Base Model."),
     "rounding.mixed": (
         "error",

@@ -48,6 +48,11 @@ FILES: dict[str, tuple[str, ...]] = {
         "They are not used; everything else is.",
         "If the result lacks something, load the file with ComfyUI's own LoRA loader.",
     ),
+    "LF302.grown": (
+        "note",
+        "{lora} gives {weight} ({stored}) {inputs} inputs.",
+        "The new ones are zeros to which it adds its own: the model then takes a wider picture, as control LoRAs want.",
+    ),
     "LF302.document_without_clip": (
         "note",
         "{lora}: {modules} text-encoder modules are left out: a document has no CLIP.",

@@ -118,6 +118,7 @@ MEANING: dict[str, tuple[str, ...]] = {
         "Which of the two counts is not known.",
     ),
     "LF304.tucker": _misfit("The middle of a Tucker LoRA must be [rank, rank, kernel], its rank {rank}."),
+    "LF304.core": _misfit("A core for {rows} rows may have {most} of its own: more make a product larger than memory."),
     "LF304.rank": _misfit("The second size of up must be the rank, {rank}."),
     "LF304.kernel": _misfit("An up factor has no kernel of its own."),
     "LF304.bias": _misfit("A bias has one number per row."),

@@ -23,6 +23,7 @@ from ..names.lookup import bare
 from .groups import Group
 
 WIDENED = ("img_in", "x_embedder")  # the input layer: a control LoRA reads the control image beside the latents
+MOST_OVER, SMALL_CORE = 8, 1024  # times the rows of a weight that a core may have rows; so many are always fine
 Shape = tuple[int, ...]
 
 
@@ -78,6 +79,11 @@ class Builder:
             tensors = " and ".join(f"'{shown(info.name)}' {list(info.shape)}" for info in infos)
             raise self.refuse(key, tensors=tensors, **values)
 
+    def core(self, core: TensorInfo, rows: int) -> None:
+        """Refuse a core whose product with one factor is many times larger than the weight it makes."""
+        most = max(MOST_OVER * rows, SMALL_CORE)
+        self.fit(core.shape[0] <= most, "LF304.core", core, rows=rows, most=most)
+
     def only(self, group: Group, *beside: str) -> None:
         """Refuse parts that this kind of adapter does not have; files may hold those ``beside`` its own."""
         known = {*KINDS[group.kind].parts, *beside, ALPHA}
@@ -115,6 +121,7 @@ def _lora(builder: Builder, group: Group) -> list[Adapter]:
         mid = builder.info(group, "mid", (3, 8))
         fits = mid.shape[:2] == (up.shape[1], rank) and math.prod(kernel) == 1
         builder.fit(fits, "LF304.tucker", mid, up, down, rank=rank)
+        builder.core(mid, up.shape[0])
         kernel = mid.shape[2:]
     else:
         builder.fit(up.shape[1] == rank, "LF304.rank", up, down, rank=rank)
@@ -162,6 +169,7 @@ def _hadamard_factor(builder: Builder, group: Group, number: str) -> Shape:
 def _tucker(builder: Builder, core: TensorInfo, outer: TensorInfo, inner: TensorInfo) -> Shape:
     """core [r, r', *kernel], outer [r, out], inner [r', in]."""
     builder.fit(core.shape[:2] == (outer.shape[0], inner.shape[0]), "LF304.ranks", core, outer, inner)
+    builder.core(core, outer.shape[1])
     return (outer.shape[1], inner.shape[1], *core.shape[2:])
 
 

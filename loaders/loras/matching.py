@@ -17,6 +17,13 @@ from .file import LoRAFile
 from .fitting import fits
 
 Shape = tuple[int, ...]
+# The layers that take a model's input, by its own names and those of diffusers; FLUX control LoRAs double one, and the
+# widest inputs published (fill, with mask and picture) are six times those of the plain model.
+INPUT_LAYERS = {
+    *("img_in", "img_in.proj", "patch_embedding", "x_embedder", "x_embedder.proj", "input_blocks.0.0", "conv_in"),
+    *("pos_embed.proj", "proj_in"),
+}
+MOST_WIDER = 8
 NO_WEIGHT, NO_BIAS = "no weight of this name", "its layer has no bias here"
 
 
@@ -104,8 +111,21 @@ def _shape_reason(adapter: Adapter, targets: tuple[Target, ...], tensors: Mappin
         wanted[0] = sum(shape[0] for shape, _ in places)
         where = f"{where} and {len(targets) - 1} more"
     if fits(adapter, tuple(wanted)):
-        return None
+        return _growth_reason(adapter, targets, tuple(wanted)) if RESHAPE in dict(adapter.parts) else None
     return f"shape {_size(adapter.delta_shape)} for {where} of shape {_size(wanted)}"
+
+
+def _growth_reason(adapter: Adapter, targets: tuple[Target, ...], stored: Shape) -> str | None:
+    """Why a weight may not become as large as a LoRA wants it, or None: a file of a few KB could ask for gigabytes."""
+    wanted = adapter.delta_shape
+    if wanted == stored:
+        return None
+    wider = (stored[0], wanted[1], *stored[2:])
+    known = all(target.slice is None and target.weight.removesuffix(".weight") in INPUT_LAYERS for target in targets)
+    if known and wanted == wider and wanted[1] <= MOST_WIDER * stored[1]:
+        return None
+    law = f"only the inputs of a model's first layer may grow, at most {MOST_WIDER} times"
+    return f"it wants {_size(stored)} to become {_size(wanted)}; {law}"
 
 
 def _place(target: Target, shape: Shape) -> tuple[Shape, str]:

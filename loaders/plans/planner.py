@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ...engine.adapters import RESHAPE
 from ...engine.errors import FoundryError
 from ...engine.findings import Finding
 from ...engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK, Base, Coverage, Layer, Plan
@@ -61,6 +62,7 @@ def make_layer(
         raise refuse("LF301.text_encoder_only", lora=lora.label, modules=len(lora.text_encoder))
     _refuse_misfit(base, lora, fit, coverage)
     findings = [*lora.findings, *_partial(lora, coverage), *_twice(lora, fit), *_another_model(base, lora, coverage)]
+    findings += _grown(base, lora, fit)
     findings += _scales(lora, fit, strength, rounding == MATCH_TRAINING and stage == FUSE)
     patches, found, known = tuple(fit.patches), tuple(findings), lineage_of_lora(lora)
     layer = Layer(stage, lora.info, strength, patches, coverage, rounding, found, lora, "", str(factors), known)
@@ -167,6 +169,15 @@ def _twice(lora: LoRAFile, fit: Fit) -> Iterator[Finding]:
     if twice := [names for names in modules.values() if len(names) > 1]:
         names = quoted(list(dict.fromkeys(twice[0])))
         yield say_of(lora.label, "LF302.twice", count=len(twice), modules=names)
+
+
+def _grown(base: Base, lora: LoRAFile, fit: Fit) -> Iterator[Finding]:
+    """LF302 for weights that become larger by this LoRA, new inputs as zeros."""
+    for patch in fit.patches:
+        stored, wanted = base.source.tensors[patch.target.weight].shape, patch.adapter.delta_shape
+        if RESHAPE in dict(patch.adapter.parts) and wanted[1:] != stored[1:]:
+            sizes = {"stored": " x ".join(map(str, stored)), "inputs": wanted[1]}
+            yield say_of(lora.label, "LF302.grown", weight=shown(patch.target.weight), **sizes)
 
 
 def _reasons(coverage: Coverage) -> str:

@@ -30,6 +30,7 @@ def folder(tmp_path):
         for name, shape in weights({"head.head": (8, 8)}).items()
     }
     base |= {f"{module}.weight": torch.zeros(8, 8) for module in WAN} | {"head.modulation": torch.zeros(1, 2, 8)}
+    base |= {"x_embedder.weight": torch.zeros(8, 8)}
     save_file({f"model.diffusion_model.{name}": tensor for name, tensor in base.items()}, tmp_path / "wan.safetensors")
     save_file(pair("blocks.0.self_attn.q", 8, 8, alpha=2.0), tmp_path / "lightning.safetensors")
     save_file(pair("lora_unet_blocks_0_ffn_2", 8, 8, alpha=2.0), tmp_path / "style.safetensors")
@@ -136,13 +137,13 @@ def widening(module, out, width, wanted):
 @pytest.fixture
 def control(folder):
     """A base, a LoRA that widens one weight of it from 8 to 12 inputs, two on that weight as it was and as it is."""
-    save_file(widening("blocks.0.ffn.2", 8, 8, 12), folder / "control.safetensors")
-    save_file(pair("blocks.0.ffn.2", 8, 8, alpha=2.0), folder / "narrow.safetensors")
-    save_file(pair("blocks.0.ffn.2", 8, 12, alpha=2.0), folder / "wide.safetensors")
+    save_file(widening("x_embedder", 8, 8, 12), folder / "control.safetensors")
+    save_file(pair("x_embedder", 8, 8, alpha=2.0), folder / "narrow.safetensors")
+    save_file(pair("x_embedder", 8, 12, alpha=2.0), folder / "wide.safetensors")
     return folder
 
 
-WIDENED = "blocks.0.ffn.2.weight"
+WIDENED = "x_embedder.weight"
 
 
 def test_a_control_lora_widens_the_base_whatever_the_order(control):
