@@ -96,6 +96,12 @@ QUANTIZATION: dict[str, tuple[str, ...]] = {
         "The LoRAs are all zeros, or too weak for the dtype of the result.",
         "Check the LoRAs and their weights.",
     ),
+    "LF203.zeros": (
+        "error",
+        "All LoRAs of this plan are zeros: {loras}.",
+        "The result would be the base under another name.",
+        "Look for later checkpoints: a training that never began saves such files.",
+    ),
     "LF203.gain": (
         "error",
         "{lora} kept {kept} of its effect; rounding explains 100% +- {tolerance}.",

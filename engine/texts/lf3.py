@@ -48,6 +48,12 @@ FILES: dict[str, tuple[str, ...]] = {
         "They are not used; everything else is.",
         "If the result lacks something, load the file with ComfyUI's own LoRA loader.",
     ),
+    "LF302.zeros": (
+        "warning",
+        "{lora}: all its {modules} modules are zeros.",
+        "It changes nothing; a training that never began saves such a file.",
+        "Look for a later checkpoint, or leave it out.",
+    ),
     "LF302.grown": (
         "note",
         "{lora} gives {weight} ({stored}) {inputs} inputs.",
@@ -133,6 +139,12 @@ FILES: dict[str, tuple[str, ...]] = {
         "warning",
         "{lora}: alpha is 0 in {count} of {modules} modules, first '{module}'.",
         "These modules have no effect.",
+    ),
+    "LF305.negative": (
+        "warning",
+        "{lora}: alpha is negative in {count} of {modules} modules, first '{module}'.",
+        "These modules subtract what was trained; no trainer writes that.",
+        "Look for the original file. To subtract a LoRA on purpose, give it a negative strength.",
     ),
     "LF305.some_without": (
         "warning",

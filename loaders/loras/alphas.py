@@ -172,6 +172,9 @@ def _possible(alphas: Alphas, scaled: list[Adapter]) -> Iterator[Keyed]:
 def _zero_or_missing(scaled: list[Adapter], dialect: str, explained: bool) -> Iterator[Keyed]:
     without = [adapter.module for adapter in scaled if adapter.alpha is None]
     zero = [adapter.module for adapter in scaled if adapter.alpha == 0.0]
+    negative = [adapter.module for adapter in scaled if (adapter.alpha or 0.0) < 0.0]
+    if negative:
+        yield "LF305.negative", {"count": len(negative), "modules": len(scaled), "module": shown(negative[0])}
     if zero:
         yield "LF305.zero", {"count": len(zero), "modules": len(scaled), "module": shown(zero[0])}
     if without and len(without) < len(scaled):

@@ -6,11 +6,12 @@ leaving it out would change what its author made, and told of in a finding when 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
 
+from ...engine.adapters import DIFF, LORA, MAGNITUDE, NOT_READ
 from ...engine.findings import Finding
 from ...engine.plan import Adapter, LoRAInfo
 from ...engine.tensors import Over, TensorInfo, TensorSource
@@ -19,13 +20,15 @@ from ..bases.families import detect_lora
 from ..disk.hashes import file_sha256
 from ..disk.header import quoted, shown
 from ..disk.source import FileSource
-from ..names.dialects import identify, split
+from ..names.dialects import LOHA, LOKR, identify, split
 from ..names.lookup import is_text_encoder
 from .alphas import alpha_findings, resolve
 from .building import build
 from .configs import Config, read_configs
 from .groups import group_parts, sort_names
 from .views import dequantize, rejoin, state_alphas
+
+PRODUCTS = (LORA, LOHA, LOKR, DIFF)  # kinds whose delta is nothing where one of their factors is
 
 
 class LoRAFile(Over):
@@ -86,14 +89,29 @@ class LoRAFile(Over):
         """Names of the tensors that belong to text encoders, for the host to apply to a CLIP."""
         return tuple(name for name in self.tensors if (part := split(name)) and is_text_encoder(part.module))
 
-    def verify(self) -> None:
-        """Read every tensor once; a NaN or Inf is a FoundryError LF304 naming the tensor and how many there are."""
+    def verify(self) -> bool:
+        """Read every tensor once; a NaN or Inf is a FoundryError LF304 naming the tensor and how many there are.
+
+        Whether any of its adapters does something: some files are zeros all through.
+        """
+        zeros = set[str]()
         for name in self.tensors:
             tensor = self.read(name)
             tensor = tensor.float() if tensor.dtype.itemsize == 1 else tensor  # fp8 knows no arithmetic
             # The sum is one fast pass; only when it overflows or is poisoned are the elements looked at.
-            if not torch.isfinite(tensor.sum(dtype=torch.float32)) and (bad := int((~torch.isfinite(tensor)).sum())):
+            total = tensor.sum(dtype=torch.float32)
+            if not torch.isfinite(total) and (bad := int((~torch.isfinite(tensor)).sum())):
                 raise refuse("LF304.nan", lora=self.label, tensor=shown(name), bad=bad, all=tensor.numel())
+            if total == 0 and not tensor.any():
+                zeros.add(name)
+        return not self.adapters or not all(_is_silent(adapter, zeros) for adapter in self.adapters)
+
+
+def _is_silent(adapter: Adapter, zeros: Container[str]) -> bool:
+    """Whether a delta is nothing because a factor of it holds zeros only."""
+    parts = dict(adapter.parts)
+    factors = [name for part, name in parts.items() if part not in NOT_READ]
+    return adapter.kind in PRODUCTS and MAGNITUDE not in parts and any(name in zeros for name in factors)
 
 
 def open_lora(path: Path, name: str | None = None) -> LoRAFile:

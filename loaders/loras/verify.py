@@ -8,30 +8,39 @@ from __future__ import annotations
 from ...engine.errors import FoundryError
 from ...engine.findings import Finding
 from ...engine.plan import Plan
+from ...engine.texts.say import say, say_of
 from ..disk.process import PROCESS
 from ..disk.store import Store
 from .file import LoRAFile
 
-STORE = Store("sound", most=4096, seal=1)  # by sha256; the seal is raised when more is checked than before
+STORE = Store("sound", most=4096, seal=2)  # by sha256; the seal is raised when more is checked than before
+ACTS, ZEROS = "acts", "zeros"
 
 
 def verify(plan: Plan) -> tuple[Finding, ...]:
-    """LF304 errors for NaN, Inf or unreadable factors; empty when every LoRA of the plan is sound."""
+    """LF304 errors for NaN, Inf or unreadable factors; LF302 for a LoRA of zeros, LF203 where all of them are."""
+    loras = [layer.factors for layer in plan.layers if layer.strength and isinstance(layer.factors, LoRAFile)]
     files = {id(layer.factors): layer.factors for layer in plan.layers if isinstance(layer.factors, LoRAFile)}
     found: list[Finding] = []
-    for file in files.values():
-        if file.path is not None and _is_known(file.info.sha256):
-            continue
+    silent: set[int] = set()
+    for number, file in files.items():
         try:
-            file.verify()
+            if _found_out(file) == ZEROS:
+                silent.add(number)
+                found.append(say_of(file.info.name, "LF302.zeros", modules=len(file.modules)))
         except FoundryError as error:
             found.append(error.finding(file.info.name))
-        else:
-            if file.path is not None:
-                STORE.put(file.info.sha256, True)
-                PROCESS.files.put(True, "sound", file.info.sha256)
+    if silent and len(loras) == len(plan.layers) and all(id(file) in silent for file in loras):
+        found.append(say("LF203.zeros", loras=", ".join(dict.fromkeys(file.info.name for file in loras))))
     return tuple(found)
 
 
-def _is_known(sha256: str) -> bool:
-    return bool(PROCESS.files.get("sound", sha256) or STORE.get(sha256))
+def _found_out(file: LoRAFile) -> str:
+    """Whether a sound file does anything, read once. Raises FoundryError for one that is not sound."""
+    sha256 = file.info.sha256
+    known: str | None = PROCESS.files.get("sound", sha256) or STORE.get(sha256) if file.path is not None else None
+    if known is None:
+        known = ACTS if file.verify() else ZEROS
+        if file.path is not None:
+            STORE.put(sha256, known)
+    return PROCESS.files.put(known, "sound", sha256) if file.path is not None else known

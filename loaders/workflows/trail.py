@@ -1,4 +1,4 @@
-"""A trail as data: the loader a model begins with, and what is applied on it. Trails share what they begin alike with."""
+"""A trail as data: the loader a model begins with, and what is applied on it. Equal beginnings are shared."""
 
 from __future__ import annotations
 
