@@ -21,6 +21,7 @@ from . import bake as cli_bake
 from . import check as cli_check
 from . import inspect as cli_inspect
 from . import lineage as cli_lineage
+from . import merge as cli_merge
 from .shared import (
     DONE,
     INTERRUPTED,
@@ -113,6 +114,8 @@ def _parser() -> Parser:
     text = "Check a stack document or a workflow: order, training, files, families, coverage, damaged tensors."
     cli_check.add_arguments(verb("check", cli_check.run, text))
     cli_bake.add_arguments(verb("bake", cli_bake.run, "Bake stack documents into files that any ComfyUI loads."))
+    text = "Merge LoRAs into one file, exactly or as small as asked, with the proof of what is kept."
+    cli_merge.add_arguments(verb("merge", cli_merge.run, text))
     text = "What LoRAs were trained with and are to be used with: show, declare, read, export and import it."
     cli_lineage.add_arguments(verb("lineage", None, text))
     added = verb("benchmark", _benchmark, "Measure on this machine what the orders people argue about cost and keep.")

@@ -101,7 +101,7 @@ class ClaimJSON(SayingJSON):
 
 
 class ContainedJSON(IngredientJSON, total=False):
-    """A LoRA inside a base model."""
+    """A LoRA inside a base model, or inside a merged LoRA."""
 
     level: Level
     source: Source
@@ -128,7 +128,7 @@ class ToldJSON(TypedDict, total=False):
     family: str | None
     role: Annotated[Role, "The best known one of the claims; not read."]
     claims: Annotated[list[ClaimJSON], ("maxItems", MANY)]
-    contains: Annotated[list[ContainedJSON], ("maxItems", MANY), "Of a base model."]
+    contains: Annotated[list[ContainedJSON], ("maxItems", MANY), "Of a base model or a merged LoRA."]
 
 
 class RecordJSON(ToldJSON):
@@ -186,6 +186,7 @@ class KnownJSON(TypedDict):
         "Pairs of the claim that counts and one of the same level that contradicts it.",
     ]
     accelerator: AcceleratorJSON | None
+    merged: Annotated[list[ContainedJSON], "LoRAs that were merged into it."]
 
 
 class SubjectJSON(TypedDict):

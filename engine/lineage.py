@@ -212,12 +212,16 @@ class Contained:
 
 @dataclass(frozen=True)
 class Lineage:
-    """All claims about one file, in the order they were found. ``ids`` and ``sketch`` are its own."""
+    """All claims about one file, in the order they were found. ``ids`` and ``sketch`` are its own.
+
+    ``contains`` are the LoRAs that were merged into it.
+    """
 
     ids: tuple[str, ...] = ()
     claims: tuple[Claim, ...] = ()
     accelerator: Accelerator | None = None
     sketch: Sketch = ()
+    contains: tuple[Contained, ...] = ()
 
     @cached_property
     def trained(self) -> Claim | None:

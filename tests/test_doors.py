@@ -25,6 +25,7 @@ FLOOR = {
     "loaders/lint": 9,
     "loaders/plans": 9,
     "loaders/bakes": 10,
+    "loaders/merges": 10,
     "loaders": 11,
     "nodes": 11,
     "cli/demo": 11,

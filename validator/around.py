@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..engine.findings import EVIDENCE, Finding
 from ..engine.lineage import (
@@ -105,8 +105,12 @@ class Presence:
 
 
 def loras_in_model(stack: Stack) -> tuple[Presence, ...]:
-    """Every LoRA of the model at a strength that does something, those inside the base first."""
-    listed = tuple(_listed(number, item) for number, item in enumerate(stack.items) if item.strength)
+    """Every LoRA of the model at a strength that does something, those inside the base first.
+
+    What was merged into a LoRA of the stack is in the model as that LoRA is.
+    """
+    numbered = [(number, item) for number, item in enumerate(stack.items) if item.strength]
+    listed = tuple(each for number, item in numbered for each in (_listed(number, item), *merged_in(number, item)))
     removed = [each for each in listed if each.strength < 0]
     inside = (_inside(contained) for contained in stack.contains if contained.level != UNKNOWN)
     return (*(each for each in inside if not any(_cancels(each, other) for other in removed)), *listed)
@@ -121,6 +125,14 @@ def position_of(stack: Stack, at: int, each: Presence) -> str:
     item = stack.items[at]
     sums = item.stage != FUSE or not item.dependent  # all of a stage see the same weights; a sum does not mind
     return FUSED if each.stage == FUSE and sums else BESIDE
+
+
+def merged_in(number: int, item: Item) -> Iterator[Presence]:
+    """The LoRAs that were merged into one of the stack, at the strengths they have in the model."""
+    for contained in item.lineage.contains:
+        inside = _inside(contained)
+        ingredient = replace(contained.ingredient, strength=inside.strength * item.strength)
+        yield replace(inside, ingredient=ingredient, item=number, node=item.node)
 
 
 def _listed(number: int, item: Item) -> Presence:

@@ -24,6 +24,7 @@ from .around import (
     alike,
     cite,
     loras_in_model,
+    merged_in,
     names,
     needing,
     position_of,
@@ -52,8 +53,10 @@ def needs_met(stack: Stack, policy: str) -> Iterator[Finding]:
         if need.rival:
             yield _conflict(item, need, need.rival)
             continue
-        near = [each for each in everything if each.item != at]
+        near, own = [each for each in everything if each.item != at], tuple(merged_in(at, item))
         for wanted in need.ingredients:
+            if any(each.serves(wanted) for each in own):
+                continue  # it was merged with what it needs
             found = [each for each in near if each.serves(wanted)]
             if not found:
                 yield _missing(stack, at, need, wanted, near)

@@ -20,7 +20,7 @@ from ..engine.lineage import (
 )
 from ..engine.plan import FUSE, STACK
 from ..engine.texts.say import say
-from .around import KNOWN, Presence, cite, loras_in_model, names, needing, say_about, severity_for, weakest
+from .around import KNOWN, Presence, cite, loras_in_model, merged_in, names, needing, say_about, severity_for, weakest
 from .stacks import MATCH, Item, Stack
 
 TWICE = {  # stages of the two -> text and severity where they are the same file
@@ -171,4 +171,28 @@ def _adapter(stack: Stack, each: Presence) -> Iterator[Finding]:
     yield say(key, evidence=level, subject=name, node=each.node, lora=name)
 
 
-RULES = (unneeded, inside_already, listed_twice, left_in)
+def merged_and_listed(stack: Stack, policy: str) -> Iterator[Finding]:
+    """LF105: a LoRA that was merged into one of the stack is in the model a second time: by itself, or merged too."""
+    inside = [each for each in loras_in_model(stack) if each.item is None]
+    listed = [Presence(item.ingredient, item=number) for number, item in enumerate(stack.items) if item.strength]
+    before: list[Presence] = []
+    for at, item in enumerate(stack.items):
+        merged = list(merged_in(at, item)) if item.strength else []
+        others = [each for each in (*inside, *listed, *before) if each.item != at]
+        for inner in merged:
+            for each in others:
+                if each.ingredient.compare(inner.ingredient) == SAME and each.strength * inner.strength > 0:
+                    yield _merged_twice(stack, item, inner, each)
+        before += merged
+
+
+def _merged_twice(stack: Stack, item: Item, inner: Presence, other: Presence) -> Finding:
+    level = weakest(inner.level, other.level)
+    return say(
+        "LF105.merged", severity=severity_for(level in KNOWN), evidence=level, subject=item.name, node=item.node,
+        merged=item.name, lora=inner.ingredient.name, strength=f"{inner.strength:g}",
+        where=stack.base if other.item is None else stack.items[other.item].name,
+    )  # fmt: skip
+
+
+RULES = (unneeded, inside_already, listed_twice, left_in, merged_and_listed)

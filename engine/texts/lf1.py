@@ -194,6 +194,12 @@ ORDER: dict[str, tuple[str, ...]] = {
         "The strengths add up to {sum}.",
         "If that is not meant, leave one of the two out.",
     ),
+    "LF105.merged": (
+        "warning",
+        "{lora} is in this model twice: merged into {merged} (at {strength}), and in {where}.",
+        "Its effect is added twice.",
+        "Leave one of the two out.",
+    ),
     "LF105.weights": (
         "warning",
         "{upper} already contains {lower}: {share} of it, by their weights ({weights} compared).",

@@ -12,6 +12,49 @@ WRITING: dict[str, tuple[str, ...]] = {
         "Without them the parts have no place in it.",
         _NAME_BASE,
     ),
+    "LF504.values": (
+        "error",
+        "{weight} of the base is needed, and no base is named.",
+        "",
+        _NAME_BASE,
+    ),
+    "LF504.no_recipe": (
+        "error",
+        "{file} does not tell what it was merged from.",
+        "Its proof cannot be worked out again.",
+        "Choose a file that this pack merged.",
+    ),
+    "LF504.base": (
+        "error",
+        "{file} was merged on the base {base}, which is needed to work its proof out again.",
+        "",
+        "Name it with --base.",
+    ),
+    "LF504.families": (
+        "error",
+        "{one} is made for {one_family}, {other} for {other_family}.",
+        "LoRAs of two families have no weight in common.",
+        "Merge LoRAs of one family.",
+    ),
+    "LF504.widened": (
+        "error",
+        "{lora}: '{module}' makes a weight of the base larger.",
+        "A merged LoRA cannot say by how much.",
+        "Leave this LoRA out, and use it beside the merged one.",
+    ),
+    "LF506.loss": (
+        "error",
+        "{out} in {dtype} would be {error} away from the LoRAs it is merged from, relative to their sum; {allowed} is "
+        "allowed.",
+        "Nothing was written.",
+        "Save it in fp32, shrink it less, or allow more with max_error.",
+    ),
+    "LF507.mixed": (
+        "note",
+        "{lora} ({role}) is merged with other LoRAs.",
+        "It is merged whole, but its strength can no longer be set apart, and the merged file is for few steps too.",
+        "Keep accelerators apart if you want to switch them on and off.",
+    ),
     "LF505.unknown": ("error", "{dialect} is no dialect that LoRAs are written in.", "", "Known are: {dialects}."),
     "LF505.tensor": (
         "error",

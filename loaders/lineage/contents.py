@@ -42,10 +42,11 @@ def contained_in(model: Model) -> tuple[Contained, ...]:
     told = [*_from_record(metadata)] or [*_from_recipe(recipe)] or [*_from_workflow(metadata)]
     told += contained_from_fusion_metadata(model.files[0])
     found = (*told, *_from_merge_list(metadata), *_from_store(model, recipe))
-    return tuple(map(_recognised, found))
+    return tuple(map(recognised, found))
 
 
-def _recognised(contained: Contained) -> Contained:
+def recognised(contained: Contained) -> Contained:
+    """The same with what the registry knows of it."""
     named = contained.ingredient
     return replace(contained, ingredient=known_as(named), accelerator=known_name(named.name, named.ids))
 

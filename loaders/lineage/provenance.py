@@ -22,6 +22,7 @@ from ...engine.lineage import (
     UNKNOWN,
     Accelerator,
     Claim,
+    Contained,
     Evidence,
     Ingredient,
     Lineage,
@@ -36,6 +37,7 @@ from ..evidence.reading import beside
 from ..loras.file import LoRAFile, open_lora
 from . import store as lineages
 from .accelerators import known_as, known_name, recognise, recognise_fingerprint
+from .contents import recognised
 from .fingerprints import lora_fingerprint
 from .identity import identify_file
 from .record import MAX_RECORD, Record, parse_json, parse_record
@@ -107,7 +109,21 @@ def _collect(
     trained = (*_from_training(metadata), *_from_config(metadata))
     claims = _once(lineages.load(ids), header, near, trained, faults)
     # with the registry's id on every LoRA they name, so that two spellings of one can be seen to be one
-    return Lineage(ids, tuple(claim.naming(known_as) for claim in claims), known, _sketch(lora))
+    inside = tuple(map(recognised, _merged(metadata.get(LINEAGE_KEY, ""), ids)))
+    return Lineage(ids, tuple(claim.naming(known_as) for claim in claims), known, _sketch(lora), inside)
+
+
+def _merged(text: str, ids: tuple[str, ...]) -> tuple[Contained, ...]:
+    """The LoRAs a merged file says are inside it; a record that was copied into another file says nothing of that."""
+    with suppress(FoundryError):
+        record = parse_record(parse_json(text if len(text) <= MAX_RECORD else "", HEADER), HEADER)
+        return record.contains if _is_own(record, ids) else ()
+    return ()
+
+
+def _is_own(record: Record, ids: tuple[str, ...]) -> bool:
+    hash = record.hash_of(TENSORS_ID)
+    return hash is not None and f"{TENSORS_ID}{hash}" in ids
 
 
 def _sketch(lora: LoRAFile | None) -> Sketch:
@@ -163,7 +179,7 @@ def _recorded(text: str, where: str, ids: tuple[str, ...]) -> Iterator[Claim]:
     except FoundryError as error:
         yield Claim(Evidence(UNKNOWN, f"the record in {where} is not used", error.what))
         return
-    own = record.hash_of(TENSORS_ID) is not None and f"{TENSORS_ID}{record.hash_of(TENSORS_ID)}" in ids
+    own = _is_own(record, ids)
     for claim in record.claims:
         told = claim.evidence
         told = replace(told, source=f"{where}: {told.source}") if own else _copied(told, record, where)

@@ -91,6 +91,7 @@ def lineage_json(lineage: Lineage) -> forms.KnownJSON:
         "used": None if lineage.used is None else claims.index(lineage.used),
         "conflicts": [[claims.index(first), claims.index(second)] for first, second in conflicts],
         "accelerator": None if known is None else cast(forms.AcceleratorJSON, asdict(known)),
+        "merged": [contained_json(each) for each in lineage.contains],
     }
 
 

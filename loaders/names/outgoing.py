@@ -49,6 +49,11 @@ class Unit:
     tensor: str = "weight"
     view: View = ()
 
+    @property
+    def key(self) -> str:
+        """What tells it from the other units of a file."""
+        return self.name + BIAS if self.tensor == "bias" else self.name
+
 
 class Outgoing:
     """The units of one dialect on one base; ``tensors`` have ComfyUI's bare names."""

@@ -24,6 +24,7 @@ from lora_foundry.engine.json_lineage import (  # noqa: E402
     ShownBaseJSON,
     ShownLoRAJSON,
 )
+from lora_foundry.engine.json_merge import MergeHeaderJSON, MergeJSON, VerifyJSON  # noqa: E402
 from lora_foundry.engine.json_types import DocumentJSON, FailureJSON, FindingJSON, LintJSON, ReportJSON  # noqa: E402
 
 DOCS = ROOT / "docs"
@@ -38,6 +39,11 @@ SCHEMAS: dict[str, tuple[str, tuple[Any, ...]]] = {
         "What `lora-foundry bake --json` and the finishing nodes tell of a bake, and what a result says in its header "
         "of how it was made.",
         (BakeJSON, ResultsJSON, HeaderJSON),
+    ),
+    "merge": (
+        "What `lora-foundry merge --json` and the node Merge LoRAs tell of a merge, and what a merged file says of it "
+        "in its header.",
+        (MergeJSON, VerifyJSON, MergeHeaderJSON),
     ),
     "lineage": (
         "What LoRAs were trained with and are to be used with, and which LoRAs are inside a base model. Nothing in a "

@@ -64,8 +64,10 @@ def lora(
     known: Accelerator | None = None,
     modules: tuple[int, int] = (0, 0),
     dependent: bool = False,
+    merged: tuple[Contained, ...] = (),
 ) -> Item:
-    return Item(what.name, stage, at, Lineage(what.ids, claims, known), *modules, dependent, node="7")
+    lineage = Lineage(what.ids, claims, known, contains=merged)
+    return Item(what.name, stage, at, lineage, *modules, dependent, node="7")
 
 
 def fused(what: Ingredient, *claims: Claim, **more: Any) -> Item:

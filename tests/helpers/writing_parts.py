@@ -11,7 +11,7 @@ from lora_foundry.engine.fuse import fused_weight, make_terms
 from lora_foundry.engine.plan import STACK, Base, Plan
 from lora_foundry.engine.tensors import TensorInfo
 from lora_foundry.loaders.loras.file import LoRAFile
-from lora_foundry.loaders.loras.saving import Saved, adapter_metadata, save_lora
+from lora_foundry.loaders.loras.saving import Saved, adapter_metadata, has_alphas, save_lora
 from lora_foundry.loaders.names.lookup import BaseNames
 from lora_foundry.loaders.names.outgoing import Outgoing
 from lora_foundry.loaders.plans.planner import make_layer
@@ -19,6 +19,7 @@ from samples import ShapeSource
 
 Shapes = Mapping[str, tuple[int, ...]]
 RANK = 3
+CONTEXTS = (768, 2048)
 
 
 def infos(shapes: Shapes) -> dict[str, TensorInfo]:
@@ -26,11 +27,18 @@ def infos(shapes: Shapes) -> dict[str, TensorInfo]:
 
 
 def tiny(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """The same names at sizes of which a whole delta is nothing: every width is a 64th, a kernel stays."""
-    return {
-        name: tuple(size if size < 64 else max(size // 64, 2) for size in shape[:2]) + shape[2:]
-        for name, shape in shapes.items()
-    }
+    """The same names at sizes of which a whole delta is nothing: every width is a 64th, a kernel stays.
+
+    So do the columns that are read from a text encoder of SD: by them its LoRAs are told.
+    """
+    return {name: tuple(_small(name, size, dim) for dim, size in enumerate(shape)) for name, shape in shapes.items()}
+
+
+def _small(name: str, size: int, dim: int) -> int:
+    context = dim == 1 and "attn2.to_" in name and size in CONTEXTS
+    if size < 64 or dim > 1 or context:
+        return size
+    return -(-size // 64 // 4) * 4 if size > 256 else max(size // 64, 2)  # LoKr wants sizes it can divide
 
 
 def native(family: str) -> dict[str, tuple[int, ...]]:
@@ -43,7 +51,7 @@ def layers_of(shapes: Shapes) -> list[str]:
 
 
 def written(
-    path: Path, family: str, dialect: str, shapes: Shapes, seed: int = 0, text: Shapes | None = None
+    path: Path, family: str, dialect: str, shapes: Shapes, seed: int = 0, text: Shapes | None = None, scale: float = 1.0
 ) -> dict[str, torch.Tensor]:
     """A file of random factors for every layer; returns what it adds to each, worked out here, and to text encoders."""
     names, random = Outgoing(infos(shapes), family, dialect), torch.Generator().manual_seed(seed)
@@ -54,7 +62,9 @@ def written(
     with save_lora(path, modules, dialect, torch.float32, adapter_metadata(modules, dialect)) as file:
         for (weight, unit), module in zip(units, modules, strict=True):
             up, down = (torch.randn(shape, generator=random) for shape in module.shapes)
-            file.write(module, up, down)
+            alpha = scale * module.rank if has_alphas(dialect) else None
+            file.write(module, up, down, alpha=alpha)
+            up = up if alpha is None else up * scale
             made = (up.flatten(1) @ down.flatten(1)).reshape(unit.shape)
             for piece in unit.view:
                 assert piece.weight == weight

@@ -51,6 +51,7 @@ from stack_parts import (
     used,
 )
 
+BOTH, HOLDS_X = file("both"), (inside(X),)
 USUAL = {SUBJECT: (0.8, 1.0), STYLE: (0.5, 0.7), QUALITY: (0.3, 0.5), SUBTLE: (0.2, 0.4)}  # as the design says
 
 ORDER = (
@@ -100,6 +101,17 @@ ORDER = (
 )  # fmt: skip
 
 TWICE = (
+    case("merged in and fused", fused(X), stacked(BOTH, merged=HOLDS_X), "LF105.merged warning"),
+    case("merged in and stacked, guessed", stacked(BOTH, merged=(inside(X, GUESSED),)), stacked(X),
+         "LF105.merged question"),
+    case("merged in and inside the base", inside(X), stacked(BOTH, merged=HOLDS_X), "LF105.merged warning"),
+    case("merged into two", stacked(BOTH, merged=HOLDS_X), stacked(Z, merged=HOLDS_X), "LF105.merged warning"),
+    case("merged in and taken out again", stacked(BOTH, merged=HOLDS_X), stacked(X, at=-1.0)),
+    case("merged with what it needs", stacked(BOTH, trained(X), merged=HOLDS_X)),
+    case("merged without what it needs", stacked(BOTH, trained(Y), merged=HOLDS_X), "LF102.missing warning"),
+    case("needed by another, merged in", stacked(BOTH, merged=HOLDS_X), style(trained(X)), "LF101.beside note"),
+    case("an accelerator beside a merged one", fused(Y, known=fast("turbo")),
+         stacked(BOTH, merged=(inside(X, known=FAST),)), "LF403.two warning"),
     case("fused twice", fused(X), fused(X, at=0.5), "LF105.twice error"),
     case("fused twice under two names", fused(X), fused(like_x(name="copy")), "LF105.twice error"),
     case("fused three times", fused(X), fused(X, at=0.5), fused(X, at=0.2), "LF105.twice error", "LF105.twice error"),

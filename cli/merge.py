@@ -1,0 +1,245 @@
+"""``lora-foundry merge``: many LoRAs into one file, and the proof of a merged file worked out again."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..engine.errors import FoundryError
+from ..engine.findings import stops
+from .shared import DONE, STOPPED, Refused, print_findings, print_json
+from .terminal import Bar, note, size, table
+
+if TYPE_CHECKING:
+    from ..engine.json_merge import MergeJSON, ProofJSON
+    from ..engine.merge.ranks import Policy
+    from ..loaders.documents.document import Document, Row
+    from ..loaders.merges.matching import Wanted
+    from ..loaders.merges.merging import Request, Result
+    from ..loaders.merges.verifying import Verified
+
+SUFFIX = ".safetensors"
+DIALECTS = ("comfyui", "kohya", "diffusers")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``merge`` takes."""
+    add = parser.add_argument
+    add(
+        "inputs",
+        metavar="FILE",
+        nargs="+",
+        type=Path,
+        help="a stack document, or LoRA files; with --verify a merged file",
+    )
+    add("-o", "--out", metavar="OUT", type=out_file, help="the merged .safetensors file, replaced if there")
+    add("--strengths", metavar="N,N", type=numbers, help="of the files, in their order; default: 1 each")
+    add("--base", metavar="FILE", type=Path, help="the model they are for; needed for DoRA, OFT and the like")
+    add("--method", default="exact", help="exact: the weighted sum; docs/merging.md tells of the others")
+    add_policy(parser)
+    add_form(parser)
+    beside = "whole: merged as it is; apart: not merged, to be used beside the file"
+    add("--accelerators", choices=("whole", "apart"), default="whole", help=beside)
+    add(
+        "--on-quantized-base",
+        choices=("refuse", "dequantize"),
+        default="refuse",
+        help="for kinds that need its numbers",
+    )
+    add("--verify", action="store_true", help="work the proof out again, from the files alone")
+
+
+def add_policy(parser: argparse.ArgumentParser) -> None:
+    """How far the file is shrunk."""
+    one = parser.add_mutually_exclusive_group()
+    one.add_argument("--rank", metavar="N", type=int, help="as many numbers as with this rank everywhere")
+    one.add_argument("--energy", metavar="SHARE", type=float, help="keep this share of the energy: 0.99")
+    one.add_argument("--size", metavar="SIZE", help="the largest file that is not larger: 200MB")
+    most = "shrink as far as this allows, and refuse what is further away from the sum: 0.02; alone or with the others"
+    parser.add_argument("--max-error", metavar="SHARE", type=float, help=most)
+    parser.add_argument("--uniform", action="store_true", help="one rank everywhere, as some loaders want it")
+
+
+def policy_of(options: argparse.Namespace) -> Policy | None:
+    """How far the file is shrunk; None: not at all."""
+    from ..engine.merge.ranks import Policy
+    from ..loaders.disk.sharding import parse_size
+    from ..loaders.merges.merging import for_error
+
+    size = None if options.size is None else parse_size(options.size)
+    for goal, amount in (("rank", options.rank), ("energy", options.energy), ("size", size)):
+        if amount is not None:
+            return Policy(goal, amount, options.uniform)  # type: ignore[arg-type]
+    return None if options.max_error is None else for_error(options.max_error, options.dtype, options.uniform)
+
+
+def add_form(parser: argparse.ArgumentParser) -> None:
+    """How the file is written."""
+    parser.add_argument("--dialect", choices=DIALECTS, default="comfyui", help="how the file names its tensors")
+    parser.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), default="fp32", help="of its numbers")
+
+
+def out_file(text: str) -> Path:
+    """A path that loaders read."""
+    if not text.lower().endswith(SUFFIX):
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in {SUFFIX}, so no loader would read it")
+    return Path(text)
+
+
+def numbers(text: str) -> list[float]:
+    """Numbers with commas between them."""
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 1,0.7") from None
+
+
+def run(options: argparse.Namespace) -> int:
+    """Merge, or verify a file that was merged."""
+    if options.verify and options.out is None:
+        return _verify(options)
+    from ..loaders.merges.merging import gather, merge
+
+    request = requested(options)
+    gathered = gather(request)
+    if stops(gathered.findings):
+        raise Refused(FoundryError.of(next(f for f in gathered.findings if f.severity == "error")), gathered.findings)
+    with Bar("merging") as bar:
+        merged = merge(request, bar, gathered)
+    verified = _verified(request) if options.verify else None
+    if options.json:
+        print_json(_json(merged, verified))
+    else:
+        _print(merged, verified)
+    return DONE if verified is None or verified.agrees else STOPPED
+
+
+def requested(options: argparse.Namespace) -> Request:
+    """The merge the command line asks for."""
+    from ..loaders.merges.merging import Request
+
+    if options.out is None:
+        raise FoundryError("usage", "No file is named to merge into.", fix="Name one with -o.")
+    loras, fuse, base = inputs(options.inputs, options.strengths)
+    return Request(
+        loras, options.out, fuse, options.base or base, options.method, options.dialect, options.dtype,
+        options.max_error, options.accelerators, options.on_quantized_base, policy_of(options),
+    )  # fmt: skip
+
+
+def inputs(
+    paths: Sequence[Path], strengths: Sequence[float] | None
+) -> tuple[tuple[Wanted, ...], tuple[Wanted, ...], Path | None]:
+    """(the LoRAs to be merged, those fused below them, the base) of a document or of files with strengths."""
+    from ..loaders.documents.document import load_document
+    from ..loaders.documents.paths import resolve_path
+    from ..loaders.merges.matching import Wanted
+
+    files = [path for path in paths if path.suffix.lower() == SUFFIX]
+    if not files and len(paths) == 1:
+        document = load_document(paths[0])
+        for text in document.notes:
+            note(text)
+        base = None if document.base is None else resolve_path(document.base, document.folder, Path.exists)
+        rows = _rescaled(document.stack, strengths)
+        return _wanted(document, rows), _wanted(document, document.fuse), base
+    if len(files) != len(paths):
+        what = "One stack document, or LoRA files: both together have no meaning here."
+        raise FoundryError("usage", what, fix="Write the files into the document.")
+    given = strengths or [1.0] * len(files)
+    _same_count(given, len(files))
+    found = [resolve_path(str(path), None, Path.exists) for path in files]
+    return tuple(Wanted(path.name, path, n, n) for path, n in zip(found, given, strict=True)), (), None
+
+
+def _rescaled(rows: Sequence[Row], strengths: Sequence[float] | None) -> list[Row]:
+    from dataclasses import replace
+
+    there = [row for row in rows if row.on]
+    if strengths is None:
+        return there
+    _same_count(strengths, len(there))
+    return [replace(row, strength=n, clip_strength=None) for row, n in zip(there, strengths, strict=True)]
+
+
+def _same_count(strengths: Sequence[float], count: int) -> None:
+    if len(strengths) != count:
+        what = f"{len(strengths)} strengths are given for {count} LoRAs."
+        raise FoundryError("usage", what, fix="Give one for each, in their order: --strengths 1,0.7")
+
+
+def _wanted(document: Document, rows: Sequence[Row]) -> tuple[Wanted, ...]:
+    from ..loaders.documents.paths import resolve_path
+    from ..loaders.merges.matching import Wanted
+
+    return tuple(
+        Wanted(
+            row.path,
+            resolve_path(row.path, document.folder, Path.exists),
+            row.strength,
+            row.strength if row.clip_strength is None else row.clip_strength,
+            row.blocks,
+        )
+        for row in rows
+        if row.on
+    )
+
+
+# --- verify
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from ..loaders.merges.verifying import found_near, request_of
+
+    merged, *others = options.inputs
+    request = request_of(merged, found_near(merged, others), options.base)
+    found = _verified(request)
+    if options.json:
+        print_json({"out": str(merged), **found.to_json()})
+    else:
+        _print_proof(found.to_json()["proof"])
+        print("The file's own proof says the same." if found.agrees else "The file's own proof says something else.")
+    return DONE if found.agrees else STOPPED
+
+
+def _verified(request: Request) -> Verified:
+    from ..loaders.merges.verifying import verify
+
+    with Bar("verifying") as bar:
+        return verify(request, bar)
+
+
+# --- what is told
+
+
+def _json(merged: Result, verified: Verified | None) -> MergeJSON:
+    from ..loaders.merges.telling import merge_json
+
+    return merge_json(merged, None if verified is None else verified.to_json())
+
+
+def _print(merged: Result, verified: Verified | None) -> None:
+    from ..loaders.merges.record import proof_json
+    from ..loaders.merges.telling import merge_sentences
+
+    _print_proof(proof_json(merged.proof), merged)
+    print_findings(merged.findings)
+    print(next(merge_sentences(merged)))
+    for each in merged.apart:
+        print(f"kept apart: {each.name} at {each.strength:g}; use it beside the merged file")
+    if verified is not None:
+        print("Verified from the files alone." if verified.agrees else "Verifying gave another result.")
+    print(f"{size(merged.size)}, recipe {merged.recipe.sha256}")
+    print(merged.path)
+
+
+def _print_proof(proof: ProofJSON, merged: Result | None = None) -> None:
+    strengths = [f"{each['strength']:g}" for each in merged.recipe.inputs] if merged else ["" for _ in proof["shares"]]
+    rows = [
+        (each["name"], strength, "-" if each["share"] is None else f"{each['share']:.1%}")
+        for each, strength in zip(proof["shares"], strengths, strict=True)
+    ]
+    print(table(rows, ("LoRA", "strength", "kept")))
+    print(f"error to the live stack {proof['error']:.2g}, norm {proof['norm_ratio']:.4f} of it")

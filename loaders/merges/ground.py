@@ -1,0 +1,98 @@
+"""What LoRAs of any dialect are matched on: the weights of a base, or without one those the LoRAs are made for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ...engine.fuse import fused_weight, make_terms
+from ...engine.plan import FUSE, Base, Layer, Plan
+from ...engine.tensors import InMemory, TensorInfo
+from ...engine.texts.say import refuse
+from ..bases.checkpoint import open_checkpoint
+from ..bases.dequantize import REFUSE, opened
+from ..bases.families import detect_base, differ
+from ..lineage.contents import contained_in
+from ..loras.file import LoRAFile
+from ..loras.matching import add_layer
+from ..names.lookup import BaseNames
+from ..names.native import stand_in
+from ..names.outgoing import Outgoing
+from ..plans.planner import make_layer
+
+
+class Shapes(InMemory):
+    """A base of which names and shapes are known, and no number."""
+
+    label = "the model the other LoRAs are for"
+
+    def __init__(self, tensors: dict[str, TensorInfo]) -> None:
+        self.tensors = tensors
+
+    def read(self, name: str) -> torch.Tensor:
+        """There is nothing to read."""
+        raise refuse("LF504.values", weight=name)
+
+
+@dataclass(frozen=True, eq=False)
+class Ground:
+    """The base that LoRAs are matched on, with what is fused into it first, and the names a file gives its modules.
+
+    ``named``: it is a real one, whose numbers can be read.
+    """
+
+    plan: Plan
+    outgoing: Outgoing
+    named: bool
+
+    @property
+    def base(self) -> Base:
+        """The base itself."""
+        return self.plan.base
+
+    @property
+    def matcher(self) -> BaseNames:
+        """Finds its weights by the names of LoRA files."""
+        return BaseNames(self.base.source.tensors, self.base.family)
+
+    def weight(self, name: str) -> torch.Tensor:
+        """A weight as the merged LoRAs meet it: what is fused first is in it, in fp32."""
+        stored = self.base.source.read(name)
+        pairs = self.plan.by_weight().get(name, ())
+        return fused_weight(stored, pairs, make_terms(stored, pairs)) if pairs else stored
+
+
+def ground_of(loras: Sequence[LoRAFile], base: Path | None, dialect: str, on_quantized_base: str = REFUSE) -> Ground:
+    """The ground for these LoRAs. Raises FoundryError ``LF504`` for LoRAs of two families, and what opening raises."""
+    if base is not None:
+        found = _opened(base, on_quantized_base)
+        return Ground(Plan(found), Outgoing(found.source.tensors, found.family, dialect), True)
+    family = _family(loras)
+    modules = {adapter.module: adapter.delta_shape for lora in loras for adapter in lora.adapters}
+    source = Shapes(stand_in(modules, family))
+    return Ground(Plan(Base(source.label, family, source)), Outgoing(source.tensors, family, dialect), False)
+
+
+def with_fused(ground: Ground, lora: LoRAFile, strength: float, blocks: str = "") -> Ground:
+    """The same with a base LoRA fused into it first: what the LoRAs above it see. Needs a base that is named."""
+    layer: Layer = make_layer(ground.base, lora, FUSE, strength, ground.matcher, blocks=blocks)
+    return replace(ground, plan=add_layer(ground.plan, layer))
+
+
+def _opened(path: Path, on_quantized_base: str) -> Base:
+    source = opened(open_checkpoint(path), on_quantized_base)
+    return Base(path.name, detect_base(source.tensors), source, source.quantized, contains=contained_in(source))
+
+
+def _family(loras: Sequence[LoRAFile]) -> str | None:
+    """The family of all; LoRAs that do not show theirs are told apart by their shapes later."""
+    known = [lora for lora in loras if lora.info.family is not None]
+    for other in known[1:]:
+        if differ(known[0].info.family, other.info.family):
+            values = {"one": known[0].label, "other": other.label}
+            families = {"one_family": known[0].info.family, "other_family": other.info.family}
+            raise refuse("LF504.families", **values, **families)
+    return known[0].info.family if known else None
