@@ -20,7 +20,7 @@ from ...engine.guard import raise_first
 from ...engine.plan import Plan
 from ...engine.progress import Progress
 from ...loaders.bakes.baking import bake_to_file
-from ...loaders.disk.temps import hidden, remove, sweep, temporary
+from ...loaders.disk.temps import claimed, hidden, remove, sweep, temporary
 from ...loaders.documents.document import load_document
 from ...loaders.plans.planner import plan_document
 from ...validator.rules import check
@@ -181,10 +181,11 @@ def write(result: Mapping[str, Any], out: Path) -> None:
     texts = dict(zip(NAMES, (markdown(result), json.dumps(result, indent=1) + "\n", svg(result)), strict=True))
     unfinished = {name: hidden(out) for name in NAMES}
     try:
-        for name, written in texts.items():
-            unfinished[name].write_text(written, encoding="utf-8")
-        for name in NAMES:
-            unfinished[name].replace(out / name)
+        with claimed(out):
+            for name, written in texts.items():
+                unfinished[name].write_text(written, encoding="utf-8")
+            for name in NAMES:
+                unfinished[name].replace(out / name)
     except OSError as error:
         raise FoundryError("file", f"{out} could not be written to: {error.strerror or error}.") from error
     finally:

@@ -41,10 +41,15 @@ class Memory:
 
 @dataclass
 class Process:
-    """``home``: the folder that the host named. ``temps``: names of unfinished files. ``in_use``: entries of caches."""
+    """``home``: the folder that the host named. ``temps``: names of unfinished files. ``in_use``: entries of caches.
+
+    ``claims``: locks on hidden files beside unfinished ones, as (open handle, how many hold it).
+    """
 
     home: Path | None = None
     temps: set[str] = field(default_factory=set)
+    claims: dict[Path, tuple[int | None, int]] = field(default_factory=dict)
+    claims_lock: threading.Lock = field(default_factory=threading.Lock)
     in_use: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
     in_use_lock: threading.Lock = field(default_factory=threading.Lock)
     files: Memory = field(default_factory=Memory)

@@ -14,10 +14,11 @@ import torch
 from ...engine.errors import FoundryError
 from ...engine.tensors import Extent, RowSink, TensorInfo
 from .header import file_error, shown
-from .shards import INDEX, MAX_SHARDS
-from .temps import hidden
+from .shards import INDEX, MAX_SHARDS, find_files
+from .temps import temporary
 from .writer import Draft, FileSink, check_target, sync_folder, write_safetensors, writing
 
+MARKS = ("", ".b")  # after the stem of a shard's name: the two sets of names that take turns
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?(?:([KMGT])(I?))?B?", re.IGNORECASE | re.ASCII)
 
 
@@ -43,12 +44,14 @@ def write_sharded(
     part of the name taken off) stay in one shard, so a shard is larger only where one module is. Every shard carries
     ``metadata``. The same shards of an earlier save are replaced; a set of another size is refused.
 
-    No file system moves several files at once. The old files step aside first and come back on an error; a process
-    killed between the first and the last move leaves an incomplete set, which readers refuse, never a mixed one.
+    No file system moves several files at once, so new shards never take the names of those in use: where an earlier
+    set has the usual names they are called ``model.b-00001-of-...``, and the next time the usual names again. The index
+    is the one switch, and the old set goes after it. Killed anywhere, one of the two is whole, and the next save
+    removes what is left of the other.
     """
     parts = split(entries, max_bytes)
-    paths = shard_paths(path, len(parts))
-    _refuse_others(path, paths)
+    _refuse_others(path, len(parts))
+    paths = _free_paths(path, len(parts))
     if len(parts) == 1:
         with write_safetensors(path, entries, metadata) as sink:
             yield sink
@@ -58,6 +61,7 @@ def write_sharded(
     size = sum(draft.size for draft in drafts) + len(index)
     for place in (path, *paths):
         check_target(place, size)
+    _remove_unused(path, len(parts))
     with ExitStack() as opened:
         sinks = [opened.enter_context(draft.open()) for draft in drafts]
         yield _Shards(path, {info.name: sink for sink, part in zip(sinks, parts, strict=True) for info in part})
@@ -65,6 +69,7 @@ def write_sharded(
             sink.finish()
         with writing(path, size):
             _publish(drafts, index_of(path), index)
+            _remove_unused(path, len(parts))
 
 
 def split(entries: Sequence[TensorInfo], max_bytes: int) -> list[list[TensorInfo]]:
@@ -85,12 +90,51 @@ def split(entries: Sequence[TensorInfo], max_bytes: int) -> list[list[TensorInfo
 
 
 def shard_paths(path: Path, count: int) -> list[Path]:
-    """The files of a set of ``count`` shards; of one, the plain file."""
+    """The files of a set of ``count`` shards as it is there now, by the usual names where none is; of one, the file."""
     if count == 1:
         return [path]
     if count > MAX_SHARDS:
         raise file_error(path, f"would be {count} files", f"Allow larger ones: {MAX_SHARDS} are the limit.")
-    return [path.with_name(f"{path.stem}-{i:05}-of-{count:05}{path.suffix}") for i in range(1, count + 1)]
+    spelled = [_spelled(path, count, mark) for mark in MARKS]
+    return next((paths for paths in spelled if _is_used(path, paths)), spelled[0])
+
+
+def _spelled(path: Path, count: int, mark: str) -> list[Path]:
+    return [path.with_name(f"{path.stem}{mark}-{i:05}-of-{count:05}{path.suffix}") for i in range(1, count + 1)]
+
+
+def _is_used(path: Path, paths: Sequence[Path]) -> bool:
+    """Whether these shards are the model: the index names them, or there is none and they are all there."""
+    if (named := _named(index_of(path))) is not None:
+        return set(named) == set(paths)
+    return all(place.exists() for place in paths)
+
+
+def _named(index: Path) -> tuple[Path, ...] | None:
+    """The files that an index names; None where there is none to be read."""
+    try:
+        return find_files(index)[0] if index.exists() else None
+    except FoundryError:
+        return None
+
+
+def _free_paths(path: Path, count: int) -> list[Path]:
+    """Names for a new set that the one in use does not have."""
+    used = shard_paths(path, count)
+    if count == 1 or not _is_used(path, used):
+        return used
+    return next(paths for mark in MARKS if (paths := _spelled(path, count, mark)) != used)
+
+
+def _remove_unused(path: Path, count: int) -> None:
+    """Remove the shards of a replaced set of this size, once an index says which one is in use and it is whole."""
+    if _named(index_of(path)) is None:
+        return
+    spelled = [_spelled(path, count, mark) for mark in MARKS]
+    if any(_is_used(path, paths) for paths in spelled):
+        for place in (place for paths in spelled if not _is_used(path, paths) for place in paths):
+            with suppress(OSError):  # Windows: while somebody reads it; then the next save does it
+                place.unlink(missing_ok=True)
 
 
 def index_of(path: Path) -> Path:
@@ -100,7 +144,8 @@ def index_of(path: Path) -> Path:
 
 def is_part(path: Path, name: str) -> bool:
     """Whether a file of this name is the index, or one of any number of shards, that ``path`` is written as."""
-    shard = re.escape(path.stem) + r"-\d{5}-of-\d{5}" + re.escape(path.suffix)
+    marks = "|".join(map(re.escape, MARKS))
+    shard = re.escape(path.stem) + rf"({marks})-\d{{5}}-of-\d{{5}}" + re.escape(path.suffix)
     return name == index_of(path).name or re.fullmatch(shard, name) is not None
 
 
@@ -135,52 +180,38 @@ def _index(paths: Iterable[Path], parts: Sequence[Sequence[TensorInfo]]) -> byte
     return f"{text}\n".encode()
 
 
-def _refuse_others(path: Path, paths: Sequence[Path]) -> None:
+def _refuse_others(path: Path, count: int) -> None:
     """A file of another form under the same name would make the folder ambiguous, and is not ours to delete."""
-    ours = {place.name for place in paths} | ({index_of(path).name} if len(paths) > 1 else set())
+    paths = shard_paths(path, count) if count == 1 else [each for mark in MARKS for each in _spelled(path, count, mark)]
+    ours = {place.name for place in paths} | ({index_of(path).name} if count > 1 else set())
     there = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
     same = [name for name in there if name == path.name or is_part(path, name)]
     if others := [name for name in same if name not in ours]:
-        now = f"{len(paths)} files" if len(paths) > 1 else "one file"
+        now = f"{count} files" if count > 1 else "one file"
         what = f"would be {now}, and {shown(others[0])} is there from another save"
         why = "Beside each other they would be two models under one name."
         raise file_error(path, what, "Choose another name, or delete the old files first, with their index.", why)
 
 
 def _publish(drafts: Sequence[Draft], index: Path, content: bytes) -> None:
-    """Old files aside, new ones in, the index last; what the system refuses half-way is undone."""
-    aside: dict[Path, Path] = {}
+    """New shards in, under names that nobody uses, and then the index, which is the switch."""
     placed: list[Path] = []
-    new_index = hidden(index.parent)
-    try:
+    with temporary(index.parent) as new_index:
         with new_index.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        for path in (*(draft.path for draft in drafts), index):
-            if path.exists():
-                aside[path] = hidden(path.parent)
-                path.rename(aside[path])
-        for temp, path in (*((draft.temp, draft.path) for draft in drafts), (new_index, index)):
-            placed.append(path)
-            temp.rename(path)
-    except BaseException:
-        _undo(placed, aside)
-        raise
-    finally:
-        with suppress(OSError):
-            new_index.unlink(missing_ok=True)
+        try:
+            for draft in drafts:
+                draft.temp.replace(draft.path)
+                placed.append(draft.path)
+            sync_folder(index.parent)
+            new_index.replace(index)
+        except BaseException:
+            in_use = set(_named(index) or ())  # an interrupt may come when all is done
+            for path in placed:
+                with suppress(OSError):
+                    if path not in in_use:
+                        path.unlink()
+            raise
     sync_folder(index.parent)
-    for old in aside.values():
-        with suppress(OSError):
-            old.unlink()
-
-
-def _undo(placed: Iterable[Path], aside: Mapping[Path, Path]) -> None:
-    """Put everything back, as far as the system lets us."""
-    for path in placed:
-        with suppress(OSError):
-            path.unlink()
-    for path, old in aside.items():
-        with suppress(OSError):
-            old.rename(path)

@@ -25,7 +25,7 @@ from ...engine.errors import FoundryError
 from ...engine.tensors import Extent, TensorInfo
 from .header import DTYPES, MAX_HEADER, SUFFIXES, disk_errors, file_error, shown
 from .ranges import copy_range
-from .temps import hidden, sweep
+from .temps import claimed, hidden, sweep
 
 LARGE = 1 << 20  # bytes that are sent to the disk as soon as they are written
 _WRITE = 2  # Linux's SYNC_FILE_RANGE_WRITE: begin to write, wait for nothing
@@ -64,6 +64,11 @@ class Draft:
     @contextmanager
     def open(self) -> Iterator[FileSink]:
         """The sink of the hidden file ``temp``; what is still under that name when the block ends is removed."""
+        with claimed(self.path.parent), self._opened() as sink:
+            yield sink
+
+    @contextmanager
+    def _opened(self) -> Iterator[FileSink]:
         try:
             with writing(self.path, self.size):
                 # Unbuffered: closing the file has nothing left to write, so cannot fail.

@@ -69,19 +69,20 @@ def test_sealed_line_comes_back_and_damage_does_not(data):
 # --- what killed processes leave
 
 
-def left_over(folder: Path, host: str, pid: int, token: str = "kept0") -> Path:
-    path = folder / f".lora_foundry-{host}-{pid}-{token}.tmp"
+def left_over(folder: Path, host: str, pid: int, boot: str | None = None, start: str = "1") -> Path:
+    path = folder / f".lora_foundry-{host}-{pid}-{temps._boot() if boot is None else boot}-{start}-kept0.tmp"
     path.mkdir()
     (path / "model.safetensors").write_bytes(b"half")
     return path
 
 
 def test_sweep_takes_what_is_nobodys(tmp_path):
-    dead = left_over(tmp_path, temps._HOST, 999999999999999)
-    earlier_life = left_over(tmp_path, temps._HOST, os.getpid())  # a container starts again under the same number
+    dead = left_over(tmp_path, temps.HOST, 999999999999999)
+    earlier_life = left_over(tmp_path, temps.HOST, os.getpid())  # a container starts again under the same number
     forgotten = settle(left_over(tmp_path, "elsewhere", 1), temps.FORGOTTEN + 60)
+    settle(forgotten / "model.safetensors", temps.FORGOTTEN + 60)
     elsewhere = left_over(tmp_path, "elsewhere", 2)
-    parent = left_over(tmp_path, temps._HOST, os.getppid())
+    parent = left_over(tmp_path, temps.HOST, os.getppid(), start=temps._start(os.getppid()))
     writers = temps.hidden(tmp_path)  # as the writer takes its names
     writers.touch()
     foreign = left_over(tmp_path, "a b", 1)
@@ -95,11 +96,12 @@ def test_sweep_takes_what_is_nobodys(tmp_path):
 
 
 def test_windows_goes_by_age_alone(tmp_path, monkeypatch):
-    young, old = (left_over(tmp_path, temps._HOST, pid) for pid in (999999999999998, 999999999999999))
+    young, old = (left_over(tmp_path, temps.HOST, pid) for pid in (999999999999998, 999999999999999))
+    settle(old / "model.safetensors", temps.FORGOTTEN + 60)
     settle(old, temps.FORGOTTEN + 60)
     monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("signal 0 ends a process on Windows"))
     with monkeypatch.context() as patch:
-        patch.setattr(temps, "os", type("nt", (), {"name": "nt"}))
+        patch.setattr(temps.os, "name", "nt")
         temps.sweep(tmp_path)
     assert young.exists()
     assert not old.exists()

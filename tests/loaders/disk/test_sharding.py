@@ -118,7 +118,7 @@ def test_rows_go_to_the_shard_of_their_tensor(path):
 def test_the_same_shards_are_replaced(path):
     write(path)
     write(path, {name: tensor + 1 for name, tensor in NET.items()})
-    assert names_in(path.parent) == sorted([*SHARDS, INDEX])
+    assert names_in(path.parent) == sorted([*(name.replace("model-", "model.b-") for name in SHARDS), INDEX])
     assert open_checkpoint(path.parent).read("alone").tolist() == [2, 2, 2]
 
 
@@ -166,10 +166,10 @@ def test_an_error_in_the_block_leaves_everything_as_it_was(error, path):
     assert contents(path.parent) == before
 
 
-@pytest.mark.parametrize("fails_at", range(1, 9))  # four old files aside, four new ones in
+@pytest.mark.parametrize("fails_at", range(1, 5))  # three shards, then the index
 def test_a_move_the_system_refuses_is_undone(fails_at, path, monkeypatch):
     write(path)
-    before, calls, real = contents(path.parent), [], Path.rename
+    before, calls, real = contents(path.parent), [], Path.replace
 
     def rename(self, target):
         calls.append(target)
@@ -177,19 +177,19 @@ def test_a_move_the_system_refuses_is_undone(fails_at, path, monkeypatch):
             raise PermissionError(errno.EACCES, "Permission denied")
         return real(self, target)
 
-    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(Path, "replace", rename)
     with pytest.raises(FoundryError, match="could not be written: Permission denied"):
         write(path, {name: tensor + 1 for name, tensor in NET.items()})
     assert contents(path.parent) == before
 
 
 @pytest.mark.parametrize("old", [True, False])
-@pytest.mark.parametrize("killed_at", range(1, 9))
+@pytest.mark.parametrize("killed_at", range(1, 5))
 def test_at_no_moment_a_mixed_set_could_be_read(killed_at, old, path, monkeypatch):
     """What is visible after each single move is refused, or is all old, or is all new."""
     if old:
         write(path)
-    moves, real = [], Path.rename
+    moves, real = [], Path.replace
 
     def rename(self, target):
         moves.append(target)
@@ -198,12 +198,9 @@ def test_at_no_moment_a_mixed_set_could_be_read(killed_at, old, path, monkeypatc
             shutil.copytree(path.parent, path.parent.parent / "seen")
         return done
 
-    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(Path, "replace", rename)
     write(path, {name: tensor + 1 for name, tensor in NET.items()})
     seen = path.parent.parent / "seen"
-    if not seen.exists():
-        assert not old and killed_at > 4
-        return
     try:
         model = open_checkpoint(seen)
     except FoundryError:

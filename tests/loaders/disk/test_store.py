@@ -127,7 +127,7 @@ def test_entries_under_another_seal_are_absent_and_those_of_the_first_versions_a
 def test_what_older_versions_and_killed_processes_left_is_swept(pack_home):
     (pack_home / STORE.folder).mkdir(parents=True)
     (pack_home / FORMER[0]).write_text("1:abc")
-    dead = pack_home / STORE.folder / f".lora_foundry-{temps._HOST}-999999999999999-a.tmp"
+    dead = pack_home / STORE.folder / f".lora_foundry-{temps.HOST}-999999999999999-{temps._boot()}-1-a.tmp"
     dead.write_text("half")
     (pack_home / STORE.folder / "mine.txt").write_text("a stranger's")
     fill(1)

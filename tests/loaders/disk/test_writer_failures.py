@@ -163,7 +163,7 @@ def test_kill_in_the_middle_leaves_the_old_file_and_a_leftover_that_the_next_sav
     assert child.stdout.readline() == b"half\n"
     leftovers = [entry for entry in target.parent.iterdir() if entry != target]
     write(target.with_name("other.safetensors"))
-    assert [entry.exists() for entry in leftovers] == [True], "a live writer's file is its own"
+    assert [entry.exists() for entry in leftovers] == [True, True], "a live writer's file, and its lock, are its own"
     child.send_signal(signal.SIGKILL)
     child.wait()
     child.stdout.close()
@@ -173,8 +173,9 @@ def test_kill_in_the_middle_leaves_the_old_file_and_a_leftover_that_the_next_sav
 
 
 def test_leftovers_of_other_machines_and_other_files_stay(target):
-    mine = target.with_name(f".lora_foundry-{temps._HOST}-999999999999999-ab12.tmp")
-    others = [target.with_name(name) for name in (".lora_foundry-elsewhere-1-ab12.tmp", "x.tmp", ".lora_foundry-x.tmp")]
+    mine = target.with_name(f".lora_foundry-{temps.HOST}-999999999999999-{temps._boot()}-1-ab12.tmp")
+    names = (".lora_foundry-elsewhere-1-ab-1-ab12.tmp", ".lora_foundry-here-1-ab12.tmp", "x.tmp", ".lora_foundry-x.tmp")
+    others = [target.with_name(name) for name in names]
     for path in (mine, *others):
         path.touch()
     write(target)
@@ -184,7 +185,7 @@ def test_leftovers_of_other_machines_and_other_files_stay(target):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no POSIX")
 def test_windows_neither_syncs_folders_nor_signals_processes(target, monkeypatch):
-    young = target.with_name(f".lora_foundry-{temps._HOST}-1-ab12.tmp")
+    young = target.with_name(f".lora_foundry-{temps.HOST}-1-{temps._boot()}-1-ab12.tmp")
     young.touch()
     monkeypatch.setattr(os, "kill", lambda *_: pytest.fail("signal 0 ends a process on Windows"))
     monkeypatch.setattr(writer.os, "name", "nt")
