@@ -8,6 +8,7 @@ from pathlib import Path
 
 import folder_paths
 
+from ..engine.errors import FoundryError
 from ..engine.texts.say import refuse
 
 BASE_KINDS = ("diffusion_models", "checkpoints")
@@ -90,7 +91,10 @@ class Listed:
         """The file, or the sharded folder, of that name."""
         if name.replace("\\", "/") not in self.names(kind):
             return None
-        return find_base(name)[0] if kind == BASE_KINDS[0] else find_file(name, kind)
+        try:
+            return find_base(name)[0] if kind == BASE_KINDS[0] else find_file(name, kind)
+        except FoundryError:  # listed and not there: a dead link, a pipe
+            return None
 
     def _names(self, kind: str) -> dict[str, None]:
         """What is there, with forward slashes: looked up, not searched."""

@@ -94,8 +94,9 @@ def _data_start(begin: bytes, size: int) -> int:
 
 def _look_up(key: Key) -> Hashes | None:
     """What is written down for this state of the file."""
-    if (home() / FORMER).is_file():
-        _take_over()
+    with suppress(OSError):  # a home that may not be looked into
+        if (home() / FORMER).is_file():  # a pipe of that name would hang
+            _take_over()
     found = STORE.get(key_of(*key))
     return Hashes(*(*found, None)[:2]) if isinstance(found, list) and found else None  # an old one has no second hash
 

@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from ...engine.errors import FoundryError
 from ...engine.lineage import DERIVED, GUESSED, KNOWN_ID, Accelerator, Ingredient, plain_name
 from ...engine.plan import Adapter
 from ...validator.fingerprint import Fingerprint
@@ -27,8 +26,7 @@ def recognise(
 ) -> Accelerator | None:
     """What a file is known as by its hashes (``Identity.ids``), else by its name, its title or its structure.
 
-    None for everything else: that is what most files are. Raises FoundryError ``registry`` for a broken file of the
-    user's.
+    None for everything else: that is what most files are.
     """
     entries = registry()
     for entry in entries:
@@ -58,11 +56,8 @@ def recognise_fingerprint(fingerprint: Fingerprint) -> Accelerator | None:
 
 
 def known_name(name: str, ids: tuple[str, ...] = ()) -> Accelerator | None:
-    """The registry's entry for a name, or for a file of that name with these ids; None too for a broken registry."""
-    try:
-        return recognise(name, ids) if name.strip() else None
-    except FoundryError:  # told once, where a file itself is looked up, and not again for every name
-        return None
+    """The registry's entry for a name, or for a file of that name with these ids."""
+    return recognise(name, ids) if name.strip() else None
 
 
 def known_as(ingredient: Ingredient) -> Ingredient:

@@ -41,7 +41,7 @@ from .contents import recognised
 from .fingerprints import lora_fingerprint
 from .identity import identify_file
 from .record import MAX_RECORD, Record, parse_json, parse_record
-from .registry import registry, users_file
+from .registry import registry, registry_fault, users_file
 
 # Where a record may stand, which is told before its source; a file of records may stand beside a LoRA.
 HEADER, SIDECAR = "its header", "its lineage file"
@@ -146,14 +146,15 @@ def _once(*sources: tuple[Claim, ...]) -> list[Claim]:
 def _recognised(
     name: str, ids: tuple[str, ...], metadata: Mapping[str, str], lora: LoRAFile | None
 ) -> tuple[Accelerator | None, tuple[Claim, ...]]:
-    """The registry's entry for a file; a registry that cannot be read is told as a claim that says nothing else."""
-    try:
-        known = recognise(name, ids, metadata, lora.adapters if lora else ())
-        if lora and (known is None or known.level != DERIVED) and any(e.fingerprints for e in registry()):
+    """The registry's entry for a file; what of it cannot be read is told as a claim that says nothing else."""
+    fault = registry_fault()
+    partly = "a part of the registry of accelerators is not used"
+    told = (Claim(Evidence(UNKNOWN, partly, fault.what)),) if fault else ()
+    known = recognise(name, ids, metadata, lora.adapters if lora else ())
+    if lora and (known is None or known.level != DERIVED) and any(e.fingerprints for e in registry()):
+        with suppress(FoundryError):  # a file that cannot be read to its end, which others tell
             known = recognise_fingerprint(lora_fingerprint(lora)) or known
-    except FoundryError as error:
-        return None, (Claim(Evidence(UNKNOWN, "the registry of accelerators is not used", error.what)),)
-    return known, ()
+    return known, told
 
 
 def _sidecars(path: Path) -> list[Path]:

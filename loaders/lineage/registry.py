@@ -73,9 +73,15 @@ class KnownLoRA:
 
 
 def registry() -> tuple[KnownLoRA, ...]:
-    """All entries, the user's first. Raises FoundryError ``registry`` for a broken file of the user's."""
+    """All entries, the user's first; those of a broken file of the user's are left out (``registry_fault``)."""
     path = users_file()
-    return _entries(path, recall(path))
+    return _entries(path, recall(path))[0]
+
+
+def registry_fault() -> FoundryError | None:
+    """What is wrong with the user's file, as far as something is: its good entries and the built-in ones count."""
+    path = users_file()
+    return _entries(path, recall(path))[1]
 
 
 def users_file() -> Path:
@@ -101,14 +107,24 @@ def parse(path: Path, text: str) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=2)
-def _entries(path: Path, text: str) -> tuple[KnownLoRA, ...]:
+def _entries(path: Path, text: str) -> tuple[tuple[KnownLoRA, ...], FoundryError | None]:
     built_in = {entry["id"]: entry for entry in parse(BUILT_IN, recall(BUILT_IN))["entries"]}
-    users = parse(path, text.strip() or EMPTY)["entries"]
-    made = tuple(_entry(path, f"entry {number}", _merged(built_in, own)) for number, own in enumerate(users, 1))
-    own = {entry.id for entry in made}
-    if len(own) < len(made):
-        raise _broken(path, "two of its entries have one 'id'")
-    return made + tuple(_entry(BUILT_IN, id, entry) for id, entry in built_in.items() if id not in own)
+    made: dict[str, KnownLoRA] = {}
+    faults: list[FoundryError] = []
+    try:
+        users = parse(path, text.strip() or EMPTY)["entries"]
+    except FoundryError as error:
+        users, faults = [], [error]
+    for number, own in enumerate(users, 1):
+        try:
+            entry = _entry(path, f"entry {number}", _merged(built_in, own))
+            if entry.id in made:
+                raise _broken(path, "two of its entries have one 'id'")
+            made[entry.id] = entry
+        except FoundryError as error:
+            faults.append(error)
+    rest = tuple(_entry(BUILT_IN, id, entry) for id, entry in built_in.items() if id not in made)
+    return (*made.values(), *rest), next(iter(faults), None)
 
 
 def _merged(built_in: Mapping[str, Mapping[str, Any]], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -206,5 +222,5 @@ READERS: dict[str, tuple[Callable[[Any], Any], bool]] = {  # key -> what reads i
 
 def _broken(path: Path, fault: str) -> FoundryError:
     what = f"{path.name} in {path.parent} cannot be used: {fault}."
-    fix = "Mend it, or move it away: the built-in entries work without it."
+    fix = "Mend it, or move it away: all other entries are used meanwhile, the built-in ones too."
     return FoundryError("registry", what, "The registry tells accelerators from other LoRAs.", fix)

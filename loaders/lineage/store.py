@@ -84,7 +84,9 @@ def read(ids: Sequence[str]) -> Record | None:
     path = find_place(ids)
     if path is None:
         return next((record for record in every() if set(record.ids) & set(ids)), None)
-    return _read(path) if path.exists() else None
+    with disk_errors(path):  # a folder that may not be looked into is one fault, told with the record
+        there = path.exists()
+    return _read(path) if there else None
 
 
 def forget(ids: Sequence[str]) -> bool:

@@ -18,6 +18,7 @@ from ...engine.report import check_json
 from ...engine.texts.say import listed, say
 from ...validator.rules import check_stack
 from ...validator.stacks import ALLOW, Item, Sampling, Stack
+from ..lineage.registry import registry_fault
 from ..workflows.constants import with_constants
 from ..workflows.graph import BYPASSED, MUTED, ON, Graph, GraphNode
 from ..workflows.node_kinds import GGUF, LOW_BITS, STAGES
@@ -70,7 +71,7 @@ def lint(
     """
     graph, files = with_constants(graph), Files(find, lineage_of)
     order, unordered = orders(graph)
-    found = [*_idle_stages(graph), *(finding for told in order.values() for finding in told)]
+    found = [*_registry(), *_idle_stages(graph), *(finding for told in order.values() for finding in told)]
     models, cut = _models(graph)
     stacks, stopped, seconds = list[Stack](), stops(found, strict), 0.0
     for trail in _chosen(models):
@@ -242,6 +243,12 @@ def _called(node: GraphNode) -> str:
     """A node as a user finds it: title, kind where that is another word, and id."""
     title = node.title or node.kind
     return f"{title} ({f'{node.kind}, ' if title != node.kind else ''}node {node.id})"
+
+
+def _registry() -> Iterator[Finding]:
+    """What of the user's own registry of accelerators cannot be read; all else is used."""
+    if fault := registry_fault():
+        yield fault.finding(severity="warning")
 
 
 def _idle_stages(graph: Graph) -> Iterator[Finding]:

@@ -26,6 +26,7 @@ from ..documents.document import Document, Row
 from ..documents.paths import resolve_path
 from ..lineage.contents import contained_in
 from ..lineage.provenance import lineage_of_lora
+from ..lineage.registry import registry_fault
 from ..loras.file import LoRAFile, open_lora
 from ..loras.fitting import effective_scales
 from ..loras.matching import Fit, add_layer, match
@@ -85,7 +86,8 @@ def plan_document(doc: Document, on_error: OnError | None = None) -> Plan:
     family, inside = detect_base(source.tensors), contained_in(source)
     base = Base(path.name, family, source, source.quantized, dequantized=dequantized, contains=inside)
     matcher = BaseNames(source.tensors, base.family)
-    plan = Plan(base, vanilla=doc.vanilla)
+    fault = registry_fault()
+    plan = Plan(base, vanilla=doc.vanilla, findings=(fault.finding(severity="warning"),) if fault else ())
     files: dict[Path, LoRAFile] = {}
     for stage, row in _rows(doc):
         rounding = doc.rounding if stage == FUSE else ONCE

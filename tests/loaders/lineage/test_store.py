@@ -184,7 +184,7 @@ def test_processes_write_different_records_at_once(pack_home):
 
 def test_what_killed_writers_left_is_swept_up(pack_home):
     declare(IDS, "mine", role="style")
-    left_over = pack_home / "lineage" / f".lora_foundry-{temps._HOST}-{2**30}-1234.tmp"
+    left_over = pack_home / "lineage" / f".lora_foundry-{temps.HOST}-{2**30}-{temps._boot()}-1-1234.tmp"
     left_over.write_text("{")
     declare(IDS, "mine", role="repair")
     assert not left_over.exists() and len(load(IDS)) == 1
