@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding, stops
+from . import own
+from .parser import share
 from .shared import DONE, Refused, choose_device, planned, print_findings, print_json, print_layers, spelled
 from .terminal import Bar, size
 
@@ -21,14 +23,16 @@ if TYPE_CHECKING:
 
 FORMATS = ("fp8", "float8_e4m3fn", "float8_e5m2", "int8_convrot", "none")
 CACHE_GB = 50
+LEAST_SHARD = 10**6  # smaller ones would make a file of every tensor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What ``bake`` understands; what changes the result first, then what changes how it is made."""
     add = parser.add_argument
-    add("documents", metavar="DOCUMENT", nargs="+", type=Path, help="YAML or JSON: base, fuse, stack, quantize")
+    add("documents", metavar="DOCUMENT", nargs="*", type=Path, help="YAML or JSON: base, fuse, stack, quantize")
     out = "a .safetensors file, replaced if there; a folder for several documents"
     add("-o", "--out", metavar="OUT", type=_out, required=True, help=out)
+    own.add_arguments(parser)
     result = parser.add_argument_group("the result")
     add = result.add_argument
     add("--quantize", choices=FORMATS, help="instead of what the document says; fp8 is float8_e4m3fn")
@@ -36,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     full, better = "full precision", "full precision: best quality; fp8: fast on Ada on"
     add("--matmul", choices=(full, "fp8"), type=spelled({"full": full}), default=full, help=better)
     add("--keep", metavar="PATTERNS", default="auto", help="layers left in high precision: auto,*.ffn.2")
-    add("--max-error", metavar="SHARE", type=float, help="keep the worst layers too, until it holds: 0.02")
+    add("--max-error", metavar="SHARE", type=share, help="keep the worst layers too, until it holds: 2%% or 0.02")
     add("--on-quantized-base", choices=("refuse", "dequantize"), help="instead of what the document says")
     exact = "the device and its way of adding count too: the same file to the last bit, or another recipe"
     add("--reproducible", action="store_true", help=exact)
@@ -64,8 +68,12 @@ def run(options: argparse.Namespace) -> int:
     from ..loaders.documents.document import load_document
 
     how = _how(options)
-    documents = [_adjusted(load_document(path), options) for path in options.documents]
-    outs = _outs(options.documents, options.out)
+    if own.is_own(options) == bool(options.documents):
+        what = "Both a document and --base, --fuse or --lora are there." if options.documents else "Nothing to bake."
+        raise FoundryError("usage", what, fix="Name a document, or --base with its --fuse and --lora.")
+    read = [load_document(path) for path in options.documents] or [own.own_document(options)]
+    documents = [_adjusted(document, options) for document in read]
+    outs = _outs(options.documents or [Path("model")], options.out)
     for out, document in ((out, document) for out in outs for document in documents):
         refuse_input(out, document, sharded=how.max_shard is not None)
     requests, found = [], []
@@ -129,6 +137,8 @@ def _how(options: argparse.Namespace) -> BakeOptions:
     from ..loaders.disk.sharding import parse_size
 
     shard = parse_size(options.max_shard_size) if options.max_shard_size else None
+    if shard is not None and shard < LEAST_SHARD:
+        raise FoundryError("usage", f"--max-shard-size is {size(shard)}, under 1 MB.", fix="Write 5GB, or 500MB.")
     if shard is not None and options.cache is not None:
         raise FoundryError("usage", "The cache keeps whole files, not shards.", fix="Leave one of the two out.")
     cache = BakeCache(options.cache, parse_size(options.cache_size)) if options.cache is not None else None

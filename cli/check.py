@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..engine.errors import FoundryError
 from ..engine.findings import stops
+from . import own
 from .shared import DONE, STOPPED, planned, print_findings, print_json, print_layers, spelled, trained_with
 from .terminal import table
 
@@ -26,7 +28,8 @@ UNREAD = "Stopped: LF108 names LoRAs that were not followed."
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What ``check`` takes."""
     kinds = "a stack document (YAML, JSON), a workflow (UI or API JSON), or a picture with one inside"
-    parser.add_argument("document", metavar="FILE", type=Path, help=kinds)
+    parser.add_argument("document", metavar="FILE", type=Path, nargs="?", help=kinds)
+    own.add_arguments(parser)
     parser.add_argument("--strict", action="store_true", help="warnings stop it too")
     chosen = "match training: warn about a base LoRA that a LoRA was not trained with; the default: a note"
     old = spelled({"training": "match training", "accelerators": "allow accelerators"})
@@ -37,8 +40,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check the file, whatever of the two it is."""
-    return (_check_workflow if is_workflow(options.document) else _check_document)(options)
+    """Check the file, whatever of the two it is, or the stack the options name."""
+    named = options.document is not None
+    if own.is_own(options) == named:
+        raise FoundryError("usage", "Check one thing.", fix="Name a file, or --base and its --fuse and --lora.")
+    return (_check_workflow if named and is_workflow(options.document) else _check_document)(options)
 
 
 def is_workflow(path: Path) -> bool:
@@ -56,7 +62,8 @@ def _check_document(options: argparse.Namespace) -> int:
     from ..engine.report import document_json
     from ..loaders.documents.document import load_document
 
-    plan, findings = planned(load_document(options.document), options.policy, look_into_weights=True)
+    document = load_document(options.document) if options.document is not None else own.own_document(options)
+    plan, findings = planned(document, options.policy, look_into_weights=True)
     stopped = stops(findings, options.strict)
     if options.json:
         print_json(document_json(plan, findings, not stopped))
@@ -81,14 +88,14 @@ def _check_workflow(options: argparse.Namespace) -> int:
         print_findings(found.findings)
         if find is None:
             print("Files were not looked at: name ComfyUI's models folder with --models.")
-        print(_verdict(found))
+        print(_verdict(found, find is not None))
     return DONE if found.ok else STOPPED
 
 
-def _verdict(found: Lint) -> str:
+def _verdict(found: Lint, looked: bool) -> str:
     """The last line; what was not followed is never OK."""
     if found.complete:
-        return f"{FINE}workflow." if found.ok else STOP
+        return f"{FINE}workflow{'' if looked else ', as far as it says itself'}." if found.ok else STOP
     if found.ok:
         return PARTLY
     return STOP if stops(found.findings, strict=True) else UNREAD

@@ -20,7 +20,7 @@ def inspect(options: argparse.Namespace) -> int:
     if options.dialects:
         return _dialects(options.json)
     if options.file is None:
-        raise FoundryError("usage", "Nothing to inspect.", fix="usage: lora-foundry inspect FILE, or --dialects")
+        raise FoundryError("usage", "Nothing to inspect.", fix="Name a file. See: lora-foundry inspect --help")
     facts = describe(options.file)
     findings = [Finding.from_json(finding) for finding in facts["findings"]]
     if options.json:

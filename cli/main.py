@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from .. import __version__
 from ..engine.errors import FoundryError
@@ -22,6 +22,8 @@ from . import check as cli_check
 from . import inspect as cli_inspect
 from . import lineage as cli_lineage
 from . import merge as cli_merge
+from . import own as cli_own
+from .parser import Parser, parse
 from .shared import (
     DONE,
     INTERRUPTED,
@@ -35,7 +37,12 @@ from .shared import (
 )
 from .terminal import Bar, harden
 
-EPILOG = "exit codes: 0 done, 1 findings that stop it, 2 wrong use or bad input, 130 stopped by Ctrl-C"
+OWN = "--base model.safetensors --fuse lightning.safetensors --lora style.safetensors:0.7"
+EXAMPLES = (
+    "lora-foundry demo",
+    f"lora-foundry bake {OWN} -o out.safetensors",
+    "lora-foundry check workflow.json --models ComfyUI/models",
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json = "--json" in arguments
     harden(sys.stdout, sys.stderr)
     try:
-        options = _parser().parse_args(arguments)
+        if not arguments:
+            print(_parser().format_help())
+            return DONE
+        options = parse(_parser(), arguments)
         code: int = options.run(options)
         sys.stdout.flush()
         return code
@@ -79,53 +89,52 @@ def _fail(error: FoundryError, findings: Sequence[Finding], as_json: bool) -> in
 # --- the command line itself ------------------------------------------------------------------------------------------
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are FoundryErrors, so that ``--json`` holds for them too."""
-
-    def error(self, message: str) -> NoReturn:
-        """Wrong use: one sentence and the usage line."""
-        raise FoundryError("usage", f"{message[:1].upper()}{message[1:]}.", fix=self.format_usage().strip())
-
-
 def _parser() -> Parser:
     parser = Parser(
         prog="lora-foundry",
         description="Fuse the base LoRA, stack the weighted LoRAs, quantize last.",
-        epilog=EPILOG,
+        examples=EXAMPLES,
     )
     parser.add_argument("--version", action="version", version=f"lora-foundry {__version__}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
-    def verb(name: str, run: Any, text: str) -> argparse.ArgumentParser:
-        added = verbs.add_parser(name, help=text, description=text, epilog=EPILOG)
+    def verb(name: str, run: Any, text: str, *examples: str) -> Parser:
+        lines = [f"lora-foundry {name} {line}".rstrip() for line in examples]
+        added: Parser = verbs.add_parser(name, help=text, description=text, examples=lines)
         added.add_argument("--json", action="store_true", help="print one JSON object and nothing else")
         added.set_defaults(run=run)
         return added
 
-    added = verb("demo", _demo, "Make a tiny model and show what the right and the wrong orders do to its LoRAs.")
+    text = "Make a tiny model and show what the right and the wrong orders do to its LoRAs."
+    added = verb("demo", _demo, text, "--out demo")
     added.add_argument("--host", action="store_true", help="do it inside a real ComfyUI, down to an image")
     added.add_argument("--out", metavar="FOLDER", type=Path, help="leave the files there")
     old: dict[str, Any] = {"action": OldOption, "dest": "out", "metavar": "--out", "help": argparse.SUPPRESS}
     added.add_argument("--keep", type=Path, default=None, **old)
-    added = verb("inspect", cli_inspect.inspect, "Say what a file is: a LoRA or a base model, and what is in it.")
+    text = "Say what a file is: a LoRA or a base model, and what is in it."
+    added = verb("inspect", cli_inspect.inspect, text, "style.safetensors")
     files = ".safetensors, .index.json or a folder of shards"
     added.add_argument("file", metavar="FILE", type=Path, nargs="?", help=files)
     added.add_argument("--dialects", action="store_true", help="list the ways of writing a LoRA that are known")
     text = "Check a stack document or a workflow: order, training, files, families, coverage, damaged tensors."
-    cli_check.add_arguments(verb("check", cli_check.run, text))
-    cli_bake.add_arguments(verb("bake", cli_bake.run, "Bake stack documents into files that any ComfyUI loads."))
+    cli_check.add_arguments(verb("check", cli_check.run, text, "stack.yaml", "workflow.json --models ComfyUI/models"))
+    text = "Bake a stack into a file that any ComfyUI loads."
+    lines = (f"{OWN} -o out.safetensors", "stack.yaml -o out.safetensors")
+    cli_bake.add_arguments(verb("bake", cli_bake.run, text, *lines))
+    cli_own.add_init(verb("init", cli_own.run_init, "Write a stack document from the same options as bake's.", OWN))
     text = "Merge LoRAs into one file, exactly or as small as asked, with the proof of what is kept."
-    cli_merge.add_arguments(verb("merge", cli_merge.run, text))
+    cli_merge.add_arguments(verb("merge", cli_merge.run, text, "a.safetensors b.safetensors -o merged.safetensors"))
     text = "What LoRAs were trained with and are to be used with: show, declare, read, export and import it."
-    cli_lineage.add_arguments(verb("lineage", None, text))
-    added = verb("benchmark", _benchmark, "Measure on this machine what the orders people argue about cost and keep.")
+    cli_lineage.add_arguments(verb("lineage", None, text, "show style.safetensors"))
+    text = "Measure on this machine what the orders people argue about cost and keep."
+    added = verb("benchmark", _benchmark, text, "--out FOLDER")
     own = "a stack document with your own files; default: a tiny model made on the spot"
     added.add_argument("document", metavar="DOCUMENT", nargs="?", type=Path, help=own)
     added.add_argument("--device", metavar="DEVICE", default="cpu", help="cpu, cuda or cuda:0")
     added.add_argument("--tokens", metavar="N", type=int, help="rows of activations of a step; 256, on a GPU 4096")
     added.add_argument("--steps", metavar="N", type=int, default=3, help="further steps; their median is shown")
     added.add_argument("--out", metavar="FOLDER", type=Path, help="write benchmark.md, .json and .svg there")
-    verb("doctor", _doctor, "Check this machine: Python, torch, fp8, disk, ComfyUI, extras.")
+    verb("doctor", _doctor, "Check this machine: Python, torch, fp8, disk, ComfyUI, extras.", "")
     return parser
 
 

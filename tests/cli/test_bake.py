@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lora_foundry.cli import bake
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.disk.process import PROCESS
 from lora_foundry.loaders.disk.small import save_small
@@ -124,7 +125,8 @@ def test_how_it_is_made_does_not_change_the_weights(folder, run, options):
         assert (left != right).double().mean() < 1e-4
 
 
-def test_shards_and_a_device_that_is_not_there(folder, run):
+def test_shards_and_a_device_that_is_not_there(folder, run, monkeypatch):
+    monkeypatch.setattr(bake, "LEAST_SHARD", 1)  # the model is tiny
     document = write(folder, stack=["style"])
     code, report, _ = run("bake", document, "-o", "out.safetensors", "--max-shard-size", "500kB", "--json")
     assert code == 0 and len(report["files"]) > 1 and (folder / "out.safetensors.index.json").is_file()
@@ -132,7 +134,8 @@ def test_shards_and_a_device_that_is_not_there(folder, run):
     assert (code, report["error"]["code"]) == (2, "usage") and "cuda:99" in report["error"]["what"]
 
 
-def test_shards_do_not_replace_those_of_the_base(folder, run):
+def test_shards_do_not_replace_those_of_the_base(folder, run, monkeypatch):
+    monkeypatch.setattr(bake, "LEAST_SHARD", 1)  # the model is tiny
     part = ("--max-shard-size", "500kB", "--json")
     _, made, _ = run("bake", write(folder, stack=["style"]), "-o", "model.safetensors", *part)
     document = write(folder, base=Path(made["files"][0]).stem, stack=["lightning"])

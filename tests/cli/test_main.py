@@ -23,7 +23,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # --- wrong use --------------------------------------------------------------------------------------------------------
 WRONG = [
-    [],
     ["weld"],
     ["bake", "stack.json"],
     ["bake", "stack.json", "-o", "model.ckpt"],
@@ -35,7 +34,7 @@ WRONG = [
 @pytest.mark.parametrize("arguments", WRONG, ids=" ".join)
 def test_wrong_use_is_one_text_and_two(run, arguments):
     code, out, err = run(*arguments)
-    assert (code, out) == (2, "") and err.startswith("[usage] ") and "usage: lora-foundry" in err
+    assert (code, out) == (2, "") and err.startswith("[usage] ") and "See: lora-foundry" in err and err.count("\n") == 1
 
 
 def test_wrong_use_in_json(run):

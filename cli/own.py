@@ -1,0 +1,117 @@
+"""A stack without a document: ``--base``, ``--fuse`` and ``--lora``, and ``init``, which writes them down."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..engine.errors import FoundryError
+from .shared import DONE, print_json
+
+if TYPE_CHECKING:
+    from ..loaders.documents.document import Document
+
+NONE = "none"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The base and its LoRAs, in the order they go in."""
+    own = parser.add_argument_group("the stack, without a document")
+    own.add_argument("--base", metavar="FILE", help="the base model")
+    fused = "the base LoRA to fuse first, such as a Lightning; several times for several; none: without one, on purpose"
+    own.add_argument("--fuse", metavar="FILE[:STRENGTH]", action="append", default=[], help=fused)
+    stacked = "a LoRA of the stack; several times for several: style.safetensors:0.7"
+    own.add_argument("--lora", metavar="FILE[:STRENGTH]", action="append", default=[], help=stacked)
+
+
+def add_init(parser: argparse.ArgumentParser) -> None:
+    """What ``init`` takes."""
+    add_arguments(parser)
+    parser.add_argument("--quantize", metavar="FORMAT", help="fp8, float8_e5m2, int8_convrot or none; default: none")
+    parser.add_argument(
+        "-o", "--out", metavar="FILE", type=Path, default=Path("stack.yaml"), help="default: stack.yaml"
+    )
+
+
+def is_own(options: argparse.Namespace) -> bool:
+    """Whether any of these options is there."""
+    return bool(options.base or options.fuse or options.lora)
+
+
+def own_document(options: argparse.Namespace) -> Document:
+    """The document these options make; relative names start from the current folder. FoundryError ``usage``."""
+    from ..loaders.documents.document import parse_document
+
+    if not options.base:
+        raise FoundryError("usage", "There are LoRAs and no base.", fix="Name the base model: --base model.safetensors")
+    settings = _settings(options.base, options.fuse, options.lora)
+    return parse_document(settings, "the command line")
+
+
+def run_init(options: argparse.Namespace) -> int:
+    """Write the document that says what the options say; one that is there stays as it is."""
+    from ..loaders.documents.document import parse_document
+
+    beside = [_beside(options.out, each) for each in options.lora]
+    fused = [each if each == NONE else _beside(options.out, each) for each in options.fuse]
+    settings = _settings(_beside(options.out, options.base or "model.safetensors"), fused, beside)
+    if options.quantize:
+        settings["quantize"] = options.quantize
+    parse_document(settings, "the command line")
+    text = yaml_text(settings)
+    try:
+        with options.out.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        fix = "Name another file with -o, or remove it."
+        raise FoundryError("usage", f"'{options.out}' is there already.", fix=fix) from None
+    if options.json:
+        print_json({"out": str(options.out), "document": settings})
+    else:
+        print(text + f"Written to {options.out}. Next: lora-foundry check {options.out}")
+    return DONE
+
+
+def _beside(document: Path, name: str) -> str:
+    """A relative name, seen from the folder of the document instead of the current one."""
+    return name if Path(name).is_absolute() or document.parent == Path() else os.path.relpath(name, document.parent)
+
+
+def _settings(base: str, fuse: Sequence[str], lora: Sequence[str]) -> dict[str, object]:
+    """The keys of the document."""
+    if NONE in fuse and len(fuse) > 1:
+        raise FoundryError("usage", "--fuse none says that no LoRA is fused, and another is named.", fix="Keep one.")
+    settings: dict[str, object] = {"base": base}
+    if fuse:
+        settings["fuse"] = [] if NONE in fuse else [_row(text) for text in fuse]
+    if lora or not fuse:
+        settings["stack"] = [_row(text) for text in lora]
+    return settings
+
+
+def _row(text: str) -> dict[str, object]:
+    """``style.safetensors:0.7`` as a row; a colon that no number follows belongs to the name, as in ``C:\\style``."""
+    path, colon, strength = text.rpartition(":")
+    try:
+        return {"path": path, "strength": float(strength)} if colon and path else {"path": text, "strength": 1.0}
+    except ValueError:
+        return {"path": text, "strength": 1.0}
+
+
+def yaml_text(settings: dict[str, object]) -> str:
+    """The document as YAML, one row a line; its texts are written as JSON, which YAML reads the same."""
+    lines = []
+    for key, value in settings.items():
+        if isinstance(value, list) and value:
+            lines += [f"{key}:", *(f"  - {_inline(row)}" for row in value)]
+        else:
+            lines.append(f"{key}: {json.dumps(value, ensure_ascii=False)}")
+    return "\n".join(lines) + "\n"
+
+
+def _inline(row: dict[str, object]) -> str:
+    return "{" + ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in row.items()) + "}"
