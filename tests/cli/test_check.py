@@ -311,11 +311,11 @@ def test_a_lora_that_was_not_followed_is_never_ok(folder, run):
     sampler = next(node for node in data.values() if node["class_type"] == "KSampler")
     sampler["class_type"] = "MysterySampler"
     del sampler["inputs"]["cfg"]
-    code, out = run("check", workflow(data))
+    code, out, _ = run("check", workflow(data))
     assert code == 0 and "LF108 note" in out and "style.safetensors" in out and "MysterySampler" in out
     assert "OK" not in out and out.rstrip().splitlines()[-1].startswith("Checked in part")
     assert run("check", workflow(data), "--strict")[0] == 1
-    code, report = run("check", workflow(data), "--json", "--strict")
+    code, report, _ = run("check", workflow(data), "--json", "--strict")
     assert code == 1 and not report["ok"] and verdicts(report) == [("note", "LF108.lost", "style.safetensors")]
 
 
@@ -325,5 +325,5 @@ def test_a_list_that_was_not_read_is_not_told_as_no_lora(folder, run):
         if "lora_name" in node["inputs"]:
             node["inputs"]["lora_name"] = ["99", 0]
     data["99"] = {"class_type": "Random File", "inputs": {"folder": "loras"}}
-    code, out = run("check", workflow(data))
+    code, out, _ = run("check", workflow(data))
     assert code == 0 and "LF108 note" in out and "no LoRA that was followed" in out and "OK" not in out
