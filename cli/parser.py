@@ -38,7 +38,7 @@ def parse(parser: Parser, arguments: Sequence[str]) -> argparse.Namespace:
     if rest:
         verb: argparse.ArgumentParser = parser
         while (below := _verbs(verb)) is not None:
-            verb = below.choices[getattr(options, below.dest)]
+            verb = below.choices[vars(options)[below.dest]]
         wrong = rest[0].partition("=")[0]
         what = f"There is no option '{wrong}'" if wrong.startswith("-") else f"'{wrong}' is one too many"
         raise _unknown(what, wrong, verb._option_string_actions, verb.prog)
