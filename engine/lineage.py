@@ -181,6 +181,7 @@ class Accelerator:
 
     ``level`` tells how it was recognised: ``derived`` by hash, ``guessed`` by name, metadata or structure. ``id`` is
     empty where only the kind of LoRA is known, not its version. The registry knows LoRAs of other roles too.
+    ``made_on`` is the format of the weights it was distilled on, where that was no plain one.
     """
 
     id: str
@@ -191,6 +192,7 @@ class Accelerator:
     steps: tuple[int, int] | None = None
     cfg: tuple[float, float] | None = None
     role: str = ACCELERATOR
+    made_on: str = ""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ..engine.texts.say import listed, say
 from . import base_loras as rules_base
 from . import surplus as rules_surplus
 from . import use as rules_use
+from . import variants as rules_variants
 from .stacks import ALLOW, Sampling, Stack, stack_of
 
 
@@ -28,10 +29,14 @@ def file_findings(plan: Plan) -> Iterator[Finding]:
 
 
 def natively_quantized(stack: Stack, policy: str) -> Iterator[Finding]:
-    """LF201: ComfyUI's own loaders put LoRAs onto a quantized base. It runs, so it is no error; GGUF costs time."""
-    loras = [item for item in stack.items if item.strength]
+    """LF201: ComfyUI's own loaders put LoRAs onto a quantized base. It runs, so it is no error; GGUF costs time.
+
+    Scales and stochastic rounding keep the effect; a LoRA that was distilled on these very weights is where it belongs.
+    """
+    loras = [item for item in stack.items if item.strength and not rules_variants.made_on(item, stack)]
     if stack.native and stack.quantized and not stack.dequantized and loras:
-        key = "LF201.gguf" if stack.quantized.startswith("GGUF") else "LF201.native"
+        gguf = stack.quantized.startswith("GGUF")
+        key = "LF201.gguf" if gguf else "LF201.scaled" if stack.scaled else "LF201.native"
         values = {"base": stack.base, "quantized": stack.quantized, "loras": listed([item.name for item in loras])}
         yield say(key, subject=stack.base, node=loras[0].node, **values)
 
@@ -42,6 +47,7 @@ STACK_RULES: tuple[Callable[[Stack, str], Iterator[Finding]], ...] = (
     *rules_base.RULES,
     *rules_surplus.RULES,
     *rules_use.RULES,
+    *rules_variants.RULES,
 )
 
 

@@ -16,6 +16,18 @@ POLICIES = MATCH, ALLOW = ("match training", "allow accelerators")
 
 
 @dataclass(frozen=True)
+class Variant:
+    """Which of its family's models a base is, or a LoRA is for; "" where that is not known.
+
+    ``noise`` is ``high`` or ``low`` (the two models of Wan 2.2), ``task`` what it makes of what, ``version`` its name.
+    """
+
+    noise: str = ""
+    task: str = ""
+    version: str = ""
+
+
+@dataclass(frozen=True)
 class Item:
     """One LoRA of a stack. ``stage`` is ``fuse`` or ``stack``; ``node`` is the graph node that applies it, if any.
 
@@ -31,6 +43,7 @@ class Item:
     modules: int = 0
     dependent: bool = False
     node: str = ""
+    variant: Variant = Variant()
 
     @property
     def ingredient(self) -> Ingredient:
@@ -53,7 +66,8 @@ class Stack:
 
     ``contains`` are LoRAs known to be inside the base already. ``items`` come in the order they are applied, bottom
     first. ``vanilla``: no base LoRA by an explicit choice. ``native``: the items are patches of native nodes, each
-    applied to what the ones before it left; in a plan all of a stage see the same weights.
+    applied to what the ones before it left; in a plan all of a stage see the same weights. ``scaled``: its weights are
+    fp8 with scales, which the host rounds back to stochastically; ``whole``: they are known to have 16 bits or more.
     """
 
     base: str
@@ -66,6 +80,9 @@ class Stack:
     native: bool = False
     sampling: tuple[Sampling, ...] = ()
     node: str = ""
+    scaled: bool = False
+    whole: bool = False
+    variant: Variant = Variant()
 
 
 def stack_of(plan: Plan, sampling: tuple[Sampling, ...] = ()) -> Stack:

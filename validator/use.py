@@ -23,6 +23,7 @@ from .stacks import Item, Sampling, Stack
 
 Span = tuple[float, float]
 USUAL = {SUBJECT: (0.8, 1.0), STYLE: (0.5, 0.7), QUALITY: (0.3, 0.5), SUBTLE: (0.2, 0.4)}  # strengths by role
+MORE = 2  # times the steps it is made for: ordinary practice, slower and no worse
 SLACK = 1e-3  # a strength or CFG that is off by less is inside
 
 
@@ -101,7 +102,7 @@ def sampled(stack: Stack, policy: str) -> Iterator[Finding]:
 
 def _off(sampling: Sampling, known: Accelerator, level: str, severity: str, subject: str) -> Iterator[Finding]:
     values: dict[str, str] = {}
-    if sampling.steps is not None and known.steps and not within(sampling.steps, known.steps):
+    if sampling.steps is not None and known.steps and not known.steps[0] <= sampling.steps <= MORE * known.steps[1]:
         values |= {"steps": span(known.steps), "steps_now": f"{sampling.steps}"}
     if sampling.cfg is not None and known.cfg and not within(sampling.cfg, known.cfg):
         values |= {"cfg": span(known.cfg), "cfg_now": f"{sampling.cfg:g}"}

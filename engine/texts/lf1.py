@@ -146,6 +146,24 @@ ORDER: dict[str, tuple[str, ...]] = {
         "Each format rounds the fused weights in its own way.",
         "Nothing to do unless the result is poor; then fuse in {then}.",
     ),
+    "LF104.noise": (
+        "question",
+        "Is {lora} meant for this model? By its name it is for {then} noise; {base} is the model of {now} noise.",
+        "Each of the two models does one part of the sampling, and a LoRA for one was never trained on the other.",
+        "Load the LoRA for {now} noise here, and this one on the model of {then} noise.",
+    ),
+    "LF104.version": (
+        "question",
+        "Is {lora} meant for this model? By its name it is made for {then}; {base} is {now}.",
+        "An accelerator is distilled from one version. On another all of it fits, and the image blurs or burns.",
+        "Take the accelerator of {now}, if there is one.",
+    ),
+    "LF104.weights": (
+        "question",
+        "{lora} was distilled on {then} weights; those of {base} have 16 bits or more.",
+        "It learned to work with the rounding of those weights, which is not there.",
+        "Load the {then} file of this model, or take the LoRA that was distilled on bf16.",
+    ),
     "LF105.twice": (
         "error",
         "{lora} is fused twice: at {first} and at {second}.",

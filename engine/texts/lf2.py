@@ -22,9 +22,21 @@ QUANTIZATION: dict[str, tuple[str, ...]] = {
     "LF201.native": (
         "warning",
         "{loras} is applied to a base that is quantized already ({base}: {quantized}).",
-        "Rounded back to 8 bits, a LoRA of 1% of the weights keeps 0% to 43% of its effect. ComfyUI's stochastic "
-        "rounding keeps the effect and adds 27% to 42% weight error.",
+        "Rounded back to 8 bits, a LoRA of 1% of the weights keeps 0% to 43% of its effect; where the rounding is "
+        "stochastic, the effect is kept and the weight error grows by 27% to 42%, and by more without scales.",
         "Load the bf16 or fp16 file with weight_dtype default, apply the LoRAs, and quantize last.",
+    ),
+    "LF201.scaled": (
+        "note",
+        "{loras} is applied to a scaled fp8 base ({base}: {quantized}).",
+        "ComfyUI rounds it back stochastically: the effect is kept, and the error of the weights grows by 27% to 42%.",
+        "Nothing must be done. To be rid of that error, load the bf16 or fp16 file, apply the LoRAs, quantize last.",
+    ),
+    "LF201.named_scaled": (
+        "note",
+        "{base} is a scaled fp8 file by its name ({sign}), and {loras} goes on top of it.",
+        "ComfyUI rounds it back stochastically: the effect is kept, and the error of the weights grows by 27% to 42%.",
+        "Nothing must be done. To be rid of that error, load the bf16 or fp16 file, apply the LoRAs, quantize last.",
     ),
     "LF201.gguf": (
         "note",

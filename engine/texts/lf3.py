@@ -90,6 +90,12 @@ FILES: dict[str, tuple[str, ...]] = {
         "All {modules} modules fit, for the two have names and shapes in common; their numbers differ.",
         "If it was not trained on {base_family}, choose a LoRA that was.",
     ),
+    "LF303.task": (
+        "question",
+        "Is {lora} meant for this model? By its name it is for {then}; {base} is a model for {now}.",
+        "The LoRAs of both have the same layers, so all of it fits, but it was made on other weights.",
+        "Choose the LoRA for {now}.",
+    ),
     "LF303.variant": ("note", *_VARIANT),
     "LF303.variant_partly": ("warning", *_VARIANT),
     # LF305: its scale is in doubt

@@ -70,7 +70,7 @@ def known_as(ingredient: Ingredient) -> Ingredient:
 
 def _known(entry: KnownLoRA, level: str, why: str) -> Accelerator:
     id = "" if entry.generic else entry.id
-    return Accelerator(id, entry.name, level, why, entry.strength, entry.steps, entry.cfg, entry.role)
+    return Accelerator(id, entry.name, level, why, entry.strength, entry.steps, entry.cfg, entry.role, entry.made_on)
 
 
 def _names(name: str, metadata: Mapping[str, str]) -> Iterator[tuple[str, str]]:

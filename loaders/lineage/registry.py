@@ -27,8 +27,8 @@ FILE = "accelerators.json"
 BUILT_IN = Path(__file__).with_name(FILE)
 SCHEMA = 1
 EMPTY = json.dumps({"schema": SCHEMA, "entries": []})
-# What copies add to a name: the dtype, who it was converted for, " (1)" of a browser.
-TAIL = r"(?:-(?:bf16|fp16|fp32|fp8|f16|e4m3fn|scaled|comfyui|converted|half|\(\d\)))*"
+# What copies add to a name: the dtype, who it was converted for, " (1)" of a browser, a lone "_".
+TAIL = r"(?:-(?:bf16|fp16|fp32|fp8|f16|e4m3fn|scaled|comfyui|converted|half|\(\d\)))*-?"
 Range = tuple[float, float]
 
 
@@ -54,6 +54,7 @@ class KnownLoRA:
     ``match`` fits whole names as ``plain_name`` writes them (lower case, ``-`` for ``_``, ``.`` and blanks), or
     ``folder/name``. ``generic`` stands for several versions: it says what they share and identifies none. Ranges are
     (least, most), None where ``source`` does not say; ``cfg`` is the sampler's, 1 where a publisher uses none.
+    ``made_on`` is the format of the weights it was distilled on, where that was no plain one.
     """
 
     id: str
@@ -68,6 +69,7 @@ class KnownLoRA:
     steps: tuple[int, int] | None = None
     cfg: Range | None = None
     structure: Structure | None = None
+    made_on: str = ""
     ids: frozenset[str] = frozenset()
     fingerprints: tuple[Fingerprint, ...] = ()
 
@@ -215,6 +217,7 @@ READERS: dict[str, tuple[Callable[[Any], Any], bool]] = {  # key -> what reads i
     **dict.fromkeys(("strength", "cfg"), (_range, False)),
     "steps": (_steps, False),
     "structure": (_structure, False),
+    "made_on": (_text, False),
     **dict.fromkeys(HASHES, (_hashes, False)),
     "fingerprints": (lambda value: tuple(map(Fingerprint.from_json, _list(value))), False),
 }

@@ -16,14 +16,17 @@ from ...engine.errors import FoundryError
 from ...engine.findings import Finding
 from ...engine.lineage import GUESSED, NOTHING_KNOWN, Contained, Ingredient, Lineage, plain_name
 from ...engine.texts.say import say
-from ..bases.checkpoint import open_checkpoint
-from ..bases.families import detect_base
+from ...validator.stacks import Variant
+from ..bases.checkpoint import Checkpoint, is_code, open_checkpoint
+from ..bases.dequantize import SCALES
+from ..bases.families import detect_base, variant_of_base
 from ..disk.header import read_header
 from ..lineage.accelerators import known_name
 from ..lineage.contents import contained_in
 from ..names.dialects import split
 from ..workflows.node_kinds import LORAS
 from ..workflows.trail import Applied, Source
+from .variants import variant_by_name, variant_of
 
 Find = Callable[[str, str], Path | None]  # (kind of folder, name) -> the file, None: it is not there
 LineageOf = Callable[[Path], Lineage]
@@ -48,13 +51,17 @@ class Lists(Protocol):
 
 @dataclass(frozen=True)
 class BaseFacts:
-    """What is known of a base. ``quantized`` is how its file stores it; ``seen`` whether that was looked at."""
+    """What is known of a base. ``quantized`` is how its file stores it, ``scaled`` whether as fp8 with scales; ``seen``
+    whether that was looked at.
+    """
 
     family: str | None = None
     quantized: str | None = None
     contains: tuple[Contained, ...] = ()
     findings: tuple[Finding, ...] = ()
     seen: bool = False
+    scaled: bool = False
+    variant: Variant = Variant()
 
 
 class Files:
@@ -96,11 +103,14 @@ class Files:
         known = self._by_name(source.name)
         guessed = (Contained(Ingredient(known.name), GUESSED, "its file name", known),) if known else ()
         if path is None:
-            return BaseFacts(contains=guessed, findings=tuple(self._missing(source, source.folders)))
+            missing = tuple(self._missing(source, source.folders))
+            return BaseFacts(contains=guessed, findings=missing, variant=variant_by_name(source.name))
         try:
             checkpoint = open_checkpoint(path)
             family = detect_base(checkpoint.tensors)
-            return BaseFacts(family, checkpoint.quantized, contained_in(checkpoint) or guessed, seen=True)
+            variant = variant_of(source.name, variant_of_base(checkpoint.tensors, family))
+            inside = contained_in(checkpoint) or guessed
+            return BaseFacts(family, checkpoint.quantized, inside, (), True, _has_scales(checkpoint), variant)
         except FoundryError as error:
             bad = unreadable(error, source.name, source.node, source.ours)
             return BaseFacts(contains=guessed, findings=(bad,))
@@ -136,6 +146,13 @@ class Files:
         key = "LF306.near" if near else "LF306.missing"
         where = " or ".join(folders)
         yield say(key, subject=name, node=wanted.node, name=name, at=wanted.node, folder=where, near=near)
+
+
+def _has_scales(checkpoint: Checkpoint) -> bool:
+    """Whether all codes of a file are fp8, and scales stand beside them."""
+    codes = [info.dtype for info in checkpoint.tensors.values() if is_code(info)]
+    scales = any(name.endswith(SCALES) for name in checkpoint.tensors)
+    return bool(codes) and scales and all(dtype.is_floating_point for dtype in codes)
 
 
 def unreadable(error: FoundryError, subject: str, node: str, ours: bool) -> Finding:

@@ -21,13 +21,14 @@ from ...validator.stacks import ALLOW, Item, Sampling, Stack
 from ..lineage.registry import registry_fault
 from ..workflows.constants import with_constants
 from ..workflows.graph import BYPASSED, MUTED, ON, Graph, GraphNode
-from ..workflows.node_kinds import GGUF, LOW_BITS, STAGES
+from ..workflows.node_kinds import FP8, GGUF, HIGH_BITS, LOW_BITS, SCALED, STAGES
 from ..workflows.sampling import ends
 from ..workflows.tracing import trails
 from ..workflows.trail import Applied, Trail, halves
 from ..workflows.unread import unread
 from .files import BaseFacts, Files, Find, LineageOf
 from .order import as_question, orders
+from .variants import variant_by_name
 
 # Limits of one check, far beyond what anybody wires; LF108 says what was left out.
 MOST_STACKS, MOST_ITEMS = 100, 6000  # models, and LoRAs of all of them together
@@ -81,7 +82,7 @@ def lint(
         begun = time.thread_time()
         judged = [each for each in check_stack(stack, model.policy or policy) if each.code not in told]
         seconds += time.thread_time() - begun
-        judged += [*_late(trail), *_low_bits(graph, trail, base)]
+        judged += [*_late(trail), *_low_bits(graph, files, trail, base)]
         mine = [*trail.problems, *base.findings]
         mine += (finding for applied in trail.applied for finding in files.lora(applied).findings)
         mine += judged if model.certain else [as_question(finding) for finding in judged]
@@ -181,13 +182,24 @@ def _stack(graph: Graph, files: Files, trail: Trail, base: BaseFacts, sampling: 
         any(applied.native for applied in trail.applied),
         sampling,
         source.node,
+        base.scaled and not source.quantized,
+        _is_whole(trail, base),
+        base.variant,
     )
+
+
+def _is_whole(trail: Trail, base: BaseFacts) -> bool:
+    """Whether the weights are known to have 16 bits or more: by the file, or by a name that says so."""
+    if trail.source.quantized or trail.source.dequantize or base.quantized or LOW_BITS.search(trail.source.name):
+        return False
+    return base.seen or bool(HIGH_BITS.search(trail.source.name))
 
 
 def _item(files: Files, applied: Applied) -> Item:
     facts = files.lora(applied)
     row = applied.row
-    return Item(row.name, applied.stage, row.strength, facts.lineage, dependent=facts.dependent, node=applied.node)
+    about = {"dependent": facts.dependent, "node": applied.node, "variant": variant_by_name(row.name)}
+    return Item(row.name, applied.stage, row.strength, facts.lineage, **about)
 
 
 def _quantized(graph: Graph, trail: Trail, base: BaseFacts) -> str | None:
@@ -212,7 +224,7 @@ def _late(trail: Trail) -> Iterator[Finding]:
             yield say("LF201.after_quantize", subject=name, node=applied.node, **values)
 
 
-def _low_bits(graph: Graph, trail: Trail, base: BaseFacts) -> Iterator[Finding]:
+def _low_bits(graph: Graph, files: Files, trail: Trail, base: BaseFacts) -> Iterator[Finding]:
     """LF201: the file of the base is quantized before a stage of ours; or by its name it may be, before any LoRA."""
     source, stages = trail.source, _stages(graph, trail)
     if source.dequantize or source.quantized:
@@ -221,10 +233,22 @@ def _low_bits(graph: Graph, trail: Trail, base: BaseFacts) -> Iterator[Finding]:
         values = {"base": source.name, "how": base.quantized, "at": stages[0]}
         yield say("LF201.file_before_stage", subject=source.name, node=source.node, **values)
     sign = LOW_BITS.search(source.name)
-    loras = [applied.row.name for applied in trail.applied if not applied.beside]
-    if sign and not base.seen and loras:
-        values = {"base": source.name, "sign": sign[0], "loras": listed(loras)}
-        yield say("LF201.named", evidence="guessed", subject=source.name, node=source.node, **values)
+    if sign is None or base.seen:
+        return
+    scaled = sign if FP8.match(sign[0]) else None
+    scaled = scaled and SCALED.search(source.name)
+    apart = (applied for applied in trail.applied if not applied.beside)
+    loras = [each.row.name for each in apart if scaled or not FP8.match(sign[0]) or not _made_on_fp8(files, each)]
+    if loras:
+        key = "LF201.named_scaled" if scaled and not stages else "LF201.named"
+        values = {"base": source.name, "sign": (scaled or sign)[0], "loras": listed(loras)}
+        yield say(key, evidence="guessed", subject=source.name, node=source.node, **values)
+
+
+def _made_on_fp8(files: Files, applied: Applied) -> bool:
+    """Whether a LoRA was distilled on fp8 weights without scales."""
+    known = files.lora(applied).lineage.accelerator
+    return bool(known and known.made_on)
 
 
 def _unread(graph: Graph, cut: _Cut) -> Iterator[Finding]:

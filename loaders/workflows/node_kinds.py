@@ -226,4 +226,7 @@ OTHER_INPUT = re.compile(
 )
 FILE_ENDINGS = (".safetensors", ".sft", ".pt", ".pth", ".ckpt", ".bin")
 # Names of files that say their weights are quantized: a guess, never more.
+FP8 = re.compile(r"fp8|float8|e4m3fn|e5m2", re.IGNORECASE)
+SCALED = re.compile(r"scaled|fp8[_-]?mixed", re.IGNORECASE)
+HIGH_BITS = re.compile(r"(?<![a-z0-9])(bf16|fp16|f16|fp32)(?![0-9])", re.IGNORECASE)
 LOW_BITS = re.compile(r"(?<![a-z0-9])(fp8|float8|e4m3fn|e5m2|nvfp4|mxfp8|int8|int4|nf4|svdq)(?![0-9])", re.IGNORECASE)

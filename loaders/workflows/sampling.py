@@ -26,6 +26,8 @@ from .node_kinds import (
 from .node_values import number
 from .tracing import linked, model_links, second, trails
 
+ALL_NOISE = 0.98  # the first noise level of a whole schedule, at least: one that begins lower does only the end
+
 
 @dataclass(frozen=True)
 class End:
@@ -114,10 +116,12 @@ def _scheduled(graph: Graph, node: GraphNode) -> float | None:
 
 
 def _own_steps(node: GraphNode) -> float | None:
-    """Its ``steps``, or one less than the noise levels it lists."""
+    """Its ``steps``, or one less than the noise levels it lists, if they begin with nothing but noise."""
     levels = node.values.get("sigmas")
-    listed = len(re.findall(r"\d+(?:\.\d+)?", levels)) - 1 if isinstance(levels, str) else 0
-    return float(listed) if listed > 0 else number(node, "steps")
+    listed = [float(level) for level in re.findall(r"\d+(?:\.\d+)?", levels)] if isinstance(levels, str) else []
+    if len(listed) < 2:
+        return number(node, "steps")
+    return float(len(listed) - 1) if listed[0] >= ALL_NOISE else None
 
 
 def _guided(graph: Graph, node: GraphNode) -> float | None:

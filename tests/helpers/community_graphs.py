@@ -220,6 +220,6 @@ ORDINARY |= {path.stem: partial(example, path.stem) for path in sorted(EXAMPLES.
 ASKED = {
     qwen_style_then_lightning: [("note", "LF101.after")],  # for LoRAs that add, the order changes a state, no number
     wan_gguf_lora: [("note", "LF201.gguf")],
-    wan_template_fp8: [("question", "LF201.named")] * 2,  # only the name says fp8: the file is not here
+    wan_template_fp8: [("note", "LF201.named_scaled")] * 2,  # only the name says so: the file is not here
     model_merge: [("note", "LF108.lost")],  # below a merge nothing is checked, which is said
 }

@@ -78,8 +78,12 @@ def lightning_at_40_steps() -> Sketch:
     return qwen_lightning(LIGHTNING_4, 40, 4.0)
 
 
-def lightning_at_8_of_4_steps() -> Sketch:
-    return qwen_lightning(LIGHTNING_4, 8, 1.0)
+def lightning_at_9_of_4_steps() -> Sketch:
+    return qwen_lightning(LIGHTNING_4, 9, 1.0)
+
+
+def lightning_at_4_of_8_steps() -> Sketch:
+    return qwen_lightning(LIGHTNING_8, 4, 1.0)
 
 
 def lightning_with_guidance() -> Sketch:
@@ -140,7 +144,8 @@ MISTAKEN = {
     lora_merged_into_fp8: [("warning", "LF201.native")],
     two_accelerators: [("question", "LF403.two")],
     lightning_at_40_steps: [("question", "LF403.sampling")],
-    lightning_at_8_of_4_steps: [("question", "LF403.steps")],
+    lightning_at_9_of_4_steps: [("question", "LF403.steps")],
+    lightning_at_4_of_8_steps: [("question", "LF403.steps")],
     lightning_with_guidance: [("question", "LF403.cfg")],
     wan_half_with_lightning: [("question", "LF403.sampling")],
     fused_and_loaded_again: [("warning", "LF105.fused_and_stacked")],

@@ -6,6 +6,7 @@ import ast
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from base_lora_cases import ANOTHER, ASKED, CONFLICTS, NEEDED, STATED, UNNEEDED
@@ -26,8 +27,9 @@ from lora_foundry.engine.lineage import (
 from lora_foundry.validator import base_loras as rules_base
 from lora_foundry.validator import surplus as rules_surplus
 from lora_foundry.validator import use as rules_use
+from lora_foundry.validator import variants as rules_variants
 from lora_foundry.validator.rules import check_stack
-from lora_foundry.validator.stacks import Sampling
+from lora_foundry.validator.stacks import Item, Sampling, Variant
 from stack_parts import (
     FAST,
     HYPER,
@@ -52,8 +54,38 @@ from stack_parts import (
 )
 
 BOTH, HOLDS_X = file("both"), (inside(X),)
+FP8_MADE = fast("lightning", made_on="fp8_e4m3fn")
 USUAL = {SUBJECT: (0.8, 1.0), STYLE: (0.5, 0.7), QUALITY: (0.3, 0.5), SUBTLE: (0.2, 0.4)}  # as the design says
 
+HIGH_I2V = Variant("high", "image to video", "Wan 2.2")
+T2V, OLD = replace(HIGH_I2V, task="text to video"), Variant(task="text to video")
+EDIT, PLAIN_QWEN = Variant(version="Qwen-Image-Edit-2511"), Variant(version="Qwen-Image")
+
+
+def meant(variant: Variant, **more: Any) -> Item:
+    return replace(stacked(X, **more), variant=variant)
+
+
+VARIANTS = (
+    case("the same noise and task", meant(HIGH_I2V), variant=HIGH_I2V),
+    case("the other noise", meant(HIGH_I2V), "LF104.noise question", variant=replace(HIGH_I2V, noise="low")),
+    case("the other noise, the reverse", meant(Variant("low")), "LF104.noise question", variant=HIGH_I2V),
+    case("the other noise at 0", meant(Variant("low"), at=0.0), variant=HIGH_I2V),
+    case("the other task", meant(T2V), "LF303.task question", variant=HIGH_I2V),
+    case("the other task of another version", meant(replace(T2V, version="Wan 2.1")), variant=HIGH_I2V),
+    case("the other task of no version", meant(OLD), variant=HIGH_I2V),
+    case(
+        "the other task and noise",
+        meant(T2V),
+        "LF303.task question",
+        "LF104.noise question",
+        variant=replace(HIGH_I2V, noise="low"),
+    ),
+    case("an accelerator of another version", meant(PLAIN_QWEN, known=FAST), "LF104.version question", variant=EDIT),
+    case("a style of another version", meant(PLAIN_QWEN), variant=EDIT),
+    case("an accelerator for who knows", meant(Variant(), known=FAST), variant=EDIT),
+    case("on who knows", meant(HIGH_I2V, known=FAST)),
+)
 ORDER = (
     case("stacked beside", stacked(X), style(trained(X)), "LF101.beside note"),
     case("the order within a stage is none", style(trained(X)), stacked(X), "LF101.beside note"),
@@ -209,6 +241,10 @@ USE = (
     case("sampled well, nothing known", fused(X), Sampling(40, 7.0)),
     case("sampled, but nobody says how", fused(X, known=FAST), Sampling()),
     case("40 steps", fused(X, known=FAST), Sampling(40, 1.0), "LF403.steps warning"),
+    case("twice its steps", fused(X, known=FAST), Sampling(16, 1.0)),  # slower, and no worse
+    case("more than twice its steps", fused(X, known=FAST), Sampling(17, 1.0), "LF403.steps warning"),
+    case("twice its steps at CFG 4", fused(X, known=FAST), Sampling(16, 4.0), "LF403.cfg warning"),
+    case("one step less", fused(X, known=FAST), Sampling(3, 1.0), "LF403.steps warning"),
     case("2 steps", stacked(X, known=FAST), Sampling(2), "LF403.steps warning"),
     case("CFG 4", fused(X, known=FAST), Sampling(8, 4.0), "LF403.cfg warning"),
     case("40 steps at CFG 4", fused(X, known=FAST), Sampling(40, 4.0), "LF403.sampling warning"),
@@ -219,10 +255,21 @@ USE = (
     case("two samplers, one off", fused(X, known=FAST), Sampling(4, node="3"), Sampling(30, node="4"),
          "LF403.steps warning"),
     case("no numbers of the publisher", fused(X, known=fast("l")), Sampling(40, 7.0)),
-    case("at half its strength", fused(X, known=replace(FAST, strength=(1.0, 1.0)), at=0.5), Sampling(10, 1.0),
+    case("at half its strength", fused(X, known=replace(FAST, strength=(1.0, 1.0)), at=0.5), Sampling(20, 1.0),
          "LF401.publisher note", "LF403.steps question"),
     case("of two, none is right", fused(X, known=FAST), fused(Y, known=fast("t")), Sampling(40), "LF403.two warning"),
     case("fp8, native", style(), "LF201.native warning", quantized="scaled fp8", **NATIVE),
+    case("fp8 with scales, native", style(), "LF201.scaled note", quantized="scaled fp8", scaled=True, **NATIVE),
+    case("distilled on fp8, on fp8", fused(X, known=FP8_MADE), quantized="float8_e4m3fn", **NATIVE),
+    case("distilled on fp8, on fp8, beside a style", fused(X, known=FP8_MADE), style(), "LF201.native warning",
+         quantized="fp8_e4m3fn", **NATIVE),
+    case("distilled on fp8, on fp8 with scales", fused(X, known=FP8_MADE), "LF201.scaled note",
+         quantized="scaled fp8", scaled=True, **NATIVE),
+    case("distilled on fp8, on int8", fused(X, known=FP8_MADE), "LF201.native warning", quantized="int8", **NATIVE),
+    case("distilled on fp8, on bf16", fused(X, known=FP8_MADE), "LF104.weights warning", whole=True),
+    case("distilled on fp8, guessed, on bf16", fused(X, known=replace(FP8_MADE, level=GUESSED)),
+         "LF104.weights question", whole=True),
+    case("distilled on fp8, on who knows", fused(X, known=FP8_MADE)),
     case("fp8, native, no LoRA", quantized="scaled fp8", **NATIVE),
     case("fp8, native, at 0", style(at=0.0), quantized="scaled fp8", **NATIVE),
     case("fp8, native, dequantized", style(), quantized="scaled fp8", dequantized=True, **NATIVE),
@@ -230,7 +277,7 @@ USE = (
     case("fp8 in a plan is the plan's rule", style(), quantized="scaled fp8"),
 )  # fmt: skip
 
-CASES = (*NEEDED, *ASKED, *STATED, *CONFLICTS, *UNNEEDED, *ANOTHER, *ORDER, *TWICE, *DROPPED, *USE)
+CASES = (*NEEDED, *ASKED, *STATED, *CONFLICTS, *UNNEEDED, *ANOTHER, *ORDER, *TWICE, *DROPPED, *USE, *VARIANTS)
 
 
 @pytest.mark.parametrize("each", CASES, ids=lambda each: each.title)
@@ -247,7 +294,10 @@ def test_the_table_is_one():
 
 def test_the_table_shows_every_text_of_these_rules():
     """So that each is seen to have a value for all of its blanks."""
-    sources = [Path(module.__file__).read_text(encoding="utf-8") for module in (rules_base, rules_surplus, rules_use)]
+    sources = [
+        Path(module.__file__).read_text(encoding="utf-8")
+        for module in (rules_base, rules_surplus, rules_use, rules_variants)
+    ]
     texts = {node.value for source in sources for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant)}
     keys = {text for text in texts if isinstance(text, str) and re.fullmatch(r"LF\d{3}\.\w+", text)}
     shown = {line.split()[0] for each in CASES for line in each.expected}
