@@ -52,6 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = verb("read", _read, "Read what a training script, config or log says about base LoRAs.")
     add("source", metavar="SOURCE", type=Path, help=".sh .yaml .toml .json .log .txt README.md")
     add("--lora", metavar="FILE", type=Path, help="write it down as declared for this LoRA")
+    add(
+        "--run",
+        metavar="NAME",
+        dest="run_name",
+        default="",
+        help="of several runs the one that wrote NAME, or its number",
+    )
     add = verb("weigh", _weigh, "Say whether a LoRA is inside another one or inside a checkpoint, by their weights.")
     add("file", metavar="FILE", type=Path, help="a LoRA or a checkpoint")
     add("--contains", metavar="LORA", type=Path, required=True, help="the LoRA that may be inside")
@@ -147,7 +154,7 @@ def _read(options: argparse.Namespace) -> int:
     from ..loaders.lineage.subjects import resolve
 
     lora = _subject(options.lora) if options.lora else None
-    claims = read_evidence(options.source, options.lora, _hash(lora))
+    claims = read_evidence(options.source, options.lora, _hash(lora), options.run_name)
     folders = [path.absolute().parent for path in (options.source, options.lora) if path]
     claims = resolve(claims, [*folders, Path.cwd()])
     if lora is not None and claims:

@@ -17,7 +17,7 @@ from pathlib import Path
 from ...engine.errors import FoundryError
 from ...engine.lineage import DERIVED, NO_NAME, Claim, plain_name
 from ..disk.hashes import SETTLED_NS
-from ..disk.header import SUFFIXES, disk_errors, regular_file
+from ..disk.header import SUFFIXES, disk_errors, regular_file, shown
 from ..disk.process import PROCESS
 from .claims import Statement, evidence_error
 from .configs import read_readme, read_toml, read_yaml
@@ -53,20 +53,62 @@ READERS = (
 )
 
 
-def read_evidence(path: Path, lora: Path | None = None, sha256: str = "") -> tuple[Claim, ...]:
+def read_evidence(path: Path, lora: Path | None = None, sha256: str = "", run: str = "") -> tuple[Claim, ...]:
     """What a file says about base LoRAs; () when it says nothing.
 
-    With ``lora`` only the runs that name it as their output count, if any does. ``sha256`` (hex) is that of the LoRA: a
-    sidecar about this very file is more than a guess. Raises FoundryError ``evidence`` for what cannot be read.
+    With ``lora`` only the runs that name it as their output count, if any does, or the one that is asked for: ``run``
+    is what it writes, or its number in the file. ``sha256`` (hex) is that of the LoRA: a sidecar about this very file
+    is more than a guess. Raises FoundryError ``evidence`` for what cannot be read, and where runs of which none names
+    the LoRA say different things: one claim is right, and two would contradict each other.
     """
     try:
         statements = _statements(path, LOG_HEAD)
     except FoundryError as error:
         raise FoundryError("evidence", error.what, error.why, error.fix) from error
-    if lora is not None:
+    if run:
+        statements = _asked_for(statements, run, path.name)
+    elif lora is not None:
         names = _names(lora)
         statements = tuple(s for s in statements if _is_of(s, names)) or statements
+        if _contradict(statements):
+            seen = f"{len(statements)} runs say different things, and it is not told which wrote {shown(lora.name)}"
+            raise evidence_error(path.name, seen, f"Say which with --run: {_runs(statements)}.")
     return _claims(statements, sha256)
+
+
+def _asked_for(statements: tuple[Statement, ...], run: str, where: str) -> tuple[Statement, ...]:
+    """The statements of one run, by what it writes or by its number."""
+    found = tuple(s for s in statements if _is_of(s, frozenset({plain_name(run)})))
+    if not found and run.isdecimal() and 0 < int(run) <= len(statements):
+        found = statements[int(run) - 1 : int(run)]
+    if not found or _contradict(found):
+        seen = f"no one run of it is '{shown(run)}'"
+        raise evidence_error(where, seen, f"Say which with --run: {_runs(statements) or 'it tells of none'}.")
+    return found
+
+
+def _runs(statements: tuple[Statement, ...]) -> str:
+    """The runs of a file, as they can be asked for: ``1 (ink: lightning.safetensors), 2 (...)``."""
+    return ", ".join(f"{number} ({_told(statement)})" for number, statement in enumerate(statements, 1))
+
+
+def _told(statement: Statement) -> str:
+    claim, writes = statement.claim, ", ".join(map(shown, statement.outputs))
+    base = claim.trained_with if claim.trained_with is not None else claim.use_with or ()
+    return f"{writes + ': ' if writes else ''}{', '.join(each.name for each in base) or 'no base LoRA'}"
+
+
+def _contradict(statements: tuple[Statement, ...]) -> bool:
+    """Whether two statements say different things of what the LoRA was trained with, or is used with.
+
+    Names that differ in one file mean two LoRAs.
+    """
+    for field in ("trained_with", "use_with"):
+        told = [s.claim.told(field) for s in statements]
+        sets = {frozenset((plain_name(i.name), i.strength) for i in each) for each in told if each is not None}
+        if len(sets) > 1:
+            return True
+    return False
 
 
 def beside(path: Path, sha256: str = "") -> tuple[Claim, ...]:

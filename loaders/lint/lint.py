@@ -198,8 +198,9 @@ def _is_whole(trail: Trail, base: BaseFacts) -> bool:
 def _item(files: Files, applied: Applied) -> Item:
     facts = files.lora(applied)
     row = applied.row
-    about = {"dependent": facts.dependent, "node": applied.node, "variant": variant_by_name(row.name)}
-    return Item(row.name, applied.stage, row.strength, facts.lineage, **about)
+    meant = variant_by_name(row.name)
+    lineage, dependent, node = facts.lineage, facts.dependent, applied.node
+    return Item(row.name, applied.stage, row.strength, lineage, dependent=dependent, node=node, variant=meant)
 
 
 def _quantized(graph: Graph, trail: Trail, base: BaseFacts) -> str | None:

@@ -236,6 +236,16 @@ def test_a_script_is_read_and_written_down_for_a_lora(lineage, folder):
     assert len(claims("style")) == 1  # reading again replaces
 
 
+def test_a_script_of_two_runs_asks_which_one_it_was(lineage, folder):
+    """Neither names the LoRA: nothing is written down until it is said."""
+    other = SCRIPT.replace("lightning", "turbo").replace("#!/bin/bash\n", "")
+    (folder / "train.sh").write_text(SCRIPT + other)
+    code, _, error = lineage("read", "train.sh", "--lora", "style.safetensors")
+    assert code == 2 and "--run" in error and "2 runs say different things" in error and claims("style") == ()
+    assert lineage("read", "train.sh", "--lora", "style.safetensors", "--run", "1")[0] == 0
+    assert len(claims("style")) == 1 and "lightning" in claims("style")[0].trained_with[0].name
+
+
 def test_a_flag_with_two_meanings_asks(lineage, folder):
     (folder / "train.sh").write_text("python train.py --base_weights lightning.safetensors --output_name style\n")
     code, out, _ = lineage("read", "train.sh", "--lora", "style.safetensors")

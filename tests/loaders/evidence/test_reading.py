@@ -65,7 +65,48 @@ def test_a_script_of_many_runs_and_the_lora_it_is_read_for(tmp_path):
     path = put(tmp_path / "all.sh", FUSED + other)
     assert len(read_evidence(path)) == 2
     assert trained(read_evidence(path, Path("x/my_lora.safetensors"))) == [L]
-    assert len(read_evidence(path, Path("x/renamed.safetensors"))) == 2  # the person says that it is about this one
+
+
+RENAMED = Path("x/renamed.safetensors")
+
+
+def several(tmp_path, *runs: tuple[str, str]) -> Path:
+    """A script of runs: each with its base LoRA and the name it writes."""
+    texts = (FUSED.replace("L.safetensors", base).replace("my_lora", output) for base, output in runs)
+    return put(tmp_path / "all.sh", "".join(texts))
+
+
+def test_of_several_runs_that_do_not_name_the_lora_it_is_asked_which(tmp_path):
+    """Two claims that contradict each other are never both taken."""
+    path = several(tmp_path, ("L.safetensors", "my_lora"), ("M.safetensors", "other"))
+    with pytest.raises(FoundryError) as error:
+        read_evidence(path, RENAMED)
+    assert error.value.code == "evidence" and "renamed.safetensors" in error.value.what and "--run" in error.value.fix
+    assert "1 (my_lora: L.safetensors)" in error.value.fix and "2 (other: M.safetensors)" in error.value.fix
+    assert trained(read_evidence(path, RENAMED, run="other")) == trained(read_evidence(path, RENAMED, run="2"))
+    assert trained(read_evidence(path, RENAMED, run="my_lora")) == [L]
+    assert trained(read_evidence(path, Path("x/my_lora.safetensors"))) == [L]  # it names itself
+    assert len(read_evidence(path)) == 2  # nothing is written down, so all is shown
+
+
+@pytest.mark.parametrize("run", ["nobody", "0", "3", "-1", ""])
+def test_a_run_that_is_not_there(tmp_path, run):
+    path = several(tmp_path, ("L.safetensors", "my_lora"), ("M.safetensors", "other"))
+    with pytest.raises(FoundryError, match="--run"):
+        read_evidence(path, RENAMED, run=run)
+
+
+def test_runs_that_agree_need_no_question(tmp_path):
+    path = several(tmp_path, ("L.safetensors", "first"), ("L.safetensors", "second"))
+    assert {each.trained_with for each in read_evidence(path, RENAMED)} == {read_evidence(path)[0].trained_with}
+
+
+def test_two_runs_that_write_one_name_are_told_by_number(tmp_path):
+    path = several(tmp_path, ("L.safetensors", "my_lora"), ("M.safetensors", "my_lora"))
+    for run in ("", "my_lora"):
+        with pytest.raises(FoundryError, match="--run"):
+            read_evidence(path, Path("x/my_lora.safetensors"), run=run)
+    assert trained(read_evidence(path, Path("x/my_lora.safetensors"), run="1")) == [L]
 
 
 @pytest.mark.parametrize(
