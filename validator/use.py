@@ -24,7 +24,8 @@ from .stacks import Item, Sampling, Stack
 Span = tuple[float, float]
 USUAL = {SUBJECT: (0.8, 1.0), STYLE: (0.5, 0.7), QUALITY: (0.3, 0.5), SUBTLE: (0.2, 0.4)}  # strengths by role
 MORE = 2  # times the steps it is made for: ordinary practice, slower and no worse
-SLACK = 1e-3  # a strength or CFG that is off by less is inside
+SLACK = 1e-3  # a strength that is off by less is inside
+TUNED = 0.2  # a CFG that is off by less is somebody's fine tuning
 
 
 def strengths(stack: Stack, policy: str) -> Iterator[Finding]:
@@ -56,9 +57,9 @@ def _outside(item: Item, span: Span, key: str, level: str, **values: str) -> Ite
         yield say_about(item, key, evidence=level, strength=strength, least=least, most=most, **values)
 
 
-def within(value: float, span: Span) -> bool:
+def within(value: float, span: Span, slack: float = SLACK) -> bool:
     """Whether a number is in a range, both ends and a little slack included."""
-    return span[0] - SLACK <= value <= span[1] + SLACK
+    return span[0] - slack <= value <= span[1] + slack
 
 
 def accelerators(stack: Stack) -> tuple[Presence, ...]:
@@ -104,7 +105,7 @@ def _off(sampling: Sampling, known: Accelerator, level: str, severity: str, subj
     values: dict[str, str] = {}
     if sampling.steps is not None and known.steps and not known.steps[0] <= sampling.steps <= MORE * known.steps[1]:
         values |= {"steps": span(known.steps), "steps_now": f"{sampling.steps}"}
-    if sampling.cfg is not None and known.cfg and not within(sampling.cfg, known.cfg):
+    if sampling.cfg is not None and known.cfg and not within(sampling.cfg, known.cfg, TUNED):
         values |= {"cfg": span(known.cfg), "cfg_now": f"{sampling.cfg:g}"}
     if values:
         key = "LF403.sampling" if len(values) == 4 else "LF403.steps" if "steps" in values else "LF403.cfg"

@@ -66,7 +66,8 @@ QUANTIZATION: dict[str, tuple[str, ...]] = {
     "LF201.named": (
         "question",
         "Is {base} stored in 8 bits or less? Its name says {sign}, and {loras} goes on top of it.",
-        "A LoRA added to 8-bit weights loses up to all of its effect or adds up to 40% weight error.",
+        "With scales ComfyUI keeps a LoRA's effect and adds 27% to 42% weight error; without them a LoRA of 1% of the "
+        "weights loses up to all of its effect.",
         "If it is, start from the bf16 or fp16 file and quantize last.",
     ),
     "LF201.not_native": (

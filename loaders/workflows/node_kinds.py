@@ -136,6 +136,9 @@ SAMPLERS = {
     "KSampler //Inspire": Sampler(),
     "ImpactKSamplerBasicPipe": Sampler(),
     "FaceDetailer": Sampler(),
+    **dict.fromkeys(("DetailerForEach", "DetailerForEachDebug", "DetailerForEachAutoRetry"), Sampler()),
+    "KSamplerProvider": Sampler(),
+    "KSamplerAdvancedProvider": Sampler(steps="", denoise=""),  # whoever takes it says the steps
     "UltimateSDUpscale": Sampler(),
     "UltimateSDUpscaleNoUpscale": Sampler(),
     "easy kSampler": Sampler(),

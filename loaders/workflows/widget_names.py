@@ -98,6 +98,8 @@ _OTHER_PACKS = {
     "Efficient Loader": "ckpt_name vae_name clip_skip lora_name lora_model_strength lora_clip_strength",
     "HyVideoLoraSelect": "lora strength",
     "HyVideoModelLoader": "model base_precision quantization load_device attention_mode",
+    "KSamplerAdvancedProvider": "cfg sampler_name scheduler",
+    "KSamplerProvider": "seed steps cfg sampler_name scheduler denoise",
     "LanPaint_KSampler": "seed steps cfg sampler_name scheduler denoise",
     "LanPaint_KSamplerAdvanced": "add_noise noise_seed steps cfg sampler_name scheduler start_at_step end_at_step",
     "LanPaint_SamplerCustom": "add_noise noise_seed cfg",

@@ -6,6 +6,7 @@ import json
 
 import pytest
 from community_graphs import ASKED, ORDINARY
+from community_kinds import KINDS as NEWER
 from community_packs import PACKS, TOLD
 from lint_parts import MISTAKEN_BY_NAME, QWEN, canvas, declared, lightning, of_prompt, stacks_of, verdicts
 from lora_foundry.engine.lineage import (
@@ -32,11 +33,11 @@ both_forms = pytest.mark.parametrize("form", [of_prompt, of_canvas])
 
 
 def test_there_are_enough_of_them():
-    assert len(ORDINARY) >= 35 and len(MISTAKEN) >= 15
+    assert len(ORDINARY) >= 35 and len(NEWER) >= 25 and len(MISTAKEN) >= 15
 
 
 @both_forms
-@pytest.mark.parametrize("build", PACKS.values(), ids=PACKS)
+@pytest.mark.parametrize("build", [*PACKS.values(), *NEWER.values()], ids=[*PACKS, *NEWER])
 def test_packs_and_families_that_are_less_common_give_nothing(build, form):
     assert verdicts(lint(form(build()))) == []
 
