@@ -100,9 +100,11 @@ class Upload:
             views.append(_view(memory, 0, info.dtype, info.shape))
         else:
             weight = reader.read(name)
-            views.append(_view(memory, 0, weight.dtype, weight.shape))
-            yield at, _bytes(weight)
-            at += weight.nbytes
+            there = weight.device == memory.device  # of a model that the host has loaded
+            views.append(weight if there else _view(memory, 0, weight.dtype, weight.shape))
+            if not there:
+                yield at, _bytes(weight)
+                at += weight.nbytes
         for source, part in self._cargo[name]:
             tensor, at = source.read(part), aligned(at)
             views.append(_view(memory, at, tensor.dtype, tensor.shape))

@@ -62,6 +62,21 @@ def pack_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     return folder
 
 
+@pytest.fixture(autouse=True)
+def every_bake_on_cuda(request: pytest.FixtureRequest):
+    """With LORA_FOUNDRY_PRETEND_CUDA every bake that names no device runs on a pretended GPU, with late copies."""
+    if os.environ.get("LORA_FOUNDRY_PRETEND_CUDA", "") in ("", "0"):
+        yield
+        return
+    own = request.node.path.name.startswith(("test_device", "test_pretended"))
+    if own or request.node.get_closest_marker("cpu"):
+        pytest.skip("has a pretended GPU of its own, or is about the CPU's own path")
+    from pretended_cuda import bakes_on_cuda
+
+    with bakes_on_cuda():
+        yield
+
+
 @pytest.fixture(scope="session")
 def run_cli():
     """Call ``run_cli("inspect", path)``: the real command in its own process; returns a CompletedProcess (text)."""

@@ -155,6 +155,7 @@ def test_progress_counts_every_tensor_and_ends_full():
     assert steps == [(done, 8) for done in range(9)]
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("stop", [0, 1, 3, 7])
 @pytest.mark.parametrize("finish", [Finish(), FP8], ids=["none", "fp8"])
 def test_cancel_comes_through_and_nothing_more_is_written(stop, finish):
@@ -181,6 +182,7 @@ def test_a_quantized_base_is_refused_before_anything_is_read(layered):
     assert not sink.values and not steps and not plan.base.source.reads
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("finish", [Finish(), Finish("none", torch.float32), FP8], ids=["as stored", "fp32", "fp8"])
 @pytest.mark.parametrize("where", ["up", "down", "base"])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
@@ -235,6 +237,7 @@ def test_an_all_zero_weight_takes_its_whole_effect_from_the_lora():
     assert float(result[f"{Q}_scale"]) != 1.0 and report.gains == [pytest.approx(1.0, abs=0.02)] * 2
 
 
+@pytest.mark.cpu
 def test_a_lost_effect_is_refused_at_the_end(monkeypatch):
     monkeypatch.setattr(job_module, "start_and_terms", lambda weight, *_: (weight, []))
     with pytest.raises(FoundryError, match="LF203.*kept"):

@@ -93,6 +93,7 @@ def test_gain_is_the_projection_on_the_delta():
         assert kept != 1.0
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("effect", [0.0, 0.43, 0.9, 1.1, 8.0, -1.0])
 def test_a_lost_or_doubled_effect_is_an_error(monkeypatch, effect):
     plan = lossy(monkeypatch, effect)(a_plan({W: noise((512, 256), 0.02, 1)}, lora(0.002, (512, 256))))
@@ -108,6 +109,7 @@ def test_the_full_effect_passes_the_same_quantizer(monkeypatch):
     assert gains(plan) == [pytest.approx(1.0, abs=0.01)]
 
 
+@pytest.mark.cpu
 def test_quantized_first_is_caught(monkeypatch):
     """The real wrong order: an fp8 base, the LoRA added, rounded to the nearest code of the old grid."""
     base = noise((512, 512), 0.02, 1)
@@ -122,6 +124,7 @@ def test_quantized_first_is_caught(monkeypatch):
         gains(a_plan({W: base}, lora(0.0002, (512, 512))))
 
 
+@pytest.mark.cpu
 def test_the_lora_that_got_lost_is_the_one_named(monkeypatch):
     """Two LoRAs on two weights; only what goes to the second is lost."""
     other = "blocks.1.self_attn.q.weight"
@@ -167,6 +170,7 @@ def test_match_training_reports_its_rounding_and_does_not_refuse_it():
     assert once == pytest.approx(1.0, abs=0.1)
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("target", [(0, 0, 128), (0, 128, 128), (0, 100, 128), (1, 32, 96)])
 def test_slices_are_measured_where_they_land(monkeypatch, target):
     weight = noise((384, 128), 0.02, 1)
@@ -193,6 +197,7 @@ def test_convolutions_are_measured():
     assert gains(plan, BF16) == [pytest.approx(1.0, abs=0.02)]
 
 
+@pytest.mark.cpu
 def test_gain_of_one_lora_over_many_weights_is_weighted_by_energy(monkeypatch):
     names = [f"blocks.{i}.self_attn.q.weight" for i in range(3)]
     values = {name: noise((128, 128), 0.02, i) for i, name in enumerate(names)}

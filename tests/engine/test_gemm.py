@@ -271,6 +271,7 @@ def test_nothing_of_a_weights_size_is_allocated_twice(monkeypatch):
     assert sizes == [] and torch.equal(bits(out), result)
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_a_weak_delta_in_bf16_moves_few_codes_by_one_step_and_no_digit_of_the_error(monkeypatch, dtype):
     name = "blocks.0.q.weight"

@@ -121,6 +121,7 @@ def test_magnitudes_of_rows_are_cut_however_peft_stores_them():
     assert all(off(got[name], want[name]) < 3e-6 for name in values)
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("format", ["none", "float8_e4m3fn", "int8_convrot"])
 def test_parts_in_every_memory_mode(format):
     maker, names = Maker(192, 256), [f"blocks.{i}.q.weight" for i in range(3)]

@@ -55,6 +55,7 @@ def test_every_memory_mode_gives_the_same_bits_and_numbers(format, rounding):
         assert file.values.keys() == sink.values.keys()
 
 
+@pytest.mark.cpu
 def test_lowest_memory_never_reads_a_large_weight_whole():
     large = {NAMES[0]: noise((8192, 256), 0.02, 1)}
     plan = on_disk(a_plan(large, a_layer([random_delta(NAMES[0], (8192, 256), 4, 0.002, 1)])))
@@ -140,6 +141,7 @@ def test_sums_of_another_arithmetic_are_made_again_and_what_needs_no_sum_is_take
     assert report.arithmetic == first.arithmetic
 
 
+@pytest.mark.cpu
 def test_a_reproducible_result_is_refused_in_another_arithmetic():
     plan = a_plan(values(), lora(NAMES[:3]), family="wan")
     here = devices.arithmetic_of(None, AUTO)
@@ -148,6 +150,7 @@ def test_a_reproducible_result_is_refused_in_another_arithmetic():
         baked(plan, Finish("float8_e4m3fn", arithmetic="fp32 on another device"))
 
 
+@pytest.mark.cpu
 def test_a_cpu_with_bf16_products_has_an_arithmetic_for_each_memory_mode(monkeypatch, machine):
     monkeypatch.setattr(gemm, "fast_bf16", lambda device_type: device_type == "cpu")
     assert len({devices.arithmetic_of(None, memory) for memory in (AUTO, LOW, LOWEST)}) == 3

@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 import torch
+from lora_foundry.engine import bake, devices, room
 from pretended_streams import BOARD, DEFAULT, Event, Stream, Use, current_stream, on_stream
 from torch.utils._pytree import tree_map
 
@@ -29,6 +30,7 @@ FACTORIES = ("empty", "zeros", "ones", "full", "arange", "eye", "tensor")
 REAL: dict[str, Callable[..., torch.Tensor]] = {name: getattr(torch, name) for name in FACTORIES}
 REAL_TO: Callable[..., torch.Tensor] = torch.Tensor.to
 REAL_TOLIST: Callable[..., list[Any]] = torch.Tensor.tolist
+REAL_RESOLVED = devices.resolved
 NO_LAUNCH = {"_unsafe_view", "empty_like", "new_empty", "empty", "empty_strided", "new_empty_strided"}
 READS = {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "_unique2"}  # the host waits
 
@@ -313,3 +315,13 @@ def pretended_cuda() -> Iterator[Machine]:
 def threads_of(prefix: str) -> list[str]:
     """The living threads whose names begin so."""
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(prefix)]
+
+
+@contextmanager
+def bakes_on_cuda() -> Iterator[Machine]:
+    """The same, and every bake that names no device runs on it."""
+    with pretended_cuda() as machine, pytest.MonkeyPatch.context() as patch:
+        machine.delay = (0.0, 0.001)
+        for module in (bake, devices, room):
+            patch.setattr(module, "resolved", lambda device: CUDA if device is None else REAL_RESOLVED(device))
+        yield machine
