@@ -140,7 +140,7 @@ def merged(mode: str, folder: Path, out: Path) -> float:
     dtype = "fp32" if mode == "exact fp32" else "bf16"
     method = mode if mode in ("tsv", "ties", "keep first") else "exact"
     policy = Policy("size", size // 2) if mode == "half the size" else None
-    return merge(Request(loras, out, method=method, dtype=dtype, policy=policy)).proof.total.error
+    return merge(Request(loras, out, method=method, dtype=dtype, policy=policy)).proof["error"]
 
 
 def copy(folder: Path, out: Path) -> None:

@@ -19,6 +19,7 @@ from ..engine.errors import FoundryError
 from ..engine.findings import Finding
 from . import bake as cli_bake
 from . import check as cli_check
+from . import conflicts as cli_conflicts
 from . import inspect as cli_inspect
 from . import lineage as cli_lineage
 from . import merge as cli_merge
@@ -124,6 +125,14 @@ def _parser() -> Parser:
     cli_own.add_init(verb("init", cli_own.run_init, "Write a stack document from the same options as bake's.", OWN))
     text = "Merge LoRAs into one file, exactly or as small as asked, with the proof of what is kept."
     cli_merge.add_arguments(verb("merge", cli_merge.run, text, "a.safetensors b.safetensors -o merged.safetensors"))
+    text = "Make one LoRA smaller: by rank, energy, error or file size."
+    cli_merge.add_resize(verb("resize", cli_merge.resize, text, "style.safetensors --size 80MB -o small.safetensors"))
+    text = "Make a LoRA of what a tuned model has more than its base."
+    example = "tuned.safetensors base.safetensors --rank 64 -o lora.safetensors"
+    cli_merge.add_extract(verb("extract", cli_merge.extract, text, example))
+    text = "Say how LoRAs get along: cosine, opposite signs, energy by block, and strengths that are not too much."
+    example = "a.safetensors b.safetensors --svg heat.svg"
+    cli_conflicts.add_arguments(verb("conflicts", cli_conflicts.run, text, example))
     text = "What LoRAs were trained with and are to be used with: show, declare, read, export and import it."
     cli_lineage.add_arguments(verb("lineage", None, text, "show style.safetensors"))
     text = "Measure on this machine what the orders people argue about cost and keep."

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.errors import FoundryError
 from ..engine.findings import stops
-from .shared import DONE, STOPPED, Refused, print_findings, print_json
+from .shared import DONE, STOPPED, Refused, answer, print_findings, print_json
 from .terminal import Bar, note, size, table
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".safetensors"
 DIALECTS = ("comfyui", "kohya", "diffusers")
+DEFAULT_RANK = 64  # of an extraction
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +50,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for kinds that need its numbers",
     )
     add("--verify", action="store_true", help="work the proof out again, from the files alone")
+
+
+def add_resize(parser: argparse.ArgumentParser) -> None:
+    """What ``resize`` takes."""
+    parser.add_argument("inputs", metavar="FILE", nargs=1, type=Path, help="a LoRA file of any dialect")
+    parser.add_argument("-o", "--out", metavar="OUT", type=out_file, required=True, help="a .safetensors file")
+    parser.add_argument("--base", metavar="FILE", type=Path, help="the model it is for; needed for DoRA and the like")
+    add_policy(parser)
+    add_form(parser)
+    parser.set_defaults(strengths=None, method="exact", accelerators="whole", on_quantized_base="refuse", verify=False)
+
+
+def add_extract(parser: argparse.ArgumentParser) -> None:
+    """What ``extract`` takes."""
+    parser.add_argument("tuned", metavar="TUNED", type=Path, help="a model: a file, an index or a folder of shards")
+    parser.add_argument("base", metavar="BASE", type=Path, help="the model it was made of")
+    parser.add_argument("-o", "--out", metavar="OUT", type=out_file, required=True, help="a .safetensors file")
+    add_policy(parser)
+    add_form(parser)
 
 
 def add_policy(parser: argparse.ArgumentParser) -> None:
@@ -187,6 +207,28 @@ def _wanted(document: Document, rows: Sequence[Row]) -> tuple[Wanted, ...]:
     )
 
 
+def resize(options: argparse.Namespace) -> int:
+    """A merge of one LoRA, made smaller."""
+    if policy_of(options) is None:
+        what = "Nothing says how small it is to become."
+        raise FoundryError("usage", what, fix="Give --rank, --energy, --size or --max-error.")
+    return run(options)
+
+
+def extract(options: argparse.Namespace) -> int:
+    """A LoRA of the difference of two models."""
+    from ..engine.merge.ranks import Policy
+    from ..loaders.merges.extracting import Wish, extract_lora
+
+    policy = policy_of(options) or Policy("rank", DEFAULT_RANK, options.uniform)
+    wish = Wish(options.tuned, options.base, options.out, policy, options.dialect, options.dtype)
+    with Bar("extracting") as bar:
+        made = extract_lora(wish, bar)
+    lost = f"{made['modules']} modules, {made['proof']['error']:.2%} of the difference lost"
+    answer(options.json, made, f"{made['recipe']['policy']}: {lost}", size(made["bytes"]), made["out"])
+    return DONE
+
+
 # --- verify
 
 
@@ -221,17 +263,15 @@ def _json(merged: Result, verified: Verified | None) -> MergeJSON:
 
 
 def _print(merged: Result, verified: Verified | None) -> None:
-    from ..loaders.merges.record import proof_json
-    from ..loaders.merges.telling import merge_sentences
+    from ..loaders.merges.telling import merge_json, merge_sentences
 
-    _print_proof(proof_json(merged.proof), merged)
-    print_findings(merged.findings)
-    print(next(merge_sentences(merged)))
-    for each in merged.apart:
-        print(f"kept apart: {each.name} at {each.strength:g}; use it beside the merged file")
+    _print_proof(merged.proof, merged)
+    print_findings(merged.gathered.findings)
+    first, _, *rest = merge_sentences(merge_json(merged))
+    print(first, *rest, sep="\n")
     if verified is not None:
         print("Verified from the files alone." if verified.agrees else "Verifying gave another result.")
-    print(f"{size(merged.size)}, recipe {merged.recipe.sha256}")
+    print(f"{size(merged.path.stat().st_size)}, recipe {merged.recipe.sha256}")
     print(merged.path)
 
 

@@ -109,3 +109,61 @@ class VerifyJSON(VerifiedJSON):
     """What `lora-foundry merge --verify FILE --json` prints."""
 
     out: str
+
+
+Pairs = Annotated[list[list[float]], "A row and a column for each LoRA, in the order of ``loras``."]
+
+
+class StrengthJSON(TypedDict):
+    """A LoRA at a strength."""
+
+    name: str
+    strength: float
+
+
+class PairsJSON(TypedDict):
+    """Every pair of LoRAs."""
+
+    cosine: Pairs
+    clash: Annotated[Pairs, "The share of opposite signs."]
+    excess: Annotated[Pairs, "That share beyond arccos(cosine) / pi, which chance gives."]
+
+
+class BlockJSON(PairsJSON):
+    """The same in one block of the model; energies are shares of the whole stack's."""
+
+    block: str
+    stack: float
+    loras: list[float]
+
+
+class ConflictsJSON(PairsJSON):
+    """What `lora-foundry conflicts --json` and the node LoRA Conflicts tell."""
+
+    loras: list[StrengthJSON]
+    blocks: list[BlockJSON]
+    stack_to_strongest: Annotated[float, "The norm of all together against that of the strongest alone."]
+    advice: Annotated[list[StrengthJSON], "The strengths at which the two are equal; unchanged where it is below 1."]
+    left_out: Annotated[int, "Modules that a LoRA replaces: these cannot be compared."]
+
+
+class ExtractRecipeJSON(TypedDict):
+    """What a LoRA was extracted from, and how."""
+
+    tuned: str
+    base: str
+    family: str | None
+    policy: str
+    dialect: str
+    dtype: str
+
+
+class ExtractJSON(TypedDict):
+    """What `lora-foundry extract --json` prints."""
+
+    out: str
+    bytes: int
+    recipe: ExtractRecipeJSON
+    proof: Annotated[ProofJSON, "Against the whole difference of the two models: what the rank lost."]
+    modules: int
+    rank: Annotated[list[int] | None, ("minItems", 2), ("maxItems", 2), "Least and most."]

@@ -9,6 +9,7 @@ from .apply import FoundryApply
 from .declare import FoundryDeclareLineage
 from .fuse import FoundryFuseBaseLoRA
 from .load import FoundryLoadBase, FoundryLoadCheckpoint
+from .merge import FoundryLoRAConflicts, FoundryMergeLoRAs
 from .quantize import FoundryQuantizeFP8
 from .rows import FoundryLoRA, FoundryLoRAStack
 from .save import FoundrySaveModel
@@ -32,6 +33,8 @@ NODE_CLASS_MAPPINGS = {
     "FoundryApply": FoundryApply,
     "FoundrySaveModel": FoundrySaveModel,
     "FoundrySaveTrainedLoRA": FoundrySaveTrainedLoRA,
+    "FoundryMergeLoRAs": FoundryMergeLoRAs,
+    "FoundryLoRAConflicts": FoundryLoRAConflicts,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -47,4 +50,6 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "FoundryApply": "3 Apply, no quantization",
     "FoundrySaveModel": "Save Baked Model",
     "FoundrySaveTrainedLoRA": "Save Trained LoRA",
+    "FoundryMergeLoRAs": "Merge LoRAs",
+    "FoundryLoRAConflicts": "LoRA Conflicts",
 }

@@ -67,6 +67,11 @@ def output_file(prefix: str, steps: int | None = None) -> Path:
     return next(path for path in numbered if not path.exists())
 
 
+def name_below(path: Path, kind: str) -> str:
+    """What ComfyUI lists a file of its output folder as, in a folder of this kind: a path with forward slashes."""
+    return path.relative_to(Path(folder_paths.get_output_directory()) / kind).as_posix()
+
+
 def user_folder() -> Path:
     """This pack's folder in ComfyUI's user folder; it need not exist."""
     return Path(folder_paths.get_user_directory()) / "lora_foundry"

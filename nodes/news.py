@@ -38,6 +38,20 @@ def changes(node_id: str) -> int:
     return watch.changes
 
 
+def seen_file(path: Path, node_id: str) -> None:
+    """From here on ``changes`` of that node counts it when the file is replaced or gone."""
+    look = partial(_state, path)
+    SESSION.watches[node_id].seen(path, look, look())
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    try:
+        state = path.stat()
+    except OSError:
+        return ()
+    return state.st_size, state.st_mtime_ns
+
+
 def _lineage(layer: Layer, watch: Watch) -> Lineage:
     path = layer.factors.path if isinstance(layer.factors, LoRAFile) else None
     return layer.lineage if path is None else watch.seen(path, partial(_of_lora, path), layer.lineage)

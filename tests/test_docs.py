@@ -126,7 +126,8 @@ def test_there_are_commands_to_parse():
     table = {
         cell.strip("`").split()[1] for cell in cells(doc("docs/command-line.md")) if cell.startswith("`lora-foundry ")
     }
-    assert verbs <= table == {"demo", "init", "inspect", "check", "lineage", "bake", "merge", "benchmark", "doctor"}
+    known = {"demo", "init", "inspect", "check", "lineage", "bake", "benchmark", "doctor"}
+    assert verbs <= table == known | {"merge", "resize", "extract", "conflicts"}
     assert {"inspect", "check", "bake"} <= {words[0] for words in commands(README)}
 
 

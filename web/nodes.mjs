@@ -6,7 +6,8 @@ import { View } from "./view.mjs"
 
 const VALIDATOR = "FoundryStackValidator"
 const STACK = "FoundryStackLoRAs"
-const REPORTING = ["FoundryFuseBaseLoRA", STACK, VALIDATOR, "FoundryQuantizeFP8", "FoundryApply", "FoundrySaveModel"]
+const FINISHING = ["FoundryQuantizeFP8", "FoundryApply", "FoundrySaveModel"]
+const REPORTING = ["FoundryFuseBaseLoRA", STACK, VALIDATOR, ...FINISHING, "FoundryMergeLoRAs", "FoundryLoRAConflicts"]
 const OFTEN_NAMED = /lora|loader/i // kinds of other packs: a badge must be there before the node is drawn
 
 /** node -> its View. Weak: a removed node takes its report along. */

@@ -18,6 +18,12 @@ WRITING: dict[str, tuple[str, ...]] = {
         "",
         _NAME_BASE,
     ),
+    "LF504.quantized": (
+        "error",
+        "{model} is quantized ({quantized}).",
+        "Its rounding errors would be extracted with the difference.",
+        "Name the models in bf16, fp16 or fp32.",
+    ),
     "LF504.no_recipe": (
         "error",
         "{file} does not tell what it was merged from.",

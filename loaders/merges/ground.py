@@ -76,6 +76,11 @@ def ground_of(loras: Sequence[LoRAFile], base: Path | None, dialect: str, on_qua
     return Ground(Plan(Base(source.label, family, source)), Outgoing(source.tensors, family, dialect), False)
 
 
+def ground_on(plan: Plan, dialect: str) -> Ground:
+    """The ground of a plan: its base, and what is fused into it."""
+    return Ground(plan, Outgoing(plan.base.source.tensors, plan.base.family, dialect), True)
+
+
 def with_fused(ground: Ground, lora: LoRAFile, strength: float, blocks: str = "") -> Ground:
     """The same with a base LoRA fused into it first: what the LoRAs above it see. Needs a base that is named."""
     layer: Layer = make_layer(ground.base, lora, FUSE, strength, ground.matcher, blocks=blocks)

@@ -99,8 +99,9 @@ def _matched(ground: Ground, wanted: Wanted, lora: LoRAFile, whole: Callable[[La
     for adapter in lora.text_adapters if factor else ():
         _add_text(found, ground, lora, adapter, factor)
     specs = {name: each.spec() for name, each in found.items()}
-    strengths = {name: each.strength for name, each in found.items()}
-    given = Input(wanted.file_name, 1.0, specs, lambda name: found[name].delta(), strengths, whole(layer))
+    weight = wanted.strength or 1.0
+    factors = {name: each.strength / weight for name, each in found.items()}
+    given = Input(wanted.file_name, weight, specs, lambda name: found[name].delta(), factors, whole(layer))
     sets = frozenset(name for name, each in found.items() if each.sets)
     return Matched(wanted, lora, layer, given, {name: each.unit for name, each in found.items()}, sets)
 

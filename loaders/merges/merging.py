@@ -14,24 +14,25 @@ import torch
 
 from ...engine.errors import FoundryError
 from ...engine.findings import Finding
+from ...engine.json_merge import ProofJSON
 from ...engine.lineage import ACCELERATOR, REPAIR, TRAINING_ADAPTER
 from ...engine.merge.fold import EXACT_WITHIN, Stored
 from ...engine.merge.methods import method_of
 from ...engine.merge.parts import read_parts
 from ...engine.merge.proof import Proof, Sums, measure
 from ...engine.merge.ranks import Policy
-from ...engine.merge.run import Entry, Job, outline, results
-from ...engine.plan import Layer
+from ...engine.merge.run import Entries, Entry, Job, outline, results
+from ...engine.plan import Layer, Plan
 from ...engine.progress import Progress, part_of
 from ...engine.texts.say import refuse, say
 from ..bases.dequantize import REFUSE
-from ..disk.writer import check_target, layout
+from ..disk.writer import check_target
 from ..loras.file import open_lora
-from ..loras.saving import Saved, adapter_metadata, has_alphas, save_lora
-from ..loras.saving import entries as lora_entries
+from ..loras.saving import has_alphas
 from ..names.outgoing import COMFYUI, Unit
-from .ground import Ground, ground_of, with_fused
+from .ground import Ground, ground_of, ground_on, with_fused
 from .matching import Matched, Wanted, match_all
+from .outfile import OutFile
 from .record import Recipe, merge_metadata, proof_json, recipe_of, recorded, room_for
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -92,25 +93,31 @@ class Gathered:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A merge that is done: the file, what it kept, the recipe as it is in the file, and what is to be said."""
+    """A merge that is done: the file, what it kept, and the recipe as it is in the file."""
 
     path: Path
-    proof: Proof
+    proof: ProofJSON
     recipe: Recipe
     entries: Mapping[str, Entry]
-    findings: tuple[Finding, ...]
-    apart: tuple[Wanted, ...] = ()
-    size: int = 0
+    gathered: Gathered
 
 
-def gather(request: Request) -> Gathered:
-    """Open and match every LoRA. Raises FoundryError for what cannot be merged; nothing is written."""
+def gather(request: Request, plan: Plan | None = None) -> Gathered:
+    """Open and match every LoRA, on the base of a ``plan`` if there is one.
+
+    Raises FoundryError for what cannot be merged; nothing is written.
+    """
     opened = {wanted.path: open_lora(wanted.path, wanted.name) for wanted in (*request.loras, *request.fuse)}
     pairs = [(wanted, opened[wanted.path]) for wanted in request.loras]
-    ground = ground_of([lora for _, lora in pairs], request.base, request.dialect, request.on_quantized_base)
+    loras = [lora for _, lora in pairs]
+    if plan is None:
+        ground = ground_of(loras, request.base, request.dialect, request.on_quantized_base)
+    else:
+        ground = ground_on(plan, request.dialect)
     for wanted in request.fuse if ground.named else ():
         ground = with_fused(ground, opened[wanted.path], wanted.strength, wanted.blocks)
-    matched = match_all(ground, pairs, is_base_lora)
+    alone = len(pairs) == 1  # one that is made smaller is what a policy is for
+    matched = match_all(ground, pairs, lambda layer: is_base_lora(layer) and not alone)
     apart = [each for each in matched if request.accelerators == APART and each.input.whole]
     kept = tuple(each for each in matched if each not in apart)
     return Gathered(ground, kept, tuple(each.wanted for each in apart))
@@ -131,25 +138,28 @@ def merge(request: Request, on_step: Progress | None = None, gathered: Gathered 
     gathered = gathered or gather(request)
     dtype = DTYPES[request.dtype]
     job = Job(tuple(each.input for each in gathered.matched), request.method, dtype, request.policy)
-    file = _File(request, gathered)
+    recipe = recipe_for(request, gathered)
+    sets = frozenset(key for each in gathered.matched for key in each.sets)
+
+    def room(entries: Entries) -> int:
+        return room_for(recipe, entries, gathered.matched, request.out.name)
+
+    file = OutFile(gathered.units, request.dialect, dtype, merge_metadata(gathered.matched), room, sets)
     passes = 1 if request.policy is None else 2
-    entries = outline(job, lambda entries: file.size(entries), part_of(on_step, 0, passes))
-    modules, metadata, recipe = file.modules(entries), file.metadata(entries), file.recipe
-    with save_lora(request.out, list(modules.values()), request.dialect, dtype, metadata, file.room(entries)) as out:
+    entries = outline(job, file.size, part_of(on_step, 0, passes))
+    with file.open(request.out, entries) as out:
         sums: dict[str, Sums] = {}
         for module, stored, measured in _finished(job, entries, request, part_of(on_step, passes - 1, passes)):
-            if module in modules:
-                out.write(modules[module], *_tensors(stored), alpha=None if stored.up is None else stored.alpha)
+            out.put(module, stored)
             sums[module] = measured
         proof = Proof.of([each.input.name for each in gathered.matched], sums)
         _refuse_loss(request, proof)
-        told = recorded(recipe, proof_json(proof), out.tensor_id(), gathered.matched, request.out.name)
-        out.restate(metadata | told)
-    size = request.out.stat().st_size
-    return Result(request.out, proof, recipe, entries, gathered.findings, gathered.apart, size)
+        out.complete(recorded(recipe, proof_json(proof), out.tensor_id(), gathered.matched, request.out.name))
+    return Result(request.out, proof_json(proof), recipe, entries, gathered)
 
 
-def _recipe(request: Request, gathered: Gathered) -> Recipe:
+def recipe_for(request: Request, gathered: Gathered) -> Recipe:
+    """The recipe of the file that a request makes."""
     base = gathered.ground.base
     return recipe_of(
         gathered.matched,
@@ -183,42 +193,6 @@ def _rounded(stored: Stored, dtype: torch.dtype) -> Stored:
         None if each is None else each.to(dtype) for each in (stored.up, stored.down, stored.diff, stored.replaces)
     )
     return replace(stored, up=up, down=down, diff=diff, replaces=replaces)
-
-
-def _tensors(stored: Stored) -> tuple[torch.Tensor, ...]:
-    if stored.up is not None and stored.down is not None:
-        return stored.up, stored.down
-    return tuple(each for each in (stored.diff, stored.replaces) if each is not None)
-
-
-class _File:
-    """The file that certain entries make."""
-
-    def __init__(self, request: Request, gathered: Gathered) -> None:
-        self.recipe = _recipe(request, gathered)
-        self._request, self._matched, self._units = request, gathered.matched, gathered.units
-        self._sets = frozenset(key for each in gathered.matched for key in each.sets)
-        self._told = merge_metadata(gathered.matched)
-
-    def modules(self, entries: Mapping[str, Entry]) -> dict[str, Saved]:
-        """What is stored of each; one of rank 0 is left out."""
-        there = ((key, entry.rank) for key, entry in entries.items() if entry.rank != 0)
-        return {key: Saved(self._units[key], rank or 0, key in self._sets) for key, rank in there}
-
-    def metadata(self, entries: Mapping[str, Entry]) -> dict[str, str]:
-        """What the header says before a number was computed."""
-        return self._told | adapter_metadata(list(self.modules(entries).values()), self._request.dialect)
-
-    def room(self, entries: Mapping[str, Entry]) -> int:
-        """What it will say beside that."""
-        return room_for(self.recipe, entries, self._matched, self._request.out.name)
-
-    def size(self, entries: Mapping[str, Entry]) -> int:
-        """Bytes of the whole file."""
-        modules = list(self.modules(entries).values())
-        infos = lora_entries(modules, self._request.dialect, DTYPES[self._request.dtype])
-        header = layout(infos, self.metadata(entries), self.room(entries))[0]
-        return len(header) + sum(info.nbytes for info in infos)
 
 
 def for_error(most: float, dtype: str, uniform: bool = False) -> Policy | None:

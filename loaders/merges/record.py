@@ -116,15 +116,16 @@ def room_for(recipe: Recipe, modules: Iterable[str], matched: Sequence[Matched],
 
 def proof_json(proof: Proof) -> ProofJSON:
     """The proof with numbers of a few digits."""
-    return cast(ProofJSON, _rounded(proof.to_json()))
+    return cast(ProofJSON, rounded(proof.to_json()))
 
 
-def _rounded(data: Any) -> Any:
+def rounded(data: Any) -> Any:
+    """Plain data with numbers of a few digits."""
     if isinstance(data, float):
         return float(f"{data:.{DIGITS}g}")
     if isinstance(data, dict):
-        return {key: _rounded(value) for key, value in data.items()}
-    return [_rounded(each) for each in data] if isinstance(data, list) else data
+        return {key: rounded(value) for key, value in data.items()}
+    return [rounded(each) for each in data] if isinstance(data, list) else data
 
 
 # --- lineage

@@ -2,39 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 
-from ...engine.json_merge import MergeJSON, VerifiedJSON
-from .merging import Result
-from .record import proof_json
+from ...engine.adapters import LORA
+from ...engine.errors import FoundryError
+from ...engine.json_merge import MergeHeaderJSON, MergeJSON, VerifiedJSON
+from ..loras.file import open_lora
+from .merging import Gathered, Result
+from .verifying import stated_in
 
 
 def merge_json(merged: Result, verified: VerifiedJSON | None = None) -> MergeJSON:
     """File, recipe, proof, ranks and findings as plain data, and what verifying it gave."""
-    ranks = [entry.rank for entry in merged.entries.values() if entry.rank is not None]
+    header: MergeHeaderJSON = {
+        "recipe": merged.recipe.to_json(), "recipe_sha256": merged.recipe.sha256, "proof": merged.proof
+    }  # fmt: skip
+    there = [entry.rank for entry in merged.entries.values() if entry.rank != 0]
+    return _json(merged.path, header, there, merged.gathered, verified)
+
+
+def find_merged(folder: Path, sha256: str, gathered: Gathered) -> MergeJSON | None:
+    """The same of a file in ``folder`` with this recipe; None where there is none.
+
+    What was merged on a base is never found: the recipe has no more than the base's name.
+    """
+    if gathered.ground.named or not folder.is_dir():
+        return None
+    for path in sorted(folder.glob("*.safetensors")):
+        with suppress(FoundryError):
+            told = stated_in(path)
+            if told is not None and told["recipe_sha256"] == sha256:
+                lora = open_lora(path)
+                adapters = (*lora.adapters, *lora.text_adapters)
+                there = [each.rank if each.kind == LORA else None for each in adapters]
+                return _json(path, told, there, gathered, None)
+    return None
+
+
+def _json(
+    path: Path, header: MergeHeaderJSON, there: Sequence[int | None], gathered: Gathered, verified: VerifiedJSON | None
+) -> MergeJSON:
+    """``there``: the rank of every module of the file, None of those that are stored as a whole."""
+    ranks = [rank for rank in there if rank is not None]
     return {
-        "out": str(merged.path),
-        "bytes": merged.size,
-        "modules": len(merged.entries),
+        **header,
+        "out": str(path),
+        "bytes": path.stat().st_size,
+        "modules": len(there),
         "rank": [min(ranks), max(ranks)] if ranks else None,
-        "whole": len(merged.entries) - len(ranks),
-        "recipe": merged.recipe.to_json(),
-        "recipe_sha256": merged.recipe.sha256,
-        "proof": proof_json(merged.proof),
-        "apart": [{"name": each.name, "strength": each.strength} for each in merged.apart],
-        "findings": [finding.to_json() for finding in merged.findings],
+        "whole": len(there) - len(ranks),
+        "apart": [{"name": each.name, "strength": each.strength} for each in gathered.apart],
+        "findings": [finding.to_json() for finding in gathered.findings],
         "verified": verified,
     }
 
 
-def merge_sentences(merged: Result) -> Iterator[str]:
+def merge_sentences(told: MergeJSON) -> Iterator[str]:
     """What was merged, how large it became, what is left of each LoRA and what stayed beside the file."""
-    ranks = [entry.rank for entry in merged.entries.values() if entry.rank is not None]
-    span = f", ranks {min(ranks)} to {max(ranks)}" if ranks else ""
-    total, settings = merged.proof.total, merged.recipe.settings
-    shares = zip(merged.proof.names, total.shares, strict=True)
-    kept = ", ".join(f"{name} {share:.1%}" for name, share in shares if share is not None)
-    yield f"{len(merged.recipe.inputs)} LoRAs merged ({settings['method']}): {len(merged.entries)} modules{span}"
-    yield f"kept: {kept}; error to the live stack {total.error:.2g}, norm {total.norm_ratio:.4f} of it"
-    for each in merged.apart:
-        yield f"kept apart: {each.name} at {each.strength:g}; use it beside the merged file"
+    recipe, proof = told["recipe"], told["proof"]
+    ranks = "" if told["rank"] is None else ", ranks {} to {}".format(*told["rank"])
+    kept = ", ".join(f"{each['name']} {each['share']:.1%}" for each in proof["shares"] if each["share"] is not None)
+    yield f"{len(recipe['inputs'])} LoRAs merged ({recipe['method']}): {told['modules']} modules{ranks}"
+    yield f"kept: {kept}; error to the live stack {proof['error']:.2g}, norm {proof['norm_ratio']:.4f} of it"
+    for each in told["apart"]:
+        yield f"kept apart: {each['name']} at {each['strength']:g}; use it beside the merged file"

@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from ...engine.errors import FoundryError
-from ...engine.json_merge import VerifiedJSON
+from ...engine.json_merge import MergeHeaderJSON, ProofJSON, VerifiedJSON
 from ...engine.merge.deltas import Delta
 from ...engine.merge.fold import Stored
 from ...engine.merge.parts import modules_of, read_parts
@@ -34,7 +34,7 @@ class Verified:
     """The proof as it is now, as the file states it (None: it states none), and whether the two agree."""
 
     proof: Proof
-    stated: dict[str, Any] | None
+    stated: ProofJSON | None
 
     @property
     def agrees(self) -> bool:
@@ -50,13 +50,14 @@ class Verified:
         return {"agrees": self.agrees, "proof": proof_json(self.proof)}
 
 
-def stated_in(path: Path) -> dict[str, Any] | None:
+def stated_in(path: Path) -> MergeHeaderJSON | None:
     """What a merged file tells of its merge: ``recipe``, ``recipe_sha256`` and ``proof``; None for any other file."""
     try:
         told = json.loads(read_header(path).metadata.get(MERGE_KEY, "null"))
     except (ValueError, RecursionError):
         return None
-    return told if isinstance(told, dict) and {"recipe", "proof"} <= set(told) else None
+    fits = isinstance(told, dict) and MergeHeaderJSON.__required_keys__ <= told.keys()
+    return cast(MergeHeaderJSON, told) if fits else None
 
 
 def request_of(path: Path, find: Find, base: Path | None = None) -> Request:
@@ -67,7 +68,7 @@ def request_of(path: Path, find: Find, base: Path | None = None) -> Request:
     told = stated_in(path)
     if told is None:
         raise refuse("LF504.no_recipe", file=path.name)
-    recipe = told["recipe"]
+    recipe: Any = told["recipe"]  # of a file: anything
     try:
         loras = tuple(_wanted(each, find) for each in recipe["inputs"])
         fuse = tuple(_wanted(each, find) for each in recipe.get("fuse") or ())

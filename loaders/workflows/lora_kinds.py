@@ -118,6 +118,8 @@ LORA_NODES = {
     **dict.fromkeys(("LoadWan2_2Lora", "LoadWan2_2FunLora"), _FUN_PAIR),
     "FoundryLoRA": LoraNode((RowInputs("lora_name", ("strength_model",), "enabled"),)),
     "FoundryLoRAStack": LoraNode(text="loras"),
+    "FoundryMergeLoRAs": LoraNode(),  # what it merged is the list wired in
+    "FoundryLoRAConflicts": LoraNode(),
     FUSE_NODE: LoraNode((RowInputs("lora_name", ("strength",)),), own_first=True),
     STACK_NODE: LoraNode(),
 }

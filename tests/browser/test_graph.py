@@ -10,7 +10,7 @@ STAGES = ["FOUNDRY_BASE", "FOUNDRY_FUSED", "FOUNDRY_STACKED", "LORA_STACK"]
 NODES = [
     "FoundryLoadBase", "FoundryLoadCheckpoint", "FoundryFuseBaseLoRA", "FoundryLoRA", "FoundryLoRAStack",
     "FoundryStackLoRAs", "FoundryStackValidator", "FoundryQuantizeFP8", "FoundryApply", "FoundrySaveModel",
-    "FoundryDeclareLineage", "FoundrySaveTrainedLoRA",
+    "FoundryDeclareLineage", "FoundrySaveTrainedLoRA", "FoundryMergeLoRAs", "FoundryLoRAConflicts",
 ]  # fmt: skip
 
 

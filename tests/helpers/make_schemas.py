@@ -24,7 +24,7 @@ from lora_foundry.engine.json_lineage import (  # noqa: E402
     ShownBaseJSON,
     ShownLoRAJSON,
 )
-from lora_foundry.engine.json_merge import MergeHeaderJSON, MergeJSON, VerifyJSON  # noqa: E402
+from lora_foundry.engine.json_merge import ConflictsJSON, ExtractJSON, MergeHeaderJSON, MergeJSON, VerifyJSON  # noqa: E402
 from lora_foundry.engine.json_types import DocumentJSON, FailureJSON, FindingJSON, LintJSON, ReportJSON  # noqa: E402
 
 DOCS = ROOT / "docs"
@@ -43,7 +43,7 @@ SCHEMAS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "merge": (
         "What `lora-foundry merge --json` and the node Merge LoRAs tell of a merge, and what a merged file says of it "
         "in its header.",
-        (MergeJSON, VerifyJSON, MergeHeaderJSON),
+        (MergeJSON, VerifyJSON, MergeHeaderJSON, ConflictsJSON, ExtractJSON),
     ),
     "lineage": (
         "What LoRAs were trained with and are to be used with, and which LoRAs are inside a base model. Nothing in a "

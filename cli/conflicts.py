@@ -1,0 +1,54 @@
+"""``lora-foundry conflicts``: how LoRAs get along, before they are stacked or merged."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ..engine.errors import FoundryError
+from .merge import inputs, numbers
+from .shared import DONE, answer
+from .terminal import Bar
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``conflicts`` takes."""
+    add = parser.add_argument
+    add("inputs", metavar="FILE", nargs="+", type=Path, help="a stack document, or LoRA files")
+    add("--strengths", metavar="N,N", type=numbers, help="of the LoRAs, in their order")
+    add("--base", metavar="FILE", type=Path, help="the model they are for; needed for DoRA, OFT and the like")
+    add("--svg", metavar="OUT", type=svg_file, help="write the picture there: every pair, and every block")
+
+
+def svg_file(text: str) -> Path:
+    """A path of a picture."""
+    if not text.lower().endswith(".svg"):
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .svg")
+    return Path(text)
+
+
+def _write(path: Path, text: str) -> None:
+    from ..loaders.disk.header import disk_errors
+    from ..loaders.disk.temps import temporary
+
+    with disk_errors(path), temporary(path.parent) as temp:
+        temp.write_text(text, encoding="utf-8")
+        temp.replace(path)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Compare, and write the picture if one is asked for."""
+    from ..loaders.merges.comparing import compare, conflicts_json, conflicts_sentences
+    from ..loaders.merges.heat import svg
+    from ..loaders.merges.merging import Request, gather
+
+    loras, fuse, base = inputs(options.inputs, options.strengths)
+    if len(loras) < 2:
+        raise FoundryError("usage", f"{len(loras)} LoRA is nothing to compare.", fix="Name two or more.")
+    gathered = gather(Request(loras, Path("unused.safetensors"), fuse, options.base or base))
+    with Bar("comparing") as bar:
+        told = conflicts_json(compare(gathered, bar))
+    if options.svg is not None:
+        _write(options.svg, svg(told))
+    answer(options.json, told, *conflicts_sentences(told))
+    return DONE

@@ -1,0 +1,119 @@
+"""One LoRA out of two checkpoints: what makes the tuned one of the base, as small as asked, tensor by tensor."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ...engine.errors import FoundryError
+from ...engine.json_merge import ExtractJSON, ExtractRecipeJSON
+from ...engine.merge.extract import Extraction, extract
+from ...engine.merge.proof import Proof
+from ...engine.merge.ranks import Policy
+from ...engine.merge.run import Entries
+from ...engine.progress import Progress, part_of
+from ...engine.tensors import TensorSource
+from ...engine.texts.say import refuse
+from ..bases.checkpoint import Checkpoint, open_checkpoint
+from ..bases.families import detect_base, differ
+from ..disk.writer import check_target
+from ..names.lookup import BIAS
+from ..names.outgoing import COMFYUI, Outgoing, Unit
+from .merging import DTYPES, policy_text
+from .outfile import OutFile
+from .record import proof_json
+
+KEY = "lora_foundry.extract"
+WEIGHTS = (".weight", BIAS)
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be extracted, where to, and how small."""
+
+    tuned: Path
+    base: Path
+    out: Path
+    policy: Policy
+    dialect: str = COMFYUI
+    dtype: str = "fp16"
+
+
+def extract_lora(wish: Wish, on_step: Progress | None = None) -> ExtractJSON:
+    """Write the LoRA and tell what it keeps. ``on_step(done, total)`` may raise to cancel; then nothing was written.
+
+    Raises FoundryError: LF504 for models of two families, LF502 for weights of two shapes or models that are equal.
+    """
+    check_target(wish.out)
+    tuned, base = (_opened(path) for path in (wish.tuned, wish.base))
+    family = _family(wish, tuned, base)
+    units = _units(Outgoing(base.tensors, family, wish.dialect), tuned, base)
+    recipe: ExtractRecipeJSON = {
+        "tuned": wish.tuned.name, "base": wish.base.name, "family": family, "policy": policy_text(wish.policy),
+        "dialect": wish.dialect, "dtype": wish.dtype,
+    }  # fmt: skip
+    told = {"format": "pt"}
+
+    def room(entries: Entries) -> int:
+        return 4096 + sum(len(key) + 40 for key in entries)
+
+    def read(key: str) -> tuple[torch.Tensor, torch.Tensor]:
+        return _rows(tuned, units[key]), _rows(base, units[key])
+
+    file = OutFile(units, wish.dialect, DTYPES[wish.dtype], told, room)
+    job = Extraction({key: unit.shape for key, unit in units.items()}, read, wish.policy, DTYPES[wish.dtype])
+    entries, finished = extract(job, file.size, part_of(on_step, 0, 2))
+    with file.open(wish.out, entries) as out:
+        sums = {}
+        for done, each in enumerate(finished):
+            if on_step is not None:
+                on_step(len(entries) + done, 2 * len(entries))
+            out.put(each.module, each.stored)
+            sums[each.module] = each.sums
+        proof = proof_json(Proof.of([wish.tuned.name], sums))
+        out.complete({KEY: json.dumps({"recipe": recipe, "proof": proof})})
+    ranks = [entry.rank for entry in entries.values() if entry.rank]
+    return {
+        "out": str(wish.out), "bytes": wish.out.stat().st_size, "recipe": recipe, "proof": proof,
+        "modules": sum(entry.rank != 0 for entry in entries.values()),
+        "rank": [min(ranks), max(ranks)] if ranks else None,
+    }  # fmt: skip
+
+
+def _opened(path: Path) -> Checkpoint:
+    model = open_checkpoint(path)
+    if model.quantized is not None:
+        raise refuse("LF504.quantized", model=path.name, quantized=model.quantized)
+    return model
+
+
+def _family(wish: Wish, tuned: Checkpoint, base: Checkpoint) -> str | None:
+    one, other = detect_base(tuned.tensors), detect_base(base.tensors)
+    if differ(one, other):
+        values = {"one": wish.tuned.name, "one_family": one, "other": wish.base.name, "other_family": other}
+        raise refuse("LF504.families", **values)
+    return other
+
+
+def _units(names: Outgoing, tuned: TensorSource, base: TensorSource) -> dict[str, Unit]:
+    """Every weight and bias that both models have; what has no name in the dialect is left out of what is compared."""
+    found: dict[str, Unit] = {}
+    for name, info in base.tensors.items():
+        if name.endswith(WEIGHTS) and info.dtype.is_floating_point and name in tuned.tensors:
+            try:
+                units = names.units(name)
+            except FoundryError:
+                if len(info.shape) > 1:
+                    raise
+                continue
+            found |= {unit.key: unit for unit in units}
+    return found
+
+
+def _rows(model: TensorSource, unit: Unit) -> torch.Tensor:
+    """The rows of a unit, as one tensor."""
+    weights = {piece.weight: model.read(piece.weight) for piece in unit.view}
+    return torch.cat([weights[piece.weight][piece.start : piece.start + piece.length] for piece in unit.view])
