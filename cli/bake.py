@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ..loaders.bakes.baking import BakeOptions, BakeResult
     from ..loaders.documents.document import Document
 
-FORMATS = ("fp8", "float8_e4m3fn", "float8_e5m2", "int8_convrot", "none")
+FORMATS = ("fp8", "float8_e4m3fn", "float8_e5m2", "int8_convrot", "none", "mxfp8", "nvfp4", "w4a8", "w6a8")
 CACHE_GB = 50
 LEAST_SHARD = 10**6  # smaller ones would make a file of every tensor
 

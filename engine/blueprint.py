@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
+from .codes import Format
 from .dither import rounding_for
-from .finish import Finish, check_budget, layer_marker, layer_settings, marker_name, scale_name
-from .formats import Format
+from .finish import Finish, beside_name, check_budget, layer_marker, layer_settings, marker_name
 from .guard import already_quantized, raise_first
 from .ingredients import ingredients_json
 from .json_bake import HeaderJSON, RecipeBaseJSON, RecipeJSON, RecipeLayerJSON
@@ -201,9 +201,10 @@ def _plain_dtype(info: TensorInfo, finish: Finish) -> torch.dtype:
 
 
 def _quantized_entries(info: TensorInfo, format: Format, marker: torch.Tensor | None) -> Iterator[TensorInfo]:
-    """A quantized weight, its scale and, in a format of newer hosts, its marker."""
-    yield TensorInfo(info.name, format.dtype, info.shape)
-    yield TensorInfo(scale_name(info.name), torch.float32, format.scale_shape(info.shape))
+    """A quantized weight, its scales and, in a format of newer hosts, its marker."""
+    yield TensorInfo(info.name, format.dtype, format.code_shape(info.shape))
+    for suffix, dtype, shape in format.beside(info.shape):
+        yield TensorInfo(beside_name(info.name, suffix), dtype, shape)
     if marker is not None:
         yield TensorInfo(marker_name(info.name), marker.dtype, tuple(marker.shape))
 

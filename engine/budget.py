@@ -89,7 +89,7 @@ def _worst_first(wanted: Blueprint, measures: Mapping[str, Measure]) -> list[Fat
 
 
 def _extra_bytes(fate: Fate) -> int:
-    return math.prod(fate.info.shape) * (fate.dtype.itemsize - fate.result.dtype.itemsize)
+    return math.prod(fate.info.shape) * fate.dtype.itemsize - fate.result.nbytes
 
 
 def _rounding(dtype: torch.dtype) -> float:

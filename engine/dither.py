@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
-from .formats import Format
+from .codes import Format
+from .gemm import Workspace
+from .grouped import Grouped
+from .microscaled import MXFP8, NVFP4
 from .plan import Base
 
 BITS = 20  # of the chance: at most what fp8 e4m3 drops of an fp32 mantissa, so that all of it counts
@@ -33,12 +36,32 @@ class Unbiased(Format):
         )
 
 
+@dataclass(frozen=True)
+class UnbiasedMXFP8(MXFP8):
+    """The same for mxfp8."""
+
+    def _nearest(self, exact: torch.Tensor) -> torch.Tensor:
+        return neighbour(exact, _chance(exact), self.dtype)
+
+
+@dataclass(frozen=True)
+class UnbiasedNVFP4(NVFP4):
+    """The same for nvfp4, whose largest number of a block then has to become 6: nothing is cut off."""
+
+    def _nearest(self, exact: torch.Tensor, space: Workspace) -> torch.Tensor:
+        steps = exact.clamp(1, 4).log2_().floor_().exp2_().mul_(0.5)
+        return exact.div(steps).add_(_chance(exact)).floor_().mul_(steps).clamp_(max=6)
+
+
 def rounding_for(format: Format, base: Base) -> Format:
     """How weights that LoRAs changed are rounded: without bias where the base lies on about the same grid already."""
-    grid = "convrot" if format.group else "float8"
-    if not base.dequantized or grid not in (base.quantized or ""):
+    if not base.dequantized or format.grid not in (base.quantized or ""):
         return format
-    return Unbiased(**vars(format))
+    if isinstance(format, NVFP4):
+        return UnbiasedNVFP4(**{**vars(format), "searched": range(1)})
+    if isinstance(format, MXFP8):
+        return UnbiasedMXFP8(**vars(format))
+    return format if isinstance(format, Grouped) else Unbiased(**vars(format))
 
 
 def _chance(exact: torch.Tensor) -> torch.Tensor:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from .formats import FORMATS, Format
+from .codes import Format
+from .formats import FORMATS
 from .json_bake import BudgetJSON, ExactJSON, FinishJSON
 from .quantize import AUTO
 from .texts.say import refuse
@@ -71,14 +72,19 @@ def require_arithmetic(finish: Finish, arithmetic: str) -> None:
         raise refuse("device.another", wanted=finish.arithmetic, arithmetic=arithmetic)
 
 
+def beside_name(weight: str, suffix: str) -> str:
+    """``blocks.0.q.weight``, ``weight_scale`` -> ``blocks.0.q.weight_scale``."""
+    return weight.removesuffix("weight") + suffix
+
+
 def scale_name(weight: str) -> str:
     """``blocks.0.q.weight`` -> ``blocks.0.q.weight_scale``."""
-    return weight.removesuffix("weight") + SCALE_SUFFIX
+    return beside_name(weight, SCALE_SUFFIX)
 
 
 def marker_name(weight: str) -> str:
     """``blocks.0.q.weight`` -> ``blocks.0.q.comfy_quant``."""
-    return weight.removesuffix("weight") + MARKER_SUFFIX
+    return beside_name(weight, MARKER_SUFFIX)
 
 
 def layer_settings(finish: Finish) -> dict[str, Any]:
@@ -89,7 +95,7 @@ def layer_settings(finish: Finish) -> dict[str, Any]:
     format = finish.quantization
     if format is None:
         return {}
-    full = finish.matmul == FULL_PRECISION and format.dtype.is_floating_point
+    full = finish.matmul == FULL_PRECISION and format.plain_matmul
     return {"format": format.host_name, **format.options, **({"full_precision_matrix_mult": True} if full else {})}
 
 

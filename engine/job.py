@@ -138,7 +138,7 @@ class Job:
         """(result, scale, what is known of it)."""
         pairs = with_parts(fate.patches, loaded.parts)
         terms = make_terms(loaded.tensor, pairs, loaded.tensor.device)
-        out = self.outlet.buffer(fate.info.shape, fate.result.dtype, loaded.tensor.device)
+        out = self.outlet.buffer(fate.result.shape, fate.result.dtype, loaded.tensor.device)
         return out, *make_result(fate, loaded.tensor, pairs, terms, out, most, self._workspace)
 
     def _leave_to_cpu(self, fate: Fate, weight: torch.Tensor) -> None:
@@ -158,7 +158,7 @@ class Job:
         """On the CPU."""
         info, pairs, format, scale = fate.info, fate.patches, fate.format, None
         terms = make_terms(weight, pairs, CPU)
-        out = self.outlet.buffer(info.shape, fate.result.dtype, CPU)
+        out = self.outlet.buffer(fate.result.shape, fate.result.dtype, CPU)
         if format is None:
             fused_cast(weight, pairs, terms, out, self._workspace)
             require_finite(out, info.name)
@@ -171,9 +171,10 @@ class Job:
             scale = quantize_blocks(
                 blocks, format, info.name, lambda rows, block, scale: format.encode(block, scale, out=out[rows]), amax
             )
+            out[info.shape[0] :].view(torch.uint8).zero_()  # rows that only fill up
         self._changed = self._changed or (bool(pairs) and not _same(weight, out))
         every = slice(None, None, sampled_rows(info.shape).step)
-        base, stored = as_rows(weight)[every], as_rows(out)[every]
+        base, stored = as_rows(weight)[every], as_rows(out)[: info.shape[0] if info.shape else 1][every]
         stored = self._read_back(fate, stored, _rows_of(scale, every))
         self._measure(fate, base, stored, terms)
         self._write(info.name, out)
@@ -197,6 +198,9 @@ class Job:
             scale = quantize_blocks(
                 blocks, format, info.name, lambda rows, block, scale: sink.put(rows, format.encode(block, scale))
             )
+            if more := fate.result.shape[0] - info.shape[0]:  # rows that only fill up
+                zeros = torch.zeros(more, *fate.result.shape[1:], dtype=torch.uint8).view(fate.result.dtype)
+                to.write_rows(info.name, info.shape[0], zeros)
         elif pairs:
             cast_blocks(blocks, fate.dtype, info.name, sink.put)
         else:
@@ -269,7 +273,8 @@ class Job:
         flat = as_rows(stored)
         if fate.format is None or scale is None:
             return flat
-        return fate.format.decode(flat, scale, self._workspace.take(flat.shape, flat.device, slot="stored"))
+        shape = (len(flat), math.prod(fate.info.shape[1:]))
+        return fate.format.decode(flat, scale, self._workspace.take(shape, flat.device, slot="stored"))
 
     def _measure(self, fate: Fate, base: torch.Tensor, stored: torch.Tensor, terms: Sequence[AnyTerm]) -> None:
         term_of = {id(pair): term for pair, term in zip(fate.patches, terms, strict=True)}
@@ -285,11 +290,12 @@ class Job:
     # --- out
 
     def _write_beside(self, fate: Fate, scale: torch.Tensor | None) -> None:
-        """Scale and marker of a quantized weight."""
-        beside = (None if scale is None else scale.reshape(fate.entries[1].shape), self._marker)
-        for entry, tensor in zip(fate.entries[1:], beside, strict=False):
-            if tensor is not None:
-                self._write(entry.name, tensor)
+        """Scales and marker of a quantized weight."""
+        if fate.format is None or scale is None:
+            return
+        beside = (*fate.format.stored_scales(scale), *(() if self._marker is None else (self._marker,)))
+        for entry, tensor in zip(fate.entries[1:], beside, strict=True):
+            self._write(entry.name, tensor)
 
     def _write(self, name: str, tensor: torch.Tensor) -> None:
         self._count(TensorInfo(name, tensor.dtype, tuple(tensor.shape)))

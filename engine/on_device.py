@@ -8,8 +8,8 @@ from functools import cache
 import torch
 
 from .blueprint import Fate
+from .codes import Format, whole_scale
 from .dense import as_rows
-from .formats import Format
 from .fuse import Pairs, add_rows, largest, start_and_terms
 from .gain import sampled_rows, sampled_sums
 from .gemm import Workspace, full_fp32
@@ -33,9 +33,10 @@ def make_result(
         scale, flag = None, _round(start, merged, flat, most, workspace)
     else:
         scale, flag = _quantize(start, merged, fate.format, flat, most, workspace)
+        flat[len(start) :].view(torch.uint8).zero_()  # rows that only fill up
     rows = sampled_rows(fate.info.shape)
     every = slice(None, None, rows.step)
-    base, stored = as_rows(weight)[every], flat[every]
+    base, stored = as_rows(weight)[every], flat[: len(start)][every]
     moved = (stored != base).any() if stored.dtype == base.dtype else torch.ones((), device=weight.device)
     if fate.format is not None and scale is not None:
         stored = fate.format.decode(stored, scale[every] if scale.ndim else scale)
@@ -58,25 +59,21 @@ def _round(
 def _quantize(
     start: torch.Tensor, merged: Sequence[AnyTerm], format: Format, out: torch.Tensor, most: int, workspace: Workspace
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Write the codes; (scale as it is stored, a number that is finite when the sum is)."""
-    if format.row_scaled:
-        scale = torch.empty(format.scale_shape(start.shape), dtype=torch.float32, device=start.device)
-        for rows, block in _blocks(start, merged, min(most, BLOCK), workspace):
-            prepared = format.prepare(block)
-            scale[rows, 0] = format.scale_of(format.amax_of(prepared))
-            format.encode(prepared, scale[rows], out=out[rows])
-        return scale, scale.sum()
-    if start.numel() <= most:
-        ((_, block),) = _blocks(start, merged, most, workspace)
-        amax = largest(block)
-        scale = format.scale_of(amax)
-        format.encode(block, scale, out=out)
-        return scale, amax
-    amax = torch.stack([largest(block) for _, block in _blocks(start, merged, most, workspace)]).amax()
-    scale = format.scale_of(amax)
-    for rows, block in _blocks(start, merged, most, workspace):
-        format.encode(block, scale, out=out[rows])
-    return scale, amax
+    """Write the codes; (scale as it is worked with, a number that is finite when the sum is)."""
+    amax, blocks = None, _blocks(start, merged, min(most, BLOCK), workspace)
+    if not format.row_scaled and start.numel() <= most:
+        ((rows, block),) = _blocks(start, merged, most, workspace)
+        amax, blocks = largest(block), iter(((rows, block),))
+    elif not format.row_scaled:
+        amax = torch.stack([largest(block) for _, block in _blocks(start, merged, most, workspace)]).amax()
+        blocks = _blocks(start, merged, most, workspace)
+    found = []
+    for rows, block in blocks:
+        prepared = format.prepare(block)
+        found.append(format.scales(prepared, amax))
+        format.encode(prepared, found[-1], out=out[rows])
+    scale = whole_scale(found)
+    return scale, scale.sum() if amax is None else amax
 
 
 def _blocks(

@@ -7,7 +7,8 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from .formats import DEFAULT, Format
+from .codes import Format
+from .formats import DEFAULT
 from .near import near
 from .tensors import TensorInfo
 from .texts.say import refuse

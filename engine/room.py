@@ -13,6 +13,8 @@ from .blueprint import Blueprint, Fate
 from .devices import CPU, resolved
 from .dither import Unbiased
 from .gain import sampled_rows
+from .grouped import Grouped
+from .microscaled import Microscaled
 from .on_device import BLOCK
 from .plan import FUSE
 from .streams import Cargo, cargo_bytes
@@ -26,6 +28,7 @@ SHARE = 0.9  # of the free memory that is taken
 MAKING = {"lora": 0, "loha": 12, "lokr": 8, "diff": 8, "set": 8, "glora": 20, "oft": 4, "boft": 4}
 HOLDING = {"oft": 16, "boft": 12}
 DECOMPOSED, ROTATING, DITHERING = 12, 12, 24  # more for a magnitude; to rotate; to round without bias
+SEARCHING = 40  # to search scales of blocks
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ def work_bytes(fate: Fate, most: int) -> int:
     rounding = (DITHERING if isinstance(format, Unbiased) else 0) + (
         ROTATING if format is not None and format.group else 0
     )
+    rounding += SEARCHING if isinstance(format, Microscaled | Grouped) else 0
     making, holding = _dense_bytes(fate)
     factors = 4 * sum(of.tensors[name].nbytes for of, name in _parts(fate).values())
     return at_once * (4 + max(making, rounding)) + holding * size + factors + _sample_bytes(fate)

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from .formats import Format, finite_amax
+from .codes import Format, whole_scale
+from .formats import finite_amax
 from .fuse import BLOCK
 from .tensors import RowSink, TensorInfo
 
@@ -27,26 +28,23 @@ def row_ranges(shape: Sequence[int]) -> Iterator[slice]:
 def quantize_blocks(
     blocks: RowBlocks, format: Format, name: str, encode: Encode, amax: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The scale, () or [out], of a sum that is gone through block by block.
+    """The scale, as it is worked with, of a sum that is gone through block by block.
 
     Once for row scales and where ``amax`` of the whole sum is known (a format that rotates nothing), else twice.
     ``encode`` gets each block as it is rounded. NaN and Inf are FoundryError LF304.
     """
-    if format.row_scaled:
-        scales = []
-        for rows, block in blocks():
-            finite_amax(block, name)
-            prepared = format.prepare(block)
-            scales.append(format.scale_of(format.amax_of(prepared)))
-            encode(rows, prepared, scales[-1])
-        scale = torch.cat(scales)
-        finite_amax(scale, name)  # a rotation can overflow where the weight does not
-        return scale
-    if amax is None:
+    if amax is None and not format.row_scaled:
         amax = torch.stack([finite_amax(format.prepare(block), name) for _, block in blocks()]).amax()
-    scale = format.scale_of(amax)
+    scales = []
     for rows, block in blocks():
-        encode(rows, format.prepare(block), scale)
+        if format.row_scaled:
+            finite_amax(block, name)
+        prepared = format.prepare(block)
+        scales.append(format.scales(prepared, amax))
+        encode(rows, prepared, scales[-1])
+    scale = whole_scale(scales)
+    if format.row_scaled:
+        finite_amax(scale, name)  # a rotation can overflow where the weight does not
     return scale
 
 

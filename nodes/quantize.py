@@ -30,7 +30,7 @@ class FoundryQuantizeFP8(FormatNode):
                 list(FORMATS),
                 {
                     "tooltip": "float8_e4m3fn loads in every ComfyUI from 0.3.75 on. int8_convrot has a third of its "
-                    "error at the same size, from 0.28 on."
+                    "error at the same size, from 0.27 on."
                 },
             ),
             "matmul": (

@@ -17,8 +17,9 @@ from typing import Any
 import torch
 from einops import rearrange
 
+from ...engine.codes import Format, rotate
 from ...engine.errors import FoundryError
-from ...engine.formats import FORMATS, rotate
+from ...engine.formats import FORMATS
 from ...engine.tensors import FP8_DTYPES, Over, Reader, TensorInfo
 from ...engine.texts.say import refuse
 from ..disk.header import shown
@@ -32,7 +33,7 @@ HEADER = "_quantization_metadata"
 SETTINGS, MARKER = "comfy_quant", "scaled_fp8"
 SCALES = ("weight_scale", "scale_weight")
 _EXTRAS = (*SCALES, SETTINGS, "input_scale", "scale_input")  # what stands beside a weight because it is quantized
-_DTYPES = {form.host_name: form.dtype for form in FORMATS.values()}
+_DTYPES = {form.host_name: form.dtype for form in FORMATS.values() if type(form) is Format}
 _HALVES = (torch.bfloat16, torch.float16)
 _GROUPS = tuple(4**power for power in range(1, 8))  # sizes of a regular Hadamard matrix
 MAX_SETTINGS = 1 << 14  # bytes of one layer's settings; real ones have 30 to 100

@@ -15,7 +15,7 @@ from lora_foundry.engine.plan import FUSE, MATCH_TRAINING
 from pretended_cuda import CUDA, threads_of
 
 NAMES = [f"blocks.{i}.self_attn.q.weight" for i in range(5)]
-FORMATS = ("none", "float8_e4m3fn", "float8_e5m2", "int8_convrot")
+FORMATS = ("none", "float8_e4m3fn", "float8_e5m2", "int8_convrot", "mxfp8", "nvfp4", "w4a8", "w6a8")
 SHAPE = (64, 256)
 
 

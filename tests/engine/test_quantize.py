@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from fakes import FP8_VALUES, bits, noise, reference_fp8
+from lora_foundry.engine.codes import Format
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.formats import DEFAULT, finite_amax, quantize
 from lora_foundry.engine.formats import FORMATS as BY_NAME
@@ -12,7 +13,7 @@ from lora_foundry.engine.quantize import check_patterns, is_quantizable, keeps, 
 from lora_foundry.engine.tensors import TensorInfo
 
 FORMATS = [torch.float8_e4m3fn, torch.float8_e5m2]
-BY_DTYPE = {each.dtype: each for each in BY_NAME.values()}
+BY_DTYPE = {each.dtype: each for each in BY_NAME.values() if type(each) is Format}
 
 
 @pytest.mark.parametrize("dtype", FORMATS)
