@@ -94,7 +94,7 @@ class Grouped(Format):
         if self.bits == 6:
             return scaled.round_().clamp_(-31, 31)
         places = space.take(scaled.shape, scaled.device, torch.int32, "places")
-        return places.copy_(scaled.mul_(STEPS).add_(STEPS + 0.5).clamp_(0, 2 * STEPS))
+        return places.copy_(scaled.mul_(STEPS).add_(STEPS + 0.5)).clamp_(0, 2 * STEPS)  # NaN is no place
 
     def _levels(self, codes: torch.Tensor, scale: torch.Tensor, space: Workspace) -> torch.Tensor:
         """The int8 numbers, as fp32, of what ``_codes`` gave."""
