@@ -12,7 +12,17 @@ from ..engine.errors import FoundryError
 from ..engine.findings import Finding, stops
 from . import own
 from .parser import share
-from .shared import DONE, Refused, choose_device, planned, print_findings, print_json, print_layers, spelled
+from .shared import (
+    ALLOW_PARTIAL,
+    DONE,
+    Refused,
+    choose_device,
+    planned,
+    print_findings,
+    print_json,
+    print_layers,
+    spelled,
+)
 from .terminal import Bar, size
 
 if TYPE_CHECKING:
@@ -42,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--keep", metavar="PATTERNS", default="auto", help="layers left in high precision: auto,*.ffn.2")
     add("--max-error", metavar="SHARE", type=share, help="keep the worst layers too, until it holds: 2%% or 0.02")
     add("--on-quantized-base", choices=("refuse", "dequantize"), help="instead of what the document says")
+    add("--allow-partial", action="store_true", help=ALLOW_PARTIAL)
     exact = "the device and its way of adding count too: the same file to the last bit, or another recipe"
     add("--reproducible", action="store_true", help=exact)
     add("--max-shard-size", metavar="SIZE", help="several files and an index: 5GB")
@@ -108,6 +119,7 @@ def _outs(documents: Sequence[Path], out: Path) -> list[Path]:
 def _adjusted(document: Document, options: argparse.Namespace) -> Document:
     """The document with what the command line says instead."""
     wanted = {"quantize": options.quantize, "on_quantized_base": options.on_quantized_base}
+    wanted |= {"allow_partial": options.allow_partial or None}
     return replace(document, **{name: value for name, value in wanted.items() if value is not None})
 
 

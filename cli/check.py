@@ -5,13 +5,24 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.errors import FoundryError
 from ..engine.findings import stops
 from . import own
-from .shared import DONE, STOPPED, planned, print_findings, print_json, print_layers, spelled, trained_with
+from .shared import (
+    ALLOW_PARTIAL,
+    DONE,
+    STOPPED,
+    planned,
+    print_findings,
+    print_json,
+    print_layers,
+    spelled,
+    trained_with,
+)
 from .terminal import table
 
 if TYPE_CHECKING:
@@ -31,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("document", metavar="FILE", type=Path, nargs="?", help=kinds)
     own.add_arguments(parser)
     parser.add_argument("--strict", action="store_true", help="warnings stop it too")
+    parser.add_argument("--allow-partial", action="store_true", help=ALLOW_PARTIAL)
     chosen = "match training: warn about a base LoRA that a LoRA was not trained with; the default: a note"
     old = spelled({"training": "match training", "accelerators": "allow accelerators"})
     policies = ("match training", "allow accelerators")
@@ -63,6 +75,7 @@ def _check_document(options: argparse.Namespace) -> int:
     from ..loaders.documents.document import load_document
 
     document = load_document(options.document) if options.document is not None else own.own_document(options)
+    document = replace(document, allow_partial=document.allow_partial or options.allow_partial)
     plan, findings = planned(document, options.policy, look_into_weights=True)
     stopped = stops(findings, options.strict)
     if options.json:

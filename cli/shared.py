@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ..loaders.documents.document import Document
 
 DONE, STOPPED, MISUSE, INTERRUPTED = 0, 1, 2, 130
+ALLOW_PARTIAL = "take LoRAs of which over 10%% of the energy finds no weight"
 
 
 class Refused(Exception):

@@ -76,6 +76,7 @@ class CoverageJSON(TypedDict):
     matched: Annotated[Count, "How many of its modules found their weight."]
     unmatched: list[UnmatchedJSON]
     text_encoder: Count
+    lost: Annotated[float, "Share of its sum of squares that lies in modules without a weight."]
 
 
 class BlocksJSON(TypedDict, total=False):
@@ -115,6 +116,7 @@ class LoRAJSON(TypedDict):
     matched: Annotated[Count | None, "How many of its modules found their weight."]
     unmatched: list[UnmatchedJSON] | None
     text_encoder: Count | None
+    lost: Annotated[float | None, "Share of its sum of squares that lies in modules without a weight."]
     scale: Scale | None
     gain: Gain | None
     lineage: LineageJSON

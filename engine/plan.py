@@ -66,12 +66,16 @@ class Patch:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How many of a file's modules found a weight of the right shape, and why the others did not."""
+    """How many of a file's modules found a weight of the right shape, and why the others did not.
+
+    ``lost`` is the share of the LoRA's sum of squares that lies in the others.
+    """
 
     modules: int
     matched: int
     unmatched: tuple[tuple[str, str], ...] = ()
     text_encoder: int = 0
+    lost: float = 0.0
 
     def to_json(self) -> CoverageJSON:
         """Counts and every unmatched module with its reason."""
@@ -80,6 +84,7 @@ class Coverage:
             "matched": self.matched,
             "unmatched": [{"module": module, "reason": reason} for module, reason in self.unmatched],
             "text_encoder": self.text_encoder,
+            "lost": self.lost,
         }
 
 

@@ -11,7 +11,7 @@ from ..engine.plan import FUSE, MATCH_TRAINING, ONCE, Plan
 from ..engine.texts.say import refuse
 from ..validator.rules import check, wrong_order
 from .common import HIDDEN, StageNode, check_file, file_state, report_plan, stage_input
-from .layers import add_row, apply_to_clip, open_row, with_finding
+from .layers import ALLOW_PARTIAL, add_row, apply_to_clip, open_row, with_finding
 from .rows import STRENGTH, StackRow, lora_choices, read_stack
 from .sockets import FUSABLE, FUSED, LORA_STACK, check_links
 from .sources import plan_of
@@ -42,7 +42,10 @@ class FoundryFuseBaseLoRA(StageNode):
                     {"tooltip": "once: exact, rounded at the end. match training: bf16 as the trainer did."},
                 ),
             },
-            "optional": {"lora_stack": (LORA_STACK, {"tooltip": "More base LoRAs, fused after this one."})},
+            "optional": {
+                "lora_stack": (LORA_STACK, {"tooltip": "More base LoRAs, fused after this one."}),
+                "allow_partial": ALLOW_PARTIAL,
+            },
             "hidden": HIDDEN,
         }
 
@@ -64,6 +67,7 @@ class FoundryFuseBaseLoRA(StageNode):
         strength: float,
         rounding: str,
         lora_stack: Iterable[Any] | None = None,
+        allow_partial: bool = False,
         **_: Any,
     ) -> dict[str, Any]:
         """The plan with the base LoRAs on it."""
@@ -75,7 +79,7 @@ class FoundryFuseBaseLoRA(StageNode):
         refuse_mixed_rounding(plan, rounding)
         for row in rows:
             lora = open_row(row)
-            plan = add_row(plan, lora, row, FUSE, rounding)
+            plan = add_row(plan, lora, row, FUSE, rounding, allow_partial)
             plan = with_finding(plan, apply_to_clip(None, lora, row[2])[1])
         return report_plan(plan, check(plan), (plan,))
 

@@ -18,16 +18,20 @@ from . import folders, host
 from .rows import StackRow
 from .sources import HostMatcher, host_source
 
+ALLOW_PARTIAL = ("BOOLEAN", {"default": False, "tooltip": "Take a LoRA of which over 10% finds no weight here."})
+
 
 def open_row(row: StackRow) -> LoRAFile:
     """The LoRA file of a stack row."""
     return open_lora(folders.find_file(row[0], "loras"), row[0])
 
 
-def add_row(plan: Plan, lora: LoRAFile, row: StackRow, stage: str, rounding: str = ONCE) -> Plan:
-    """The plan with one LoRA more; FoundryError when nothing of it fits."""
+def add_row(
+    plan: Plan, lora: LoRAFile, row: StackRow, stage: str, rounding: str = ONCE, allow_partial: bool = False
+) -> Plan:
+    """The plan with one LoRA more; FoundryError when nothing of it fits, or too little of it."""
     matcher = HostMatcher(host_source(plan).facts.key_map, plan.base.source.tensors, plan.base.family)
-    return add_layer(plan, make_layer(plan.base, lora, stage, row[1], matcher, rounding, blocks=row.blocks))
+    return add_layer(plan, make_layer(plan.base, lora, stage, row[1], matcher, rounding, row.blocks, allow_partial))
 
 
 def clip_strength(plan: Plan, row: StackRow) -> float:

@@ -32,9 +32,16 @@ FILES: dict[str, tuple[str, ...]] = {
     # LF302: a part of it does not apply, or applies twice
     "LF302.partly": (
         "warning",
-        "{lora}: {matched} of {modules} modules found their weight; not used: {reasons}.",
+        "{lora}: {matched} of {modules} modules found their weight, {lost} of its energy did not; not used: {reasons}.",
         "A part of the LoRA has no effect.",
         "Check that it was made for this very model.",
+    ),
+    "LF302.mostly": (
+        "error",
+        "{lora}: {lost} of its energy finds no weight in {base}: {matched} of {modules} modules fit; not {reasons}.",
+        "What is left is another LoRA than its author made.",
+        "Choose the base it was made for, or let a part of it do: allow_partial (an input of the node, "
+        "`allow_partial: true` in a document, --allow-partial).",
     ),
     "LF302.twice": (
         "warning",

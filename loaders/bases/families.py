@@ -174,6 +174,19 @@ def clashes(base: Mapping[str, str], lora: Mapping[str, str]) -> list[str]:
 WIDENING = ("control", "Fill")
 
 
+def is_extra(module: str, base: str | None) -> bool:
+    """Whether bases of a family may do without a module that LoRAs used on them on purpose are known to have."""
+    return base in EXTRA and bool(_compiled(EXTRA[base]).search(bare(module)))
+
+
+# Wan 2.2 has no image attention, Chroma none of FLUX.1's modulation layers, which it makes from the time step.
+EXTRA = {
+    "wan": WAN_IMAGE,
+    "chroma": "^((double|single)_blocks.#.((img|txt)_mod|modulation).lin|"
+    "(single_)?transformer_blocks.#.norm1?(_context)?.linear|(time|vector|guidance)_in.|time_text_embed.|final_layer.adaLN_modulation|norm_out.linear)",
+}
+
+
 def _variant(family: str | None, shapes: Mapping[str, Shape]) -> dict[str, str]:
     found: dict[str, str] = {}
     for trait in TRAITS:

@@ -26,7 +26,7 @@ _QUANTIZE = {True: FP8, "true": FP8, FP8: FP8, False: NONE, "false": NONE, NONE:
 }
 # What AI Toolkit calls the same things.
 _ROWS = ("stack", "lora_paths", "lora_path")
-_FINISH = ("quantize", "rounding", "on_quantized_base", "reproducible")
+_FINISH = ("quantize", "rounding", "on_quantized_base", "reproducible", "allow_partial")
 _KEYS = ("base", "name_or_path", FUSE, *_ROWS, "lora_weight", *_FINISH)
 _OLD_NAMES = {"strength": "weight", "clip_strength": "clip_weight"}  # in AI Toolkit's own lists they are its words
 _ROW_KEYS = ("path", *_OLD_NAMES, "on", "blocks")
@@ -50,8 +50,9 @@ class Row:
 class Document:
     """What a stack document says. Names are as written; ``folder`` is what relative ones start from.
 
-    ``vanilla`` is True when ``fuse`` is there and empty: the choice to fuse no base LoRA, made in writing. ``notes``
-    are sentences about words of it that have another name by now.
+    ``vanilla`` is True when ``fuse`` is there and empty: the choice to fuse no base LoRA, made in writing.
+    ``allow_partial`` takes LoRAs of which much finds no weight. ``notes`` are sentences
+    about words of it that have another name by now.
     """
 
     base: str | None = None
@@ -63,6 +64,7 @@ class Document:
     vanilla: bool = False
     on_quantized_base: str = REFUSE
     reproducible: bool = False
+    allow_partial: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -93,9 +95,7 @@ def parse_document(data: object, where: str) -> Document:
     if on_quantized_base not in ON_QUANTIZED_BASE:
         what = f"on_quantized_base is '{_seen(on_quantized_base)}'"
         raise document_error(where, what, f"Use '{REFUSE}' or '{DEQUANTIZE}'.")
-    reproducible = settings.get("reproducible", False)
-    if not isinstance(reproducible, bool):
-        raise document_error(where, f"reproducible is '{_seen(reproducible)}'", "Use true or false.")
+    reproducible, allow_partial = (_switch(settings, key, where) for key in ("reproducible", "allow_partial"))
     fuse = settings.get(FUSE, ())
     return Document(
         base=None if base is None else _path(base, where, "base"),
@@ -106,6 +106,7 @@ def parse_document(data: object, where: str) -> Document:
         vanilla=FUSE in settings and not (fuse != NONE and fuse),
         on_quantized_base=on_quantized_base,
         reproducible=reproducible,
+        allow_partial=allow_partial,
         notes=_notes(fuse, settings.get(STACK)),
     )
 
@@ -132,6 +133,13 @@ def _rows_of_data(data: object, where: str) -> tuple[Row, ...]:
     if document.fuse:
         raise document_error(where, "this list goes on top of the model, but it has 'fuse' rows", "Fuse them before.")
     return document.stack
+
+
+def _switch(settings: Mapping[str, Any], key: str, where: str) -> bool:
+    value = settings.get(key, False)
+    if not isinstance(value, bool):
+        raise document_error(where, f"{key} is '{_seen(value)}'", "Use true or false.")
+    return value
 
 
 def _settings(data: object, where: str) -> dict[str, Any]:

@@ -20,8 +20,8 @@ from ...engine.terms import refuse_untrained
 from ...engine.texts.say import refuse, say_of
 from ..bases.checkpoint import open_checkpoint
 from ..bases.dequantize import Dequantized, opened
-from ..bases.families import clashes, detect_base, differ, variant_of_base, variant_of_lora
-from ..disk.header import SHOWN, quoted, shown
+from ..bases.families import detect_base, differ
+from ..disk.header import quoted, shown
 from ..documents.document import Document, Row
 from ..documents.paths import resolve_path
 from ..lineage.contents import contained_in
@@ -33,6 +33,7 @@ from ..loras.matching import Fit, add_layer, match
 from ..names.blocks import BlockWeights, parse_blocks
 from ..names.dialects import DIFF, SET
 from ..names.lookup import BaseNames, Matcher
+from .coverage import clashes_of, coverage_of, partly, refuse_loss, refuse_misfit
 
 SCALES = (0.02, 4.0)  # effective scales outside are almost always a lost or doubled alpha
 SLACK = 0.005  # an alpha stored in bf16 is off by up to 0.4%
@@ -47,8 +48,11 @@ def make_layer(
     matcher: Matcher,
     rounding: str = ONCE,
     blocks: str = "",
+    allow_partial: bool = False,
 ) -> Layer:
     """Match a LoRA to a base at one strength; ``blocks`` are factors of it by block (``double=1,single=0.5``).
+
+    ``allow_partial`` takes a LoRA though much of it finds no weight, which is LF302 otherwise.
 
     Raises FoundryError: LF303 for a LoRA of another family, LF304 when a weight has another shape or 'match training'
     is asked of anything but a plain LoRA, LF301 when no module finds a weight, ``blocks`` for factors without a
@@ -58,11 +62,13 @@ def make_layer(
         raise refuse("LF304.strength", lora=lora.label, strength=strength)
     factors = _factors(base, lora, blocks)
     fit = match(base, lora, matcher, factors)
-    coverage = _coverage(base, lora, fit)
+    coverage = coverage_of(base, lora, fit)
     if not lora.adapters:
         raise refuse("LF301.text_encoder_only", lora=lora.label, modules=len(lora.text_encoder))
-    _refuse_misfit(base, lora, fit, coverage)
-    findings = [*lora.findings, *_partial(lora, coverage), *_twice(lora, fit), *_another_model(base, lora, coverage)]
+    refuse_misfit(base, lora, fit, coverage)
+    if strength and not allow_partial:
+        refuse_loss(base, lora, coverage)
+    findings = [*lora.findings, *partly(lora, coverage), *_twice(lora, fit), *_another_model(base, lora, coverage)]
     findings += _grown(base, lora, fit)
     findings += _scales(lora, fit, strength, rounding == MATCH_TRAINING and stage == FUSE)
     patches, found, known = tuple(fit.patches), tuple(findings), lineage_of_lora(lora)
@@ -95,7 +101,9 @@ def plan_document(doc: Document, on_error: OnError | None = None) -> Plan:
             file = resolve_path(row.path, doc.folder, Path.exists)
             if file not in files:
                 files[file] = open_lora(file)
-            layer = make_layer(plan.base, files[file], stage, row.strength, matcher, rounding, blocks=row.blocks)
+            layer = make_layer(
+                plan.base, files[file], stage, row.strength, matcher, rounding, row.blocks, doc.allow_partial
+            )
             findings = (*layer.findings, *_left_out(files[file]))
             plan = add_layer(plan, replace(layer, path=row.path, findings=findings))
         except FoundryError as error:
@@ -120,48 +128,6 @@ def _factors(base: Base, lora: LoRAFile, blocks: str) -> BlockWeights:
     return factors
 
 
-def _coverage(base: Base, lora: LoRAFile, fit: Fit) -> Coverage:
-    apart = _apart(base, lora) if fit.nameless else ""
-    reasons = {**{module: reason + apart for module, reason in fit.nameless.items()}, **fit.misfits}
-    unmatched = tuple((module, reasons[module]) for module in lora.modules if module in reasons)
-    return Coverage(len(lora.modules), len(lora.modules) - len(unmatched), unmatched, len(lora.text_encoder))
-
-
-def _refuse_misfit(base: Base, lora: LoRAFile, fit: Fit, coverage: Coverage) -> None:
-    """Raise for everything but a LoRA that belongs to this base; a few modules without a weight are not enough."""
-    if not coverage.unmatched:
-        return
-    values = {"matched": coverage.matched, "modules": coverage.modules, "lora": lora.label, "base": shown(base.name)}
-    if differ(base.family, lora.info.family):
-        families = {"lora_family": lora.info.family, "base_family": base.family}
-        raise refuse("LF303.family", **values, **families, reasons=_reasons(coverage))
-    if fit.misfits and (coverage.matched or len(fit.misfits) >= len(fit.nameless)):
-        module, reason = next(iter(fit.misfits.items()))
-        values |= {"module": shown(module), "reason": reason}
-        if base.quantized is not None:
-            raise refuse("LF304.misfit_quantized", **values, quantized=base.quantized)
-        raise refuse("LF304.misfit", **values, variant=_apart(base, lora))
-    if not coverage.matched:
-        raise refuse("LF301.no_names", **values, **_names_of_both(base, lora))
-
-
-def _names_of_both(base: Base, lora: LoRAFile) -> dict[str, str]:
-    weights = [name.removesuffix(".weight") for name in base.source.tensors if name.endswith(".weight")]
-    middle = max(0, len(weights) // 2 - 1)  # the first weights of a model are embedders; LoRAs go to its blocks
-    return {
-        "mine": quoted(lora.modules),
-        "theirs": quoted(weights[middle : middle + SHOWN]),
-        "lora_family": lora.info.family or "not recognised",
-        "base_family": base.family or "not recognised",
-    }
-
-
-def _partial(lora: LoRAFile, coverage: Coverage) -> Iterator[Finding]:
-    if coverage.unmatched:
-        counts = {"matched": coverage.matched, "modules": coverage.modules}
-        yield say_of(lora.label, "LF302.partly", **counts, reasons=_reasons(coverage))
-
-
 def _twice(lora: LoRAFile, fit: Fit) -> Iterator[Finding]:
     """LF302 for weights that two LoRAs in one file change: a copy under another name, or two adapters saved as one."""
     modules: dict[Any, list[str]] = defaultdict(list)
@@ -182,26 +148,6 @@ def _grown(base: Base, lora: LoRAFile, fit: Fit) -> Iterator[Finding]:
             yield say_of(lora.label, "LF302.grown", weight=shown(patch.target.weight), **sizes)
 
 
-def _reasons(coverage: Coverage) -> str:
-    """The unmatched modules by reason, the first names of each."""
-    reasons: dict[str, list[str]] = {}
-    for module, reason in coverage.unmatched:
-        reasons.setdefault(reason, []).append(module)
-    return "; ".join(f"{quoted(modules)} ({reason})" for reason, modules in reasons.items())
-
-
-def _apart(base: Base, lora: LoRAFile) -> str:
-    """In which way the LoRA is made for another variant of the base's family, in brackets; empty where it is not."""
-    return "".join(f" ({clash})" for clash in _clashes(base, lora))
-
-
-def _clashes(base: Base, lora: LoRAFile) -> list[str]:
-    if base.family is None or base.family != lora.info.family:
-        return []
-    shapes = {adapter.module: adapter.delta_shape for adapter in lora.adapters}
-    return clashes(variant_of_base(base.source.tensors, base.family), variant_of_lora(shapes, base.family))
-
-
 def _another_model(base: Base, lora: LoRAFile, coverage: Coverage) -> Iterator[Finding]:
     """LF303 for a LoRA that fits and yet was made for another task, version or family, where names or shapes tell.
 
@@ -211,7 +157,7 @@ def _another_model(base: Base, lora: LoRAFile, coverage: Coverage) -> Iterator[F
     if differ(base.family, lora.info.family):
         values = {"base": name, "lora_family": mine, "base_family": theirs, "modules": coverage.modules}
         yield say_of(lora.label, "LF303.family_fits", **values)
-    if apart := _clashes(base, lora):
+    if apart := clashes_of(base, lora):
         key = "LF303.variant_partly" if coverage.unmatched else "LF303.variant"
         yield say_of(lora.label, key, family=theirs, base=name, differences="; ".join(apart))
 

@@ -83,7 +83,7 @@ def _base(path: Path) -> Base:
 
 
 def _layer(base: Base, lora: LoRAFile) -> Layer:
-    return make_layer(base, lora, FUSE, 1.0, BaseNames(base.source.tensors, base.family))
+    return make_layer(base, lora, FUSE, 1.0, BaseNames(base.source.tensors, base.family), allow_partial=True)
 
 
 # --- in another LoRA

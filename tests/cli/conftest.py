@@ -26,8 +26,8 @@ def made(tmp_path_factory) -> dict[str, dict[str, torch.Tensor]]:
         "lightning": tiny.lora(base, rank=16, alpha=2, rms=0.05, seed=1, **BLOCKS),
         "style": style,
         "broken": broken,
-        "partial": style | {"diffusion_model.blocks.9.q.lora_A.weight": torch.ones(4, 64),
-                            "diffusion_model.blocks.9.q.lora_B.weight": torch.ones(64, 4)},
+        "partial": style | {"diffusion_model.blocks.9.q.lora_A.weight": torch.full((4, 64), 1e-4),
+                            "diffusion_model.blocks.9.q.lora_B.weight": torch.full((64, 4), 1e-4)},
         "foreign": tiny.lora(tiny.shapes("flux", width=64), rank=4, modules="_blocks", prefix="diffusion_model."),
     }  # fmt: skip
 

@@ -47,7 +47,7 @@ def test_a_lora_as_data():
         "path": "style.safetensors", "sha256": style().lora.sha256, "stage": "stack", "weight": 0.7, "rounding": "once",
         "dialect": "down/up", "family": None, "modules": 3, "matched": 2, "text_encoder": 5,
         "unmatched": [{"module": "blocks.9.q", "reason": "no weight of this name"}],
-        "scale": [pytest.approx(0.35), pytest.approx(0.7)], "gain": 0.98,
+        "lost": 0.0, "scale": [pytest.approx(0.35), pytest.approx(0.7)], "gain": 0.98,
         "lineage": {"level": "unknown", "trained_with": None, "use_with": None, "role": "unknown", "accelerator": None},
     }  # fmt: skip
 
