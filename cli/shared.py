@@ -91,6 +91,7 @@ def planned(
     """
     from ..loaders.lineage.probes import Probed, probe
     from ..loaders.loras.verify import verify
+    from ..loaders.plans.loudness import loudness
     from ..loaders.plans.planner import plan_document
     from ..validator.rules import check
 
@@ -99,10 +100,11 @@ def planned(
     failed: list[tuple[FoundryError, Finding]] = []
     plan = plan_document(document, on_error=lambda row, error: failed.append((error, error.finding(row.path))))
     damaged = verify(plan)
+    loud = () if damaged else loudness(plan)
     probed = probe(plan) if look_into_weights and not damaged else Probed()
     plan = plan.with_claims(probed.claims)
     told = [finding for _, finding in failed]
-    findings = worst_first([*told, *check(plan, policy), *damaged, *probed.findings])
+    findings = worst_first([*told, *check(plan, policy), *damaged, *loud, *probed.findings])
     unusable = [error for error, _ in failed if exit_code(error) == MISUSE]
     if unusable:
         raise Refused(unusable[0], findings)

@@ -26,6 +26,7 @@ from ..loaders.bakes.baking import MADE, BakeOptions, BakeResult, FileRequest, b
 from ..loaders.bakes.cache import BakeCache
 from ..loaders.disk.sharding import parse_size
 from ..loaders.loras.verify import verify
+from ..loaders.plans.loudness import loudness
 from ..validator.rules import check
 from . import again, folders, host
 from .common import reply
@@ -70,7 +71,7 @@ def ready(plan: Plan) -> tuple[Finding, ...]:
     """All findings of a plan that is about to be finished; raises the first error, before any weight is read."""
     findings = (*check(plan), *verify(plan))
     raise_first(findings)
-    return findings
+    return (*findings, *loudness(plan, host.progress()))
 
 
 def exactly(reproducible: bool, memory: str) -> str | None:

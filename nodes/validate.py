@@ -10,6 +10,7 @@ from ..engine.guard import raise_first
 from ..engine.report import plan_sentences
 from ..loaders.lineage.probes import Probed, probe
 from ..loaders.loras.verify import verify
+from ..loaders.plans.loudness import loudness
 from ..loaders.workflows.reading import graph_of_prompt
 from ..loaders.workflows.sampling import sampled_below
 from ..validator.rules import check
@@ -62,10 +63,11 @@ class FoundryStackValidator(StageNode):
         """(the same plan, report, ok)."""
         plan = known_now(plan_of(model), str(unique_id))
         damaged = verify(plan)
+        loud = () if damaged else loudness(plan, host.progress())
         probed = Probed() if damaged else probe(plan, host.progress())
         plan = plan.with_claims(probed.claims)
         sampling = sampled_below(graph_of_prompt(prompt or {}), str(unique_id))
-        findings = worst_first([*check(plan, policy, sampling), *damaged, *probed.findings])
+        findings = worst_first([*check(plan, policy, sampling), *damaged, *loud, *probed.findings])
         if strict:
             raise_first(findings, strict=True)
         text = "\n".join(plan_sentences(plan, findings))

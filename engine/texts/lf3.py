@@ -113,6 +113,27 @@ FILES: dict[str, tuple[str, ...]] = {
         "Its effect is almost nothing or far too strong.",
         "Check the strength and the file's alpha.",
     ),
+    "LF305.loud": (
+        "warning",
+        "{lora} at strength {now} changes its weights by {total} of their size in all, and by over a third in {loud} "
+        "of {layers} layers looked at, most in '{module}': {most}.",
+        "LoRAs change weights by 0.5% to 10%: more drowns the model. A lost alpha, or factors that grew, do that.",
+        "At strength {strength} it would be 3%. Check the file's alpha.",
+    ),
+    "LF305.dense_noted": (
+        "warning",
+        "{lora}: {modules} LoKr modules of two whole factors state alpha {alpha}, its metadata dim {rank}.",
+        "Alpha is no scale of whole factors for LyCORIS and ComfyUI, but this file was made for alpha / dim: it comes "
+        "out {times} times too strong.",
+        "Use it at {strength} times the strength you want.",
+    ),
+    "LF305.split_qkv": (
+        "warning",
+        "{lora}: its metadata says split_qkv with rank {rank}, and {modules} modules have a rank of {wide} at the same "
+        "alpha {alpha}.",
+        "Parts were merged without raising alpha with the rank: these modules act {times} times too weakly.",
+        "Convert it again with a tool that raises alpha with the rank.",
+    ),
     "LF305.no_magnitudes": (
         "warning",
         "{lora}: it was trained as DoRA, but holds no magnitudes.",

@@ -7,6 +7,7 @@ only note down (``ss_network_alpha``) is told, never applied.
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -68,7 +69,8 @@ class Alphas:
 
     ``sources``: "tensor", a config's origin or "none" -> how many adapters. ``configs`` are those that were used,
     ``foreign`` those of other ranks, ``possible`` those that may belong to a neighbour of the file.
-    ``against``: origin -> the first (module, what it states, what is used instead).
+    ``against``: origin -> the first (module, what it states, what is used instead). ``dense``: LoKr module of whole
+    factors -> the alpha that its tensor states and nobody applies.
     """
 
     adapters: tuple[Adapter, ...]
@@ -77,6 +79,7 @@ class Alphas:
     foreign: tuple[Config, ...]
     possible: tuple[Config, ...]
     against: Mapping[str, tuple[str, float, float]]
+    dense: Mapping[str, float]
 
 
 class Settled(NamedTuple):
@@ -105,6 +108,7 @@ def resolve(label: str, source: TensorSource, configs: Iterable[Config], adapter
         tuple(config for config in configs if config.certain and config not in fitting),
         tuple(config for config in fitting if not config.certain),
         against,
+        {a.module: read(dict(a.parts)[ALPHA]) for a in adapters if is_dense(a) and ALPHA in dict(a.parts)},
     )
 
 
@@ -140,15 +144,14 @@ def _refuse_scaled_dense(label: str, adapter: Adapter, configs: Iterable[Config]
 def alpha_findings(label: str, alphas: Alphas, metadata: Mapping[str, str], dialect: str) -> list[Finding]:
     """LF305: alphas that are missing, zero, contradicted or only noted down."""
     scaled = [adapter for adapter in alphas.adapters if has_rank(adapter)]
-    dense = [adapter for adapter in alphas.adapters if is_dense(adapter) and ALPHA in dict(adapter.parts)]
     found: list[Keyed] = [
         *_disagreements(alphas),
         *_possible(alphas, scaled),
         *_zero_or_missing(scaled, dialect, bool(alphas.possible)),
         *_noted(scaled, metadata),
+        *_dense(alphas.dense, metadata),
+        *_unraised(scaled, metadata),
     ]
-    if dense:
-        found.append(("LF305.dense", {"modules": len(dense)}))
     return [say_of(label, key, **values) for key, values in found]
 
 
@@ -186,14 +189,54 @@ def _zero_or_missing(scaled: list[Adapter], dialect: str, explained: bool) -> It
 
 
 def _noted(scaled: list[Adapter], metadata: Mapping[str, str]) -> Iterator[Keyed]:
+    alpha, rank = _stated(metadata)
+    concerned = any(adapter.alpha is None and adapter.rank == rank for adapter in scaled)
+    if concerned and alpha not in (0.0, rank):
+        values = {"alpha": f"{alpha:.4g}", "rank": f"{rank:.4g}", "strength": f"{alpha / rank:.4g}"}
+        yield "LF305.noted", values
+
+
+def _dense(dense: Mapping[str, float], metadata: Mapping[str, str]) -> Iterator[Keyed]:
+    """LyCORIS sets alpha to dim where both factors are whole; one that is the alpha of the header was scaled by it."""
+    alpha, rank = _stated(metadata)
+    odd = [stated for stated in dense.values() if math.isclose(stated, alpha, rel_tol=CLOSE) and 0 < stated < rank]
+    if odd:
+        numbers = {"times": rank / alpha, "strength": alpha / rank, "alpha": alpha, "rank": rank}
+        told = {name: f"{number:.3g}" for name, number in numbers.items()}
+        yield "LF305.dense_noted", {"modules": len(odd), **told}
+    if len(odd) < len(dense):
+        yield "LF305.dense", {"modules": len(dense) - len(odd)}
+
+
+def _unraised(scaled: list[Adapter], metadata: Mapping[str, str]) -> Iterator[Keyed]:
+    """Parts that were trained apart and merged into one factor: the rank is a multiple, and alpha has to be, too."""
+    alpha, rank = _stated(metadata)
+    if not math.isfinite(alpha) or not _is_split(metadata.get("ss_network_args", "")):
+        return
+    wide = [a for a in scaled if a.alpha is not None and a.rank > rank and a.rank % rank == 0]
+    odd = [a for a in wide if math.isclose(a.alpha or 0.0, alpha, rel_tol=CLOSE)]
+    if odd:
+        ranks = " or ".join(map(str, sorted({a.rank for a in odd})))
+        times = " or ".join(f"{number:g}" for number in sorted({a.rank / rank for a in odd}))
+        values = {"rank": f"{rank:g}", "wide": ranks, "alpha": f"{alpha:.4g}", "times": times}
+        yield "LF305.split_qkv", {"modules": len(odd), **values}
+
+
+def _is_split(arguments: str) -> bool:
+    try:
+        stated = json.loads(arguments)
+    except ValueError:
+        return False
+    return isinstance(stated, dict) and str(stated.get("split_qkv", "")).lower() in ("true", "1")
+
+
+def _stated(metadata: Mapping[str, str]) -> tuple[float, float]:
+    """alpha and rank as the trainer noted them down; NaN for both where one is missing or no number."""
     try:
         alpha, rank = float(metadata["ss_network_alpha"]), float(metadata["ss_network_dim"])
     except (KeyError, ValueError):
-        return
-    concerned = any(adapter.alpha is None and adapter.rank == rank for adapter in scaled)
-    if concerned and math.isfinite(alpha) and alpha not in (0.0, rank):
-        values = {"alpha": f"{alpha:.4g}", "rank": f"{rank:.4g}", "strength": f"{alpha / rank:.4g}"}
-        yield "LF305.noted", values
+        return math.nan, math.nan
+    return (alpha, rank) if math.isfinite(alpha) and math.isfinite(rank) and rank >= 1 else (math.nan, math.nan)
 
 
 def _has_these_ranks(config: Config, adapters: Iterable[Adapter]) -> bool:

@@ -1,0 +1,170 @@
+"""LF305: what drowns the weights it goes on is measured, and a header that contradicts the factors is told."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from lora_foundry.engine.findings import Finding
+from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, Base, Plan
+from lora_foundry.loaders.loras.file import LoRAFile
+from lora_foundry.loaders.plans.loudness import loudness
+from planner_parts import layer
+from samples import ShapeSource
+
+OUT, WIDE, RANK = 96, 64, 4
+RMS = 0.02
+
+
+def noise(*shape: int, rms: float = 1.0, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * rms
+
+
+def base(modules: int = 6, faint: int | None = None) -> Base:
+    shapes = {f"blocks.{number}.q.weight": (OUT, WIDE) for number in range(modules)}
+    tensors = {
+        name: noise(OUT, WIDE, rms=RMS * (1e-4 if number == faint else 1.0), seed=number)
+        for number, name in enumerate(shapes)
+    }
+    return Base("base.safetensors", None, ShapeSource({}, tensors, label="base.safetensors"))
+
+
+def a_pair(number: int, ratio: float, alpha: float | None = None) -> dict[str, torch.Tensor]:
+    """A module whose change is ``ratio`` of the rms of its weight at strength 1, alpha counted."""
+    up, down = noise(OUT, RANK, seed=100 + number), noise(RANK, WIDE, seed=200 + number)
+    scale = 1.0 if alpha is None else alpha / RANK
+    size = float((up @ down).norm()) / math.sqrt(OUT * WIDE) * scale
+    tensors = {"lora_up.weight": up * (ratio * RMS / size), "lora_down.weight": down}
+    tensors |= {} if alpha is None else {"alpha": torch.tensor(alpha)}
+    return {f"blocks.{number}.q.{name}": tensor for name, tensor in tensors.items()}
+
+
+def lora(*parts: Mapping[str, torch.Tensor], **metadata: str) -> LoRAFile:
+    tensors = {name: tensor for each in parts for name, tensor in each.items()}
+    return LoRAFile(ShapeSource({}, tensors), "style.safetensors", "0" * 64, metadata)
+
+
+def told(file: LoRAFile, strength: float = 1.0, on: Base | None = None, **more: Any) -> list[Finding]:
+    on = on or base()
+    return list(loudness(Plan(on, (layer(on, file, strength, **more),))))
+
+
+@pytest.mark.parametrize("alpha", [None, 1.0, 8.0])
+@pytest.mark.parametrize(
+    ("ratio", "strength", "loud"),
+    [
+        (0.3, 1.0, False),
+        (0.4, 1.0, True),
+        (0.4, 0.7, False),
+        (0.02, 1.0, False),
+        (1e12, 1.0, True),
+        (0.1, -5.0, True),
+    ],
+)
+def test_a_change_of_over_a_third_is_told_with_its_number(ratio, strength, loud, alpha):
+    found = told(lora(*(a_pair(number, ratio, alpha) for number in range(6))), strength)
+    assert bool(found) is loud
+    for finding in found:
+        values = dict(finding.values)
+        applied = abs(ratio * strength)
+        shown = float(values["total"].rstrip("% times")) / (100 if "%" in values["total"] else 1)
+        assert (finding.code, finding.severity) == ("LF305", "warning") and shown == pytest.approx(applied, rel=0.03)
+        # what it names as the strength for 3% gives 3%
+        assert float(values["strength"]) * ratio == pytest.approx(math.copysign(0.03, strength), rel=0.1)
+
+
+def test_one_drowned_layer_of_many_is_told_and_named():
+    (finding,) = told(lora(*(a_pair(number, 0.01) for number in range(1, 6)), a_pair(0, 0.9)))
+    values = dict(finding.values)
+    assert (values["loud"], values["layers"], values["module"]) == ("1", "6", "blocks.0.q") and "90%" in values["most"]
+
+
+def test_a_weight_near_zero_drowns_in_anything_and_is_no_alarm():
+    on = base(faint=0)
+    assert not told(lora(*(a_pair(number, 0.02) for number in range(6))), on=on)
+
+
+def test_every_layer_is_looked_at_where_it_is_the_loudest():
+    """70 layers, of which 32 are looked at evenly: the one that is destroyed is found wherever it is."""
+    on = base(70)
+    for broken in (3, 41, 69):
+        (finding,) = told(lora(*(a_pair(n, 5.0 if n == broken else 0.01) for n in range(70))), on=on)
+        assert f"blocks.{broken}.q" in finding.seen
+
+
+def test_a_trainer_without_alpha_is_measured_as_it_trains():
+    """'match training' takes lora_A and lora_B without their alpha: at rank 4, alpha 1 that is four times as much."""
+    parts = {name.replace("lora_up", "lora_B").replace("lora_down", "lora_A"): tensor
+             for number in range(6) for name, tensor in a_pair(number, 0.2, 1.0).items()}  # fmt: skip
+    assert not told(lora(parts))
+    (finding,) = told(lora(parts), stage=FUSE, rounding=MATCH_TRAINING)
+    assert "80%" in dict(finding.values)["total"]
+
+
+def test_parts_of_a_fused_weight_are_measured_as_parts():
+    on = Base("base.safetensors", None, ShapeSource({}, {"a.to_kv.weight": noise(2 * OUT, WIDE, rms=RMS)}))
+    pairs = {name.replace("blocks.0.q", "a.to_k"): tensor for name, tensor in a_pair(0, 0.5).items()}
+    (finding,) = told(lora(pairs), on=on)
+    assert dict(finding.values)["most"] in ("50%", "49%", "51%")
+
+
+def test_norms_and_magnitudes_are_left_out():
+    on = Base("base.safetensors", None, ShapeSource({}, {"n.weight": torch.zeros(8), "m.weight": noise(8, 8)}))
+    file = lora({"n.diff": torch.ones(8)}, {"m.lora_up.weight": noise(8, 2), "m.lora_down.weight": noise(2, 8),
+                                            "m.dora_scale": torch.ones(1, 8)})  # fmt: skip
+    assert not told(file, on=on)
+
+
+# --- what the header says
+
+
+def dense(alpha: float, **metadata: str) -> list[Finding]:
+    parts = {"b.lokr_w1": noise(4, 4), "b.lokr_w2": noise(4, 4), "b.alpha": torch.tensor(alpha)}
+    return [finding for finding in lora(parts, **metadata).findings if finding.code == "LF305"]
+
+
+@pytest.mark.parametrize(
+    ("alpha", "header", "warns"),
+    [
+        (1.0, {"ss_network_dim": "32", "ss_network_alpha": "1"}, True),
+        (16.0, {"ss_network_dim": "64", "ss_network_alpha": "16.0"}, True),
+        (32.0, {"ss_network_dim": "32", "ss_network_alpha": "1"}, False),  # LyCORIS: alpha is dim where all is whole
+        (1e10, {"ss_network_dim": "16", "ss_network_alpha": "16"}, False),
+        (1.0, {}, False),
+        (1.0, {"ss_network_dim": "many", "ss_network_alpha": "1"}, False),
+        (1.0, {"ss_network_dim": "0", "ss_network_alpha": "1"}, False),
+    ],
+)
+def test_whole_factors_with_the_alpha_of_the_header(alpha, header, warns):
+    (finding,) = dense(alpha, **header)
+    assert finding.severity == ("warning" if warns else "note") and "alpha" in finding.seen
+    if warns:
+        times = float(header["ss_network_dim"]) / alpha
+        assert f"{times:.3g} times" in finding.why and f"{1 / times:.3g} times" in finding.fix
+
+
+def merged(rank: int, alpha: float, **header: str) -> list[Finding]:
+    tensors = {"a.qkv.lora_up.weight": noise(24, rank), "a.qkv.lora_down.weight": noise(rank, 8),
+               "a.qkv.alpha": torch.tensor(alpha)}  # fmt: skip
+    proj = {
+        "a.proj.lora_up.weight": noise(8, 4),
+        "a.proj.lora_down.weight": noise(4, 8),
+        "a.proj.alpha": torch.tensor(2.0),
+    }
+    return [f for f in lora(tensors, proj, **header).findings if f.text == "LF305.split_qkv"]
+
+
+SPLIT = {"ss_network_dim": "4", "ss_network_alpha": "2.0", "ss_network_args": json.dumps({"split_qkv": "True"})}
+
+
+def test_merged_parts_whose_alpha_was_not_raised():
+    (finding,) = merged(12, 2.0, **SPLIT)
+    assert finding.severity == "warning" and "3 times" in finding.why and "split_qkv" in finding.seen
+    assert not merged(12, 6.0, **SPLIT)  # as sd-scripts saves it
+    assert not merged(12, 2.0, **SPLIT | {"ss_network_args": "{}"})
+    assert not merged(12, 2.0, **SPLIT | {"ss_network_args": "["})
+    assert not merged(4, 2.0, **SPLIT)
