@@ -186,6 +186,8 @@ SWITCHES = {
     "CR Model Input Switch": Switch(r"model\d+", "Input", "model{}"),
     "easy anythingIndexSwitch": Switch(r"value\d+", "index", "value{}"),
     "easy ifElse": Switch(r"on_true|on_false", "boolean", ("on_false", "on_true")),
+    "InversionDemoLazySwitch": Switch(r"on_true|on_false", "switch", ("on_false", "on_true")),
+    "Switch any [Crystools]": Switch(r"on_true|on_false", "boolean", ("on_false", "on_true")),
     "Switch model [Crystools]": Switch(r"on_true|on_false", "boolean", ("on_false", "on_true")),
 }
 CONVERTERS = {  # nodes that hand one value on in another type: kind -> the input it comes in by

@@ -97,6 +97,7 @@ _OTHER_PACKS = {
     "SharkSampler_Beta": "scheduler steps steps_to_run denoise cfg seed sampler_mode",
     "Efficient Loader": "ckpt_name vae_name clip_skip lora_name lora_model_strength lora_clip_strength",
     "HyVideoLoraSelect": "lora strength",
+    "HyVideoSampler": "width height num_frames steps embedded_guidance_scale flow_shift seed",
     "HyVideoModelLoader": "model base_precision quantization load_device attention_mode",
     "KSamplerAdvancedProvider": "cfg sampler_name scheduler",
     "KSamplerProvider": "seed steps cfg sampler_name scheduler denoise",
@@ -116,6 +117,7 @@ _OTHER_PACKS = {
     "STGGuiderNode": "cfg stg rescale",
     "APGGuider": "cfg_scale eta norm_threshold momentum_coefficient",
     "WanMoeKSampler": "boundary seed steps cfg_high_noise cfg_low_noise sampler_name scheduler sigma_shift",
+    "WanMoeKSamplerAdvanced": "boundary add_noise noise_seed steps cfg_high_noise cfg_low_noise sampler_name scheduler",
     "WanVideoSamplerv2": "cfg seed force_offload",
     "WanVideoSamplerSettings": "steps cfg shift seed force_offload scheduler riflex_freq_index denoise_strength",
     "WanVideoScheduler": "scheduler steps shift start_step end_step",
@@ -123,7 +125,14 @@ _OTHER_PACKS = {
     "WanVideoLoraSelect": "lora strength low_mem_load merge_loras",
     "WanVideoModelLoader": "model base_precision quantization load_device attention_mode",
     "WanVideoSampler": "steps cfg shift seed force_offload scheduler riflex_freq_index denoise_strength",
-    # holders of one value
+    # switches, and holders of one value
+    "CR Model Input Switch": "Input",
+    "ImpactConditionalBranch": "cond",
+    "ImpactSwitch": "select",
+    "InversionDemoLazySwitch": "switch",
+    "LazySwitchKJ": "switch",
+    "easy anythingIndexSwitch": "index",
+    **dict.fromkeys(("Switch any [Crystools]", "Switch model [Crystools]", "easy ifElse"), "boolean"),
     **dict.fromkeys(
         ("BOOLConstant", "FloatConstant", "INTConstant", "easy boolean", "easy float", "easy int"), "value"
     ),

@@ -23,6 +23,9 @@ NEW = {  # families that show no signature of their own yet
 }
 NAMES = {  # as publishers and the usual conversions name their files -> the id in the registry
     "Qwen-Image-Lightning-8steps-V1.0.safetensors": "qwen-image-lightning-8steps-v1.0",
+    "Wan_2_1_T2V_14B_480p_rCM_lora_average_rank_83_bf16.safetensors": "wan2.1-rcm-t2v",
+    "Wan2_2_5B_FastWanFullAttn_lora_rank_128_bf16.safetensors": "fastwan-2.2-5b",
+    "Wan2.2-T2V-A14B-4steps-lora-250928/low_noise_model.safetensors": "wan2.2-lightning-t2v-250928-low",
     "ltx-2-19b-distilled-lora-384.safetensors": "ltx-2-distilled",
     "ltx-2.3-22b-distilled-lora-384.safetensors": "ltx-2.3-distilled",
     "ltx-2.3-22b-distilled-lora-384-1.1.safetensors": "ltx-2.3-distilled",

@@ -32,6 +32,34 @@ SAMPLERS = {
 }
 
 
+SWITCHES = {
+    "ComfySwitchNode": ("switch", [True]),
+    "InversionDemoLazySwitch": ("switch", [True]),
+    "LazySwitchKJ": ("switch", [True]),
+    "easy ifElse": ("boolean", [True]),
+    "Switch any [Crystools]": ("boolean", [True]),
+}
+
+
+@pytest.mark.parametrize("kind", SWITCHES)
+@pytest.mark.parametrize("on", [True, False])
+def test_switches_by_the_order_of_their_values(kind, on):
+    """Of a model: what it is set to is on, and what is off plays no part."""
+    drawing = lora(base()).add(3, kind, "on_true:* on_false:*", "*", widgets_values=[on])
+    drawing.wire(2, 0, 3, "on_true").wire(1, 0, 3, "on_false")
+    drawing.add(9, "KSampler", "model:MODEL", "LATENT", widgets_values=[1, "fixed", 8, 1.0, "euler", "simple", 1.0])
+    assert told(drawing.wire(3, 0, 9, 0)) == ([([(FILE, 0.7)] if on else [], (8, 1.0))], [])
+
+
+def test_two_models_by_the_order_of_the_values():
+    values = [0.875, "enable", 1, "fixed", 20, 4.0, 3.0, "euler", "simple"]
+    drawing = base().add(3, "UNETLoader", "", "MODEL", widgets_values=["low.safetensors", "default"])
+    drawing.add(
+        9, "WanMoeKSamplerAdvanced", "model_high_noise:MODEL model_low_noise:MODEL", "LATENT", widgets_values=values
+    )
+    assert told(drawing.wire(1, 0, 9, 0).wire(3, 0, 9, 1))[0] == [([], (20, 4.0)), ([], (20, 3.0))]
+
+
 @pytest.mark.parametrize("kind", SAMPLERS)
 def test_samplers_by_the_order_of_their_values(kind):
     drawing = lora(base()).add(9, kind, "model:MODEL", "LATENT", widgets_values=SAMPLERS[kind]).wire(2, 0, 9, 0)
