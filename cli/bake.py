@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -70,7 +71,8 @@ def _out(text: str) -> Path:
         raise argparse.ArgumentTypeError(
             f"{text!r} is no folder and does not end in .safetensors, so no loader would read it"
         )
-    return Path(text)
+    path = Path(text)
+    return Path(os.path.realpath(path)) if path.is_symlink() else path  # a link stays one: its file is replaced
 
 
 def run(options: argparse.Namespace) -> int:
@@ -96,6 +98,7 @@ def run(options: argparse.Namespace) -> int:
         found.append(findings)
     with Bar("baking") as bar:
         baked = bake_files(requests, how, bar)
+    options.done = True
     made = list(zip([request.blueprint.plan for request in requests], found, baked, strict=True))
     if options.json:
         told = [_json(*each) for each in made]

@@ -17,6 +17,7 @@ from .terminal import size, table
 PYTHON = (3, 10)
 TORCH = (2, 5)
 PACKAGES = ("safetensors", "numpy", "einops", "pyyaml")
+MPS = "available; it has no fp8: use int8_convrot or no quantization to sample there"
 LITTLE_ROOM = 20_000_000_000  # bytes; a model of the larger families in bf16
 
 
@@ -83,7 +84,7 @@ def _torch() -> list[Check]:
         Check("fp8 on this CPU", *_cast("float8_e4m3fn"), fix),
         Check("bf16 on this CPU", *_cast("bfloat16"), fix),
         Check("cuda", devices["cuda"], cuda, "Baking works without it.", required=False),
-        Check("mps", devices["mps"], "available" if devices["mps"] else "not available", required=False),
+        Check("mps", devices["mps"], MPS if devices["mps"] else "not available", required=False),
     ]
 
 

@@ -24,6 +24,7 @@ from . import inspect as cli_inspect
 from . import lineage as cli_lineage
 from . import merge as cli_merge
 from . import own as cli_own
+from .ending import Ended, ended_as_interrupted
 from .parser import Parser, parse
 from .shared import (
     DONE,
@@ -53,25 +54,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     as_json = "--json" in arguments
     harden(sys.stdout, sys.stderr)
+    options = argparse.Namespace(done=False)
     try:
         if not arguments:
             print(_parser().format_help())
             return DONE
-        options = parse(_parser(), arguments)
-        code: int = options.run(options)
-        sys.stdout.flush()
+        with ended_as_interrupted():
+            options = parse(_parser(), arguments)
+            options.done = False
+            code: int = options.run(options)
+            if sys.stdout is not None:  # closed by who started us
+                sys.stdout.flush()
         return code
     except Refused as refused:
         return _fail(refused.error, refused.findings, as_json)
     except FoundryError as error:
         return _fail(error, (), as_json)
-    except KeyboardInterrupt:
-        stopped = FoundryError("stopped", "Stopped by Ctrl-C.", "Nothing was changed; the unfinished file is removed.")
-        _fail(stopped, (), as_json)
-        return INTERRUPTED
+    except KeyboardInterrupt as end:
+        by = end.name if isinstance(end, Ended) else "Ctrl-C"
+        _fail(
+            FoundryError("stopped", f"Stopped by {by}.", "Nothing was changed; the unfinished file is removed."),
+            (),
+            as_json,
+        )
+        return 128 + end.number if isinstance(end, Ended) else INTERRUPTED
     except BrokenPipeError:  # `lora-foundry inspect ... | head`: whoever read us has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return STOPPED
+        return DONE if options.done else STOPPED
     except OSError as error:
         what = f"{error.filename or 'The system'}: {error.strerror or error}."
         return _fail(FoundryError("system", what), (), as_json)

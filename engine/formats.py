@@ -15,6 +15,8 @@ from .microscaled import MXFP8, NVFP4
 from .texts.say import refuse
 
 NEWER = "releases with comfy-kitchen 0.2.36"
+# Kinds of devices that cannot hold fp8: the bake would succeed and sampling fail.
+WITHOUT_FP8 = {"mps": "Apple's GPU (MPS)", "privateuseone": "DirectML"}
 
 FORMATS: dict[str, Format] = {
     each.name: each
@@ -80,6 +82,14 @@ def require_loadable(name: str, known: Sequence[str]) -> None:
     if name in FORMATS and name not in known:
         loads = " and ".join(known) or "no quantized format"
         raise refuse("format.not_loaded", format=name, known=loads, since=FORMATS[name].since)
+
+
+def require_device(name: str, device: str) -> None:
+    """FoundryError ``format`` for an fp8 format on a kind of device (``mps``, ``cuda`` ...) that knows no fp8."""
+    format = FORMATS.get(name)
+    holds_fp8 = isinstance(format, NVFP4) or (format is not None and format.dtype.is_floating_point)  # codes, or scales
+    if holds_fp8 and device in WITHOUT_FP8:
+        raise refuse("format.no_fp8", format=name, device=WITHOUT_FP8[device])
 
 
 def finite_amax(weight: torch.Tensor, name: str) -> torch.Tensor:

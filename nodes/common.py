@@ -12,6 +12,7 @@ from ..engine.guard import raise_first
 from ..engine.plan import Plan
 from ..engine.quantize import parse_keep
 from ..engine.report import plan_json, plan_sentences
+from ..loaders.disk.targets import prefix_fault
 from ..loaders.lint.order import check_order
 from . import folders, host
 from .sockets import check_links
@@ -66,6 +67,19 @@ def check_keep(text: str | None) -> str | None:
     except FoundryError as error:
         return str(error)
     return None
+
+
+def check_prefix(text: str | None) -> str | None:
+    """Why no file can be saved under a typed-in prefix, or None (a linked one is not known yet)."""
+    fault = prefix_fault(text) if isinstance(text, str) else ""
+    return f"filename_prefix cannot be used: {fault}. Choose another one." if fault else None
+
+
+def check_number(name: str, value: Any, least: float, most: float) -> str | None:
+    """Why a typed-in number cannot be used, or None: NaN and infinity are numbers to JSON, and in no range."""
+    if value is None or (isinstance(value, int | float) and least <= value <= most):
+        return None
+    return f"{name} is {value!r:.40}. Give a number from {least:g} to {most:g}."
 
 
 def file_state(name: str, *kinds: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import posixpath
 from functools import cache
 from pathlib import Path
 
@@ -94,7 +95,7 @@ class Listed:
 
     def __call__(self, kind: str, name: str) -> Path | None:
         """The file, or the sharded folder, of that name."""
-        if name.replace("\\", "/") not in self.names(kind):
+        if posixpath.normpath(name.replace("\\", "/")) not in self.names(kind):
             return None
         try:
             return find_base(name)[0] if kind == BASE_KINDS[0] else find_file(name, kind)

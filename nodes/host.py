@@ -22,7 +22,7 @@ import comfy.utils
 import comfy.weight_adapter
 import torch
 
-from ..engine.formats import loadable, require_loadable
+from ..engine.formats import loadable, require_device, require_loadable
 from ..engine.plan import Target
 from ..engine.progress import Progress
 from ..engine.tensors import FP8_DTYPES, InMemory, TensorInfo, TensorSource
@@ -244,8 +244,9 @@ def loadable_formats() -> tuple[str, ...]:
 
 
 def refuse_format(name: str) -> None:
-    """FoundryError ``format`` for one of our formats that this ComfyUI could not load."""
+    """FoundryError ``format`` for one of our formats that this ComfyUI could not load, or its device not hold."""
     require_loadable(name, loadable_formats())
+    require_device(name, comfy.model_management.get_torch_device().type)
 
 
 # --- making models

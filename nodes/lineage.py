@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,8 +77,14 @@ def declared_before(lora_name: str) -> str:
 
 def refuse_itself(lora_name: str, declaration: Declaration) -> None:
     """FoundryError ``lineage`` for a LoRA that is said to stand on itself."""
-    if lora_name in {name for name, _ in (*(declaration.trained_with or ()), *(declaration.use_with or ()))}:
+    named = {spelled(name) for name, _ in (*(declaration.trained_with or ()), *(declaration.use_with or ()))}
+    if spelled(lora_name) in named:
         raise refuse("lineage.own_base", lora=lora_name)
+
+
+def spelled(name: str) -> str:
+    """A name without what spellings of one file differ in: ``.\\a\\x`` and ``a/x`` are one LoRA."""
+    return posixpath.normpath(name.replace("\\", "/"))
 
 
 def claim_sentence(claim: Claim) -> str:

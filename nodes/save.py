@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,11 +14,12 @@ from ..engine.quantize import AUTO, parse_keep
 from ..engine.room import device_bytes
 from ..loaders.bakes.baking import BakeOptions, FileRequest, bake_files, resolve
 from . import folders, host
-from .common import HIDDEN, FormatNode, stage_input
+from .common import HIDDEN, FormatNode, check_number, check_prefix, stage_input
 from .making import MAX_ERROR, MEMORY_MODE, REPRODUCIBLE, exactly, finished, ready
 from .sockets import ANY
 from .sources import host_source, plan_of
 
+MOST_GB = 1e6
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -66,6 +68,19 @@ class FoundrySaveModel(FormatNode):
         },
         "hidden": HIDDEN,
     }
+
+    @classmethod
+    def VALIDATE_INPUTS(
+        cls,
+        input_types: Mapping[str, Any],
+        format: str | None = None,
+        keep_high_precision: str | None = None,
+        filename_prefix: str | None = None,
+        max_shard_gb: float | None = None,
+    ) -> bool | str:
+        """As every finishing node, and what a file may be called and how large its parts may be."""
+        faults = (check_prefix(filename_prefix), check_number("max_shard_gb", max_shard_gb, 0, MOST_GB))
+        return next(filter(None, faults), None) or super().VALIDATE_INPUTS(input_types, format, keep_high_precision)
 
     def run(
         self,

@@ -38,6 +38,12 @@ AREAS: dict[str, tuple[str, ...]] = {
         "Choose one, or leave max_error out.",
     ),
     "format.unknown": ("error", "Unknown quantization format '{format}'.", "", "Use none or {known}."),
+    "format.no_fp8": (
+        "error",
+        "{device}, on which this ComfyUI samples, has no fp8, and {format} is one.",
+        "The model would be made, and the first step of sampling would fail.",
+        "Choose int8_convrot, or 3 Apply without quantization. The command line writes fp8 for another machine.",
+    ),
     "format.not_loaded": (
         "error",
         "This ComfyUI cannot load {format}; it loads {known}.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 import zlib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,6 +19,8 @@ from typing import Any
 from .process import PROCESS
 from .temps import temporary
 
+LOCKED_WHILE_OPEN = os.name == "nt"
+PAUSES = (0.01, 0.03, 0.1, 0.3, 0.6)  # seconds between attempts
 VARIABLE = "LORA_FOUNDRY_HOME"
 # Platform -> the variable that names the folder, and where it is without one, below the user's own folder: by the
 # platforms' conventions, of what can be made again (cache) and of what must last (data).
@@ -55,9 +58,19 @@ def keep(path: Path, text: str) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary(path.parent) as temp:
             temp.write_text(text, encoding="utf-8")
-            temp.replace(path)
+            _put(temp, path)
         return True
     return False
+
+
+def _put(temp: Path, path: Path) -> None:
+    """Give a small file its name; on Windows again for a second: a reader or a virus scanner may hold the old one."""
+    for pause in PAUSES if LOCKED_WHILE_OPEN else ():
+        with suppress(PermissionError):
+            temp.replace(path)
+            return
+        time.sleep(pause)
+    temp.replace(path)
 
 
 def recall(path: Path) -> str:

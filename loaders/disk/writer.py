@@ -25,8 +25,10 @@ from ...engine.errors import FoundryError
 from ...engine.tensors import Extent, TensorInfo
 from .header import DTYPES, MAX_HEADER, SUFFIXES, disk_errors, file_error, shown
 from .ranges import copy_range
+from .targets import name_fault
 from .temps import claimed, hidden, sweep
 
+LOCKED_WHILE_OPEN = os.name == "nt"  # whether a file that a program holds open cannot be replaced
 LARGE = 1 << 20  # bytes that are sent to the disk as soon as they are written
 _WRITE = 2  # Linux's SYNC_FILE_RANGE_WRITE: begin to write, wait for nothing
 _CODES = {dtype: code for code, dtype in DTYPES.items()}
@@ -266,8 +268,18 @@ def check_target(path: Path, size: int = 0) -> None:
     """Refuse before the first byte what cannot succeed; sweep up after writers that were killed."""
     if path.suffix.lower() not in SUFFIXES:
         raise file_error(path, "would not be read by any loader", f"Let the name end in {SUFFIXES[0]}.")
+    if fault := name_fault(path.name):
+        raise file_error(path, f"is no possible name: {fault}", "Choose another one.")
     if path.is_dir():
         raise file_error(path, "is a folder", "Name a file in it.")
+    if path.exists() and not path.is_file():
+        raise file_error(path, "is a pipe or a device", "Name a file.")
+    if path.is_symlink():
+        what = f"is a link to {shown(str(path.readlink()))}, which a new file would take the place of"
+        raise file_error(path, what, "Name the file that it leads to.")
+    if LOCKED_WHILE_OPEN and path.exists():
+        with writing(path, size):  # found now, not after an hour: nobody may hold it open
+            os.close(os.open(path, os.O_RDWR))
     if not path.parent.is_dir():
         raise file_error(path, "cannot be written: its folder does not exist", f"Make {shown(str(path.parent))} first.")
     sweep(path.parent)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
@@ -22,7 +23,11 @@ def resolve_path(name: str, folder: Path | None, exists: Callable[[Path], bool] 
         fix = "It will come with the extra lora-foundry[s3]; until then download it." if scheme[0] == "s3" else ""
         raise FoundryError("file", what, "This version reads local files only.", fix or "Download it first.")
     path = Path(name)
-    if not path.is_absolute():
+    if os.name == "nt":
+        path = (
+            folder or Path()
+        ) / name  # \\models\\x is of that drive, C:x of that drive's own folder: as Windows has it
+    elif not path.is_absolute():
         windows = PureWindowsPath(name)
         if windows.drive or windows.root:
             raise FoundryError("file", f"'{shown(name)}' is a path of a Windows machine.", fix="Name the file here.")

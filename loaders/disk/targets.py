@@ -1,0 +1,41 @@
+"""What a file can be called: here, and on the machines that a shared workflow comes to."""
+
+from __future__ import annotations
+
+import os
+
+LONGEST = 255  # bytes of one name, on every file system in use
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
+FORBIDDEN = '<>:"|?*'  # Windows
+
+
+def name_fault(name: str, windows: bool = os.name == "nt", room: int = 0) -> str:
+    """Why no file can have this name, in words; empty where one can. ``room``: bytes that are added to it."""
+    if any(ord(char) < 32 for char in name):
+        return "it holds a control character"
+    try:
+        size = len(name.encode("utf-8"))
+    except UnicodeEncodeError:
+        return "it holds half a character (a lone surrogate)"
+    if size + room > LONGEST:
+        return f"it has {size} bytes, and {LONGEST - room} are the limit"
+    return _windows_fault(name) if windows else ""
+
+
+def prefix_fault(prefix: str, windows: bool = os.name == "nt") -> str:
+    """The same of a path below a folder; what ComfyUI adds to its last part (a number, the ending) fits."""
+    if len(prefix) > 4 * LONGEST:
+        return f"it has {len(prefix)} characters"
+    faults = (name_fault(part, windows, ADDED) for part in prefix.replace("\\", "/").split("/"))
+    return next(filter(None, faults), "")
+
+
+def _windows_fault(name: str) -> str:
+    if name.partition(".")[0].strip().lower() in RESERVED:
+        return "it is the name of a device"
+    if bad := next((char for char in name if char in FORBIDDEN), ""):
+        return f"it holds a '{bad}'"
+    return "it ends in a dot or a blank" if name[-1:] in (".", " ") and name.strip(".") else ""
+
+
+ADDED = len("_99999_steps_00001_-00001-of-00999.safetensors.index.json")
