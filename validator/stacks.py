@@ -11,20 +11,9 @@ from ..engine.adapters import needs_weight
 from ..engine.ingredients import ingredient_of, lineage_of_file
 from ..engine.lineage import NOTHING_KNOWN, Contained, Ingredient, Lineage
 from ..engine.plan import Plan
+from .named import Variant, variant_by_name
 
 POLICIES = MATCH, ALLOW = ("match training", "allow accelerators")
-
-
-@dataclass(frozen=True)
-class Variant:
-    """Which of its family's models a base is, or a LoRA is for; "" where that is not known.
-
-    ``noise`` is ``high`` or ``low`` (the two models of Wan 2.2), ``task`` what it makes of what, ``version`` its name.
-    """
-
-    noise: str = ""
-    task: str = ""
-    version: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,10 +85,12 @@ def stack_of(plan: Plan, sampling: tuple[Sampling, ...] = ()) -> Stack:
             layer.coverage.matched,
             layer.coverage.modules,
             any(needs_weight(patch.adapter) for patch in layer.patches),
+            variant=variant_by_name(layer.lora.name),
         )
         for layer in plan.layers
     )
     base = plan.base
     return Stack(
-        base.name, base.family, base.quantized, base.dequantized, base.contains, items, plan.vanilla, sampling=sampling
-    )
+        base.name, base.family, base.quantized, base.dequantized, base.contains, items, plan.vanilla, sampling=sampling,
+        whole=base.quantized is None, variant=variant_by_name(base.name),
+    )  # fmt: skip

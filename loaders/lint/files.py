@@ -16,7 +16,7 @@ from ...engine.errors import FoundryError
 from ...engine.findings import Finding
 from ...engine.lineage import GUESSED, NOTHING_KNOWN, Contained, Ingredient, Lineage, plain_name
 from ...engine.texts.say import say
-from ...validator.stacks import Variant
+from ...validator.named import Variant, variant_by_name, variant_of
 from ..bases.checkpoint import Checkpoint, is_code, open_checkpoint
 from ..bases.dequantize import SCALES
 from ..bases.families import detect_base, variant_of_base
@@ -26,7 +26,6 @@ from ..lineage.contents import contained_in
 from ..names.dialects import split
 from ..workflows.node_kinds import LORAS
 from ..workflows.trail import Applied, Source
-from .variants import variant_by_name, variant_of
 
 Find = Callable[[str, str], Path | None]  # (kind of folder, name) -> the file, None: it is not there
 LineageOf = Callable[[Path], Lineage]

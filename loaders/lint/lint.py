@@ -16,6 +16,7 @@ from ...engine.json_types import LintJSON, LoRAJSON, ModelJSON, SamplingJSON, St
 from ...engine.lineage import summary
 from ...engine.report import check_json
 from ...engine.texts.say import listed, say
+from ...validator.named import variant_by_name
 from ...validator.rules import check_stack
 from ...validator.stacks import ALLOW, Item, Sampling, Stack
 from ..lineage.registry import registry_fault
@@ -28,7 +29,6 @@ from ..workflows.trail import Applied, Trail, halves
 from ..workflows.unread import unread
 from .files import BaseFacts, Files, Find, LineageOf
 from .order import as_question, orders
-from .variants import variant_by_name
 
 # Limits of one check, far beyond what anybody wires; LF108 says what was left out.
 MOST_STACKS, MOST_ITEMS = 100, 6000  # models, and LoRAs of all of them together

@@ -327,3 +327,17 @@ def test_a_list_that_was_not_read_is_not_told_as_no_lora(folder, run):
     data["99"] = {"class_type": "Random File", "inputs": {"folder": "loras"}}
     code, out, _ = run("check", workflow(data))
     assert code == 0 and "LF108 note" in out and "no LoRA that was followed" in out and "OK" not in out
+
+
+def test_a_document_and_a_workflow_ask_alike_about_the_other_noise(folder, run):
+    base, style = "wan2.2_i2v_low_noise_14B.safetensors", "wan2.2_i2v_ink_high_noise.safetensors"
+    (folder / "diffusion_models" / "base.safetensors").rename(folder / "diffusion_models" / base)
+    (folder / "loras" / "style.safetensors").rename(folder / "loras" / style)
+    path = Path("stack.json")
+    path.write_text(json.dumps({"base": f"diffusion_models/{base}", "stack": [f"loras/{style}"]}))
+    data = prompt(style.removesuffix(".safetensors"))
+    data["1"]["inputs"]["unet_name"] = base
+    asked = ("question", "LF104.noise", style)
+    for checked in ((path,), (workflow(data), "--models", folder)):
+        code, report, _ = run("check", *checked, "--json")
+        assert code == 0 and asked in verdicts(report), checked

@@ -28,8 +28,9 @@ from lora_foundry.validator import base_loras as rules_base
 from lora_foundry.validator import surplus as rules_surplus
 from lora_foundry.validator import use as rules_use
 from lora_foundry.validator import variants as rules_variants
+from lora_foundry.validator.named import Variant
 from lora_foundry.validator.rules import check_stack
-from lora_foundry.validator.stacks import Item, Sampling, Variant
+from lora_foundry.validator.stacks import Item, Sampling
 from stack_parts import (
     FAST,
     HYPER,

@@ -9,8 +9,7 @@ import torch
 from lint_parts import of_prompt, verdicts
 from lora_foundry.loaders.lint.lint import lint
 from lora_foundry.loaders.lint.model_folders import ModelFolders
-from lora_foundry.loaders.lint.variants import IMAGE, TEXT, WAN_22, variant_by_name
-from lora_foundry.validator.stacks import Variant
+from lora_foundry.validator.named import IMAGE, TEXT, WAN_22, Variant, variant_by_name
 from safetensors.torch import save_file
 from sketches import HIGH, LOW, Sketch
 

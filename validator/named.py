@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
-
-from ...validator.stacks import Variant
+from dataclasses import dataclass, replace
 
 WAN_22, IMAGE, TEXT = "Wan 2.2", "image to video", "text to video"
 _WAN = re.compile(r"(?:^|-)wan-?2-?2(?=-|$)|-a14b(?=-|$)")
@@ -21,6 +19,18 @@ _OTHER_TASK = re.compile(r"(?:^|-)(fun|vace|animate|s2v|ti2v|flf2v|camera|contro
 _QWEN = re.compile(
     r"(?:^|-)qwen-image(-edit)?(?:-plus)?(-2509|-2511|-2512|-2-1)?(?=-|$)(?!-(?:layered|distill|pruning))"
 )
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Which of its family's models a base is, or a LoRA is for; "" where that is not known.
+
+    ``noise`` is ``high`` or ``low`` (the two models of Wan 2.2), ``task`` what it makes of what, ``version`` its name.
+    """
+
+    noise: str = ""
+    task: str = ""
+    version: str = ""
 
 
 def variant_by_name(name: str) -> Variant:
@@ -38,7 +48,7 @@ def variant_by_name(name: str) -> Variant:
 
 
 def variant_of(name: str, structure: Mapping[str, str]) -> Variant:
-    """The same, corrected by what names and shapes of the weights tell (``bases.families``)."""
+    """The same, corrected by what names and shapes of the weights tell (of a base, as ``loaders`` reads them)."""
     named, task = variant_by_name(name), structure.get("task")
     if task in (IMAGE, TEXT):
         return replace(named, task=task, version=WAN_22 if structure.get("version") == "2.2" else named.version)
