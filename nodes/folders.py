@@ -11,6 +11,7 @@ import folder_paths
 
 from ..engine.errors import FoundryError
 from ..engine.texts.say import refuse
+from ..loaders.disk.home import is_synced
 
 BASE_KINDS = ("diffusion_models", "checkpoints")
 
@@ -76,6 +77,12 @@ def name_below(path: Path, kind: str) -> str:
 def user_folder() -> Path:
     """This pack's folder in ComfyUI's user folder; it need not exist."""
     return Path(folder_paths.get_user_directory()) / "lora_foundry"
+
+
+def bakes_folder() -> Path:
+    """Where finished models are kept: below the user folder, or where that is synced beside the models."""
+    usual = user_folder() / "bakes"
+    return usual if usual.is_dir() or not is_synced(usual) else Path(folder_paths.models_dir) / "lora_foundry_bakes"
 
 
 def embedding_folders() -> list[str]:

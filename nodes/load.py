@@ -21,7 +21,15 @@ POLICY = {
             "tooltip": "dequantize: an fp8 or int8 file becomes plain weights, LoRAs go in, and it is quantized again. "
             "What its first quantization lost stays lost: take the bf16 file if there is one.",
         },
-    )
+    ),
+    "no_mmap": (
+        "BOOLEAN",
+        {
+            "default": False,
+            "tooltip": "Read the file plainly: for a disk whose files other programs cut short while they are "
+            "read. Files on network drives are read so anyway.",
+        },
+    ),
 }
 
 
@@ -53,9 +61,9 @@ class FoundryLoadBase(FoundryNode):
         """Runs again when the file, or the index of a sharded folder, was replaced."""
         return file_state(base_name, *folders.BASE_KINDS)
 
-    def run(self, base_name: str, on_quantized_base: str = REFUSE) -> tuple[Plan]:
+    def run(self, base_name: str, on_quantized_base: str = REFUSE, no_mmap: bool = False) -> tuple[Plan]:
         """The plan with nothing on it."""
-        return (open_base(base_name, on_quantized_base=on_quantized_base),)
+        return (open_base(base_name, on_quantized_base=on_quantized_base, no_mmap=no_mmap),)
 
 
 class FoundryLoadCheckpoint(FoundryNode):
@@ -85,8 +93,8 @@ class FoundryLoadCheckpoint(FoundryNode):
         """Runs again when the file was replaced."""
         return file_state(ckpt_name, "checkpoints")
 
-    def run(self, ckpt_name: str, on_quantized_base: str = REFUSE) -> tuple[Plan, Any, Any]:
+    def run(self, ckpt_name: str, on_quantized_base: str = REFUSE, no_mmap: bool = False) -> tuple[Plan, Any, Any]:
         """(plan with nothing on it, CLIP, VAE)."""
-        plan = open_base(ckpt_name, "checkpoints", on_quantized_base=on_quantized_base)
+        plan = open_base(ckpt_name, "checkpoints", on_quantized_base=on_quantized_base, no_mmap=no_mmap)
         clip, vae = host.load_clip_and_vae(folders.find_file(ckpt_name, "checkpoints"))
         return plan, clip, vae

@@ -117,10 +117,13 @@ def _from_file(wanted: Blueprint, memory: str, **options: Any) -> tuple[Any, Bak
 
 
 def bake_cache() -> BakeCache:
-    """Finished models on disk: in LORA_FOUNDRY_CACHE, or ComfyUI's user folder; LORA_FOUNDRY_CACHE_SIZE bounds them."""
+    """Finished models on disk: in LORA_FOUNDRY_CACHE, or ComfyUI's user folder; LORA_FOUNDRY_CACHE_SIZE bounds them.
+
+    Where the user folder is copied to other machines (Desktop keeps it in Documents) they are beside the models.
+    """
     folder = os.environ.get("LORA_FOUNDRY_CACHE")
     size = parse_size(os.environ.get("LORA_FOUNDRY_CACHE_SIZE", CACHE_SIZE))
-    return BakeCache(Path(folder) if folder else folders.user_folder() / "bakes", size)
+    return BakeCache(Path(folder) if folder else folders.bakes_folder(), size)
 
 
 def _dtype(plan: Plan) -> torch.dtype:

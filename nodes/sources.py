@@ -123,10 +123,13 @@ class HostMatcher:
         return start + length <= self._tensors[target.weight].shape[dim]
 
 
-def open_base(name: str, *kinds: str, on_quantized_base: str = REFUSE) -> Plan:
-    """A plan on a file of ComfyUI's model folders (of these kinds only); just its headers, and scales, are read."""
+def open_base(name: str, *kinds: str, on_quantized_base: str = REFUSE, no_mmap: bool = False) -> Plan:
+    """A plan on a file of ComfyUI's model folders (of these kinds only); just its headers, and scales, are read.
+
+    ``no_mmap``: it is read plainly, never mapped.
+    """
     path, kind = folders.find_base(name, *kinds)
-    checkpoint = opened(open_checkpoint(path), on_quantized_base)
+    checkpoint = opened(open_checkpoint(path, mapped=False if no_mmap else None), on_quantized_base)
     dequantized = isinstance(checkpoint, Dequantized)
     base = Base(name, None, checkpoint, checkpoint.quantized, dequantized=dequantized)
     raise_first(already_quantized(Plan(base)))

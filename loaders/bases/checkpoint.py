@@ -67,13 +67,14 @@ class Checkpoint(Over):
         return self.source.edges(self._names[name])
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, mapped: bool | None = None) -> Checkpoint:
     """Open a base model: a file, a ``*.index.json``, one shard of several, or a folder of them. Only headers are read.
 
+    ``mapped``: None maps it for a bake where that is safe, False never (a mapped file that is cut ends the process).
     Raises FoundryError ``file`` for a damaged or missing file, an index that does not fit, a pickle, a GGUF or a LoRA.
     """
     files, weight_map = find_files(path)
-    source = FileSource(*files, label=path.name)
+    source = FileSource(*files, label=path.name, mapped=mapped)
     found = source.tensors
     for name, file in weight_map.items():
         if name not in found or source.home(name) != file:

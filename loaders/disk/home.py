@@ -21,6 +21,7 @@ from .temps import temporary
 
 LOCKED_WHILE_OPEN = os.name == "nt"
 PAUSES = (0.01, 0.03, 0.1, 0.3, 0.6)  # seconds between attempts
+SYNCED = ("onedrive", "dropbox", "google drive", "googledrive", "icloud", "mobile documents", "nextcloud", "documents")
 VARIABLE = "LORA_FOUNDRY_HOME"
 # Platform -> the variable that names the folder, and where it is without one, below the user's own folder: by the
 # platforms' conventions, of what can be made again (cache) and of what must last (data).
@@ -45,6 +46,11 @@ def home() -> Path:
 def data_home() -> Path:
     """The same for what must last: without a named folder it is in the user's data folder. It need not exist."""
     return _named() or _user_folder(_DATA, sys.platform, os.environ) / "lora-foundry"
+
+
+def is_synced(path: Path) -> bool:
+    """Whether a folder is most likely copied to other machines, by the names above it: no place for gigabytes."""
+    return any(part.lower().startswith(SYNCED) for part in path.absolute().parts)
 
 
 def set_home(folder: Path | None) -> None:

@@ -29,8 +29,8 @@ class FileSource:
     on_disk = True
     identity = None  # its files vouch for it
 
-    def __init__(self, *paths: Path, label: str | None = None) -> None:
-        self.label = label or paths[0].name
+    def __init__(self, *paths: Path, label: str | None = None, mapped: bool | None = None) -> None:
+        self.label, self._mapped = label or paths[0].name, mapped
         self.headers = tuple(read_header(path) for path in paths)
         self._homes: dict[str, Header] = {}
         for header in self.headers:
@@ -64,9 +64,10 @@ class FileSource:
     def reader(self, mmap: bool | None = None) -> AbstractContextManager[Reader]:
         """A reader of these tensors for one ``with`` block (see ``reading.FileReader`` for how long they live).
 
-        ``mmap``: None maps the files where that is safe, False copies into reused buffers, True maps.
+        ``mmap``: None maps the files where that is safe, False copies into reused buffers, True maps. Where it is None
+        what was said when they were opened (``mapped``) counts.
         """
-        return open_reader(self._homes, mmap)
+        return open_reader(self._homes, self._mapped if mmap is None else mmap)
 
     def edges(self, name: str) -> bytes:
         """The first and the last 4 KiB of a tensor's bytes (together all of it when it is smaller than that)."""

@@ -80,8 +80,8 @@ _NATIVE = {
 }
 _OURS = {
     "FoundryFuseBaseLoRA": "lora_name strength rounding",
-    "FoundryLoadBase": "base_name on_quantized_base",
-    "FoundryLoadCheckpoint": "ckpt_name on_quantized_base",
+    "FoundryLoadBase": "base_name on_quantized_base no_mmap",
+    "FoundryLoadCheckpoint": "ckpt_name on_quantized_base no_mmap",
     "FoundryLoRA": "lora_name strength_model strength_clip enabled blocks",
     "FoundryLoRAStack": "loras",
     "FoundryStackValidator": "policy strict",

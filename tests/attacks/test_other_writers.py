@@ -10,8 +10,12 @@ import time
 from pathlib import Path
 
 import pytest
-from lora_foundry.loaders.disk import locks, temps
+import torch
+from lora_foundry.engine.errors import FoundryError
+from lora_foundry.loaders.bases.checkpoint import open_checkpoint
+from lora_foundry.loaders.disk import locks, reading, temps
 from lora_foundry.loaders.disk.process import PROCESS
+from safetensors.torch import save_file
 from sources import ROOT
 
 pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL"), pytest.mark.timeout(60)]
@@ -133,3 +137,24 @@ def test_a_folder_that_takes_no_lock_is_written_to_all_the_same(tmp_path, monkey
         temps.sweep(tmp_path)
         assert path.exists()
     assert not path.exists()
+
+
+def test_a_base_that_is_cut_in_place_is_read_plainly_where_that_is_asked_for(tmp_path, monkeypatch):
+    """Mapped it would end the process with SIGBUS; read plainly it is one sentence."""
+    path = tmp_path / "base.safetensors"
+    save_file({"blocks.0.q.weight": torch.ones(512, 512), "blocks.1.q.weight": torch.ones(512, 512)}, path)
+    mapped = []
+    real = reading._Mapped.open
+    monkeypatch.setattr(reading._Mapped, "open", lambda header, must: mapped.append(header) or real(header, must))
+    monkeypatch.setattr(reading, "may_map", lambda path: True)
+    with open_checkpoint(path).reader() as reader:
+        reader.read("blocks.0.q.weight")
+    assert len(mapped) == 1
+    with (
+        pytest.raises(FoundryError, match="changed during read"),
+        open_checkpoint(path, mapped=False).reader() as reader,
+    ):
+        reader.read("blocks.0.q.weight")
+        os.truncate(path, path.stat().st_size - 600_000)
+        reader.read("blocks.1.q.weight")
+    assert len(mapped) == 1

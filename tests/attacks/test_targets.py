@@ -183,3 +183,11 @@ def test_the_launcher_works_without_an_installation(tmp_path):
     command = [sys.executable, "-I", str(ROOT / "lora_foundry.py"), "doctor", "--json"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert {check["name"] for check in json.loads(done.stdout)["checks"]} >= {"python", "torch"}, done.stderr
+
+
+@pytest.mark.parametrize(("folder", "synced"), [
+    ("/Users/me/Documents/ComfyUI/user", True), ("/home/me/Dropbox/ComfyUI", True), ("/me/OneDrive - Work/x", True),
+    ("/Users/me/Library/Mobile Documents/x", True), ("/home/me/ComfyUI/user", False), ("/data/models", False),
+])  # fmt: skip
+def test_a_cache_of_fifty_gigabytes_in_a_synced_folder(folder, synced):
+    assert home.is_synced(Path(folder)) is synced
