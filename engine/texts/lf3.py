@@ -23,6 +23,18 @@ FILES: dict[str, tuple[str, ...]] = {
         "LoRA family: {lora_family}, base family: {base_family}.",
         "Check that the LoRA was made for this model.",
     ),
+    "LF301.no_names_alike": (
+        "error",
+        "{matched} of {modules} modules of {lora} fit {base}.",
+        "All its names begin with '{common}', which is nothing the base has: the LoRA has {mine}; the base has "
+        "{theirs}. LoRA family: {lora_family}, base family: {base_family}.",
+        "Check that the LoRA was made for this model, and what wrote '{common}' into its names.",
+    ),
+    "LF301.affix": (
+        "note",
+        "{lora}: the names of its modules have {affix} that no known trainer writes.",
+        "Without it all {modules} modules fit by name and by shape, so it is taken off.",
+    ),
     "LF301.text_encoder_only": (
         "error",
         "{lora} has text-encoder parts only ({modules} modules), none for the diffusion model.",
@@ -48,6 +60,19 @@ FILES: dict[str, tuple[str, ...]] = {
         "{lora}: {count} weights are changed more than once by this file, the first by {modules}.",
         "All are added up: where one is a copy of another, the effect is doubled.",
         "Look for a clean file.",
+    ),
+    "LF302.whole": (
+        "error",
+        "{lora} holds layers that were trained whole and that {base} does not have: {tensors}.",
+        "Without them the rest would not be what its author made.",
+        "Choose the base it was made for, or leave them out: allow_partial (an input of the node, "
+        "`allow_partial: true` in a document, --allow-partial).",
+    ),
+    "LF302.embeddings": (
+        "warning",
+        "{lora}: {count} embeddings are bundled into the file and are not used: {names}.",
+        "Their words in a prompt mean nothing to the text encoder without them.",
+        "Ask its author for them as files of their own, and put these into ComfyUI's embeddings folder.",
     ),
     "LF302.unused": (
         "warning",

@@ -6,7 +6,7 @@ plan may live for hours, and its files stay free to be moved, and the memory of 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from ..disk.reading import Renamed
 from ..disk.shards import INDEX, find_files
 from ..disk.source import FileSource
 from ..names.dialects import adapter_parts
+from ..names.lookup import uncompiled
 
 # What a network is put under: beside other models in one file, or as the whole of a file.
 SHARED_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
@@ -39,9 +40,10 @@ class Checkpoint(Over):
         self.label = source.label
         found = source.tensors
         _refuse_other_kinds(source.files[0], found)
-        self.prefix = _prefix(found)
-        kept = (name for name in found if name.startswith(self.prefix) or name in MARKERS)
-        self._names = {name.removeprefix(self.prefix): name for name in kept}
+        plain = {uncompiled(name): name for name in found}
+        self.prefix = _prefix(plain)
+        kept = (name for name in plain if name.startswith(self.prefix) or name in MARKERS)
+        self._names = {name.removeprefix(self.prefix): plain[name] for name in kept}
         self.tensors: Mapping[str, TensorInfo] = {
             bare: replace(found[name], name=bare) for bare, name in self._names.items()
         }
@@ -96,7 +98,7 @@ def _refuse_other_kinds(path: Path, tensors: Mapping[str, TensorInfo]) -> None:
         raise file_error(path, what, "Name the model as base and this file in fuse or stack.")
 
 
-def _prefix(names: Mapping[str, TensorInfo]) -> str:
+def _prefix(names: Collection[str]) -> str:
     """What stands before the bare names; empty when they are bare already."""
     shared = (prefix for prefix in SHARED_PREFIXES if any(name.startswith(prefix) for name in names))
     whole = (prefix for prefix in WHOLE_PREFIXES if all(name.startswith(prefix) for name in names))

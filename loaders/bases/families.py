@@ -73,7 +73,7 @@ LORA_SIGNATURES = (
     Signature("flux2", (FLUX,), sizes=(Size("^single_blocks.#.linear1$", "out/in", (9,)),)),
     Signature("flux2", (FLUX,), sizes=(Size("^single_blocks.#.linear2$", "in/out", (4,)),)),
     Signature("flux2", (FLUX,), sizes=(Size("^double_blocks.#.(img|txt)_mlp.0$", "out/in", (6,)),)),
-    Signature("hunyuan-video", ("^txt_in.individual_token_refiner|^(img|txt)_in.(proj|t_embedder)",)),
+    Signature("hunyuan-video", ("^txt_in.(individual_token_refiner|t_embedder|c_embedder|input_embedder).",)),
     Signature("hunyuan-video", ("^double_blocks.#.(img|txt)_(mlp.fc[12]|mod.linear)$",)),
     Signature("hunyuan-video", ("^single_blocks.#.modulation.linear$",)),
     Signature("hunyuan-video", ("^double_blocks[^_]#[^_](img|txt)_attn_(qkv|proj)$",)),  # written with real dots

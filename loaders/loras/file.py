@@ -20,7 +20,7 @@ from ..bases.families import detect_lora
 from ..disk.hashes import file_sha256
 from ..disk.header import quoted, shown
 from ..disk.source import FileSource
-from ..names.dialects import LOHA, LOKR, identify, split
+from ..names.dialects import EMBEDDINGS, LOHA, LOKR, identify, split
 from ..names.lookup import is_text_encoder
 from .alphas import alpha_findings, resolve
 from .building import build
@@ -130,6 +130,10 @@ def _lost_magnitudes(label: str, configs: Iterable[Config], adapters: Iterable[A
         yield say_of(label, "LF305.no_magnitudes")
 
 
-def _unused(label: str, unused: tuple[str, ...], count: int) -> Iterator[Finding]:
+def _unused(label: str, tensors: tuple[str, ...], count: int) -> Iterator[Finding]:
+    unused = [name for name in tensors if not name.startswith(EMBEDDINGS)]
+    words = dict.fromkeys(name.removeprefix(EMBEDDINGS).rpartition(".")[0] for name in tensors if name not in unused)
+    if words:
+        yield say_of(label, "LF302.embeddings", count=len(words), names=quoted(list(words)))
     if unused:
         yield say_of(label, "LF302.unused", unused=len(unused), all=count, tensors=quoted(unused))

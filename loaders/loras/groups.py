@@ -6,8 +6,8 @@ that names the tensor.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ...engine.adapters import KINDS
@@ -16,8 +16,8 @@ from ...engine.tensors import TensorInfo
 from ...engine.texts.say import refuse
 from ..bases.families import detect_base
 from ..disk.header import SHOWN, quoted, shown
-from ..names.dialects import ALPHA, ATTACHED, DIFF, GLORA, LOHA, LOKR, LORA, NORM_SCALE, OFT, SET, Part, split
-from ..names.lookup import bare
+from ..names.dialects import ALPHA, ATTACHED, DIFF, GLORA, LOHA, LOKR, LORA, NORM_SCALE, OFT, SET, Part, split, whole
+from ..names.lookup import bare, flat, is_text_encoder
 
 SCALED = (LORA, LOHA, LOKR, GLORA)  # kinds whose alpha is a scale
 BUILT = (*SCALED, OFT, DIFF, SET)  # kinds that are understood
@@ -53,20 +53,46 @@ def sort_names(label: str, tensors: Mapping[str, TensorInfo]) -> Names:
     if foreign:
         kinds = ", ".join(dict.fromkeys(part.kind for part in foreign))
         raise refuse("LF304.foreign", lora=label, kinds=kinds, tensors=quoted([part.name for part in foreign], 1))
-    unused = tuple(tensor for tensor, part in split_names.items() if part is None)
+    unused = [tensor for tensor, part in split_names.items() if part is None]
     adapted = {part.module for part in parts if part.kind not in ("", ATTACHED) and part.suffix.tensor == "weight"}
+    trained = {tensor: part for tensor in unused if (part := _trained_whole(tensor, tensors[tensor], adapted))}
+    unused = [tensor for tensor in unused if tensor not in trained]
     beside = [tensor for tensor in unused if not adapted.isdisjoint(_parents(tensor))]
     if beside:
         raise refuse("LF304.beside", lora=label, tensors=quoted(beside, 1))
-    return Names(parts, unused)
+    return Names((*parts, *trained.values()), tuple(unused))
+
+
+def _trained_whole(tensor: str, info: TensorInfo, adapted: Container[str]) -> Part | None:
+    """A layer that was trained whole, beside the adapters of others; the bias of a layer may be beside its adapter."""
+    part = whole(tensor)
+    if part is None or not info.dtype.is_floating_point or not info.shape or 0 in info.shape:
+        return None
+    layer, above = _parents(tensor)
+    free = above not in adapted and (layer not in adapted or part.suffix.tensor != "weight")
+    return part if free and not is_text_encoder(part.module) else None
 
 
 def group_parts(label: str, parts: Iterable[Part]) -> list[Group]:
     """The groups of a file in file order. Raises FoundryError LF304 for a part that belongs to none, or to several."""
     modules: dict[str, list[Part]] = {}
-    for part in parts:
+    for part in _one_name(list(parts)):
         modules.setdefault(part.module, []).append(part)
     return [group for of_module in modules.values() for group in _of_module(label, of_module)]
+
+
+def _one_name(parts: list[Part]) -> list[Part]:
+    """Parts of one layer under one name: a script may write the factors' name flat, and half of the magnitude's not."""
+    named: dict[str, dict[str, list[Part]]] = {}
+    for part in parts:
+        named.setdefault(flat(part.module), {}).setdefault(part.module, []).append(part)
+    names: dict[str, str] = {}
+    for modules in named.values():
+        seen = [(part.part, part.suffix.tensor) for each in modules.values() for part in each]
+        if len(modules) > 1 and len(set(seen)) == len(seen):
+            first = max(modules, key=lambda module: sum(part.kind not in (ATTACHED, "") for part in modules[module]))
+            names |= dict.fromkeys(modules, first)
+    return [replace(part, module=names.get(part.module, part.module)) for part in parts]
 
 
 def _of_module(label: str, parts: list[Part]) -> list[Group]:
@@ -78,7 +104,7 @@ def _of_module(label: str, parts: list[Part]) -> list[Group]:
         key = (part.name,) if single else (part.kind, part.dialect, part.adapter)
         empty = Group(part.target if single else part.module, part.kind or SET, part.adapter)
         groups.setdefault(key, empty).parts["set" if part.part == NORM_SCALE else part.part] = part.name
-    found = list(groups.values())
+    found = _numbered(list(groups.values()))
     for part in parts:
         if part.kind == ATTACHED:
             _attach(label, part, found)
@@ -86,6 +112,14 @@ def _of_module(label: str, parts: list[Part]) -> list[Group]:
         if part.part == ALPHA:
             _share_alpha(label, part, found)
     return found
+
+
+def _numbered(groups: list[Group]) -> list[Group]:
+    """Rotations of the parts of a fused layer, by number: each is one of the part of this number."""
+    turned = [group for group in groups if group.kind == OFT and group.adapter.isdecimal()]
+    if len(turned) < 2:
+        return groups
+    return [replace(each, module=f"{each.module}.{each.adapter}") if each in turned else each for each in groups]
 
 
 def _attach(label: str, part: Part, groups: list[Group]) -> None:

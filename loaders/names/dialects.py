@@ -94,6 +94,7 @@ OTHER_PARTS = (
     Suffix(".b1.weight", "b1", GLORA),
     Suffix(".b2.weight", "b2", GLORA),
     Suffix(".oft_blocks", "blocks", OFT),
+    Suffix(".oft_blocks.*", "blocks", OFT),  # sd-scripts: one for each part of a fused layer
     Suffix(".rescale", "rescale", OFT),
     Suffix(".diff", "diff", DIFF),
     Suffix(".diff_b", "diff", DIFF, tensor="bias"),
@@ -101,7 +102,15 @@ OTHER_PARTS = (
     Suffix(".w_norm", "diff", DIFF),
     Suffix(".b_norm", "diff", DIFF, tensor="bias"),
     Suffix(".set_weight", "set", SET),
+    Suffix(".modules_to_save.weight", "set", SET),  # PEFT: whole layers beside the pairs
+    Suffix(".modules_to_save.bias", "set", SET, tensor="bias"),
+    Suffix(".modules_to_save.*.weight", "set", SET),
+    Suffix(".modules_to_save.*.bias", "set", SET, tensor="bias"),
+    Suffix(".base_layer.bias", "set", SET, tensor="bias"),  # PEFT with bias="all" or "lora_only"
 )
+# A whole tensor under the base's own name, beside adapters of other layers: a layer that was trained whole.
+WHOLE = (Suffix(".weight", "set", SET), Suffix(".bias", "set", SET, tensor="bias"))
+EMBEDDINGS = "bundle_emb."  # OneTrainer puts embeddings into the file
 
 # Adapters that no builder knows: a file that has one is refused by this name.
 UNSUPPORTED = (
@@ -136,7 +145,7 @@ MODEL_PREFIXES = tuple(
         (
             "base_model.model.", "model.diffusion_model.", "diffusion_model.", "model.", "transformer.", "unet.",
             "dit.", "pipe.dit.", "pipe.transformer.", "pipe.unet.", "lora_unet_", "lora_unet__", "lora_transformer_",
-            "lycoris_", "oft_unet_",
+            "lycoris_", "oft_unet_", "net.",
         ),
         key=len,
         reverse=True,
@@ -167,6 +176,14 @@ def split(name: str) -> Part | None:
     return None
 
 
+def whole(name: str) -> Part | None:
+    """A tensor named as a model names its own, taken for what replaces it; None for other names."""
+    for suffix in WHOLE:
+        if name.endswith(suffix.text) and len(name) > len(suffix.text):
+            return Part(name, name.removesuffix(suffix.text), suffix.part, suffix.kind, "", "", suffix)
+    return None
+
+
 def _ending(suffix: Suffix) -> tuple[Suffix, str, str, str]:
     """(suffix, what of it stays in the module, what stands before ``*``, what a name must end with)."""
     before, star, after = suffix.text.partition("*")
@@ -194,5 +211,6 @@ def adapter_parts(names: Iterable[str]) -> list[str]:
     """
     beside = (f".{ALPHA}", *SCALE_ENDINGS)
     counted = [name for name in names if name.endswith(".dora_scale") or not name.endswith(beside)]
+    counted = [name for name in counted if not name.startswith(EMBEDDINGS)]
     parts = [name for name in counted if (part := split(name)) and part.kind]
     return parts if 2 * len(parts) > len(counted) else []

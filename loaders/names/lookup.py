@@ -29,6 +29,7 @@ HOST_TEXT_SPELLINGS = ("lora_te{number}_{flat}", "lora_te_{flat}")
 
 MAX_SPELLINGS = 32  # more than any real name has; a name of a thousand prefixes must not cost a thousand copies
 BIAS = ".bias"
+COMPILED = re.compile(r"_orig_mod[._]")  # what torch.compile puts into names, anywhere
 
 
 class Matcher(Protocol):
@@ -45,7 +46,7 @@ def flat(name: str) -> str:
 
 def candidates(module: str) -> Iterator[str]:
     """The name itself, then every name left when known prefixes are taken off, each once."""
-    queue, seen = [module], set[str]()
+    queue, seen = [module, uncompiled(module)], set[str]()
     for name in queue:  # grows while it is read
         if name and name not in seen and len(seen) < MAX_SPELLINGS:
             seen.add(name)
@@ -56,12 +57,18 @@ def candidates(module: str) -> Iterator[str]:
 
 def bare(module: str) -> str:
     """The module name without any prefix: ``base_model.model.transformer.blocks.0.q`` is ``blocks.0.q``."""
+    module = uncompiled(module)
     for _ in range(MAX_SPELLINGS):
         prefix = next((prefix for prefix in MODEL_PREFIXES if module.startswith(prefix)), "")
         if not prefix:
             break
         module = module[len(prefix) :]
     return _without_processor(module)
+
+
+def uncompiled(name: str) -> str:
+    """A name of a compiled model as that of the model."""
+    return COMPILED.sub("", name) if "_orig_mod" in name else name
 
 
 def is_text_encoder(module: str) -> bool:

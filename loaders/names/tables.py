@@ -62,6 +62,16 @@ single_blocks.# = single_transformer_blocks.#:
     norm.key_norm = attn.norm_k
 """
 
+# The OMI layout of OneTrainer, and OFT of sd-scripts: the parts of a fused layer by number.
+NUMBERED = """
+img_in = img_in.proj
+double_blocks.# = double_blocks.#:
+    img_attn.qkv = img_attn.qkv.0:1 | img_attn.qkv.1 | img_attn.qkv.2
+    txt_attn.qkv = txt_attn.qkv.0:1 | txt_attn.qkv.1 | txt_attn.qkv.2
+single_blocks.# = single_blocks.#:
+    linear1 = linear1.0:1 | linear1.1:1 | linear1.2:1 | linear1.3
+"""
+
 ENDS = """
 img_in = x_embedder
 txt_in = context_embedder
@@ -273,7 +283,7 @@ context_refiner.#.attention_norm1 = context_refiner.#.norm1
     adaLN_modulation.1 = norm1.linear
 """
 
-FLUX = BLOCKS + ENDS + TIME_TEXT + XLABS
+FLUX = BLOCKS + ENDS + TIME_TEXT + XLABS + NUMBERED
 
 TABLES = {
     "sd15": UNET,
@@ -282,9 +292,9 @@ TABLES = {
     "sd3": SD3,
     "flux": FLUX,
     "chroma": FLUX + CHROMA,
-    "flux2": FLUX2 + BLOCKS + ENDS + TIME_TEXT + XLABS,
+    "flux2": FLUX2 + BLOCKS + ENDS + TIME_TEXT + XLABS + NUMBERED,
     "wan": WAN,
-    "hunyuan-video": BLOCKS + ENDS + TIME_TEXT + HUNYUAN,
+    "hunyuan-video": BLOCKS + ENDS + TIME_TEXT + HUNYUAN + NUMBERED,
     "z-image": Z_IMAGE,
     "lumina2": Z_IMAGE + LUMINA2,
 }

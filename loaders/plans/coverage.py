@@ -12,6 +12,8 @@ from ..disk.header import SHOWN, quoted, shown
 from ..loras.energy import energies
 from ..loras.file import LoRAFile
 from ..loras.matching import Fit
+from ..names.affixes import common_start
+from ..names.dialects import SET
 
 MOST_LOST = 0.1  # of a LoRA's energy: more is no detail of it
 
@@ -33,6 +35,14 @@ def _share(lora: LoRAFile, modules: Container[str]) -> float:
     if not total > 0:
         return sum(module in modules for module in lora.modules) / len(lora.modules)
     return sum(energy for adapter, energy in known.items() if adapter.module in modules) / total
+
+
+def refuse_missing(base: Base, lora: LoRAFile, coverage: Coverage) -> None:
+    """Raise LF302 for layers that were trained whole and that the base does not have."""
+    replaced = {adapter.module for adapter in lora.adapters if adapter.kind == SET}
+    missing = [m for m, _ in coverage.unmatched if m in replaced and not is_extra(m, base.family)]
+    if missing:
+        raise refuse("LF302.whole", lora=lora.label, base=shown(base.name), tensors=quoted(missing))
 
 
 def refuse_loss(base: Base, lora: LoRAFile, coverage: Coverage) -> None:
@@ -63,7 +73,9 @@ def refuse_misfit(base: Base, lora: LoRAFile, fit: Fit, coverage: Coverage) -> N
             raise refuse("LF304.misfit_quantized", **values, quantized=base.quantized)
         raise refuse("LF304.misfit", **values, variant=_apart(base, lora))
     if not coverage.matched:
-        raise refuse("LF301.no_names", **values, **_names_of_both(base, lora))
+        common = common_start(lora.modules)
+        key = "LF301.no_names_alike" if common else "LF301.no_names"
+        raise refuse(key, **values, **_names_of_both(base, lora), common=shown(common))
 
 
 def _names_of_both(base: Base, lora: LoRAFile) -> dict[str, str]:

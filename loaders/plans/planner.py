@@ -30,10 +30,11 @@ from ..lineage.registry import registry_fault
 from ..loras.file import LoRAFile, open_lora
 from ..loras.fitting import effective_scales
 from ..loras.matching import Fit, add_layer, match
+from ..names.affixes import Trimmed, affixes
 from ..names.blocks import BlockWeights, parse_blocks
 from ..names.dialects import DIFF, SET
 from ..names.lookup import BaseNames, Matcher
-from .coverage import clashes_of, coverage_of, partly, refuse_loss, refuse_misfit
+from .coverage import clashes_of, coverage_of, partly, refuse_loss, refuse_misfit, refuse_missing
 
 SCALES = (0.02, 4.0)  # effective scales outside are almost always a lost or doubled alpha
 SLACK = 0.005  # an alpha stored in bf16 is off by up to 0.4%
@@ -61,14 +62,21 @@ def make_layer(
     if not math.isfinite(strength):
         raise refuse("LF304.strength", lora=lora.label, strength=strength)
     factors = _factors(base, lora, blocks)
-    fit = match(base, lora, matcher, factors)
+    fit, affix = _matched(base, lora, matcher, factors)
     coverage = coverage_of(base, lora, fit)
     if not lora.adapters:
         raise refuse("LF301.text_encoder_only", lora=lora.label, modules=len(lora.text_encoder))
     refuse_misfit(base, lora, fit, coverage)
     if strength and not allow_partial:
         refuse_loss(base, lora, coverage)
-    findings = [*lora.findings, *partly(lora, coverage), *_twice(lora, fit), *_another_model(base, lora, coverage)]
+        refuse_missing(base, lora, coverage)
+    findings = [
+        *lora.findings,
+        *affix,
+        *partly(lora, coverage),
+        *_twice(lora, fit),
+        *_another_model(base, lora, coverage),
+    ]
     findings += _grown(base, lora, fit)
     findings += _scales(lora, fit, strength, rounding == MATCH_TRAINING and stage == FUSE)
     patches, found, known = tuple(fit.patches), tuple(findings), lineage_of_lora(lora)
@@ -115,6 +123,20 @@ def plan_document(doc: Document, on_error: OnError | None = None) -> Plan:
 
 def _rows(doc: Document) -> Iterator[tuple[str, Row]]:
     yield from ((stage, row) for stage, rows in ((FUSE, doc.fuse), (STACK, doc.stack)) for row in rows if row.on)
+
+
+def _matched(base: Base, lora: LoRAFile, matcher: Matcher, factors: BlockWeights) -> tuple[Fit, list[Finding]]:
+    """The fit, and a note where names fit only without something that stands around all of them."""
+    fit = match(base, lora, matcher, factors)
+    strange = [module for module in lora.modules if module in fit.nameless]
+    if 2 * len(strange) <= len(lora.modules):
+        return fit, []
+    for affix in affixes(strange):
+        if matcher.find(affix.off(strange[0])):
+            found = match(base, lora, Trimmed(matcher, affix), factors)
+            if not found.nameless and not found.misfits:
+                return found, [say_of(lora.label, "LF301.affix", affix=affix, modules=len(lora.modules))]
+    return fit, []
 
 
 def _factors(base: Base, lora: LoRAFile, blocks: str) -> BlockWeights:
