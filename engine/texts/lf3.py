@@ -61,6 +61,11 @@ FILES: dict[str, tuple[str, ...]] = {
         "All are added up: where one is a copy of another, the effect is doubled.",
         "Look for a clean file.",
     ),
+    "LF302.copies": (
+        "note",
+        "{lora}: {count} changes are in the file twice, number for number, under other names or as parts of another.",
+        "Each is applied once, as other programs do.",
+    ),
     "LF302.whole": (
         "error",
         "{lora} holds layers that were trained whole and that {base} does not have: {tensors}.",

@@ -6,11 +6,9 @@ No weight of the base is read here. A LoRA's factors are read the first time a f
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ...engine.adapters import RESHAPE
 from ...engine.errors import FoundryError
@@ -21,7 +19,7 @@ from ...engine.texts.say import refuse, say_of
 from ..bases.checkpoint import open_checkpoint
 from ..bases.dequantize import Dequantized, opened
 from ..bases.families import detect_base, differ
-from ..disk.header import quoted, shown
+from ..disk.header import shown
 from ..documents.document import Document, Row
 from ..documents.paths import resolve_path
 from ..lineage.contents import contained_in
@@ -32,9 +30,9 @@ from ..loras.fitting import effective_scales
 from ..loras.matching import Fit, add_layer, match
 from ..names.affixes import Trimmed, affixes
 from ..names.blocks import BlockWeights, parse_blocks
-from ..names.dialects import DIFF, SET
 from ..names.lookup import BaseNames, Matcher
 from .coverage import clashes_of, coverage_of, partly, refuse_loss, refuse_misfit, refuse_missing
+from .doubles import once
 
 SCALES = (0.02, 4.0)  # effective scales outside are almost always a lost or doubled alpha
 SLACK = 0.005  # an alpha stored in bf16 is off by up to 0.4%
@@ -70,17 +68,13 @@ def make_layer(
     if strength and not allow_partial:
         refuse_loss(base, lora, coverage)
         refuse_missing(base, lora, coverage)
-    findings = [
-        *lora.findings,
-        *affix,
-        *partly(lora, coverage),
-        *_twice(lora, fit),
-        *_another_model(base, lora, coverage),
-    ]
+    rows = {patch.target.weight: (*base.source.tensors[patch.target.weight].shape, 1)[0] for patch in fit.patches}
+    patches, doubles = once(lora, fit.patches, rows)
+    findings = [*lora.findings, *affix, *partly(lora, coverage), *doubles, *_another_model(base, lora, coverage)]
     findings += _grown(base, lora, fit)
     findings += _scales(lora, fit, strength, rounding == MATCH_TRAINING and stage == FUSE)
-    patches, found, known = tuple(fit.patches), tuple(findings), lineage_of_lora(lora)
-    layer = Layer(stage, lora.info, strength, patches, coverage, rounding, found, lora, "", str(factors), known)
+    found, known = tuple(findings), lineage_of_lora(lora)
+    layer = Layer(stage, lora.info, strength, tuple(patches), coverage, rounding, found, lora, "", str(factors), known)
     for patch in layer.patches:
         refuse_untrained(layer, patch)
     return layer
@@ -148,17 +142,6 @@ def _factors(base: Base, lora: LoRAFile, blocks: str) -> BlockWeights:
     except FoundryError as error:
         raise FoundryError(error.code, f"{lora.label}: {error.what}", error.why, error.fix) from None
     return factors
-
-
-def _twice(lora: LoRAFile, fit: Fit) -> Iterator[Finding]:
-    """LF302 for weights that two LoRAs in one file change: a copy under another name, or two adapters saved as one."""
-    modules: dict[Any, list[str]] = defaultdict(list)
-    for patch in fit.patches:
-        if patch.adapter.kind not in (DIFF, SET):  # these stand beside a LoRA on purpose
-            modules[patch.target.weight, patch.target.slice].append(patch.adapter.module)
-    if twice := [names for names in modules.values() if len(names) > 1]:
-        names = quoted(list(dict.fromkeys(twice[0])))
-        yield say_of(lora.label, "LF302.twice", count=len(twice), modules=names)
 
 
 def _grown(base: Base, lora: LoRAFile, fit: Fit) -> Iterator[Finding]:

@@ -78,7 +78,7 @@ def test_a_lora_for_another_variant_says_which():
 
 @pytest.mark.parametrize("other", ["lora_unet_blocks_0_q", "diffusion_model.blocks.0.q"])
 def test_a_weight_that_one_file_changes_twice_is_told(other):
-    made = layer(a_base({"blocks.0.q.weight": (6, 4)}), tiny(pair("blocks.0.q", alpha=2.0), pair(other, alpha=2.0)))
+    made = layer(a_base({"blocks.0.q.weight": (6, 4)}), tiny(pair("blocks.0.q", alpha=2.0), pair(other, alpha=1.0)))
     (finding,) = made.findings
     assert (finding.code, finding.severity, len(made.patches)) == ("LF302", "warning", 2)
     assert "'blocks.0.q'" in finding.seen and other in finding.seen
@@ -203,7 +203,10 @@ def test_a_host_matcher_gets_no_advice_to_use_a_host():
 
 
 def test_two_modules_on_one_weight_both_count():
-    made = layer(a_base({"blocks.0.q.weight": (6, 4)}), tiny(pair("blocks.0.q"), pair("lora_unet_blocks_0_q")))
+    made = layer(
+        a_base({"blocks.0.q.weight": (6, 4)}),
+        tiny(pair("blocks.0.q", alpha=2.0), pair("lora_unet_blocks_0_q", alpha=1.0)),
+    )
     assert [patch.target.weight for patch in made.patches] == ["blocks.0.q.weight"] * 2 and made.coverage.matched == 2
 
 
