@@ -53,7 +53,7 @@ class Format:
         return not self.group or shape[1] % self.group == 0
 
     def code_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """Shape of the stored codes of a weight [out, in]: rows come first, further ones are zeros."""
+        """Shape of the stored codes of a weight [out, in]; rows beyond its own are zeros."""
         return tuple(shape)
 
     def beside(self, shape: Sequence[int]) -> tuple[Entry, ...]:
@@ -94,6 +94,10 @@ class Format:
         """The scale of all rows as it is stored: the tensors of ``beside``."""
         return (scale,)
 
+    def read_scales(self, stored: Sequence[torch.Tensor], shape: Sequence[int]) -> torch.Tensor:
+        """The scale as it is worked with, of a weight [out, in], from the tensors of ``beside``."""
+        return stored[0]
+
     def encode(self, prepared: torch.Tensor, scale: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """Codes [rows, in], each the nearest to prepared / scale; scale is a scalar, [rows] or [rows, 1].
 
@@ -118,7 +122,7 @@ class Format:
 
 def whole_scale(found: Sequence[torch.Tensor]) -> torch.Tensor:
     """The scale of a weight, of those of its blocks of rows; a scalar is that of all."""
-    return torch.cat(list(found)) if found[0].ndim else found[0]
+    return torch.cat(list(found)) if found[0].ndim and len(found) > 1 else found[0]
 
 
 def rotate(block: torch.Tensor, group: int) -> torch.Tensor:

@@ -55,7 +55,7 @@ class UnbiasedNVFP4(NVFP4):
 
 def rounding_for(format: Format, base: Base) -> Format:
     """How weights that LoRAs changed are rounded: without bias where the base lies on about the same grid already."""
-    if not base.dequantized or format.grid not in (base.quantized or ""):
+    if not base.dequantized or format.grid not in (base.quantized or "").rpartition(": ")[2]:
         return format
     if isinstance(format, NVFP4):
         return UnbiasedNVFP4(**{**vars(format), "searched": range(1)})

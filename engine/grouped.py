@@ -39,6 +39,7 @@ class Grouped(Format):
 
     bits: int = 4
     searched: range = range(-3, 3)
+    codebook: tuple[float, ...] = CODEBOOK
 
     @property
     def options(self) -> dict[str, Any]:
@@ -57,13 +58,17 @@ class Grouped(Format):
 
     def stored_scales(self, scale: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The tensors of ``beside``."""
-        table = (_codebook(scale.device),) if self.bits == 4 else ()
+        table = (_levels_of(self.codebook, scale.device).clone(),) if self.bits == 4 else ()
         return (scale[:, :-1].to(E4M3), scale[:, -1].contiguous(), *table)
+
+    def read_scales(self, stored: Sequence[torch.Tensor], shape: Sequence[int]) -> torch.Tensor:
+        """[rows, in / 16 + 1]"""
+        return torch.cat([stored[0].to(torch.float32), stored[1].to(torch.float32).reshape(-1, 1)], 1)
 
     @property
     def _top(self) -> float:
         """What the largest of 16 numbers becomes."""
-        return CODEBOOK[-1] if self.bits == 4 else 31.0
+        return self.codebook[-1] if self.bits == 4 else 31.0
 
     def scales(self, prepared: torch.Tensor, amax: torch.Tensor | None = None) -> torch.Tensor:
         """The scale of each row, and the e4m3 scale of every 16 columns that is the best."""
@@ -100,7 +105,7 @@ class Grouped(Format):
         """The int8 numbers, as fp32, of what ``_codes`` gave."""
         if self.bits == 4:
             levels = space.take(codes.shape, codes.device, slot="levels")
-            torch.index_select(_nearest_level(codes.device), 0, codes.view(-1), out=levels.view(-1))
+            torch.index_select(_nearest_level(self.codebook, codes.device), 0, codes.view(-1), out=levels.view(-1))
             codes = levels
         return codes.mul_(scale).round_().clamp_(-LEVELS, LEVELS)
 
@@ -116,7 +121,9 @@ class Grouped(Format):
             blocks.div_(whole[..., None])
             codes = self._codes(blocks.view(len(part), -1), space)
             if self.bits == 4:
-                codes = torch.index_select(_nearest_code(codes.device), 0, codes.view(-1)).view(codes.shape)
+                codes = torch.index_select(_nearest_code(self.codebook, codes.device), 0, codes.view(-1)).view(
+                    codes.shape
+                )
             else:
                 codes = codes.add_(32).to(torch.uint8)
             _pack(codes, self.bits, out[rows].view(torch.uint8))
@@ -128,7 +135,7 @@ class Grouped(Format):
         out = torch.empty(len(codes), columns, device=codes.device) if out is None else out
         numbers = _unpacked(codes.view(torch.uint8), columns, self.bits)
         if self.bits == 4:
-            torch.index_select(_codebook(codes.device), 0, numbers.int().view(-1), out=out.view(-1))
+            torch.index_select(_levels_of(self.codebook, codes.device), 0, numbers.int().view(-1), out=out.view(-1))
         else:
             out.copy_(numbers).sub_(32)
         blocks = out.view(len(codes), -1, BLOCK)
@@ -157,19 +164,19 @@ def _unpacked(packed: torch.Tensor, columns: int, bits: int) -> torch.Tensor:
 
 
 @cache
-def _codebook(device: torch.device) -> torch.Tensor:
-    return torch.tensor(CODEBOOK, device=device)
+def _levels_of(codebook: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    return torch.tensor(codebook, device=device)
 
 
 @cache
-def _nearest_code(device: torch.device) -> torch.Tensor:
+def _nearest_code(codebook: tuple[float, ...], device: torch.device) -> torch.Tensor:
     """uint8 [2 * STEPS + 1]: the code whose level is nearest to (place - STEPS) / STEPS."""
     numbers = torch.arange(-STEPS, STEPS + 1, dtype=torch.float64) / STEPS
-    levels = torch.tensor(CODEBOOK, dtype=torch.float64)
+    levels = torch.tensor(codebook, dtype=torch.float64)
     return (numbers[:, None] - levels).abs().argmin(1).to(torch.uint8).to(device)
 
 
 @cache
-def _nearest_level(device: torch.device) -> torch.Tensor:
+def _nearest_level(codebook: tuple[float, ...], device: torch.device) -> torch.Tensor:
     """The same as fp32 levels."""
-    return _codebook(device)[_nearest_code(device).int()]
+    return _levels_of(codebook, device)[_nearest_code(codebook, device).int()]

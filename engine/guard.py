@@ -11,10 +11,14 @@ from .texts.say import say
 
 # Typical weight error (rms over rms) of what a base may be stored as, the larger first: a file may mix them.
 TYPICAL_LOSS = (
+    ("nvfp4", "8% to 10%"),
+    ("w4a8", "about 7.3%"),
     ("float8_e5m2", "about 5.3%"),
     ("per tensor", "1.2% to 3.4%"),
     ("float8_e4m3fn without scales", "about 3.3%"),
     ("float8_e4m3fn", "about 2.65%"),
+    ("mxfp8", "about 2.65%"),
+    ("w6a8", "about 2.1%"),
     ("per row with convrot", "about 0.9%"),
     ("per row", "0.9% to 1.4%"),
 )

@@ -171,10 +171,9 @@ class Job:
             scale = quantize_blocks(
                 blocks, format, info.name, lambda rows, block, scale: format.encode(block, scale, out=out[rows]), amax
             )
-            out[info.shape[0] :].view(torch.uint8).zero_()  # rows that only fill up
         self._changed = self._changed or (bool(pairs) and not _same(weight, out))
         every = slice(None, None, sampled_rows(info.shape).step)
-        base, stored = as_rows(weight)[every], as_rows(out)[: info.shape[0] if info.shape else 1][every]
+        base, stored = as_rows(weight)[every], as_rows(out)[every]
         stored = self._read_back(fate, stored, _rows_of(scale, every))
         self._measure(fate, base, stored, terms)
         self._write(info.name, out)
@@ -198,9 +197,6 @@ class Job:
             scale = quantize_blocks(
                 blocks, format, info.name, lambda rows, block, scale: sink.put(rows, format.encode(block, scale))
             )
-            if more := fate.result.shape[0] - info.shape[0]:  # rows that only fill up
-                zeros = torch.zeros(more, *fate.result.shape[1:], dtype=torch.uint8).view(fate.result.dtype)
-                to.write_rows(info.name, info.shape[0], zeros)
         elif pairs:
             cast_blocks(blocks, fate.dtype, info.name, sink.put)
         else:

@@ -16,7 +16,7 @@ import torch
 
 from .codes import Entry, Format
 from .gemm import Workspace
-from .packing import nibbles, pack_nibbles, padded, swizzle, swizzled_shape
+from .packing import nibbles, pack_nibbles, padded, swizzle, swizzled_shape, unswizzle
 
 E4M3 = torch.float8_e4m3fn
 E4M3_CODES = 0x7E  # the largest finite one; positive codes stand in the order of their numbers
@@ -57,6 +57,10 @@ class MXFP8(Microscaled):
 
     block: int = 32
 
+    def fits(self, shape: Sequence[int]) -> bool:
+        """Whether nothing has to be filled up: a reader could not tell by how much."""
+        return super().fits(shape) and shape[0] % self.block == 0
+
     def code_shape(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Rows are padded to a multiple of 32."""
         return padded(shape[0], self.block), shape[1]
@@ -75,6 +79,11 @@ class MXFP8(Microscaled):
     def stored_scales(self, scale: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Biased exponents; 0 says a block of zeros."""
         return (swizzle((scale.view(torch.int32) >> 23).to(torch.uint8)),)
+
+    def read_scales(self, stored: Sequence[torch.Tensor], shape: Sequence[int]) -> torch.Tensor:
+        """Powers of two."""
+        exponents = unswizzle(stored[0].view(torch.uint8), shape[0], shape[1] // self.block)
+        return (exponents.to(torch.int32) << 23).view(torch.float32)
 
     def encode(self, prepared: torch.Tensor, scale: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """e4m3 codes [rows, in], the nearest to prepared / scale."""
@@ -147,6 +156,12 @@ class NVFP4(Microscaled):
     def stored_scales(self, scale: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """e4m3 codes and a scalar."""
         return swizzle(scale[:, :-1].to(E4M3).view(torch.uint8)).view(E4M3), scale[0, -1].clone()
+
+    def read_scales(self, stored: Sequence[torch.Tensor], shape: Sequence[int]) -> torch.Tensor:
+        """[rows, in / 16 + 1]"""
+        blocks = unswizzle(stored[0].view(torch.uint8), shape[0], shape[1] // self.block).contiguous()
+        whole = stored[1].to(torch.float32).reshape(1, 1).expand(shape[0], 1)
+        return torch.cat([blocks.view(E4M3).to(torch.float32), whole], 1)
 
     def encode(self, prepared: torch.Tensor, scale: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """uint8 codes [rows, in / 2]."""

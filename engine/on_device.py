@@ -33,10 +33,9 @@ def make_result(
         scale, flag = None, _round(start, merged, flat, most, workspace)
     else:
         scale, flag = _quantize(start, merged, fate.format, flat, most, workspace)
-        flat[len(start) :].view(torch.uint8).zero_()  # rows that only fill up
     rows = sampled_rows(fate.info.shape)
     every = slice(None, None, rows.step)
-    base, stored = as_rows(weight)[every], flat[: len(start)][every]
+    base, stored = as_rows(weight)[every], flat[every]
     moved = (stored != base).any() if stored.dtype == base.dtype else torch.ones((), device=weight.device)
     if fate.format is not None and scale is not None:
         stored = fate.format.decode(stored, scale[every] if scale.ndim else scale)

@@ -46,7 +46,7 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "FoundryStackLoRAs": "2 Stack LoRAs",
     "FoundryStackValidator": "Stack Validator",
     "FoundryDeclareLineage": "Declare Lineage",
-    "FoundryQuantizeFP8": "3 Quantize FP8",
+    "FoundryQuantizeFP8": "3 Quantize",
     "FoundryApply": "3 Apply, no quantization",
     "FoundrySaveModel": "Save Baked Model",
     "FoundrySaveTrainedLoRA": "Save Trained LoRA",

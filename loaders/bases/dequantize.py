@@ -1,6 +1,7 @@
 """Quantized bases as plain tensors: each weight is its codes times its scale in fp32, worked out when it is read.
 
-Understood are fp8 with or without scales, and the int8 layers of ComfyUI's ``comfy_quant``, rotated (ConvRot) or not.
+Understood are fp8 with or without scales, and of ComfyUI's ``comfy_quant`` layers int8, rotated (ConvRot) or not, and
+those of stored.py.
 Everything else is refused by name. What quantization once rounded away does not come back.
 """
 
@@ -11,28 +12,34 @@ import math
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
 from einops import rearrange
 
-from ...engine.codes import Format, rotate
-from ...engine.errors import FoundryError
+from ...engine.codes import Format
 from ...engine.formats import FORMATS
 from ...engine.tensors import FP8_DTYPES, Over, Reader, TensorInfo
-from ...engine.texts.say import refuse
 from ..disk.header import shown
 from ..disk.reading import LIVES
 from ..names.lookup import bare
 from .checkpoint import Checkpoint, is_code
+from .stored import BLOCK_FORMS, SMOOTH, Stored, damaged, form_of, in_blocks, refused
 
 REFUSE, DEQUANTIZE = "refuse", "dequantize"
 ON_QUANTIZED_BASE = (REFUSE, DEQUANTIZE)
 HEADER = "_quantization_metadata"
 SETTINGS, MARKER = "comfy_quant", "scaled_fp8"
 SCALES = ("weight_scale", "scale_weight")
-_EXTRAS = (*SCALES, SETTINGS, "input_scale", "scale_input")  # what stands beside a weight because it is quantized
+_BLOCKS = ("weight_scale_2", "weight_s_rel", "weight_s_channel", "weight_codebook", SMOOTH)
+_EXTRAS = (
+    *SCALES,
+    SETTINGS,
+    "input_scale",
+    "scale_input",
+    *_BLOCKS,
+)  # what stands beside a weight because it is quantized
 _DTYPES = {form.host_name: form.dtype for form in FORMATS.values() if type(form) is Format}
 _HALVES = (torch.bfloat16, torch.float16)
 _GROUPS = tuple(4**power for power in range(1, 8))  # sizes of a regular Hadamard matrix
@@ -44,31 +51,6 @@ _TELLTALES = {
     "absmax": "bitsandbytes 4 bit or 8 bit",
     "qweight": "packed codes (qweight: AWQ, GPTQ or Nunchaku)",
 }
-_LOST = {"nvfp4": 10, "convrot_w4a4": 13}  # percent of every weight that 4 bits have lost already
-
-
-@dataclass(frozen=True)
-class Stored:
-    """How one weight is stored: its form in words, its fp32 scale (None: the codes are the numbers), its rotation.
-
-    ``scale`` is a scalar, or one number per row that broadcasts over the row; ``group`` columns are rotated together.
-    """
-
-    form: str
-    scale: torch.Tensor | None = None
-    group: int = 0
-
-    def decode(self, codes: torch.Tensor, first: int, out: torch.Tensor) -> torch.Tensor:
-        """The fp32 weight that the host computes with, or its rows from ``first`` on; ``out`` is written over."""
-        out.copy_(codes)
-        if self.scale is not None:
-            out.mul_(self.scale[first : first + len(codes)] if self.scale.ndim else self.scale)
-        return rotate(out, self.group) if self.group else out  # its own inverse
-
-    def digest(self) -> bytes:
-        """What beside the codes decides the weight."""
-        scale = b"" if self.scale is None else self.scale.numpy().tobytes()
-        return f"{self.form} {self.group} ".encode() + scale
 
 
 class Dequantized(Over):
@@ -85,7 +67,9 @@ class Dequantized(Over):
         self.stored = dict(_stored(source))
         dtype = _half({name: info for name, info in source.tensors.items() if name not in self.stored})
         self.tensors: Mapping[str, TensorInfo] = {
-            name: replace(info, dtype=dtype) if name in self.stored else info
+            name: replace(info, dtype=dtype, shape=self.stored[name].shape or info.shape)
+            if name in self.stored
+            else info
             for name, info in source.tensors.items()
             if not _is_extra(name, source.tensors)
         }
@@ -101,7 +85,7 @@ class Dequantized(Over):
     def read(self, name: str) -> torch.Tensor:
         """One tensor: fp32 when it was quantized, else in its stored dtype."""
         codes, stored = self.source.read(name), self.stored.get(name)
-        return codes if stored is None else stored.decode(codes, 0, torch.empty(codes.shape))
+        return codes if stored is None else stored.decode(codes, 0, torch.empty(stored.width(codes)))
 
     def edges(self, name: str) -> bytes:
         """The first and the last 4 KiB of the stored tensor, and all that turns its codes into a weight."""
@@ -138,9 +122,10 @@ class _Decoding:
         if stored is None:
             return codes
         self._ring.rotate(-1)
-        if len(self._ring[0]) < codes.numel():
-            self._ring[0] = torch.empty(codes.numel())
-        return stored.decode(codes, first, self._ring[0][: codes.numel()].view(codes.shape))
+        shape = stored.width(codes)
+        if len(self._ring[0]) < math.prod(shape):
+            self._ring[0] = torch.empty(math.prod(shape))
+        return stored.decode(codes, first, self._ring[0][: math.prod(shape)].view(shape))
 
 
 def opened(source: Checkpoint, on_quantized_base: str = REFUSE) -> Checkpoint | Dequantized:
@@ -155,11 +140,15 @@ def _stored(source: Checkpoint) -> Iterator[tuple[str, Stored]]:
     scaled = any(name.rpartition(".")[2] in SCALES for name in tensors)
     for name, info in tensors.items():
         layer, _, part = name.rpartition(".")
-        if scheme := _TELLTALES.get(part):
-            raise _refused(source, _form(told.get(layer, {}), scheme), name)
+        scheme = _TELLTALES.get(part)
+        if scheme and not (scheme == "nvfp4" and form_of(told.get(layer, {}), "") == scheme):
+            raise refused(source, form_of(told.get(layer, {}), scheme), name)
         if _is_extra(name, tensors):
             continue
         settings = told.get(layer) if part == "weight" else None
+        if settings is not None and form_of(settings, "") in BLOCK_FORMS:
+            yield name, in_blocks(source, info, settings)
+            continue
         scale = next((f"{layer}.{each}" for each in SCALES if f"{layer}.{each}" in tensors), None)
         scale = scale if part == "weight" else None
         if settings is not None or scale is not None or is_code(info):
@@ -173,16 +162,16 @@ def _one(
     """How one weight is stored; ``scaled`` says that it must have a scale."""
     form = dtype = str(info.dtype).removeprefix("torch.")
     if settings is not None:
-        form = _form(settings, "an unnamed format")
+        form = form_of(settings, "an unnamed format")
         if form not in _DTYPES:
-            raise _refused(source, form, info.name)
+            raise refused(source, form, info.name)
         if info.dtype != _DTYPES[form]:
-            raise _damaged(source, f"'{shown(info.name)}' is {dtype}, but described as {form}")
+            raise damaged(source, f"'{shown(info.name)}' is {dtype}, but described as {form}")
     elif is_code(info) and info.dtype not in FP8_DTYPES:
-        raise _refused(source, f"{dtype} codes without a description", info.name)
+        raise refused(source, f"{dtype} codes without a description", info.name)
     if scale is None:
         if scaled:
-            raise _damaged(source, f"'{shown(info.name)}' is {dtype}, and its scale is missing")
+            raise damaged(source, f"'{shown(info.name)}' is {dtype}, and its scale is missing")
         return Stored(form)
     numbers, group = _scale(source, scale, info), _rotation(source, info, settings or {})
     layout = f" per {'row' if numbers.ndim else 'tensor'}" if info.dtype == torch.int8 else ""
@@ -195,10 +184,10 @@ def _scale(source: Checkpoint, name: str, weight: TensorInfo) -> torch.Tensor:
     count = math.prod(shape)
     if count != 1 and not (count == rows == shape[0]):
         what = f"the scale '{shown(name)}' has shape {list(shape)} for a weight of shape {list(weight.shape)}"
-        raise _damaged(source, what, "One number is understood, or one per row; not one per block.")
+        raise damaged(source, what, "One number is understood, or one per row; not one per block.")
     scale = source.read(name).to(torch.float32)
     if not (torch.isfinite(scale) & (scale > 0)).all():
-        raise _damaged(source, f"the scale '{shown(name)}' holds NaN, infinity, zero or a negative number")
+        raise damaged(source, f"the scale '{shown(name)}' holds NaN, infinity, zero or a negative number")
     return scale.reshape(()) if count == 1 else rearrange(scale, f"... -> (...){' 1' * (len(weight.shape) - 1)}")
 
 
@@ -211,7 +200,7 @@ def _rotation(source: Checkpoint, info: TensorInfo, settings: dict[str, Any]) ->
     group = merged.get("convrot_groupsize", 256)
     if group not in _GROUPS or len(info.shape) != 2 or info.shape[1] % group:
         what = f"'{shown(info.name)}' of shape {list(info.shape)} cannot be rotated in groups of {shown(str(group))}"
-        raise _damaged(source, what)
+        raise damaged(source, what)
     return int(group)
 
 
@@ -226,7 +215,7 @@ def _told(source: Checkpoint) -> dict[str, dict[str, Any]]:
     for name, info in source.tensors.items():
         if name.endswith(f".{SETTINGS}"):
             if info.nbytes > MAX_SETTINGS:
-                raise _damaged(source, f"'{shown(name)}' has {info.nbytes} bytes, too many for a description")
+                raise damaged(source, f"'{shown(name)}' has {info.nbytes} bytes, too many for a description")
             text = source.read(name).numpy().tobytes().decode("utf-8", "replace")
             told[name.removesuffix(f".{SETTINGS}")] = _parsed(source, text, name)
     return told
@@ -236,14 +225,15 @@ def _parsed(source: Checkpoint, text: str, where: str) -> dict[str, Any]:
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _damaged(source, f"'{shown(where)}' is no JSON: {shown(str(error))}") from error
+        raise damaged(source, f"'{shown(where)}' is no JSON: {shown(str(error))}") from error
     if not isinstance(data, dict):
-        raise _damaged(source, f"'{shown(where)}' holds no settings")
+        raise damaged(source, f"'{shown(where)}' holds no settings")
     return data
 
 
-def _form(settings: Mapping[str, Any], otherwise: str) -> str:
-    return shown(str(settings.get("format", otherwise)), 60)
+def _plain(info: TensorInfo, stored: Stored | None, dtype: torch.dtype) -> TensorInfo:
+    """What a tensor is once it is no longer quantized."""
+    return info if stored is None else replace(info, dtype=dtype, shape=stored.shape or info.shape)
 
 
 def _is_extra(name: str, tensors: Mapping[str, TensorInfo]) -> bool:
@@ -259,16 +249,3 @@ def _half(tensors: Mapping[str, TensorInfo]) -> torch.dtype:
         if name.rpartition(".")[2] not in _EXTRAS:
             counts[info.dtype] += math.prod(info.shape)
     return max(_HALVES, key=lambda dtype: counts[dtype])
-
-
-def _refused(source: Checkpoint, form: str, name: str) -> FoundryError:
-    values = {"base": shown(source.label), "form": form, "tensor": shown(name)}
-    if form in _LOST:
-        return refuse("LF201.four_bits", **values, loss=_LOST[form])
-    return refuse("LF201.kernel_order" if form == "mxfp8" else "LF201.packed", **values)
-
-
-def _damaged(source: Checkpoint, what: str, why: str = "") -> FoundryError:
-    why = why or "With a wrong scale the layer would be noise."
-    fix = "Download the file again, or start from the bf16 or fp16 file of this model."
-    return FoundryError("file", f"{shown(source.label)}: {what}.", why, fix)

@@ -80,12 +80,9 @@ def packed(form: str, **parts: torch.Tensor) -> dict[str, torch.Tensor]:
 
 BLOCK = torch.ones(16, 1).byte()
 OTHERS = {
-    "nvfp4": (packed("nvfp4", weight_scale=BLOCK, weight_scale_2=NUMBER), "nvfp4", "4 bits have lost about 10 %"),
     "nvfp4 untold": (packed("", weight_scale=BLOCK, weight_scale_2=NUMBER), "nvfp4", "about 10 %"),
     "w4a4": (packed("convrot_w4a4", weight_scale=NUMBER), "convrot_w4a4", "about 13 %"),
-    "mxfp8": (packed("mxfp8", weight_scale=BLOCK), "mxfp8", "one per 32 numbers"),
     "awq": (packed("awq_w4a16", weight_scale=NUMBER), "awq_w4a16", "packed in a way"),
-    "w4a8": (packed("asym_w4a8_int8", weight_scale=NUMBER), "asym_w4a8_int8", "packed in a way"),
     "no name": ({**packed(""), f"{Q}.comfy_quant": settings_of(a=1)}, "an unnamed format", "packed in a way"),
     "bitsandbytes": ({**packed(""), f"{Q}.weight.absmax": NUMBER}, "bitsandbytes", "packed in a way"),
     "gptq": ({**PLAIN, f"{Q}.qweight": torch.ones(16, 8).int()}, "packed codes (qweight: AWQ, GPTQ", "packed in a way"),
