@@ -111,10 +111,12 @@ def _smooth(source: Checkpoint, name: str, shape: tuple[int, ...], form: str) ->
 
 
 def form_of(settings: Mapping[str, Any], otherwise: str) -> str:
+    """The host's name of a form, as far as it can be shown."""
     return shown(str(settings.get("format", otherwise)), 60)
 
 
 def refused(source: Checkpoint, form: str, name: str) -> FoundryError:
+    """LF201 for a form that nothing here reads."""
     values = {"base": shown(source.label), "form": form, "tensor": shown(name)}
     if form in _LOST:
         return refuse("LF201.four_bits", **values, loss=_LOST[form])
@@ -122,6 +124,7 @@ def refused(source: Checkpoint, form: str, name: str) -> FoundryError:
 
 
 def damaged(source: Checkpoint, what: str, why: str = "") -> FoundryError:
+    """FoundryError ``file`` for a part that is missing or odd."""
     why = why or "With a wrong scale the layer would be noise."
     fix = "Download the file again, or start from the bf16 or fp16 file of this model."
     return FoundryError("file", f"{shown(source.label)}: {what}.", why, fix)
