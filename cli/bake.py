@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("fp8", "float8_e4m3fn", "float8_e5m2", "int8_convrot", "none", "mxfp8", "nvfp4", "w4a8", "w6a8")
 CACHE_GB = 50
+AUTO = "auto"
 LEAST_SHARD = 10**6  # smaller ones would make a file of every tensor
 
 
@@ -58,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--reproducible", action="store_true", help=exact)
     add("--max-shard-size", metavar="SIZE", help="several files and an index: 5GB")
     how = parser.add_argument_group("how it is made")
-    how.add_argument("--memory", choices=("auto", "low", "lowest"), default="auto", help="one tensor, or one row block")
+    how.add_argument("--memory", choices=("auto", "low", "lowest"), help="one tensor, or one row block; default: auto")
     how.add_argument("--device", metavar="DEVICE", default="cpu", help="where the sums are computed: cpu or cuda")
     how.add_argument("--no-mmap", action="store_true", help="read files instead of mapping them")
     how.add_argument("--fresh", action="store_true", help="take nothing over from an earlier result")
@@ -86,6 +87,7 @@ def run(options: argparse.Namespace) -> int:
         raise FoundryError("usage", what, fix="Name a document, or --base with its --fuse and --lora.")
     read = [load_document(path) for path in options.documents] or [own.own_document(options)]
     documents = [_adjusted(document, options) for document in read]
+    how = replace(how, memory=_memory(options, documents))
     outs = _outs(options.documents or [Path("model")], options.out)
     for out, document in ((out, document) for out in outs for document in documents):
         refuse_input(out, document, sharded=how.max_shard is not None)
@@ -138,7 +140,7 @@ def _finish(document: Document, options: argparse.Namespace, how: BakeOptions) -
     exact = options.reproducible or document.reproducible
     return Finish(
         format,
-        dtypes[options.dtype],
+        dtypes[options.dtype or document.dtype],
         options.matmul,
         parse_keep(options.keep),
         max_error=options.max_error,
@@ -159,7 +161,13 @@ def _how(options: argparse.Namespace) -> BakeOptions:
     cache = BakeCache(options.cache, parse_size(options.cache_size)) if options.cache is not None else None
     mmap = False if options.no_mmap else None
     device = None if options.device == "cpu" else choose_device(options.device)
-    return BakeOptions(device, options.memory, mmap, shard, cache, options.fresh)
+    return BakeOptions(device, mmap=mmap, max_shard=shard, cache=cache, fresh=options.fresh)
+
+
+def _memory(options: argparse.Namespace, documents: Sequence[Document]) -> str:
+    """What the command line says, else the least of what the documents say."""
+    told: list[str] = [document.memory for document in documents if document.memory is not None]
+    return options.memory or next(iter(told), AUTO)
 
 
 def _json(plan: Any, findings: Sequence[Finding], baked: BakeResult) -> BakeJSON:

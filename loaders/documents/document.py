@@ -15,6 +15,8 @@ from ...engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK
 from ..bases.dequantize import DEQUANTIZE, ON_QUANTIZED_BASE, REFUSE
 from ..disk.header import SUFFIXES, disk_errors, regular_file, shown
 from ..disk.text import MAX_NODE_TEXT, MAX_TEXT, decode, document_error, parse_text
+from .toolkit import KEYS as TOOLKIT_KEYS
+from .toolkit import toolkit_settings
 
 MAX_STRENGTH = 10.0
 MAX_PATH = 4096
@@ -51,8 +53,9 @@ class Document:
     """What a stack document says. Names are as written; ``folder`` is what relative ones start from.
 
     ``vanilla`` is True when ``fuse`` is there and empty: the choice to fuse no base LoRA, made in writing.
-    ``allow_partial`` takes LoRAs of which much finds no weight. ``notes`` are sentences
-    about words of it that have another name by now.
+    ``allow_partial`` takes LoRAs of which much finds no weight. ``dtype``, ``memory`` and ``family`` are what AI
+    Toolkit's block says of the result, of how it is made and of the base. ``notes`` are sentences about words of it
+    that have another name by now.
     """
 
     base: str | None = None
@@ -65,6 +68,9 @@ class Document:
     on_quantized_base: str = REFUSE
     reproducible: bool = False
     allow_partial: bool = False
+    dtype: str | None = None
+    memory: str | None = None
+    family: str | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -107,6 +113,9 @@ def parse_document(data: object, where: str) -> Document:
         on_quantized_base=on_quantized_base,
         reproducible=reproducible,
         allow_partial=allow_partial,
+        dtype=settings.get("dtype"),
+        memory=settings.get("memory"),
+        family=settings.get("family"),
         notes=_notes(fuse, settings.get(STACK)),
     )
 
@@ -165,9 +174,10 @@ def _model_block(top: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key in block:
         if key in _KEYS and block[key] is not None and top.get(key) is not None:
             raise document_error(where, f"'{key}' is given twice, in the model block and beside it", "Keep one.")
-        if key not in _KEYS and near(str(key), _KEYS, alike=0.88):
+        if key not in (*_KEYS, *TOOLKIT_KEYS) and near(str(key), _KEYS, alike=0.88):
             raise _unknown(where, f"model: {key}", _KEYS)
-    return {key: value for key, value in block.items() if key in _KEYS and value is not None}
+    own = {key: value for key, value in block.items() if key in _KEYS and value is not None}
+    return own | toolkit_settings(block, where)
 
 
 def _mapping(data: object, where: str) -> Mapping[str, Any]:

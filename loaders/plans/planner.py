@@ -92,6 +92,9 @@ def plan_document(doc: Document, on_error: OnError | None = None) -> Plan:
     source = opened(open_checkpoint(path), doc.on_quantized_base)
     dequantized = isinstance(source, Dequantized)
     family, inside = detect_base(source.tensors), contained_in(source)
+    if differ(family, doc.family):
+        what = f"The model block says that {shown(path.name)} is {doc.family}, and it is {family}."
+        raise FoundryError("document", what, "Its LoRAs would not fit.", "Name the model they were trained on.")
     base = Base(path.name, family, source, source.quantized, dequantized=dequantized, contains=inside)
     matcher = BaseNames(source.tensors, base.family)
     fault = registry_fault()

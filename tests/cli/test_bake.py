@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from lora_foundry.cli import bake
+from lora_foundry.loaders.bakes import baking
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.disk.process import PROCESS
 from lora_foundry.loaders.disk.small import save_small
@@ -184,3 +185,31 @@ def test_a_reproducible_result_has_its_arithmetic_in_the_recipe_by_document_or_o
         "arithmetic"
         not in json.loads(open_checkpoint(folder / "plain.safetensors").metadata["lora_foundry"])["recipe"]["finish"]
     )
+
+
+SAID = {
+    (): ("lowest", torch.float16),
+    ("--memory", "low"): ("low", torch.float16),
+    ("--dtype", "fp32"): ("lowest", torch.float32),
+}
+
+
+@pytest.mark.parametrize("options", SAID)
+def test_ai_toolkits_words_count_unless_the_command_line_says_otherwise(folder, run, monkeypatch, options):
+    memory, dtype = SAID[options]
+    seen = []
+    make = baking.bake_files
+    monkeypatch.setattr(baking, "bake_files", lambda requests, how, bar: seen.append(how) or make(requests, how, bar))
+    block = {"name_or_path": "base.safetensors", "arch": "wan21:14b", "dtype": "fp16", "low_vram": True}
+    config = {"model": {**block, "lora_path": "style.safetensors", "lora_weight": 0.8, "quantize": False}}
+    (folder / "job.json").write_text(json.dumps(config))
+    code, report, _ = run("bake", "job.json", "-o", "out.safetensors", "--json", *options)
+    assert code == 0 and seen[0].memory == memory and report["loras"][0]["weight"] == 0.8
+    assert {info.dtype for info in open_checkpoint(folder / "out.safetensors").tensors.values()} == {dtype}
+
+
+def test_a_base_of_another_arch_is_refused(folder, run):
+    config = {"model": {"name_or_path": "base.safetensors", "is_flux": True, "lora_path": "style.safetensors"}}
+    (folder / "job.json").write_text(json.dumps(config))
+    code, report, _ = run("bake", "job.json", "-o", "out.safetensors", "--json")
+    assert (code, report["error"]["code"]) == (2, "document") and "flux" in report["error"]["what"]
