@@ -21,8 +21,8 @@ from .on_device import make_result
 from .pipeline import Loaded, Outlet, Read
 from .plan import MATCH_TRAINING
 from .reuse import Previous
-from .room import Room
-from .rows import RowBlocks, SampledRows, cast_blocks, quantize_blocks, row_ranges
+from .room import Room, ran_out
+from .rows import RowBlocks, SampledRows, cast_blocks, quantize_blocks, row_ranges, rows_of
 from .sums import FusedSum
 from .tensors import Nowhere, PlacedReader, Reader, TensorInfo, TensorSink
 from .terms import AnyTerm, canonical_key, is_as_trained, with_parts
@@ -120,7 +120,9 @@ class Job:
         while True:
             try:
                 out, scale, told = self._try_there(fate, loaded, room.most)
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not ran_out(error):
+                    raise
                 self._workspace = Workspace()
             else:
                 break
@@ -174,7 +176,7 @@ class Job:
         self._changed = self._changed or (bool(pairs) and not _same(weight, out))
         every = slice(None, None, sampled_rows(info.shape).step)
         base, stored = as_rows(weight)[every], as_rows(out)[every]
-        stored = self._read_back(fate, stored, _rows_of(scale, every))
+        stored = self._read_back(fate, stored, rows_of(scale, every))
         self._measure(fate, base, stored, terms)
         self._write(info.name, out)
         self._write_beside(fate, scale)
@@ -207,7 +209,7 @@ class Job:
         if fate.is_measured:
             before = torch.cat([base.read_rows(info.name, row, row + 1).clone() for row in sampled])
             every = slice(None, None, sampled.step)
-            self._measure(fate, before, self._read_back(fate, sink.stored(), _rows_of(scale, every)), terms)
+            self._measure(fate, before, self._read_back(fate, sink.stored(), rows_of(scale, every)), terms)
         self._write_beside(fate, scale)
 
     def copy(self, fate: Fate, tensors: Iterator[Loaded]) -> None:
@@ -334,11 +336,6 @@ class Job:
     def gains(self) -> list[float | None]:
         """Gain of each layer of the plan, in order."""
         return [self.meter.gain(self._numbers[id(layer)]) for layer in self._layers]
-
-
-def _rows_of(scale: torch.Tensor | None, rows: slice) -> torch.Tensor | None:
-    """The scales of some rows; one for the whole tensor is everybody's."""
-    return scale if scale is None or scale.ndim == 0 else scale[rows]
 
 
 def _same(weight: torch.Tensor, stored: torch.Tensor) -> bool:

@@ -109,6 +109,11 @@ def free_bytes(device: torch.device) -> int:
     return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
 
 
+def ran_out(error: RuntimeError) -> bool:
+    """Whether a device had no memory left; cuBLAS says it in its own way."""
+    return isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error)
+
+
 def cargo_of(work: Iterable[Iterable[Fate]]) -> Cargo:
     """What goes to a device: the weights something is done to, each with the parts of all its adapters, once."""
     cargo: dict[str, dict[tuple[int, str], tuple[TensorSource, str]]] = {}

@@ -74,3 +74,8 @@ class SampledRows:
         return torch.cat([kept.view(torch.uint8) if kept.itemsize == 1 else kept for kept in self._kept]).view(
             self._kept[0].dtype
         )
+
+
+def rows_of(scale: torch.Tensor | None, rows: slice) -> torch.Tensor | None:
+    """The scales of some rows; one for the whole tensor is everybody's."""
+    return scale if scale is None or scale.ndim == 0 else scale[rows]

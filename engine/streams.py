@@ -26,7 +26,7 @@ class Pinned:
 
     def __init__(self, size: int, count: int = 3) -> None:
         """Buffers of ``size`` bytes, or of ``CHUNK`` where that is less."""
-        self._buffers = deque(torch.empty(min(size, CHUNK), dtype=torch.uint8, pin_memory=True) for _ in range(count))
+        self._buffers = deque(_memory(min(size, CHUNK)) for _ in range(count))
         self._done = deque(torch.cuda.Event() for _ in range(count))  # type: ignore[no-untyped-call]
 
     @property
@@ -40,7 +40,7 @@ class Pinned:
         self._done.rotate(-1)
         self._done[0].synchronize()
         if len(self._buffers[0]) < size:
-            self._buffers[0] = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+            self._buffers[0] = _memory(size)
         return self._buffers[0], self._done[0]
 
 
@@ -48,7 +48,7 @@ class _Slot:
     """Device memory for a weight and what goes to it, and when it is full and free."""
 
     def __init__(self, size: int, device: torch.device) -> None:
-        self.memory = torch.empty(size, dtype=torch.uint8, device=device)
+        self.memory = _memory(size, device)
         self.full, self.free = (torch.cuda.Event() for _ in range(2))  # type: ignore[no-untyped-call]
 
 
@@ -195,6 +195,20 @@ class Download:
             yield before[:2]
 
 
+def _memory(size: int, device: torch.device | None = None) -> torch.Tensor:
+    """Bytes of a device, or of the host in page-locked memory, or in ordinary memory where that is short.
+
+    They are filled by threads of ours, which are not in the inference mode that nodes are run in.
+    """
+    with torch.inference_mode(False):
+        if device is not None:
+            return torch.empty(size, dtype=torch.uint8, device=device)
+        try:
+            return torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        except RuntimeError:  # a limit of the system, not of the device
+            return torch.empty(size, dtype=torch.uint8)
+
+
 def row_pieces(shape: Sequence[int], nbytes: int, most: int) -> Iterator[slice]:
     """The rows of a tensor in pieces of at most ``most`` bytes, or of one row."""
     height = shape[0] if shape else 1
@@ -221,4 +235,4 @@ def _bytes(tensor: torch.Tensor) -> torch.Tensor:
 def _view(memory: torch.Tensor, at: int, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
     """A tensor in memory of bytes."""
     size = math.prod(shape) * dtype.itemsize
-    return memory[at : at + size].view(dtype).view(*shape)
+    return memory[at : at + size].view(dtype).view(tuple(shape))

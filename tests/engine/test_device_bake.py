@@ -100,3 +100,16 @@ def test_a_bake_that_is_cancelled_or_fails_leaves_no_thread(fails, machine):
     with pytest.raises(OSError if fails else Cancelled):
         bake(on_disk(plan()), Finish("float8_e4m3fn"), Full(), stop, CUDA)
     assert threads_of("lora-foundry") == []
+
+
+@pytest.mark.parametrize("memory", [AUTO, LOWEST])
+def test_a_bake_inside_inference_mode_as_nodes_are_run(memory, machine, monkeypatch):
+    """Threads are not in the mode: what they fill must not have been made in it."""
+    monkeypatch.setattr(gemm, "fast_bf16", lambda device_type: False)
+    here, there, kept = File(), File(), Collected()
+    bake(on_disk(plan()), Finish("float8_e4m3fn"), here)
+    with torch.inference_mode():
+        bake(on_disk(plan()), Finish("float8_e4m3fn"), there, device=CUDA, memory=memory)
+        bake(plan(), Finish("float8_e4m3fn"), kept, device=CUDA, memory=memory)
+    assert same_all(there.values, here.values)
+    assert same_all(kept.values, here.values)

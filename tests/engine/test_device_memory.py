@@ -10,6 +10,7 @@ from fakes import a_plan, noise
 from forms import Maker, every_form
 from lora_foundry.engine import bake as bake_module
 from lora_foundry.engine import gemm, room
+from lora_foundry.engine import job as job_module
 from lora_foundry.engine.bake import bake
 from lora_foundry.engine.blueprint import blueprint
 from lora_foundry.engine.devices import arithmetic_of
@@ -130,3 +131,31 @@ def test_half_the_numbers_at_once_give_the_same_codes(format, machine, monkeypat
     finish, wanted = Finish(format, keep=()), whole(Finish(format, keep=()))
     monkeypatch.setattr(bake_module, "room_in", lambda need, free: Room(2, need.largest // 3))
     assert codes_that_differ(whole(finish), wanted) < 1e-4
+
+
+def test_a_library_that_has_no_memory_says_so_in_its_own_way(machine, monkeypatch):
+    wanted, seen, plain = whole(Finish("float8_e4m3fn", keep=())), [], job_module.make_result
+
+    def failing(*given):
+        seen.append(given)
+        if len(seen) == 1:
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+        return plain(*given)
+
+    monkeypatch.setattr(job_module, "make_result", failing)
+    assert codes_that_differ(whole(Finish("float8_e4m3fn", keep=())), wanted) < 1e-3
+    monkeypatch.setattr(job_module, "make_result", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        whole(Finish("float8_e4m3fn", keep=()))
+
+
+def test_a_system_without_page_locked_memory_bakes_all_the_same(machine, monkeypatch):
+    wanted, plain = whole(Finish("float8_e4m3fn", keep=())), torch.empty
+
+    def refusing(*given, **more):
+        if more.get("pin_memory"):
+            raise RuntimeError("CUDA error: out of memory")
+        return plain(*given, **more)
+
+    monkeypatch.setattr(torch, "empty", refusing)
+    assert codes_that_differ(whole(Finish("float8_e4m3fn", keep=())), wanted) == 0

@@ -106,14 +106,15 @@ class OnDevice(torch.Tensor):
     @staticmethod
     def __new__(cls: type[OnDevice], inside: torch.Tensor) -> OnDevice:
         MACHINE.take(inside.untyped_storage())
-        made: OnDevice = torch.Tensor._make_wrapper_subclass(
-            cls,
-            inside.size(),
-            strides=inside.stride(),
-            storage_offset=inside.storage_offset(),
-            dtype=inside.dtype,
-            device=torch.device("cpu"),
-        )
+        with torch.inference_mode(False):  # whatever is true of the mode is true of what is inside
+            made: OnDevice = torch.Tensor._make_wrapper_subclass(
+                cls,
+                inside.size(),
+                strides=inside.stride(),
+                storage_offset=inside.storage_offset(),
+                dtype=inside.dtype,
+                device=torch.device("cpu"),
+            )
         made.inside = inside
         weakref.finalize(made, MACHINE.let_go, inside.untyped_storage().data_ptr()).atexit = False
         return made
