@@ -24,7 +24,7 @@ from ...engine.texts.say import refuse, say_of
 from ..disk.header import shown
 from ..names.dialects import ALPHA, LOKR
 from .building import plain
-from .configs import CONFIG_FILE, Config
+from .configs import CONFIG_FILE, Config, SlowPatternError
 from .groups import SCALED
 
 WRITE_ALPHA = ("down/up", "loha", "lokr", "glora")  # dialects whose trainers write alpha tensors
@@ -91,8 +91,17 @@ class Settled(NamedTuple):
 
 
 def resolve(label: str, source: TensorSource, configs: Iterable[Config], adapters: Iterable[Adapter]) -> Alphas:
-    """Give adapters their alphas; kinds whose alpha is no scale keep what their tensor says."""
-    configs, adapters = list(configs), list(adapters)
+    """Give adapters their alphas; kinds whose alpha is no scale keep what their tensor says.
+
+    Raises FoundryError LF304, also for patterns of a config that take longer than a moment.
+    """
+    try:
+        return _resolved(label, source, list(configs), list(adapters))
+    except SlowPatternError as slow:
+        raise refuse("LF304.pattern", lora=label, source=slow.origin, pattern=shown(slow.pattern)) from None
+
+
+def _resolved(label: str, source: TensorSource, configs: list[Config], adapters: list[Adapter]) -> Alphas:
     fitting = [config for config in configs if _has_these_ranks(config, adapters)]
     used = tuple(config for config in fitting if config.certain)
     read = cache(partial(read_alpha, label, source))

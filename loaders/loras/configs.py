@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,9 +20,18 @@ from ..names.lookup import bare, is_text_encoder
 HEADER_KEY, CONFIG_FILE = "lora_adapter_metadata", "adapter_config.json"
 CONFIG_HOMES = ("adapter_model", "pytorch_lora_weights", "diffusion_pytorch_model")  # what PEFT and diffusers save as
 MAX_CONFIG = 4 << 20
+MOST_PARTS, PATIENCE = 64, 1.0  # parts of a module name; seconds for all expressions of one config
 PATTERNS = ("rank_pattern", "alpha_pattern")
 PLAIN, EXPRESSION = re.compile(r"[\w.-]+"), re.compile(r"[\w.^$\\|()\[\]*+?-]{1,200}")
 RESIDUAL = ("pissa", "olora", "corda", "loftq")  # ways to start after which the base is not the one people have
+
+
+class SlowPatternError(Exception):
+    """A pattern of a file that takes more than a moment on the names of its modules."""
+
+    def __init__(self, origin: str, pattern: str) -> None:
+        self.origin, self.pattern = origin, pattern
+        super().__init__(pattern)
 
 
 @dataclass(frozen=True)
@@ -55,13 +65,25 @@ class Config:
     def _of(self, module: str, pattern: str, *keys: str) -> Any:
         names, expressions = self._patterns[pattern]
         words = module.split(".")
-        for first in range(len(words) if names else 0):  # PEFT's rule: a pattern is the end of the name, from a dot on
+        # PEFT's rule: a pattern is the end of the name, from a dot on; no real name has more parts
+        for first in range(max(0, len(words) - MOST_PARTS), len(words) if names else 0):
             if (end := ".".join(words[first:])) in names:
                 return names[end]
+        name = bare(module)
         for expression, value in expressions:
-            if expression.fullmatch(bare(module)):
+            begun = time.thread_time()
+            found = expression.fullmatch(name)
+            self._left[0] -= time.thread_time() - begun
+            if self._left[0] < 0:
+                raise SlowPatternError(self.origin, expression.pattern)
+            if found:
                 return value
         return next((self.entries[key] for key in keys if key in self.entries), None)
+
+    @cached_property
+    def _left(self) -> list[float]:
+        """Seconds of processor time that are left for its regular expressions, on all modules together."""
+        return [PATIENCE]
 
     @cached_property
     def _patterns(self) -> dict[str, tuple[dict[str, Any], list[tuple[re.Pattern[str], Any]]]]:

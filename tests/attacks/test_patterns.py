@@ -86,3 +86,17 @@ def test_a_tensor_name_of_a_megabyte(tmp_path):
     path = write(tmp_path, pack({"a." * 500_000 + "weight": tensor(0, 8)}, bytes(8)))
     with within(0.5), pytest.raises(FoundryError, match="has a name of 1000006 characters"):
         read_header(path)
+
+
+def test_a_peft_pattern_of_three_stars_on_long_names():
+    """Two repeats are allowed, and the beginning of a name is a third: cubic in a name's length, for every module."""
+    from lora_foundry.loaders.loras.configs import HEADER_KEY
+    from lora_foundry.loaders.loras.file import LoRAFile
+    from planner_parts import pair
+    from samples import ShapeSource
+
+    modules = [f"{'a.' * 100}{number}" + "a" * 150 for number in range(40)]
+    tensors = {name: value for module in modules for name, value in pair(f"base_model.model.{module}").items()}
+    metadata = {HEADER_KEY: json.dumps({"r": 2, "lora_alpha": 2, "rank_pattern": {".*a.*a!": 2}})}
+    with within(5), pytest.raises(FoundryError, match="LF304.*names modules by the pattern"):
+        LoRAFile(ShapeSource({}, tensors), "x", "0" * 64, metadata)
