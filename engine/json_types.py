@@ -161,6 +161,7 @@ class DocumentJSON(CheckJSON):
 
     base: BaseJSON
     loras: list[PlannedJSON]
+    memory_bytes: Annotated[int, "What a bake of it in files holds at most, by shapes alone."]
 
 
 class StackLoRAJSON(TypedDict):
@@ -195,6 +196,7 @@ class ReportJSON(TypedDict):
     base: BaseJSON
     loras: list[PlannedJSON]
     findings: Findings
+    memory_bytes: Annotated[int, "What a bake of it in files holds at most, by shapes alone."]
 
 
 class ErrorJSON(TypedDict):

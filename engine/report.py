@@ -19,6 +19,8 @@ from .json_types import (
     ReportJSON,
 )
 from .lineage import Lineage, summary
+from .memory import AUTO
+from .needs import working_bytes
 from .plan import MATCH_TRAINING, Layer, Plan
 from .terms import effective_scale
 
@@ -65,6 +67,7 @@ def plan_json(plan: Plan, findings: Iterable[Finding]) -> ReportJSON:
         "base": base_json(plan),
         "loras": layers_json(plan),
         "findings": [finding.to_json() for finding in findings],
+        "memory_bytes": working_bytes(plan, AUTO),
     }
 
 
@@ -79,7 +82,8 @@ def document_json(plan: Plan, findings: Iterable[Finding], ok: bool) -> Document
     base, planned = base_json(plan), layers_json(plan)
     rows: list[LoRAJSON] = [{"node": None, **row, "blocks": row.get("blocks", "")} for row in planned]
     model: ModelJSON = {"base": base, "sampling": None, "loras": rows}
-    return {**check_json(ok, findings, [model]), "base": base, "loras": planned}
+    memory = working_bytes(plan, AUTO)
+    return {**check_json(ok, findings, [model]), "base": base, "loras": planned, "memory_bytes": memory}
 
 
 def bake_json(plan: Plan, findings: Iterable[Finding], report: BakeReport, sha256: str) -> BakedJSON:

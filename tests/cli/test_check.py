@@ -291,7 +291,7 @@ def test_documents_and_workflows_are_told_in_one_shape(folder, run):
     found = run("check", workflow(prompt("lightning", "style")), "--models", folder, "--json")[1]
     shape = ["schema", "ok", "findings", "models"]
     assert told["schema"] == found["schema"] == 2
-    assert list(told) == [*shape, "base", "loras"] and list(found) == [*shape, "stacks"]
+    assert list(told) == [*shape, "base", "loras", "memory_bytes"] and list(found) == [*shape, "stacks"]
     (ours,), (native,) = told["models"], found["models"]
     assert ours.keys() == native.keys() == {"base", "sampling", "loras"}
     assert ours["base"].keys() == native["base"].keys() == {"name", "family", "vanilla", "contains"}
