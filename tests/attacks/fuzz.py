@@ -157,8 +157,6 @@ TARGETS = {
     "workflow": Target(lambda path: lint(read_workflow(path)).to_json(), ".json", (PROMPT, CANVAS)),
     "posted": Target(lambda path: lint(graph_of({"prompt": parse_json(_said(path), "x")})), ".json", (PROMPT,)),
     "script": Target(read_evidence, ".sh", (SCRIPT,)),
-    "batch": Target(read_evidence, ".bat", (b"@echo off\r\nset L=a.sft\r\npython train.py --lora_fused %L%\r\n",)),
-    "powershell": Target(read_evidence, ".ps1", (b"$l = 'a'\npython train.py `\n --base_weights $l\n",)),
     "config": Target(read_evidence, ".toml", (b'base_weights = ["a"]\n[x]\nnetwork_module = "y"\n',)),
     "job": Target(read_evidence, ".yaml", (b"config:\n  process:\n  - model: {lora_path: a}\n",)),
     "log": Target(read_evidence, ".log", (b"merging module: a with multiplier 1.0\n2 tensors are fused by LoRA.\n",)),
