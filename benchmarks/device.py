@@ -20,11 +20,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from common import Discard, Memory
 from device_checks import CHECKS
 from lora_foundry.cli.benchmark import run as strategies
+from lora_foundry.engine import kernels
 from lora_foundry.engine.bake import bake
 from lora_foundry.engine.blueprint import blueprint
 from lora_foundry.engine.devices import arithmetic_of
@@ -109,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         sys.exit("there is no CUDA device here; on a CPU: python benchmarks/device.py --device cpu --smoke")
     rows = Rows(device, options.write, options.minutes)
     print(f"{rows.name}: {arithmetic_of(device, AUTO)}", flush=True)
+    if device.type == "cuda":
+        rows.add(Row("Triton kernels", kernels.why_not(device) or "right, and used"))
     for source in (
         checked(device, options.smoke),
         measured(device, options.gigabytes, options.smoke),
@@ -225,6 +229,9 @@ def in_vram(device: torch.device, weights: dict[str, torch.Tensor], copy: float)
         plan = with_loras(Plan(Base("device", None, Memory(there))), 4)
         for name, format in FORMATS.items():
             yield rate(f"device memory -> {name}, 4 LoRAs", device, total, plan, format, copy)
+        if device.type == "cuda" and not kernels.why_not(device):
+            with patch.object(kernels, "why_not", lambda device: "to compare"):
+                yield rate("device memory -> fp8 by torch alone", device, total, plan, FORMATS["fp8"], copy)
 
 
 def files(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from . import gemm
+from . import gemm, kernels
 from .memory import LOWEST
 
 CPU = torch.device("cpu")
@@ -26,7 +26,8 @@ def arithmetic_of(device: torch.device | None, memory: str) -> str:
     """
     place = resolved(device)
     if place.type == "cuda":
-        return f"fp32 on {torch.cuda.get_device_name(place)}"
+        way = "" if kernels.why_not(place) else " with Triton"
+        return f"fp32{way} on {torch.cuda.get_device_name(place)}"
     if gemm.fast_bf16(place.type) and memory != LOWEST:
         return f"bf16 products on the CPU ({memory})"
     return "fp32 on the CPU"

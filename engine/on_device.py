@@ -7,6 +7,7 @@ from functools import cache
 
 import torch
 
+from . import kernels
 from .blueprint import Fate
 from .codes import Format, whole_scale
 from .dense import as_rows
@@ -47,7 +48,9 @@ def _round(
     start: torch.Tensor, merged: Sequence[AnyTerm], out: torch.Tensor, most: int, workspace: Workspace
 ) -> torch.Tensor:
     """Write the sum, rounded once; a number that is finite when all of it is."""
-    if merged:
+    if term := kernels.suited(start, merged, None, out):
+        kernels.sum_codes(start, term, torch.ones((), device=start.device), out)
+    elif merged:
         for rows, block in _blocks(start, merged, min(most, BLOCK), workspace):
             out[rows].copy_(block)
     else:
@@ -59,6 +62,10 @@ def _quantize(
     start: torch.Tensor, merged: Sequence[AnyTerm], format: Format, out: torch.Tensor, most: int, workspace: Workspace
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Write the codes; (scale as it is worked with, a number that is finite when the sum is)."""
+    if term := kernels.suited(start, merged, format, out):
+        peak = kernels.sum_amax(start, term)
+        kernels.sum_codes(start, term, format.scale_of(peak).reciprocal(), out)
+        return format.scale_of(peak), peak
     amax, blocks = None, _blocks(start, merged, min(most, BLOCK), workspace)
     if not format.row_scaled and start.numel() <= most:
         ((rows, block),) = _blocks(start, merged, most, workspace)
