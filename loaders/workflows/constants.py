@@ -6,6 +6,7 @@ selectors may be wired in the same way. What only the run knows stays a link.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,6 +18,7 @@ Scalar = bool | int | float | str
 MOST_HOPS = 64  # from a value to where it is used: more than anybody wires
 VALUE_TYPES = {"INT", "FLOAT", "BOOLEAN", "STRING", "COMBO", "NUMBER", "*"}  # sockets a plain value may arrive at
 _HOLDERS = re.compile(r"(easy |primitive )?(int|float|bool|string|number)|.*(constant|literal)", re.IGNORECASE)
+_NUMBERS = re.compile(r"(easy |primitive )?(int|float|number)", re.IGNORECASE)
 _CONTROLS = ("fixed", "increment", "decrement", "randomize")  # what the frontend writes behind a number
 
 
@@ -92,5 +94,17 @@ def _takes_values(told: str) -> bool:
 def _only_value(node: GraphNode) -> Scalar | None:
     """The one value of a node that is called after what it holds, by whatever name it has it."""
     values = [value for value in (*node.values.values(), *node.unnamed) if value not in _CONTROLS]
-    known = len(values) == 1 and isinstance(values[0], bool | int | float | str) and _HOLDERS.match(node.kind)
-    return values[0] if known else None
+    if len(values) != 1 or not isinstance(values[0], bool | int | float | str) or not _HOLDERS.match(node.kind):
+        return None
+    return _as_number(values[0]) if _NUMBERS.match(node.kind) else values[0]
+
+
+def _as_number(value: Scalar) -> Scalar | None:
+    """A number that a node holds, also one that is written as text (ComfyLiterals); None for other text."""
+    if not isinstance(value, str):
+        return value
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

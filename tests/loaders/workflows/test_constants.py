@@ -25,6 +25,8 @@ HOLDERS = [
     ("Int Literal", {"Number": 30}),
     ("Int Literal", {"int": 30, "control_after_generate": "fixed"}),
     ("JWInteger", {"value": 30}),
+    ("Int", {"Number": "30"}),
+    ("Float", {"Number": "30.0"}),
 ]
 
 
@@ -69,11 +71,13 @@ def test_switches_of_other_packs(kind, selector, names):
 UNKNOWN = [
     lambda g: g("Seed Math", a=g("PrimitiveInt", value=3)),
     lambda g: g("ComfySwitchNode", switch=g("Compare"), on_true=8, on_false=40),
-    lambda g: g("CustomCombo", choice="a")(1),  # its other output is a number of its own
+    lambda g: g("INTConstant", value=30)(1),  # another output is a number of its own
     lambda g: g("PrimitiveInt", value=[1, 2, 3]),
     lambda g: g("PrimitiveInt", value=["no such node", 0]),
     lambda g: g("CheckpointLoaderSimple", ckpt_name="Print.safetensors"),
     lambda g: ["2", 0],  # itself
+    lambda g: g("Int", Number="many"),
+    lambda g: g("Float", Number="inf"),
 ]
 
 
