@@ -13,7 +13,18 @@ from typing import Any
 
 from ...engine.findings import Finding
 from ...engine.grams import Sums
-from ...engine.lineage import ACCELERATOR, DERIVED, REPAIR, TRAINING_ADAPTER, Claim, Evidence, alike
+from ...engine.ingredients import lineage_of_file
+from ...engine.lineage import (
+    ACCELERATOR,
+    DERIVED,
+    REPAIR,
+    SAME,
+    TRAINING_ADAPTER,
+    Claim,
+    Evidence,
+    Ingredient,
+    alike,
+)
 from ...engine.plan import FUSE, STACK, Layer, Plan
 from ...engine.progress import Progress, part_of
 from ...engine.texts.say import say
@@ -77,6 +88,7 @@ def _contained(plan: Plan, on_step: Progress | None) -> Iterator[Finding]:
     layers = [*_active(plan, STACK), *_active(plan, FUSE)]
     layers.sort(key=_is_base)  # those on top come first, so that a pair is (what may contain, what may be inside)
     pairs = [pair for pair in combinations(layers, 2) if _is_base(pair[1]) and not _same_file(pair)]
+    pairs = [pair for pair in pairs if not _is_told(*pair) and not _is_told(*reversed(pair))]
     filed = {id(layer): as_filed(layer) for pair in pairs for layer in pair}
     found = _overlaps(plan, [(filed[id(first)], filed[id(second)]) for first, second in pairs], on_step)
     for (upper, lower), one in zip(pairs, found, strict=True):
@@ -90,6 +102,13 @@ def _same_file(pair: Pair) -> bool:
     """Whether two layers are of one LoRA, saved again or not: that is said without a look at the weights."""
     sketches = [layer.lineage.sketch for layer in pair]
     return pair[0].lora.sha256 == pair[1].lora.sha256 or (all(sketches) and alike(*sketches))
+
+
+def _is_told(upper: Layer, lower: Layer) -> bool:
+    """Whether a merged LoRA says itself that another one is inside: the rules say so without a look at the weights."""
+    inner = lineage_of_file(lower)
+    names = Ingredient(lower.lora.name, inner.ids, sketch=inner.sketch)
+    return any(each.ingredient.compare(names) == SAME for each in upper.lineage.contains)
 
 
 def _inside(upper: Layer, lower: Layer, sums: Sums) -> Finding:

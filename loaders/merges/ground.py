@@ -9,11 +9,12 @@ from pathlib import Path
 import torch
 
 from ...engine.fuse import fused_weight, make_terms
+from ...engine.guard import already_quantized, raise_first
 from ...engine.plan import FUSE, Base, Layer, Plan
 from ...engine.tensors import InMemory, TensorInfo
 from ...engine.texts.say import refuse
 from ..bases.checkpoint import open_checkpoint
-from ..bases.dequantize import REFUSE, opened
+from ..bases.dequantize import REFUSE, Dequantized, opened
 from ..bases.families import detect_base, differ
 from ..lineage.contents import contained_in
 from ..loras.file import LoRAFile
@@ -58,6 +59,10 @@ class Ground:
         """Finds its weights by the names of LoRA files."""
         return BaseNames(self.base.source.tensors, self.base.family)
 
+    def require_numbers(self) -> None:
+        """FoundryError ``LF201`` for a base whose numbers are quantized: names and shapes are all it can give."""
+        raise_first(already_quantized(self.plan))
+
     def weight(self, name: str) -> torch.Tensor:
         """A weight as the merged LoRAs meet it: what is fused first is in it, in fp32."""
         stored = self.base.source.read(name)
@@ -89,7 +94,9 @@ def with_fused(ground: Ground, lora: LoRAFile, strength: float, blocks: str = ""
 
 def _opened(path: Path, on_quantized_base: str) -> Base:
     source = opened(open_checkpoint(path), on_quantized_base)
-    return Base(path.name, detect_base(source.tensors), source, source.quantized, contains=contained_in(source))
+    family, inside = detect_base(source.tensors), contained_in(source)
+    dequantized = isinstance(source, Dequantized)
+    return Base(path.name, family, source, source.quantized, dequantized=dequantized, contains=inside)
 
 
 def _family(loras: Sequence[LoRAFile]) -> str | None:

@@ -137,6 +137,7 @@ def _reader(ground: Ground, layer: Layer, patch: Patch, order: torch.Tensor, uni
         return lambda: placed(delta_of(patch.adapter, read_parts(layer, patch)), order, unit.shape)
     if not ground.named:
         delta_of(patch.adapter, {})  # says that it needs the base
+    ground.require_numbers()
     return lambda: placed(_on_weight(ground, layer, patch), order, unit.shape)
 
 

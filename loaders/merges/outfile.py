@@ -11,8 +11,10 @@ import torch
 from ...engine.merge.fold import Stored
 from ...engine.merge.run import Entries
 from ..disk.writer import layout
-from ..loras.saving import LoRAWriter, Saved, adapter_metadata, entries, save_lora
+from ..loras.saving import LoRAWriter, Saved, adapter_metadata, entries, has_alphas, save_lora
 from ..names.outgoing import Unit
+
+OFFSETS = 14  # digits by which the places of a tensor in a large file are longer than in a small one
 
 
 class OutFile:
@@ -32,6 +34,8 @@ class OutFile:
     ) -> None:
         self._units, self._dialect, self._dtype, self._sets = units, dialect, dtype, sets
         self._told, self._room = told, room
+        self._around: int | None = None
+        self._costs: dict[tuple[str, int | None], int] = {}
 
     def modules(self, chosen: Entries) -> dict[str, Saved]:
         """What is stored of each entry; one of rank 0 is left out."""
@@ -39,10 +43,22 @@ class OutFile:
         return {key: Saved(self._units[key], rank or 0, key in self._sets) for key, rank in there}
 
     def size(self, chosen: Entries) -> int:
-        """Bytes of the whole file with these entries."""
-        infos = entries(list(self.modules(chosen).values()), self._dialect, self._dtype)
-        header = layout(infos, self._metadata(chosen), self._room(chosen))[0]
-        return len(header) + sum(info.nbytes for info in infos)
+        """Bytes of the whole file with these entries; a few more than it will have, for it is asked for often."""
+        if not has_alphas(self._dialect):  # ranks stand in the header too
+            infos = entries(list(self.modules(chosen).values()), self._dialect, self._dtype)
+            return len(layout(infos, self._metadata(chosen), self._room(chosen))[0]) + sum(i.nbytes for i in infos)
+        if self._around is None:
+            self._around = len(layout([], self._told, self._room(chosen))[0])
+        return self._around + sum(self._cost(key, entry.rank) for key, entry in chosen.items() if entry.rank != 0)
+
+    def _cost(self, key: str, rank: int | None) -> int:
+        """What one module takes in header and data."""
+        found = self._costs.get((key, rank))
+        if found is None:
+            infos = entries([Saved(self._units[key], rank or 0, key in self._sets)], self._dialect, self._dtype)
+            header = len(layout(infos, {})[0]) + OFFSETS * len(infos)
+            found = self._costs[key, rank] = header + sum(info.nbytes for info in infos)
+        return found
 
     @contextmanager
     def open(self, path: Path, chosen: Entries) -> Iterator[OpenFile]:

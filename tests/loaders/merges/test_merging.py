@@ -217,10 +217,26 @@ def size_of(merged):
 def test_a_size_is_kept_and_used(tmp_path):
     loras = some_loras(tmp_path, "flux", 3)
     whole = merge(a_request(tmp_path, loras))
-    for share in (0.7, 0.4):
+    for share, dialect in ((0.7, "comfyui"), (0.4, "kohya"), (0.6, DIFFUSERS)):
         asked = int(size_of(whole) * share)
-        merged = merge(a_request(tmp_path, loras, policy=Policy("size", asked)))
+        merged = merge(a_request(tmp_path, loras, policy=Policy("size", asked), dialect=dialect))
         assert 0.9 * asked < size_of(merged) <= asked and 0 < merged.proof["error"] < 1
+
+
+def test_a_size_is_kept_to_2_percent_where_modules_are_not_tiny(tmp_path):
+    for seed in range(2):
+        down, up = torch.randn(64, 512), torch.randn(512, 64)
+        names = (f"diffusion_model.blocks.{block}.self_attn.q" for block in range(6))
+        stored = {
+            f"{name}.{part}.weight": t * (seed + 1)
+            for name in names
+            for part, t in (("lora_up", up), ("lora_down", down))
+        }
+        save_small(tmp_path / f"{seed}.safetensors", stored)
+    asked = 1_000_000
+    loras = [tmp_path / "0.safetensors", tmp_path / "1.safetensors"]
+    merged = merge(a_request(tmp_path, loras, policy=Policy("size", asked)))
+    assert 0.98 * asked < size_of(merged) <= asked
 
 
 def test_error_energy_and_rank_are_kept(tmp_path):
@@ -255,3 +271,20 @@ def test_a_lora_of_text_encoders_only_is_merged_too(tmp_path):
     save_small(tmp_path / "te.safetensors", only)
     merged = merge(a_request(tmp_path, [plain, tmp_path / "te.safetensors"]))
     assert merged.entries[module].rank == open_lora(plain).text_adapters[0].rank + 2
+
+
+def test_a_quantized_base_gives_names_and_its_numbers_only_when_told_to(tmp_path):
+    """Most LoRAs need no number of the base: the document of a bake on an fp8 base can be merged."""
+    base, loras = a_base(tmp_path, "wan"), some_loras(tmp_path, "wan", 2)
+    fp8 = {n: t.to(torch.float8_e4m3fn) if t.ndim > 1 else t for n, t in load_file(base).items()}
+    save_small(tmp_path / "fp8.safetensors", fp8)
+    merged = merge(a_request(tmp_path, loras, base=tmp_path / "fp8.safetensors"))
+    assert merged.proof["error"] < 1e-6 and merged.recipe.settings["base"] == "fp8.safetensors"
+    stored = load_file(loras[0])
+    module = "diffusion_model.blocks.0.self_attn.q"
+    rows = stored[f"{module}.lora_up.weight"].shape[0]
+    save_small(tmp_path / "dora.safetensors", {**stored, f"{module}.dora_scale": torch.rand(rows, 1) + 0.5})
+    request = a_request(tmp_path, [tmp_path / "dora.safetensors", loras[1]], base=tmp_path / "fp8.safetensors")
+    merged.path.unlink()
+    nothing_written(tmp_path, request, "LF201", "fp8.safetensors")
+    assert merge(replace(request, on_quantized_base="dequantize")).proof["error"] < 1e-5
