@@ -3,7 +3,7 @@
 python benchmarks/merge.py [blocks] [folder]     default: 60 blocks, 720 modules, 1.3 GB of LoRAs, removed again
 
 Rows: read the inputs and write as many bytes as the result has, synced | exact merge in bf16 and in fp32 | half the
-size | the other methods. Each in a process of its own, the page cache warm, the better of two rounds.
+size | another method. Each in a process of its own, the page cache warm, the better of two rounds.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from lora_foundry.loaders.merges.merging import Request, merge
 RANK, WIDTH = 32, 3072
 STRENGTHS = {"a": 1.0, "b": 0.8, "c": 0.6}
 ROUNDS = 2
-MODES = ("import", "read and write", "exact bf16", "exact fp32", "half the size", "tsv", "ties", "keep first")
+MODES = ("import", "read and write", "exact bf16", "exact fp32", "half the size", "tsv")
 LAYERS: Mapping[str, tuple[int, int]] = {
     **dict.fromkeys((f"attn.{name}" for name in ("to_q", "to_k", "to_v", "to_out.0")), (WIDTH, WIDTH)),
     **dict.fromkeys(
@@ -76,10 +76,10 @@ def core_lines() -> list[str]:
     whole = torch.cat([0.01 * up for up, _ in factors], 1) @ torch.cat([down for _, down in factors])
     (dense,) = cpu_ms(lambda: torch.linalg.svd(whole), rounds=1)
     torch.set_num_threads(threads)
-    left, values, right = torch.linalg.svd(whole.double(), full_matrices=False)
+    whole = whole.double()
+    left, values, right = torch.linalg.svd(whole, full_matrices=False)
     best = float(((left[:, :RANK] * values[:RANK]) @ right[:RANK] - whole).norm() / whole.norm())
-    made = delta_matrix(truncated(delta, RANK))
-    got = float((made - whole.double()).norm() / whole.double().norm())
+    got = float((delta_matrix(truncated(delta, RANK)) - whole).norm() / whole.norm())
     what = f"nearest rank {RANK} of 3 x {RANK} on {WIDTH} x {WIDTH}, one thread"
     return [
         f"{what}: core {core:.1f} ms, dense SVD {dense:.0f} ms",
@@ -138,7 +138,7 @@ def merged(mode: str, folder: Path, out: Path) -> float:
     )
     size = sum(wanted.path.stat().st_size for wanted in loras)
     dtype = "fp32" if mode == "exact fp32" else "bf16"
-    method = mode if mode in ("tsv", "ties", "keep first") else "exact"
+    method = mode if mode == "tsv" else "exact"
     policy = Policy("size", size // 2) if mode == "half the size" else None
     return merge(Request(loras, out, method=method, dtype=dtype, policy=policy)).proof["error"]
 

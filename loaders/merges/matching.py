@@ -21,7 +21,7 @@ from ..names.lookup import BIAS
 from ..names.outgoing import Unit, text_key
 from ..plans.planner import make_layer
 from .ground import Ground
-from .placing import order_of, placed
+from .placing import keeps_all, order_of, placed
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,8 @@ def _add_patch(found: dict[str, _Found], ground: Ground, layer: Layer, patch: Pa
 
 def _reader(ground: Ground, layer: Layer, patch: Patch, order: torch.Tensor, unit: Unit, dependent: bool) -> Read:
     if not dependent:
-        return lambda: placed(delta_of(patch.adapter, read_parts(layer, patch)), order, unit.shape)
+        moved = None if keeps_all(order, patch.adapter.delta_shape[0]) else order  # thousands of orders are 100 MB
+        return lambda: placed(delta_of(patch.adapter, read_parts(layer, patch)), moved, unit.shape)
     if not ground.named:
         delta_of(patch.adapter, {})  # says that it needs the base
     ground.require_numbers()

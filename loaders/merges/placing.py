@@ -36,9 +36,14 @@ def order_of(patch: Patch, unit: Unit, rows: int, target_rows: bool = False) -> 
     return order if bool((order != NOWHERE).any()) else None
 
 
+def keeps_all(order: torch.Tensor, rows: int) -> bool:
+    """Whether all ``rows`` of a delta stay where they are."""
+    return len(order) == rows and torch.equal(order, torch.arange(rows))
+
+
 def placed(delta: Delta, order: torch.Tensor | None, shape: Shape) -> Delta:
     """The delta on a module of ``shape``: row i is row ``order[i]`` of the delta, or nothing. None: as they are."""
-    if order is None or torch.equal(order, torch.arange(delta.size[0])):
+    if order is None or keeps_all(order, delta.size[0]):
         return replace(delta, shape=shape)
     if delta.replaces is not None:
         raise refuse("LF502.part_set", rows=delta.size[0], all=shape[0])
