@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from ..engine.errors import FoundryError
 from ..engine.json_types import LintJSON
 from ..engine.lineage import ROLES, UNKNOWN
+from ..loaders.bases.checkpoint import open_checkpoint
 from ..loaders.lineage.provenance import lineage_of
 from ..loaders.lint.lint import lint
+from ..loaders.plans.rows import row_facts
 from ..loaders.workflows.node_values import finite
 from ..loaders.workflows.reading import graph_of
 from ..validator.stacks import ALLOW, POLICIES
@@ -18,6 +21,7 @@ from .lineage import Declaration, NamedLoRAs, declare, hashed_ids, told_json
 
 VANILLA = "vanilla"  # in place of a list of LoRAs: the untouched base
 FORMS = ("prompt", "workflow")  # keys of a body
+MOST_NAMES = 500  # LoRAs in one question, as many as a list of rows may have
 
 
 def post_lint(query: Mapping[str, str], body: Any) -> LintJSON:
@@ -62,10 +66,49 @@ def post_lineage(query: Mapping[str, str], body: Any) -> dict[str, Any]:
     return known_of(text(body, "lora"), hashing=True)
 
 
+def get_loras(query: Mapping[str, str], body: Any) -> dict[str, Any]:
+    """The names of all LoRA files, as ComfyUI lists them; no file is opened."""
+    return {"schema": 1, "loras": folders.model_files("loras")}
+
+
+def post_rows(query: Mapping[str, str], body: Any) -> dict[str, Any]:
+    """``{"loras": [names], "base"}``: of each LoRA what its header tells, and how it fits that base (null: not asked).
+
+    Nothing is hashed and no weight is read. A LoRA that is not there has ``missing``; a base that is not there or
+    cannot be read leaves the fit untold.
+    """
+    names, base = body.get("loras"), text(body, "base") if body.get("base") is not None else ""
+    if not isinstance(names, list) or len(names) > MOST_NAMES or not all(isinstance(name, str) for name in names):
+        raise unfit("loras", names, f"a list of at most {MOST_NAMES} names")
+    path = readable_base(base) if base else None
+    return {"schema": 1, "rows": {name: row_of(name, path) for name in names}}
+
+
+def readable_base(name: str) -> Path | None:
+    """The file or folder of a base that a LoRA can be compared with; None for any other name."""
+    try:
+        path = folders.find_base(name)[0]
+        open_checkpoint(path)
+        return path
+    except FoundryError:
+        return None
+
+
+def row_of(name: str, base: Path | None) -> dict[str, Any]:
+    """The facts of one LoRA by name."""
+    try:
+        path = folders.find_file(name, "loras")
+    except FoundryError as error:
+        return {"missing": True, "error": str(error)}
+    return row_facts(path, base, lineage_of(path) if hashed_ids(path) else None)
+
+
 ROUTES = (
     ("POST", "/lora_foundry/lint", post_lint),
     ("GET", "/lora_foundry/lineage", get_lineage),
     ("POST", "/lora_foundry/lineage", post_lineage),
+    ("GET", "/lora_foundry/loras", get_loras),
+    ("POST", "/lora_foundry/rows", post_rows),
 )
 
 

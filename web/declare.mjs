@@ -1,8 +1,7 @@
 // One click says what a LoRA was trained with. The record is the server's, and by the file's contents.
 
-import { api } from "../../scripts/api.js"
-import { app } from "../../scripts/app.js"
 import { ask, button, element } from "./dom.mjs"
+import { fetchApi, post, tell } from "./host.mjs"
 import { word } from "./texts.mjs"
 
 /** LoRA -> what was said in this page ("" while it is being written down): only that is offered to be taken back. */
@@ -17,22 +16,23 @@ const isQuestion = (found) => found.code === "LF102" && found.severity === "ques
 const asked = (lora, findings) => findings.some((found) => isQuestion(found) && found.subject === lora.path)
 
 /**
- * A row for each LoRA that nobody says enough of, and for each the user just spoke of.
+ * A question for each LoRA that nobody says enough of, and an answer for each the user just spoke of, as plain data.
  * @param {import("./findings.mjs").Lora[]} loras of one stack @param {import("./findings.mjs").Finding[]} findings
+ * @returns {{lora: string, said: string | undefined, fused: {path: string, weight: number}[]}[]}
  */
-export function declarations(loras, findings) {
-  const fused = loras.filter((lora) => lora.stage === "fuse")
+export function questionsOf(loras, findings) {
+  const fused = loras.filter((lora) => lora.stage === "fuse").map(({ path, weight }) => ({ path, weight }))
   const stacked = loras.filter((lora) => lora.stage === "stack")
   const open = stacked.filter((lora) => said.has(lora.path) || silent(lora) || asked(lora, findings))
-  const once = new Map(open.map((lora) => [lora.path, lora]))
-  return [...once.keys()].map((lora) => row(lora, said.has(lora) ? sentence(lora) : question(lora, fused)))
+  return [...new Set(open.map((lora) => lora.path))].map((lora) => ({ lora, said: said.get(lora), fused }))
 }
 
-function row(lora, content) {
-  const made = element("li", "lf-ask", content)
+/** A question of questionsOf as an element. */
+export function rowOf({ lora, said: answer, fused }) {
+  const made = element("li", "lf-ask", answer === undefined ? question(lora, fused) : sentence(lora))
   made.dataset.lora = lora
   made.tabIndex = -1 // keeps the focus while there is no button in it
-  made.addEventListener("keydown", (event) => event.stopPropagation()) // Enter and Space are the button's
+  made.addEventListener("keydown", (event) => event.key === "Escape" || event.stopPropagation()) // Enter is the button's
   return made
 }
 
@@ -66,20 +66,18 @@ async function declare(lora, base) {
   const before = said.get(lora)
   said.set(lora, "")
   changed(false)
-  const problem = await post({ lora, trained_with: base })
+  const problem = await write({ lora, trained_with: base })
   const now = problem ? before : base && baseWords(base)
   if (now) said.set(lora, now)
   else said.delete(lora)
-  const toast = { severity: "error", summary: word("declare.failed"), detail: problem, life: 9000 }
-  if (problem) app.extensionManager?.toast?.add(toast)
+  if (problem) tell("error", word("declare.failed"), problem)
   changed(true)
 }
 
 /** @returns {Promise<string>} what went wrong, empty when nothing did */
-async function post(body) {
-  const headers = { "Content-Type": "application/json" }
+async function write(body) {
   try {
-    const answer = await api.fetchApi("/lora_foundry/lineage", { method: "POST", headers, body: JSON.stringify(body) })
+    const answer = await post("/lora_foundry/lineage", body)
     if (answer.ok) return ""
     const { error } = await answer.json()
     return [error.what, error.why, error.fix].filter(Boolean).join(" ")
@@ -106,7 +104,7 @@ async function other(lora) {
 /** The LoRAs the server lists now, but not the one that is asked about. */
 async function everyLora(lora) {
   try {
-    const defs = await (await api.fetchApi("/object_info/FoundryDeclareLineage")).json()
+    const defs = await (await fetchApi("/object_info/FoundryDeclareLineage")).json()
     return defs.FoundryDeclareLineage.input.required.lora_name[0].filter((name) => name !== lora)
   } catch {
     return []

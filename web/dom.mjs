@@ -47,3 +47,55 @@ export function ask(title, content, buttons) {
     }),
   )
 }
+
+let live = null
+
+/** Says something to those who listen instead of looking: the one live region of this pack. */
+export function announce(text) {
+  live ??= document.body.appendChild(element("div", "lf-live", []))
+  live.setAttribute("role", "status")
+  live.textContent = text
+}
+
+/** Puts a popover beside its button and on the screen, whatever the canvas is scaled to. */
+export function place(popover, anchor) {
+  const at = anchor.getBoundingClientRect()
+  const { offsetWidth: width, offsetHeight: height } = popover
+  const below = at.bottom + 4
+  const top = below + height <= window.innerHeight - 8 ? below : Math.max(8, at.top - height - 4)
+  popover.style.left = `${Math.max(8, Math.min(at.left, window.innerWidth - width - 8))}px`
+  popover.style.top = `${Math.min(top, Math.max(8, window.innerHeight - height - 8))}px`
+}
+
+/** A popover of ours on the page: closed by Escape, by a click elsewhere, and when the canvas under it is zoomed. */
+export function popover(label, content) {
+  const made = element("div", "lf-popover", content)
+  made.popover = "auto"
+  made.setAttribute("role", "dialog")
+  made.setAttribute("aria-label", label)
+  made.addEventListener("keydown", (event) => event.stopPropagation()) // a letter is no shortcut of the host here
+  const away = (event) => made.contains(event.target) || made.hidePopover()
+  made.addEventListener("toggle", ({ newState }) => {
+    if (newState === "open") return window.addEventListener("wheel", away, true)
+    window.removeEventListener("wheel", away, true)
+    made.remove()
+  })
+  return made
+}
+
+/** The wheel and the middle button are the canvas', but a list that scrolls keeps the wheel. Nodes 2.0 hands them on by itself. */
+export function passThrough(root, canvas, classic) {
+  const middle = (handler) => (event) => {
+    if (classic() && (event.button === 1 || event.buttons & 4)) canvas()[handler](event)
+  }
+  root.addEventListener("pointerdown", middle("processMouseDown"))
+  root.addEventListener("pointermove", middle("processMouseMove"))
+  root.addEventListener("pointerup", middle("processMouseUp"))
+  root.addEventListener("wheel", (event) => {
+    const list = event.ctrlKey ? null : event.target.closest("ul")
+    if (list && list.scrollHeight > list.clientHeight + 1) return event.stopPropagation()
+    if (!classic()) return
+    event.preventDefault()
+    canvas().processMouseWheel(event)
+  })
+}

@@ -67,8 +67,13 @@ export function readReport(output) {
   return { findings: readFindings(data.findings), facts, loras: readLoras(data.loras) }
 }
 
-/** The report of a run that stopped in a node: `[LF301] No module of ...` becomes one finding with its code. */
-export function readError(message) {
+/**
+ * The report of a run that stopped in a node: `[LF301] No module of ...` becomes one finding with its code. What stops a
+ * node of another pack is ours to show only when our code raised it, with a code of ours.
+ * @returns {Report | null}
+ */
+export function readError(message, ours) {
   const [, code, seen] = text(message).match(/^\[([A-Za-z]+\d*)\]\s*(.+)$/s) ?? [null, "", text(message)]
+  if (!ours && !/^LF\d/.test(code)) return null
   return { findings: readFindings([{ code, severity: "error", seen }]), facts: [], loras: [] }
 }

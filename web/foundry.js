@@ -1,22 +1,32 @@
 // LoRA Foundry in the browser: findings on the node, before a run and after it; a colour for each stage; no wire past the
 // quantizer. The nodes work without any of this. Entry file: the host runs every .js, so all else is .mjs.
 
-import { api } from "../../scripts/api.js"
-import { app } from "../../scripts/app.js"
 import { whenDeclared } from "./declare.mjs"
 import { ask, button, element } from "./dom.mjs"
 import { readError, readFindings } from "./findings.mjs"
+import { chain, colourTables, drawn, fetchApi, on, post, promptOf, register, settingOf, tell } from "./host.mjs"
 import { Linter } from "./lint.mjs"
-import { adopt, allViews, forgetCheck, isOurs, placeOf, showCheck, shownOn, viewById } from "./nodes.mjs"
+import {
+  adopt,
+  allViews,
+  forgetCheck,
+  isOurs,
+  placeOf,
+  restoreReports,
+  reused,
+  runStarted,
+  showCheck,
+  shownOn,
+  viewById,
+} from "./nodes.mjs"
 import { card, summary } from "./panel.mjs"
 import { recall } from "./recall.mjs"
+import { forgetFacts } from "./rows_client.mjs"
+import { adoptRows, readRows, remountRows } from "./rows_node.mjs"
 import { colour, pastTheEnd, stageTypes } from "./sockets.mjs"
-import { loadTexts, word } from "./texts.mjs"
-import { chain } from "./view.mjs"
+import { learn, word } from "./texts.mjs"
 
-const linter = new Linter(showCheck)
-
-const tell = (severity, summary, detail) => app.extensionManager?.toast?.add({ severity, summary, detail, life: 6000 })
+const linter = new Linter({ drawn, promptOf, post }, showCheck)
 
 function refuse() {
   tell("warn", word("wire.title"), word("wire.detail"))
@@ -28,27 +38,43 @@ function refuse() {
 /** The reused nodes whose panel has nothing to show, and the run that reused them. */
 let blank = { promptId: "", ids: [] }
 
-function reused({ prompt_id: promptId, nodes }) {
+function fromCache({ prompt_id: promptId, nodes }) {
   const cached = (nodes ?? []).filter((id) => viewById(id)?.panel)
-  for (const id of cached) viewById(id).panel.stale(false)
+  cached.forEach(reused)
   blank = { promptId, ids: cached.filter((id) => !viewById(id).report) }
 }
 
 async function fillBlanks({ promptId, ids }) {
   if (!ids.length) return
-  const history = await (await api.fetchApi("/history?max_items=100")).json()
+  const history = await (await fetchApi("/history?max_items=100")).json()
   for (const [id, output] of recall(history, promptId, ids)) viewById(id)?.executed(output)
 }
 
+function failed({ node_id: id, exception_message: message }) {
+  const view = viewById(id)
+  const report = view && readError(message, isOurs(view.node))
+  if (report) view.show(report)
+}
+
+/** The user did something that changed the graph. */
+function changed() {
+  readRows()
+  linter.touch()
+}
+
+function reconnected() {
+  forgetFacts()
+  linter.reconnected()
+}
+
 function listen() {
-  api.addEventListener("execution_start", () => allViews().forEach((view) => view.runStarted()))
-  api.addEventListener("execution_cached", ({ detail }) => reused(detail))
-  api.addEventListener("execution_error", ({ detail }) => viewById(detail.node_id)?.show(readError(detail.exception_message)))
-  api.addEventListener("executing", ({ detail }) => {
-    if (detail === null) fillBlanks(blank) // the run has ended and is in the history
-  })
-  api.addEventListener("status", ({ detail }) => linter.busy(detail?.exec_info?.queue_remaining > 0))
-  api.addEventListener("graphChanged", () => linter.touch()) // the user did something that changed the graph
+  on("execution_start", runStarted)
+  on("execution_cached", fromCache)
+  on("execution_error", failed)
+  on("executing", (node) => node === null && fillBlanks(blank)) // the run has ended and is in the history
+  on("status", (status) => linter.busy(status?.exec_info?.queue_remaining > 0))
+  on("graphChanged", changed)
+  on("reconnected", reconnected)
 }
 
 // --- checks
@@ -77,19 +103,32 @@ function declared(written) {
   allViews().forEach((view) => view.update())
   if (!written) return
   linter.forget()
-  if (linter.on && !linter.absent) linter.check()
+  if (linter.on && !linter.absent) linter.check().catch(() => {}) // told by the linter
 }
 
 function addStyle() {
-  const link = document.createElement("link")
-  link.rel = "stylesheet"
-  link.href = new URL("./panel.css", import.meta.url).href
-  document.head.append(link)
+  for (const file of ["./panel.css", "./rows.css"]) {
+    const link = document.createElement("link")
+    link.rel = "stylesheet"
+    link.href = new URL(file, import.meta.url).href
+    document.head.append(link)
+  }
 }
 
 let types = []
 
-app.registerExtension({
+/** The translations of the host's language, once. */
+async function loadTexts() {
+  const language = settingOf("Comfy.Locale") ?? "en"
+  if (language === "en") return
+  try {
+    learn((await (await fetchApi("/i18n")).json())[language])
+  } catch {
+    // English then
+  }
+}
+
+register({
   name: "LoRAFoundry",
 
   settings: [
@@ -126,13 +165,13 @@ app.registerExtension({
   },
 
   async setup() {
-    const { default_connection_color_byType: slots, constructor: canvas } = app.canvas
-    for (const table of [slots, canvas.link_type_colors]) if (table) colour(table, types)
+    for (const table of colourTables()) colour(table, types)
     await loadTexts()
   },
 
   nodeCreated(node) {
     adopt(node)
+    adoptRows(node)
     linter.touch()
     if (!isOurs(node)) return
     chain(node, "onConnectInput", function (result, slot, type) {
@@ -149,7 +188,7 @@ app.registerExtension({
     forgetCheck()
     linter.forget()
     linter.touch()
-    // back in a workflow tab: just after this the host puts back the outputs of the tab's last run
-    requestAnimationFrame(() => allViews().forEach((view) => view.executed(app.nodeOutputs?.[view.node.id])))
+    requestAnimationFrame(restoreReports) // just after this the host puts back the outputs of the tab's last run
+    requestAnimationFrame(remountRows)
   },
 })

@@ -1,23 +1,19 @@
 // Asks the server what it finds in the open graph: a moment after the last change, never while a run is under way.
+// Knows no page: what it needs of the host is handed to it.
 
-import { api } from "../../scripts/api.js"
-import { app } from "../../scripts/app.js"
-
-const QUIET = 800 // ms after the last change
+export const QUIET = 800 // ms after the last change
+export const RETRY = [5_000, 15_000, 60_000, 300_000] // ms after a check that failed; the last again and again
 const PATH = "/lora_foundry/lint"
 const CONCERNS_US = /^Foundry|lora/i // kinds of nodes
+const NOTHING = { findings: [], stacks: [] }
 // What may change in a saved graph without another answer.
 const LOOKS = new Set([
   ...["pos", "size", "order", "color", "bgcolor", "flags", "groups", "bounding"],
   ...["extra", "config", "state", "version", "revision", "last_node_id", "last_link_id"],
 ])
 
-const graph = () => app.graph?.rootGraph ?? app.graph
-
-/** The graph as it is saved. Not the prompt: making that has effects of its own (a webcam takes its picture then). */
-const drawn = () => graph().serialize()
-
-const keyOf = (workflow) => JSON.stringify(workflow, (name, value) => (LOOKS.has(name) ? undefined : value))
+/** A graph as a text that tells whether another answer is due. */
+export const keyOf = (workflow) => JSON.stringify(workflow, (name, value) => (LOOKS.has(name) ? undefined : value))
 
 /** Whether there is a model path to judge, here or in a subgraph. */
 function concernsUs(workflow) {
@@ -25,22 +21,32 @@ function concernsUs(workflow) {
   return levels.some((level) => level.nodes?.some((node) => CONCERNS_US.test(node.type)))
 }
 
+/**
+ * @typedef {object} Host
+ * @property {() => object | null} drawn the open graph as it is saved
+ * @property {() => Promise<object>} promptOf the same as a prompt
+ * @property {(path: string, body: object, signal: AbortSignal) => Promise<Response>} post
+ */
+
 export class Linter {
-  /** @param {(answer: {findings: object[], stacks: object[]}) => void} show */
-  constructor(show) {
+  /** @param {Host} host @param {(answer: {findings: object[], stacks: object[]}) => void} show */
+  constructor(host, show) {
+    this.host = host
     this.show = show
     this.on = true // the user's setting
     this.absent = false // the server has no such route
     this.running = false // a run is under way
-    this.asked = "" // the graph the newest answer is about
+    this.answered = "" // the graph the newest answer is about; one that failed is no answer
+    this.question = null // {key, stop}: the one under way
+    this.failures = 0 // in a row
     this.turn = Promise.resolve() // one question at a time
   }
 
   /** Something may have changed. */
-  touch() {
+  touch(delay = QUIET) {
     if (!this.on || this.absent) return
     clearTimeout(this.timer)
-    this.timer = setTimeout(() => this.running || this.check(), QUIET)
+    this.timer = setTimeout(() => this.running || this.check().catch(() => {}), delay) // told by complain()
   }
 
   /** A run began or ended; what changed meanwhile is looked at after it. */
@@ -48,6 +54,14 @@ export class Linter {
     const ended = this.running && !running
     this.running = running
     if (ended) this.touch()
+  }
+
+  /** The server is back, perhaps another one: what it did not answer is asked again. */
+  reconnected() {
+    this.absent = this.running = false
+    this.failures = 0
+    this.forget()
+    this.touch()
   }
 
   /** Switched on or off by the user. */
@@ -60,23 +74,25 @@ export class Linter {
 
   /** Another graph, or another lineage: no answer holds any more. */
   forget() {
-    this.asked = ""
+    this.answered = ""
+    this.question?.stop.abort()
   }
 
-  /** Ask if the graph changed since the last answer. */
+  /** Ask if the graph changed since the last answer; a question about a graph that is gone is given up. */
   check() {
+    const now = this.host.drawn()
+    if (this.question && now && keyOf(now) !== this.question.key) this.question.stop.abort()
     return this.inTurn(async () => {
-      if (!graph()) return
-      const workflow = drawn()
-      if (keyOf(workflow) !== this.asked) await this.ask(workflow)
+      const workflow = this.host.drawn()
+      if (workflow && keyOf(workflow) !== this.answered) await this.ask(workflow)
     })
   }
 
   /** Ask now, with the prompt too: some packs draw wires that are only in it. @returns {Promise<object | null>} */
   now() {
     return this.inTurn(async () => {
-      const { output } = await app.graphToPrompt()
-      return this.ask(drawn(), output)
+      const prompt = await this.host.promptOf()
+      return this.ask(this.host.drawn(), prompt)
     })
   }
 
@@ -87,29 +103,39 @@ export class Linter {
   }
 
   async ask(workflow, prompt) {
-    this.asked = keyOf(workflow)
-    const answer = concernsUs(workflow) ? await this.post({ workflow, prompt }) : { findings: [], stacks: [] }
-    const current = keyOf(drawn()) === this.asked
-    if (answer && current && this.on) this.show(answer)
-    if (!current) this.touch() // it is about a graph that is gone
-    return answer
+    const key = keyOf(workflow)
+    const stop = new AbortController()
+    this.question = { key, stop }
+    try {
+      const answer = concernsUs(workflow) ? await this.post({ workflow, prompt }, stop.signal) : NOTHING
+      const drawn = this.host.drawn()
+      const current = drawn && keyOf(drawn) === key
+      if (answer && current && this.on) {
+        this.answered = key
+        this.show(answer)
+      }
+      if (!current) this.touch() // it is about a graph that is gone
+      return answer
+    } finally {
+      this.question = null
+    }
   }
 
-  async post(body) {
-    const answer = await api.fetchApi(PATH, {
-      method: "POST",
-      headers: { "Content-Type": "application/json" },
-      body: JSON.stringify(body),
-    })
-    if (answer.ok) return answer.json()
+  async post(body, signal) {
+    const answer = await this.host.post(PATH, body, signal)
+    if (answer.ok) {
+      this.failures = 0
+      return answer.json()
+    }
     this.absent = answer.status === 404 || answer.status === 405 // 405: only GET is served there
     if (this.absent) return null
     throw new Error((await answer.text()).slice(0, 500))
   }
 
-  /** The first failure goes to the console; the next ones would say the same. */
+  /** The first failure goes to the console, the next ones would say the same; what was given up is none. All are asked again. */
   complain(error) {
-    if (!this.complained) console.warn("[LoRAFoundry] the check of this workflow failed:", error)
-    this.complained = true
+    if (error?.name === "AbortError") return
+    if (!this.failures) console.warn("[LoRAFoundry] the check of this workflow failed:", error)
+    this.touch(RETRY[Math.min(this.failures++, RETRY.length - 1)])
   }
 }

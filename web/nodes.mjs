@@ -1,7 +1,10 @@
 // All nodes that show findings, and which of them shows which finding.
 
-import { app } from "../../scripts/app.js"
-import { readFindings, readLoras, without } from "./findings.mjs"
+import { announce } from "./dom.mjs"
+import { headline, readFindings, readLoras, without } from "./findings.mjs"
+import { allNodes, drawn, locatorOf, openWorkflow, outputOf, remount, rootGraph } from "./host.mjs"
+import { Kept, printOf } from "./keep.mjs"
+import { basesOfRows } from "./rows_node.mjs"
 import { View } from "./view.mjs"
 
 const VALIDATOR = "FoundryStackValidator"
@@ -12,7 +15,9 @@ const OFTEN_NAMED = /lora|loader/i // kinds of other packs: a badge must be ther
 
 /** node -> its View. Weak: a removed node takes its report along. */
 const views = new WeakMap()
+const kept = new Kept()
 let before = [] // what the newest check found
+let ran = null // the graph as it was when the newest run began
 
 export const isOurs = (node) => Boolean(node.comfyClass?.startsWith("Foundry"))
 
@@ -20,7 +25,7 @@ const isValidator = (node) => node.comfyClass === VALIDATOR
 
 /** The View of a node, made on first use. */
 export function viewOf(node) {
-  if (!views.has(node)) views.set(node, new View(node, REPORTING.includes(node.comfyClass), () => asks(node)))
+  if (!views.has(node)) views.set(node, new View(node, REPORTING.includes(node.comfyClass), () => asks(node), remember))
   return views.get(node)
 }
 
@@ -33,8 +38,6 @@ function asks(node) {
 export function adopt(node) {
   if (isOurs(node) || node.subgraph || OFTEN_NAMED.test(node.comfyClass ?? node.type)) viewOf(node)
 }
-
-const rootGraph = () => app.graph?.rootGraph ?? app.graph
 
 /** @param {string} id "12", or "3:12" for node 12 inside the subgraph node 3 @returns {object[]} the nodes on the way */
 function wayTo(id) {
@@ -57,10 +60,37 @@ export const placeOf = (id) => ({ id, title: wayTo(id).at(-1)?.title ?? "" })
 /** What a node shows, panel or not. */
 export const shownOn = (node) => views.get(node)?.findings ?? []
 
-export function allViews() {
-  const root = rootGraph()
-  const nodes = [root, ...(root?.subgraphs?.values() ?? [])].flatMap((graph) => graph?.nodes ?? [])
-  return nodes.map((node) => views.get(node)).filter(Boolean)
+export const allViews = () => allNodes().map((node) => views.get(node)).filter(Boolean)
+
+/** A run began: its reports speak of the graph as it is now. */
+export function runStarted() {
+  ran = drawn()
+  for (const view of allViews()) view.runStarted()
+}
+
+/** A report outlives its node: every undo makes all nodes anew. */
+function remember(view) {
+  const locator = locatorOf(view.node)
+  kept.put(openWorkflow(), locator, view.report, view.report ? printOf(ran ?? drawn(), locator) : "")
+}
+
+/** The nodes were made again, by an undo, or on the way back to a workflow's tab: so are their reports. */
+export function restoreReports() {
+  const [workflow, now] = [openWorkflow(), drawn()]
+  for (const view of allViews()) {
+    if (view.panel) remount(view.node, view.panel.root)
+    const locator = locatorOf(view.node)
+    const found = kept.get(workflow, locator)
+    if (found) view.restore(found.report, found.print !== printOf(now, locator))
+    else view.executed(outputOf(view.node)) // a run while another tab was open
+  }
+}
+
+/** What a run reused still holds. @param {string} id */
+export function reused(id) {
+  const view = viewById(id)
+  view?.panel?.stale(false)
+  if (view?.report) remember(view)
 }
 
 /** The panels that speak for a node: the first on each way down through our nodes, and every validator. */
@@ -76,6 +106,17 @@ function readers(node) {
     queue.push(...next.map((other) => ({ node: other, passed: at.passed || Boolean(view?.panel) })))
   }
   return [...found]
+}
+
+/** What the first node says that a node's output leads to; empty where none does. @param {Map<object, string>} says */
+function below(node, says) {
+  const queue = [node]
+  for (const at of queue) {
+    if (says.has(at)) return says.get(at)
+    const next = (at.outputs ?? []).flatMap((_, slot) => at.getOutputNodes(slot) ?? [])
+    queue.push(...next.filter((other) => !queue.includes(other)))
+  }
+  return ""
 }
 
 /** Who shows what is said about a node: itself, the subgraphs around it, the panels below it; else any panel. */
@@ -96,7 +137,10 @@ export function showCheck(answer) {
     const reading = all.flatMap((lora) => wayTo(lora.node).slice(-1).flatMap(readers))
     for (const view of new Set(reading)) give(loras, view, all)
   }
+  const applied = (answer.stacks ?? []).flatMap(({ base, loras }) => loras.map(({ node }) => [wayTo(node).at(-1), base]))
+  basesOfRows((node) => below(node, new Map(applied)))
   const solved = without(before, findings)
+  if (headline(before) !== headline(findings)) announce(headline(findings))
   before = findings
   for (const view of allViews()) view.checked(found.get(view) ?? [], solved, loras.get(view))
 }

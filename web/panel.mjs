@@ -1,10 +1,11 @@
-// One node's findings as HTML: what a check of the graph says before a run, what the last run said, what is asked.
+// One node's findings: a line on the node, and all of them in a popover that the line opens. Nothing to say: no line.
 
-import { button, element, line } from "./dom.mjs"
+import { announce, button, element, line, passThrough, place, popover } from "./dom.mjs"
 import { ICONS, headline, worst } from "./findings.mjs"
 import { translate, word } from "./texts.mjs"
 
 const EVIDENCE_WORTH_SAYING = ["declared", "guessed"] // derived is the rule, unknown says nothing
+export const LINE = 28 // px, as in panel.css
 
 function icon(severity) {
   const made = element("span", "lf-icon", ICONS[severity])
@@ -43,59 +44,99 @@ export function summary(findings) {
 
 const items = (className, list) => list.length > 0 && element("ul", className, list)
 
-/** The wheel scrolls a long panel. All else the classic canvas must hear of; Nodes 2.0 hands it on by itself. */
-function passThrough(root, canvas) {
-  const classic = () => !window.LiteGraph.vueNodesMode
-  const middle = (handler) => (event) => {
-    if (classic() && (event.button === 1 || event.buttons & 4)) canvas()[handler](event)
-  }
-  root.addEventListener("pointerdown", middle("processMouseDown"))
-  root.addEventListener("pointermove", middle("processMouseMove"))
-  root.addEventListener("pointerup", middle("processMouseUp"))
-  root.addEventListener("wheel", (event) => {
-    if (root.scrollHeight > root.clientHeight && !event.ctrlKey) return event.stopPropagation()
-    if (!classic()) return
-    event.preventDefault()
-    canvas().processMouseWheel(event)
-  })
-}
-
 /**
  * @typedef {object} Content
  * @property {import("./findings.mjs").Report | null} report of the last run
  * @property {import("./findings.mjs").Finding[]} found by a check of the graph, without what the report says too
- * @property {HTMLElement[]} rows of declare.mjs
+ * @property {{lora: string}[]} asked questions of declare.mjs
  */
 
 export class Panel {
-  /** @param {() => object} canvas the graph canvas @param {(height: number) => void} onHeight called when the content's height changed */
-  constructor(canvas, onHeight) {
-    this.body = element("div", "lf-body", [])
-    this.root = element("div", "lf-panel", [this.body])
-    this.root.setAttribute("role", "status")
-    this.root.setAttribute("aria-label", word("panel.label"))
-    this.height = 0
-    new ResizeObserver(() => {
-      const height = Math.ceil(this.body.offsetHeight)
-      if (height && height !== this.height) onHeight((this.height = height)) // 0: off screen, collapsed or zoomed out
-    }).observe(this.body)
-    passThrough(this.root, canvas)
-    this.show({ report: null, found: [], rows: [] })
+  /**
+   * @param {{canvas: () => object, isVue: () => boolean}} host
+   * @param {(question: object) => HTMLElement} rowOf a question as an element
+   * @param {() => void} onShown called when the line comes or goes
+   */
+  constructor(host, rowOf, onShown) {
+    this.rowOf = rowOf
+    this.onShown = onShown
+    this.shown = this.old = false
+    this.drawn = "" // what is on the page, as a text
+    this.head = button("", () => this.open())
+    this.head.className = "lf-line"
+    this.head.setAttribute("aria-haspopup", "dialog")
+    this.root = element("div", "lf-panel", [this.head])
+    this.root.dataset.severity = "none"
+    this.root.hidden = true
+    passThrough(this.root, host.canvas, () => !host.isVue())
   }
 
-  /** @param {Content} content */
-  show({ report, found, rows }) {
-    const held = this.root.contains(document.activeElement) && document.activeElement.closest("[data-lora]")?.dataset.lora
+  get height() {
+    return this.shown ? LINE : 0
+  }
+
+  /** @param {Content} content the same as before costs nothing */
+  show(content) {
+    const drawn = JSON.stringify([content, this.old])
+    if (drawn === this.drawn) return
+    this.drawn = drawn
+    this.content = content
+    const { report, found, asked } = content
     const findings = [...found, ...(report?.findings ?? [])]
-    this.report = report
-    this.age = element("span", "lf-age", "")
     this.root.dataset.severity = report || found.length ? worst(findings) : "none"
-    const hint = !report && !found.length && line("lf-hint", word("panel.hint"))
-    const parts = [hint, this.check(found), report && this.run(report, found.length > 0), items("lf-asks", rows)]
-    this.body.replaceChildren(...parts.filter(Boolean))
-    this.stale(this.old)
-    const row = held && rows.find((each) => each.dataset.lora === held)
+    this.root.classList.toggle("lf-stale", Boolean(this.old && report))
+    this.label(findings, asked)
+    this.fill()
+    const shown = Boolean(findings.length || report || asked.length)
+    this.root.hidden = !shown
+    if (shown === this.shown) return
+    this.shown = shown
+    this.onShown()
+  }
+
+  /** One finding speaks for itself; several, or none, are counted. */
+  label(findings, asked) {
+    const { report } = this.content
+    const [only] = findings.length === 1 ? findings : []
+    const open = asked.length > 0 && word("declare.open", { count: asked.length })
+    const clear = report?.solved ? "" : headline([])
+    const text = only ? translate(only).seen : findings.length ? headline(findings) : open || clear || report?.facts[0] || ""
+    const severity = findings.length ? worst(findings) : open ? "question" : "clear"
+    const age = this.old && report ? element("span", "lf-age", word("panel.earlier")) : null
+    const parts = [icon(severity), element("span", "lf-summary", text), age, element("span", "lf-more", "▸")]
+    this.head.dataset.severity = severity
+    this.head.replaceChildren(...parts.filter(Boolean))
+    this.head.setAttribute("aria-label", word("panel.more", { line: `${word(`severity.${severity}`)}: ${text}` }))
+  }
+
+  /** The details, open or not. */
+  fill() {
+    const body = this.body
+    if (!body) return
+    const held = body.contains(document.activeElement) && document.activeElement.closest("[data-lora]")?.dataset.lora
+    body.replaceChildren(...this.details())
+    const row = held && [...body.querySelectorAll("[data-lora]")].find((each) => each.dataset.lora === held)
     if (row) (row.querySelector("button") ?? row).focus()
+  }
+
+  details() {
+    const { report, found, asked } = this.content
+    const rows = items("lf-asks", asked.map(this.rowOf))
+    const parts = [this.check(found), report && this.run(report, found.length > 0), rows].filter(Boolean)
+    return parts.length ? parts : [line("lf-hint", word("panel.none"))]
+  }
+
+  open() {
+    this.body = element("div", "lf-body", [])
+    this.fill()
+    const made = popover(word("panel.label"), [this.body])
+    document.body.append(made)
+    made.showPopover()
+    place(made, this.head)
+    made.addEventListener("toggle", ({ newState }) => {
+      if (newState === "closed" && made.contains(this.body)) this.body = null
+    })
+    announce(this.head.textContent)
   }
 
   check(found) {
@@ -107,13 +148,14 @@ export class Panel {
   run({ findings, facts, solved }, found) {
     const head = findings.length !== 1 && (findings.length || !(solved || found)) && summary(findings)
     const told = facts.map((fact) => element("li", "", fact))
-    return element("div", "lf-run", [this.age, head, items("lf-list", findings.map((each) => card(each))), items("lf-facts", told)])
+    const age = this.old ? element("span", "lf-age", word("panel.earlier")) : null
+    return element("div", "lf-run", [age, head, items("lf-list", findings.map((each) => card(each))), items("lf-facts", told)])
   }
 
   /** Says that the report that is shown is not from the newest run. */
   stale(yes) {
-    this.old = yes
-    this.root.classList.toggle("lf-stale", Boolean(yes && this.report))
-    this.age.textContent = yes ? word("panel.earlier") : ""
+    if (this.old === Boolean(yes)) return
+    this.old = Boolean(yes)
+    if (this.content) this.show(this.content)
   }
 }

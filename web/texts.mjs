@@ -1,7 +1,4 @@
-// Words: those of this page in English, and translations from locales/<language>/main.json under "loraFoundry".
-
-import { api } from "../../scripts/api.js"
-import { app } from "../../scripts/app.js"
+// Words: those of this page in English, and translations from locales/<language>/main.json under "loraFoundry". No page.
 
 /** Under loraFoundry.ui for translators. Written as JSON, so that the locale file can be made from it. */
 export const UI = {
@@ -21,7 +18,8 @@ export const UI = {
   "evidence.declared": "declared",
   "evidence.guessed": "guessed",
   "panel.label": "LoRA Foundry findings",
-  "panel.hint": "Findings appear here after a run.",
+  "panel.more": "{line}: show all",
+  "panel.none": "Nothing to say about this node.",
   "panel.before": "before a run",
   "panel.earlier": "from an earlier run",
   "wire.title": "LF201 Wrong order",
@@ -31,6 +29,7 @@ export const UI = {
   "check.failed": "LoRA Foundry could not check this workflow",
   "check.at": "at {title} (node {id})",
   "check.menu": "LoRA Foundry: findings",
+  "declare.open": "{count} trained with?",
   "declare.ask": "{lora}: trained with?",
   "declare.vanilla": "Vanilla base",
   "declare.fused": "{lora} (fused here)",
@@ -42,6 +41,56 @@ export const UI = {
   "declare.base": "Base LoRA",
   "declare.strength": "Strength while training",
   "declare.failed": "This was not written down",
+  "rows.label": "LoRAs of this stack",
+  "rows.none": "No LoRA yet.",
+  "rows.count": "{on} of {count} on",
+  "rows.sum": "sum {sum}",
+  "rows.all": "All on or off",
+  "rows.add": "Add LoRA",
+  "rows.text": "Edit as text",
+  "rows.back": "Edit as rows",
+  "rows.broken": "Line {line}, column {column}: from here on it is no JSON, so it is edited as text.",
+  "rows.other": "This is no list of LoRAs, so it is edited as text.",
+  "rows.row": "{name}, {state}, strength {strength}, {place} of {count}",
+  "rows.on": "on",
+  "rows.off": "off",
+  "rows.toggle": "{name}: on",
+  "rows.strength": "{name}: strength",
+  "rows.strong": "Strengths past 2 are rarely meant.",
+  "rows.menu": "{name}: more",
+  "rows.grip": "Drag to another place; Alt and the arrow keys do it too",
+  "rows.clip": "Strength on CLIP",
+  "rows.clip.hint": "the same",
+  "rows.blocks": "Factors by block",
+  "rows.blocks.hint": "double=1,single=0.5",
+  "rows.words": "Trigger words",
+  "rows.copy": "Copy",
+  "rows.up": "Move up",
+  "rows.down": "Move down",
+  "rows.remove": "Remove",
+  "rows.removed": "{name} removed",
+  "rows.added": "{count} added",
+  "rows.moved": "{name} is now {place} of {count}",
+  "rows.missing": "missing",
+  "rows.damaged": "unusable",
+  "rows.role": "{role}: {why}",
+  "rows.rank": "rank {rank}, alpha {alpha}",
+  "rows.fits": "All {modules} modules fit {base}.",
+  "rows.part": "{matched} of {modules} modules fit {base}; the others have no effect.",
+  "rows.foreign": "Made for another family than {base}.",
+  "rows.unfit": "None of its {modules} modules fits {base}.",
+  "role.accelerator": "accelerator",
+  "role.repair": "repair",
+  "role.style": "style",
+  "role.subject": "subject",
+  "role.quality": "quality",
+  "role.subtle": "subtle",
+  "role.control": "control",
+  "role.training_adapter": "training adapter",
+  "chooser.search": "Search LoRAs",
+  "chooser.found": "{count} found",
+  "chooser.hint": "Enter adds, Shift+Enter adds and stays",
+  "chooser.failed": "The server did not list its LoRAs.",
   "dialog.ok": "OK",
   "dialog.cancel": "Cancel",
   "dialog.close": "Close"
@@ -60,14 +109,7 @@ export function translate(finding) {
   return { ...finding, ...Object.fromEntries(parts.map(([name, part]) => [name, fill(part, finding.values)])) }
 }
 
-/** Fetch the translations of the host's language, once; English needs none. */
-export async function loadTexts() {
-  const language = app.extensionManager?.setting?.get("Comfy.Locale") ?? "en"
-  if (language === "en") return
-  try {
-    const found = (await (await api.fetchApi("/i18n")).json())[language]?.loraFoundry
-    translated = { ui: found?.ui ?? {}, findings: found?.findings ?? {} }
-  } catch {
-    // English then
-  }
+/** Take translations, as `/i18n` has them under one language; English needs none. */
+export function learn(language) {
+  translated = { ui: language?.loraFoundry?.ui ?? {}, findings: language?.loraFoundry?.findings ?? {} }
 }

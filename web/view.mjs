@@ -1,42 +1,31 @@
-// What one node shows of its last run and of the check of its graph: a panel, a badge, the colour of its title.
+// What one node shows of its last run and of the check of its graph: a line that opens its findings, and a badge.
 
-import { app } from "../../scripts/app.js"
-import { declarations } from "./declare.mjs"
+import { questionsOf, rowOf } from "./declare.mjs"
 import { ICONS, readReport, without, worst } from "./findings.mjs"
+import { canvas, chain, elementOf, isVue, newBadge } from "./host.mjs"
 import { Panel } from "./panel.mjs"
 import { word } from "./texts.mjs"
 
-const TITLE_COLOURS = { error: "#5a2626", warning: "#54441c" }
-const MAX_HEIGHT = 340 // as in panel.css
-const MARGIN = 10
-const EMPTY = 51 // height of a panel with its hint alone, margins included
+const BADGES = { error: "#5a2626", warning: "#54441c" }
 const WIDTH = 320
-
-/** Calls `extra(result, ...args)` after whatever `target[name]` did before, and returns what it returns. */
-export function chain(target, name, extra) {
-  const before = target[name]
-  target[name] = function (...args) {
-    return extra.call(this, before?.apply(this, args), ...args)
-  }
-}
 
 export class View {
   /**
    * @param {object} node a LiteGraph node @param {boolean} reporting whether it gets a panel
    * @param {() => boolean} asks whether it asks in its panel what LoRAs were trained with
+   * @param {(view: View) => void} remember called with what outlives this node
    */
-  constructor(node, reporting, asks) {
+  constructor(node, reporting, asks, remember) {
     this.node = node
     this.report = null
     this.found = []
     this.loras = []
     this.asks = asks
-    this.grown = 0 // by how much the node is higher than with an empty panel
-    this.ownColour = this.shownColour = node.color
+    this.remember = remember
+    this.marked = ""
     this.panel = reporting ? this.addPanel() : null
     node.badges?.push(() => this.badge())
     chain(node, "onExecuted", (result, output) => (this.executed(output), result))
-    chain(node, "onSerialize", (result, saved) => (this.keepOwnLooks(saved), result))
   }
 
   /** All there is to say, once. @returns {import("./findings.mjs").Finding[]} */
@@ -50,6 +39,15 @@ export class View {
     this.found = []
     if (report?.loras.length) this.loras = report.loras
     this.panel?.stale(false)
+    this.update()
+    this.remember(this)
+  }
+
+  /** A report from before this node was made again. @param {boolean} old it speaks of another graph */
+  restore(report, old) {
+    this.report = report
+    if (report.loras.length) this.loras = report.loras
+    this.panel?.stale(old)
     this.update()
   }
 
@@ -73,8 +71,8 @@ export class View {
   }
 
   update() {
-    const rows = this.panel && this.asks() ? declarations(this.loras, this.findings) : []
-    this.panel?.show({ report: this.report, found: this.found, rows })
+    const asked = this.panel && this.asks() ? questionsOf(this.loras, this.findings) : []
+    this.panel?.show({ report: this.report, found: this.found, asked })
     this.mark()
   }
 
@@ -87,50 +85,52 @@ export class View {
   /** A new run: what a panel shows stays, marked as old until the run reaches or reuses the node; an error goes. */
   runStarted() {
     if (this.panel) return this.panel.stale(true)
-    this.report = null
-    this.update()
+    if (this.report) this.show(null)
   }
 
   addPanel() {
     const { node } = this
-    let height = 0
-    const panel = new Panel(
-      () => app.canvas,
-      (content) => {
-        const before = height
-        height = Math.min(content + 2, MAX_HEIGHT) + 2 * MARGIN
-        this.grown = Math.max(height - EMPTY, 0)
-        this.fit(before ? height - before : 0) // a loaded node's saved size has room for an empty panel
-      },
-    )
+    const panel = new Panel({ canvas, isVue }, rowOf, () => this.fit())
+    const height = () => panel.height
     // serialize twice: the option keeps the widget out of the prompt, its own property out of the workflow
-    const options = { serialize: false, margin: MARGIN, getMinHeight: () => height, getMaxHeight: () => height }
-    node.addDOMWidget("foundry_findings", "foundry_findings", panel.root, options).serialize = false
+    const options = { serialize: false, margin: 0, getMinHeight: height, getMaxHeight: height }
+    this.widget = node.addDOMWidget("foundry_findings", "foundry_findings", panel.root, options)
+    this.widget.serialize = false
+    this.widget.hidden = true
     node.setSize([Math.max(node.size[0], WIDTH), node.size[1]])
     return panel
   }
 
-  /** The node grows and shrinks with its panel; in Nodes 2.0 the browser's own layout does that. */
-  fit(delta) {
+  /** The node makes room for the line, and takes back what it made; in Nodes 2.0 the browser's own layout does that. */
+  fit() {
     const { node } = this
-    if (window.LiteGraph.vueNodesMode) return
-    node.setSize([node.size[0], Math.max(node.computeSize()[1], node.size[1] + delta)])
+    this.widget.hidden = !this.panel.shown
+    if (isVue()) return
+    const [width, height] = node.size
+    const least = node.computeSize()[1]
+    const room = this.panel.shown ? Math.max(least - height, 0) : -(this.room ?? 0)
+    this.room = Math.max(room, 0)
+    node.setSize([width, Math.max(least, height + room)])
     node.setDirtyCanvas(true, true)
   }
 
   /** Where no panel says which, the badge does. */
-  badge() {
+  badgeText() {
     const { findings } = this
     const severity = worst(findings)
     const codes = this.panel ? [] : new Set(findings.filter((found) => found.severity === severity).map((found) => found.code))
-    const text = severity === "clear" ? "" : [ICONS[severity], word(`severity.${severity}`), ...codes].join(" ")
-    return new window.LGraphBadge({ text, fgColor: "#fff", bgColor: TITLE_COLOURS[severity] ?? "#33404d" })
+    return severity === "clear" ? "" : [ICONS[severity], word(`severity.${severity}`), ...codes].join(" ")
+  }
+
+  badge() {
+    return newBadge(this.badgeText(), BADGES[worst(this.findings)] ?? "#33404d")
   }
 
   mark() {
+    const text = this.badgeText()
+    if (text === this.marked) return
+    this.marked = text
     const { node } = this
-    if (node.color !== this.shownColour) this.ownColour = node.color // the user chose one meanwhile
-    node.color = this.shownColour = TITLE_COLOURS[worst(this.findings)] ?? this.ownColour
     node.badges = [...(node.badges ?? [])] // some frontends watch for an assignment
     requestAnimationFrame(() => this.badgeByStyle())
     node.setDirtyCanvas(true, true)
@@ -138,19 +138,11 @@ export class View {
 
   /** Nodes 2.0 of some frontends (1.45) looks at badges only once: there panel.css shows ours. */
   badgeByStyle() {
-    const shown = window.LiteGraph.vueNodesMode && document.querySelector(`[data-node-id="${this.node.id}"]`)
+    const shown = elementOf(this.node)
     if (!shown) return
-    const { text } = this.badge()
+    const text = this.badgeText()
     const needed = text && !shown.innerText.includes(text)
     if (needed) shown.dataset.lfBadge = text
     else delete shown.dataset.lfBadge
-  }
-
-  /** Our colour and the room for what is shown are only on screen: the saved workflow keeps the user's. */
-  keepOwnLooks(saved) {
-    if (this.grown && !window.LiteGraph.vueNodesMode) saved.size = [saved.size[0], saved.size[1] - this.grown]
-    if (this.node.color !== this.shownColour || this.ownColour === this.shownColour) return
-    if (this.ownColour) saved.color = this.ownColour
-    else delete saved.color
   }
 }

@@ -50,11 +50,11 @@ def describe_lora(source: FileSource) -> dict[str, Any]:
         known = lineage_json(lineage_of(path))
         return {**facts, "lineage": known, "findings": [error.finding(source.label).to_json()]}
     lineage = lineage_of_lora(lora)
-    facts |= {"lineage": lineage_json(lineage), **_adapter_facts(lora, _role(lora, lineage))}
+    facts |= {"lineage": lineage_json(lineage), **_adapter_facts(lora, role_of(lora, lineage))}
     return {**facts, "findings": [finding.to_json() for finding in lora.findings]}
 
 
-def _role(lora: LoRAFile, lineage: Lineage) -> Role:
+def role_of(lora: LoRAFile, lineage: Lineage) -> Role:
     """What its lineage says it is for, unless nobody does; else a guess by signs."""
     role, level = lineage.role
     guess = guess_role(lora.info.name, lora.metadata, lora.adapters)
@@ -78,10 +78,10 @@ def _adapter_facts(lora: LoRAFile, role: Role) -> dict[str, Any]:
         "text_encoder": len(lora.text_encoder),
         "adapters": dict(Counter(_kind(adapter) for adapter in adapters).most_common()),
         "blocks": by_block(lora.modules),
-        "rank": _range([adapter.rank for adapter in scaled]),
-        "alpha": _range([adapter.alpha for adapter in scaled if adapter.alpha is not None]),
+        "rank": span_of([adapter.rank for adapter in scaled]),
+        "alpha": span_of([adapter.alpha for adapter in scaled if adapter.alpha is not None]),
         "alpha_from": dict(lora.alpha_sources),
-        "scale": _range([adapter.scale for adapter in scaled]),
+        "scale": span_of([adapter.scale for adapter in scaled]),
         "unused": list(lora.unused),
     }
 
@@ -121,5 +121,5 @@ def _common(label: str, files: tuple[Path, ...], tensors: Mapping[str, TensorInf
     }
 
 
-def _range(values: list[Any]) -> list[Any] | None:
+def span_of(values: list[Any]) -> list[Any] | None:
     return [min(values), max(values)] if values else None

@@ -47,6 +47,15 @@ window.foundry = {
     return !!source.connect(output, target, target.inputs.findIndex((slot) => slot.name === input))
   },
   panel(name) { return this.nodes[name].widgets.find((widget) => widget.name === "foundry_findings")?.element },
+  details(name) { // what the line opens
+    const panel = this.panel(name)
+    if (panel.hidden) return ""
+    panel.querySelector(".lf-line").click()
+    const open = document.querySelector(".lf-popover:popover-open")
+    const text = open.innerText
+    open.hidePopover()
+    return text
+  },
   run() {
     return new Promise((resolve) => {
       const api = app.api ?? window.comfyAPI.api.api
@@ -192,15 +201,28 @@ class Studio:
 
     # --- what is shown
     def panel(self, name: str) -> dict[str, Any]:
-        """A node's panel: text, severity, whether it is marked old, whether it is on the page, and its height."""
+        """A node's panel: its line, all its text, severity, whether it is marked old and on the page, and its size."""
         script = """(name) => {
           const panel = foundry.panel(name)
-          const box = panel.getBoundingClientRect()
-          return {text: panel.innerText, severity: panel.dataset.severity, stale: panel.classList.contains("lf-stale"),
-                  role: panel.getAttribute("role"), on_page: panel.isConnected, height: box.height, width: box.width,
-                  images: panel.querySelectorAll("img, script").length}
+          const [line, box] = [panel.hidden ? "" : panel.innerText, panel.getBoundingClientRect()]
+          return {line, text: [line, foundry.details(name)].join("\\n").trim(), severity: panel.dataset.severity,
+                  stale: panel.classList.contains("lf-stale"), shown: !panel.hidden, on_page: panel.isConnected,
+                  height: box.height, width: box.width, images: panel.querySelectorAll("img, script").length}
         }"""
         return self.page.evaluate(script, name)
+
+    def open_panel(self, name: str) -> None:
+        """Click the line of a node's panel, unless its popover is open."""
+        script = """name => document.querySelector(".lf-popover:popover-open")
+          ?? foundry.panel(name).querySelector(".lf-line").click()"""
+        self.page.evaluate(script, name)
+
+    def undo(self) -> None:
+        """The host's undo, until the graph is there again."""
+        self.page.evaluate("() => app.extensionManager.command.execute('Comfy.Undo')")
+        self.settle()
+        ids = "Object.entries(foundry.nodes).map(([name, node]) => [name, app.graph.getNodeById(node.id)])"
+        self.page.evaluate(f"() => {{ foundry.nodes = Object.fromEntries({ids}) }}")
 
     def wait_for_panel(self, name: str, severity: str) -> dict[str, Any]:
         """The panel once it shows this severity and has been laid out."""

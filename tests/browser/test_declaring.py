@@ -26,8 +26,8 @@ def lineage(host, lora: str) -> dict:
 
 def row(studio, name: str):
     """The row about a LoRA in a node's panel, as a user finds it."""
-    panel = studio.page.evaluate_handle("name => foundry.panel(name)", name).as_element()
-    return panel.wait_for_selector("li.lf-ask")
+    studio.open_panel(name)
+    return studio.page.wait_for_selector(".lf-popover:popover-open li.lf-ask")
 
 
 def press(studio, label: str) -> None:
@@ -47,7 +47,7 @@ def test_a_click_declares_and_undo_takes_it_back(asking, host, unknown):
     asking.connect("load", 0, "fuse", "model")
     asking.check()
     press(asking, f"{unknown['lightning']} (fused here)")
-    asking.page.wait_for_function("() => foundry.panel('check').innerText.includes('Undo')")
+    asking.page.wait_for_selector(".lf-popover button:has-text('Undo')")
     known = lineage(host, unknown["new"])
     assert known["claims"][known["declared"]]["trained_with"][0]["name"] == unknown["lightning"]
     asking.screenshot("declared")
@@ -70,7 +70,7 @@ def test_the_keyboard_does_it_too(asking, host, unknown):
     label = asking.page.evaluate("() => document.activeElement.getAttribute('aria-label')")
     assert unknown["new"] in label and "Undo" in label
     asking.page.keyboard.press("Enter")
-    asking.page.wait_for_function(f"() => foundry.panel('check').innerText.includes('{ASK}')")
+    asking.page.wait_for_selector(f".lf-popover li:has-text('{ASK}')")
 
 
 def test_another_lora_is_chosen_in_a_dialog(asking, host, unknown):

@@ -1,0 +1,65 @@
+"""What a row of a stack tells of its LoRA before a run, and how it fits a base: from headers, nothing is hashed."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ...engine.errors import FoundryError
+from ...engine.lineage import Lineage
+from ...engine.plan import Base
+from ..bases.checkpoint import open_checkpoint
+from ..bases.families import detect_base, differ
+from ..disk.source import FileSource
+from ..lineage.accelerators import known_name
+from ..loras.alphas import has_rank
+from ..loras.file import LoRAFile
+from ..loras.matching import match
+from ..loras.roles import tell_training
+from ..names.blocks import parse_blocks
+from ..names.lookup import BaseNames
+from .describe import role_of, span_of
+
+FITS, PART, OTHER = "fits", "part", "other"  # all modules of a LoRA, some, or it is for another model
+
+
+def row_facts(path: Path, base: Path | None = None, lineage: Lineage | None = None) -> dict[str, Any]:
+    """Role, rank, alpha, parts and trigger words of a LoRA file; ``matched`` and ``fit`` where a base is given.
+
+    ``lineage`` is what is known of a file that was hashed before; without one the role is told by the name and the
+    structure. A LoRA that cannot be used has ``error``, one sentence. Raises FoundryError ``file`` for a base that
+    cannot be read.
+    """
+    try:
+        source = FileSource(path)
+        lora = LoRAFile(source, path.name, "", source.metadata, path)
+    except FoundryError as error:
+        return {"error": str(error)}
+    role = role_of(lora, lineage or Lineage(accelerator=known_name(path.name)))
+    scaled = [adapter for adapter in lora.adapters if has_rank(adapter)]
+    facts = {"role": role.role, "role_why": role.why, "role_evidence": role.evidence, "family": lora.info.family}
+    facts |= {"rank": span_of([adapter.rank for adapter in scaled])}
+    facts |= {"alpha": span_of([adapter.alpha for adapter in scaled if adapter.alpha is not None])}
+    facts |= {"modules": len(lora.modules), "text_encoder": len(lora.text_encoder)}
+    facts |= {"trigger_words": tell_training(lora.metadata).get("trigger_words")}
+    return facts if base is None else {**facts, **_fit(lora, base)}
+
+
+def _fit(lora: LoRAFile, path: Path) -> dict[str, Any]:
+    stat = path.stat()
+    base, names = _base(path, stat.st_mtime_ns, stat.st_size)
+    found = match(base, lora, names, parse_blocks("", base.family))
+    matched = len(lora.modules) - len({*found.nameless, *found.misfits})
+    fit = FITS if matched == len(lora.modules) else PART
+    if not matched or found.misfits or differ(base.family, lora.info.family):  # a run would refuse it
+        fit = OTHER
+    return {"base": path.name, "base_family": base.family, "matched": matched, "fit": fit}
+
+
+@lru_cache(maxsize=4)
+def _base(path: Path, mtime: int, size: int) -> tuple[Base, BaseNames]:
+    """The header of a base, for all rows that are asked about while the file stays as it is."""
+    source = open_checkpoint(path)
+    base = Base(path.name, detect_base(source.tensors), source, source.quantized)
+    return base, BaseNames(source.tensors, base.family)

@@ -1,0 +1,100 @@
+// All that these files know of ComfyUI's frontend, public or not: no other file imports from it or reads its globals.
+
+import { api } from "../../scripts/api.js"
+import { app } from "../../scripts/app.js"
+
+const TIME_LIMIT = 120_000 // ms for one answer: a LoRA that was never hashed is hashed once
+
+// --- the graph
+
+export const rootGraph = () => app.graph?.rootGraph ?? app.graph
+
+/** The graph as it is saved. Not the prompt: making that has effects of its own (a webcam takes its picture then). */
+export const drawn = () => rootGraph()?.serialize() ?? null
+
+/** The prompt: some packs draw wires that are only in it. */
+export const promptOf = async () => (await app.graphToPrompt()).output
+
+/** Which workflow is open, as one text. */
+export const openWorkflow = () => `${app.extensionManager?.workflow?.activeWorkflow?.path ?? ""}|${rootGraph()?.id ?? ""}`
+
+/** All nodes, those inside subgraphs too. */
+export function allNodes() {
+  const root = rootGraph()
+  return [root, ...(root?.subgraphs?.values() ?? [])].flatMap((graph) => graph?.nodes ?? [])
+}
+
+/** A node's name that holds in subgraphs too: "12", or the subgraph's id and "12". */
+export function locatorOf(node) {
+  const { graph } = node
+  return graph && graph !== rootGraph() ? `${graph.id}:${node.id}` : String(node.id)
+}
+
+/** What the host remembers that a node put out. */
+export const outputOf = (node) => app.nodeOutputs?.[locatorOf(node)]
+
+/** Calls `extra(result, ...args)` after whatever `target[name]` did before, and returns what it returns. */
+export function chain(target, name, extra) {
+  const before = target[name]
+  target[name] = function (...args) {
+    return extra.call(this, before?.apply(this, args), ...args)
+  }
+}
+
+/** A gesture of ours ended: the host looks whether the graph changed, and keeps it as one step of its undo. */
+export function gestureEnded() {
+  app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState?.()
+}
+
+// --- what is drawn
+
+export const isVue = () => Boolean(window.LiteGraph?.vueNodesMode)
+
+export const canvas = () => app.canvas
+
+/** The two tables of the canvas that colour wires and sockets. */
+export function colourTables() {
+  const { default_connection_color_byType: slots, constructor: kind } = app.canvas
+  return [slots, kind.link_type_colors].filter(Boolean)
+}
+
+export const newBadge = (text, bgColor) => new window.LGraphBadge({ text, fgColor: "#fff", bgColor })
+
+/** The element of a node, in Nodes 2.0 only. */
+export const elementOf = (node) => (isVue() ? document.querySelector(`[data-node-id="${node.id}"]`) : null)
+
+/** Nodes 2.0 keeps what it showed of a node when an undo makes the node anew: puts our new element in its place. */
+export function remount(node, element) {
+  const stale = elementOf(node)?.querySelector(`.${element.classList[0]}`)
+  if (stale && stale !== element) stale.replaceWith(element)
+}
+
+/** Brings a node into view, through the subgraphs on the way. */
+export function goTo(node) {
+  if (node.graph && app.canvas.graph !== node.graph) app.canvas.setGraph?.(node.graph)
+  app.canvas.centerOnNode?.(node)
+  app.canvas.selectNode?.(node)
+}
+
+// --- the server
+
+export const fetchApi = (path, options) => api.fetchApi(path, options)
+
+/** @param {string} path @param {object} body @param {AbortSignal} [given up] */
+export function post(path, body, signal) {
+  const headers = { "Content-Type": "application/json" }
+  const limit = AbortSignal.timeout(TIME_LIMIT)
+  const either = signal ? AbortSignal.any([signal, limit]) : limit
+  return api.fetchApi(path, { method: "POST", headers, body: JSON.stringify(body), signal: either })
+}
+
+/** @param {string} event of the server or of the frontend @param {(detail: any) => void} handle */
+export const on = (event, handle) => api.addEventListener(event, ({ detail }) => handle(detail))
+
+// --- the page
+
+export const tell = (severity, summary, detail) => app.extensionManager?.toast?.add({ severity, summary, detail, life: 6000 })
+
+export const settingOf = (name) => app.extensionManager?.setting?.get(name)
+
+export const register = (extension) => app.registerExtension(extension)

@@ -1,0 +1,125 @@
+// The chooser: a search over all LoRAs of the server. A combobox with a list that only draws what is in view.
+
+import { announce, element, place, popover } from "./dom.mjs"
+import { everyLora } from "./rows_client.mjs"
+import { parts, search } from "./rows_search.mjs"
+import { word } from "./texts.mjs"
+
+const ITEM = 28 // px, as in rows.css
+const VIEW = 280 // px of list
+const SPARE = 4 // items drawn beyond the view
+
+let names = [] // of the last time; shown until the server has answered
+
+export class Chooser {
+  /** @param {(names: string[]) => void} add called for each choice */
+  constructor(add) {
+    this.add = add
+    this.at = 0
+    this.found = []
+    this.input = element("input", "lf-input lf-search", [])
+    Object.assign(this.input, { type: "text", autocomplete: "off", spellcheck: false, placeholder: word("chooser.search") })
+    const list = "lf-chooser-list"
+    const roles = { role: "combobox", "aria-label": word("chooser.search"), "aria-expanded": "true", "aria-controls": list }
+    for (const [name, value] of Object.entries({ ...roles, "aria-autocomplete": "list" })) this.input.setAttribute(name, value)
+    this.space = element("div", "lf-space", [])
+    this.space.setAttribute("role", "presentation")
+    this.list = element("div", "lf-options", [this.space])
+    this.list.id = list
+    this.list.setAttribute("role", "listbox")
+    this.list.setAttribute("aria-label", word("chooser.search"))
+    this.hint = element("div", "lf-hint", word("chooser.hint"))
+    this.input.addEventListener("input", () => this.look())
+    this.input.addEventListener("keydown", (event) => this.key(event))
+    this.list.addEventListener("scroll", () => this.draw())
+    this.list.addEventListener("pointerdown", (event) => event.preventDefault()) // the focus stays in the field
+    this.list.addEventListener("click", (event) => {
+      const option = event.target.closest("[data-at]")
+      if (option) this.choose(Number(option.dataset.at), event.shiftKey || event.ctrlKey || event.metaKey)
+    })
+  }
+
+  /** @param {HTMLElement} anchor */
+  open(anchor) {
+    this.box = popover(word("chooser.search"), [this.input, this.list, this.hint])
+    this.box.classList.add("lf-chooser")
+    document.body.append(this.box)
+    this.box.showPopover()
+    this.look()
+    place(this.box, anchor)
+    this.input.focus()
+    this.box.addEventListener("toggle", ({ newState }) => newState === "closed" && anchor.isConnected && anchor.focus())
+    return this.refresh()
+  }
+
+  async refresh() {
+    try {
+      const now = await everyLora()
+      const other = JSON.stringify(now) !== JSON.stringify(names)
+      names = now
+      if (other) this.look()
+    } catch {
+      this.hint.textContent = word("chooser.failed")
+    }
+  }
+
+  look() {
+    this.found = search(names, this.input.value)
+    this.at = 0
+    this.list.scrollTop = 0
+    this.space.style.height = `${this.found.length * ITEM}px`
+    this.draw()
+    announce(word("chooser.found", { count: this.found.length }))
+  }
+
+  draw() {
+    const first = Math.max(0, Math.floor(this.list.scrollTop / ITEM) - SPARE)
+    const shown = this.found.slice(first, first + Math.ceil(VIEW / ITEM) + 2 * SPARE)
+    this.space.replaceChildren(...shown.map((name, at) => this.option(name, first + at)))
+    const active = this.space.querySelector('[aria-selected="true"]')
+    if (active) this.input.setAttribute("aria-activedescendant", active.id)
+    else this.input.removeAttribute("aria-activedescendant")
+  }
+
+  option(path, at) {
+    const { folder, name } = parts(path)
+    const made = element("div", "lf-option", [element("span", "lf-option-name", name), element("span", "lf-folder", folder)])
+    made.setAttribute("role", "option")
+    made.setAttribute("aria-selected", String(at === this.at))
+    made.id = `lf-option-${at}`
+    made.title = path
+    made.dataset.at = String(at)
+    made.style.top = `${at * ITEM}px`
+    return made
+  }
+
+  key(event) {
+    const page = Math.floor(VIEW / ITEM)
+    const way = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page }[event.key]
+    if (way) {
+      event.preventDefault()
+      this.go(this.at + way)
+    } else if (event.key === "Enter") {
+      event.preventDefault()
+      this.choose(this.at, event.shiftKey || event.ctrlKey)
+    }
+  }
+
+  go(to) {
+    this.at = Math.max(0, Math.min(to, this.found.length - 1))
+    const top = this.at * ITEM
+    const { scrollTop } = this.list
+    if (top < scrollTop) this.list.scrollTop = top
+    else if (top + ITEM > scrollTop + VIEW) this.list.scrollTop = top + ITEM - VIEW
+    this.draw()
+  }
+
+  choose(at, stay) {
+    const name = this.found[at]
+    if (name === undefined) return
+    this.add([name])
+    this.at = at
+    if (stay) return this.draw()
+    this.box.hidePopover()
+  }
+}

@@ -1,0 +1,40 @@
+// What the server tells of LoRAs, for the rows editor: names, never paths. Each is asked once for each base.
+
+import { fetchApi, post } from "./host.mjs"
+
+/** base -> LoRA -> its facts, or the promise of them */
+const known = new Map()
+
+/** @returns {Promise<string[]>} the LoRAs the server lists now */
+export async function everyLora() {
+  const answer = await fetchApi("/lora_foundry/loras")
+  if (!answer.ok) throw new Error(String(answer.status))
+  return (await answer.json()).loras
+}
+
+/** What is known of a LoRA by now. @param {string} base its name, empty: none is wired */
+export const factsOf = (name, base) => known.get(base)?.get(name)
+
+/** Another state of the files: everything is asked again. */
+export const forgetFacts = () => known.clear()
+
+/**
+ * Ask about the LoRAs that nothing is known of yet, in one request.
+ * @returns {Promise<boolean>} whether there is something new; a server that does not answer is asked again later
+ */
+export async function learnFacts(names, base) {
+  const facts = known.get(base) ?? new Map()
+  known.set(base, facts)
+  const open = [...new Set(names)].filter((name) => !facts.has(name))
+  if (!open.length) return false
+  for (const name of open) facts.set(name, undefined)
+  try {
+    const answer = await post("/lora_foundry/rows", { loras: open, base: base || null })
+    if (!answer.ok) throw new Error(String(answer.status))
+    for (const [name, found] of Object.entries((await answer.json()).rows)) facts.set(name, found)
+    return true
+  } catch {
+    for (const name of open) facts.delete(name)
+    return false
+  }
+}

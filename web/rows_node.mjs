@@ -1,0 +1,95 @@
+// The editor on its node: a widget after the host's field for the text, which it stands for. Without it the field is there.
+
+import { passThrough } from "./dom.mjs"
+import { allNodes, canvas, chain, gestureEnded, isVue, remount } from "./host.mjs"
+import { factsOf, learnFacts } from "./rows_client.mjs"
+import { Editor } from "./rows_editor.mjs"
+
+const KIND = "FoundryLoRAStack"
+const TEXT = "loras"
+const WIDTH = 420
+const DELAY = 150 // ms: many rows, one question
+
+/** node -> its editor */
+const editors = new WeakMap()
+
+class Rows {
+  constructor(node, text) {
+    this.node = node
+    this.field = text
+    this.base = ""
+    this.editor = new Editor({
+      text: () => String(text.value ?? ""),
+      write: (value) => this.write(value),
+      ended: () => this.ended(),
+      facts: (path) => factsOf(path, this.base),
+      resized: () => this.fit(),
+      wants: (paths) => this.learn(paths),
+    })
+    const height = () => this.editor.height
+    const options = { serialize: false, margin: 0, getMinHeight: height, getMaxHeight: height }
+    passThrough(this.editor.root, canvas, () => !isVue())
+    node.addDOMWidget("foundry_rows", "foundry_rows", this.editor.root, options).serialize = false
+    text.hidden = true
+    Object.assign(text.options, { hidden: true, getMinHeight: () => 0, getMaxHeight: () => 0 }) // Nodes 2.0, the canvas
+    const read = () => this.editor.refresh()
+    chain(text, "callback", (result) => (read(), result))
+    chain(node, "onConfigure", (result) => (read(), result))
+    this.editor.refresh()
+    node.setSize([Math.max(node.size[0], WIDTH), node.computeSize()[1]])
+  }
+
+  write(value) {
+    const { node, field } = this
+    if (field.value === value) return
+    field.value = value
+    field.callback?.(value)
+    node.setDirtyCanvas(true, true)
+  }
+
+  /** One step of the host's undo; in Nodes 2.0 the node's new height belongs to it, which the page finds out first. */
+  ended() {
+    if (!isVue()) return gestureEnded()
+    requestAnimationFrame(() => requestAnimationFrame(gestureEnded))
+  }
+
+  /** The node is as high as its rows; in Nodes 2.0 the browser's own layout does that. */
+  fit() {
+    const { node } = this
+    if (!isVue()) node.setSize([node.size[0], node.computeSize()[1]])
+    node.setDirtyCanvas(true, true)
+  }
+
+  learn(paths) {
+    clearTimeout(this.timer)
+    if (!paths.length) return
+    const { base } = this
+    this.timer = setTimeout(async () => (await learnFacts(paths, base)) && this.editor.told(), DELAY)
+  }
+
+  /** @param {string} base the name of the one that is wired */
+  onBase(base) {
+    if (base === this.base) return
+    this.base = base
+    this.editor.told()
+    this.editor.owner.wants(this.editor.paths)
+  }
+}
+
+/** A new node: LoRA Stack gets its editor. */
+export function adoptRows(node) {
+  if (node.comfyClass !== KIND || editors.has(node)) return
+  const text = node.widgets?.find((widget) => widget.name === TEXT)
+  if (text) editors.set(node, new Rows(node, text))
+}
+
+const all = () => allNodes().map((node) => editors.get(node)).filter(Boolean)
+
+/** The graph changed: a text may be another one, written by someone else. */
+export const readRows = () => all().forEach((rows) => rows.editor.refresh())
+
+/** All nodes were made anew. */
+export const remountRows = () => all().forEach((rows) => remount(rows.node, rows.editor.root))
+
+/** What a check says of the bases: rows are told by the one their node goes to. @param {(node: object) => string} baseOf its name */
+export const basesOfRows = (baseOf) => all().forEach((rows) => rows.onBase(baseOf(rows.node)))
