@@ -38,8 +38,8 @@ def row_facts(path: Path, base: Path | None = None, lineage: Lineage | None = No
         return {"error": str(error)}
     role = role_of(lora, lineage or Lineage(accelerator=known_name(path.name)))
     scaled = [adapter for adapter in lora.adapters if has_rank(adapter)]
-    facts = {"role": role.role, "role_why": role.why, "role_evidence": role.evidence, "family": lora.info.family}
-    facts |= {"rank": span_of([adapter.rank for adapter in scaled])}
+    facts: dict[str, Any] = {"role": role.role, "role_why": role.why, "role_evidence": role.evidence}
+    facts |= {"family": lora.info.family, "rank": span_of([adapter.rank for adapter in scaled])}
     facts |= {"alpha": span_of([adapter.alpha for adapter in scaled if adapter.alpha is not None])}
     facts |= {"modules": len(lora.modules), "text_encoder": len(lora.text_encoder)}
     facts |= {"trigger_words": tell_training(lora.metadata).get("trigger_words")}
