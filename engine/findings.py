@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
+from .fixes import fix_actions
 from .json_types import FindingJSON
 
 SEVERITIES = ("error", "warning", "question", "note")  # worst first
@@ -38,12 +39,15 @@ class Finding:
 
     def to_json(self) -> FindingJSON:
         """The finding as plain data, the same for node, command line, HTTP and browser."""
-        return cast(FindingJSON, {**asdict(self), "values": dict(self.values)})
+        values = dict(self.values)
+        fixes = fix_actions(self.text, self.node, values)
+        return cast(FindingJSON, {**asdict(self), "values": values, **({"fix_actions": fixes} if fixes else {})})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Finding:
         """What ``to_json`` made."""
-        return cls(**{**data, "values": tuple(data.get("values", {}).items())})
+        told = {key: value for key, value in data.items() if key != "fix_actions"}  # follows from the rest
+        return cls(**{**told, "values": tuple(data.get("values", {}).items())})
 
     def sentence(self) -> str:
         """One line a person reads: ``LF302 warning: seen. why fix``."""

@@ -29,7 +29,32 @@ Gain = Annotated[float, "Share of its effect that a bake kept; null before one."
 Ok = Annotated[bool, "Whether nothing stops a run: no error, and in strict mode no warning."]
 
 
-class FindingJSON(TypedDict):
+_Fix = TypedDict(
+    "_Fix",
+    {
+        "input": Annotated[str, "set: which input."],
+        "value": Annotated[float, "set: its new value."],
+        "from": Annotated[str, "replace: the file name that is there."],
+        "to": Annotated[str, "replace: the one to put in its place."],
+    },
+    total=False,
+)
+
+
+class FixJSON(_Fix):
+    """One change of the graph. ``set``: an input gets a value; ``replace``: a file name, in the node or above it."""
+
+    action: Annotated[str, ("enum", ("set", "replace"))]
+    node: str
+
+
+class FixableJSON(TypedDict, total=False):
+    """What settles a finding."""
+
+    fix_actions: Annotated[list[FixJSON], "Changes that settle it, all to be made together; absent where you choose."]
+
+
+class FindingJSON(FixableJSON):
     """One verdict: what was seen, why it matters, what to do."""
 
     code: Annotated[

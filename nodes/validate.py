@@ -14,7 +14,7 @@ from ..loaders.plans.loudness import loudness
 from ..loaders.workflows.reading import graph_of_prompt
 from ..loaders.workflows.sampling import sampled_below
 from ..validator.rules import check
-from ..validator.stacks import POLICIES
+from ..validator.stacks import ALLOW, POLICIES
 from . import host
 from .common import HIDDEN, StageNode, report_plan, stage_input
 from .news import changes, known_now
@@ -39,7 +39,7 @@ class FoundryStackValidator(StageNode):
             "model": stage_input(ANY, "The plan to check."),
             "policy": (
                 list(POLICIES),
-                {"tooltip": "allow accelerators: a Lightning LoRA on vanilla-trained LoRAs is fine."},
+                {"default": ALLOW, "tooltip": "allow accelerators: a Lightning LoRA on vanilla-trained LoRAs is fine."},
             ),
             "strict": ("BOOLEAN", {"default": False, "tooltip": "Stop the run at the first error or warning."}),
         },

@@ -9,7 +9,7 @@ const FIELDS = ["code", "seen", "why", "fix", "evidence", "subject", "node", "te
 
 /**
  * @typedef {{code: string, severity: string, seen: string, why: string, fix: string, evidence: string, subject: string,
- *   node: string, text: string, values: Record<string, string>}} Finding
+ *   node: string, text: string, values: Record<string, string>, actions: object[]}} Finding
  * @typedef {{path: string, stage: string, weight: number, node?: string, lineage: object}} Lora
  * @typedef {{facts: string[], findings: Finding[], loras: Lora[], solved?: boolean}} Report solved: without some findings by now
  */
@@ -21,7 +21,7 @@ const list = (value) => (Array.isArray(value) ? value.filter((item) => item && t
 function finding(raw) {
   const known = RANK.includes(raw.severity) && raw.severity !== "clear"
   const fields = FIELDS.map((name) => [name, text(raw[name])])
-  return { ...Object.fromEntries(fields), severity: known ? raw.severity : "note", values: { ...raw.values } }
+  return { ...Object.fromEntries(fields), severity: known ? raw.severity : "note", values: { ...raw.values }, actions: list(raw.fix_actions) }
 }
 
 /** @returns {Finding[]} worst first */

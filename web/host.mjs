@@ -24,6 +24,20 @@ export function allNodes() {
   return [root, ...(root?.subgraphs?.values() ?? [])].flatMap((graph) => graph?.nodes ?? [])
 }
 
+/** @param {string} id "12", or "3:12" for node 12 inside the subgraph node 3 @returns {object[]} the nodes on the way */
+export function wayTo(id) {
+  const way = []
+  for (const part of String(id).split(":")) {
+    const owner = way.at(-1)?.subgraph ?? (way.length ? null : rootGraph())
+    const node = owner?.getNodeById?.(part)
+    if (!node) return []
+    way.push(node)
+  }
+  return way
+}
+
+export const nodeAt = (id) => wayTo(id).at(-1)
+
 /** A node's name that holds in subgraphs too: "12", or the subgraph's id and "12". */
 export function locatorOf(node) {
   const { graph } = node

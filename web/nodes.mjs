@@ -2,7 +2,7 @@
 
 import { announce } from "./dom.mjs"
 import { headline, readFindings, readLoras, without } from "./findings.mjs"
-import { allNodes, drawn, locatorOf, openWorkflow, outputOf, remount, rootGraph } from "./host.mjs"
+import { allNodes, drawn, locatorOf, openWorkflow, outputOf, remount, wayTo } from "./host.mjs"
 import { Kept, printOf } from "./keep.mjs"
 import { basesOfRows } from "./rows_node.mjs"
 import { View } from "./view.mjs"
@@ -37,18 +37,6 @@ function asks(node) {
 /** A new node: ours, subgraphs, and those that findings often name, get their View at once. */
 export function adopt(node) {
   if (isOurs(node) || node.subgraph || OFTEN_NAMED.test(node.comfyClass ?? node.type)) viewOf(node)
-}
-
-/** @param {string} id "12", or "3:12" for node 12 inside the subgraph node 3 @returns {object[]} the nodes on the way */
-function wayTo(id) {
-  const way = []
-  for (const part of String(id).split(":")) {
-    const owner = way.at(-1)?.subgraph ?? (way.length ? null : rootGraph())
-    const node = owner?.getNodeById?.(part)
-    if (!node) return []
-    way.push(node)
-  }
-  return way
 }
 
 /** The View of a node by its id, if it has one. */

@@ -2,6 +2,7 @@
 
 import { announce, button, element, line, passThrough, place, popover } from "./dom.mjs"
 import { ICONS, headline, worst } from "./findings.mjs"
+import { fixButton } from "./fixing.mjs"
 import { translate, word } from "./texts.mjs"
 
 const EVIDENCE_WORTH_SAYING = ["declared", "guessed"] // derived is the rule, unknown says nothing
@@ -30,6 +31,7 @@ export function card(raw, where) {
     line("lf-seen", found.seen),
     line("lf-why", found.why),
     line("lf-fix", found.fix),
+    fixButton(found),
   ])
   made.dataset.severity = found.severity
   return made

@@ -48,7 +48,10 @@ export class Chooser {
     this.look()
     place(this.box, anchor)
     this.input.focus()
-    this.box.addEventListener("toggle", ({ newState }) => newState === "closed" && anchor.isConnected && anchor.focus())
+    this.box.addEventListener("toggle", ({ newState }) => {
+      const lost = document.activeElement === document.body || this.box.contains(document.activeElement)
+      if (newState === "closed" && lost) anchor.focus()
+    })
     return this.refresh()
   }
 

@@ -41,6 +41,8 @@ export const UI = {
   "declare.base": "Base LoRA",
   "declare.strength": "Strength while training",
   "declare.failed": "This was not written down",
+  "fix.replace": "Use {name}",
+  "fix.set": "Set {settings}",
   "rows.label": "LoRAs of this stack",
   "rows.none": "No LoRA yet.",
   "rows.count": "{on} of {count} on",

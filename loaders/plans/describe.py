@@ -122,4 +122,5 @@ def _common(label: str, files: tuple[Path, ...], tensors: Mapping[str, TensorInf
 
 
 def span_of(values: list[Any]) -> list[Any] | None:
+    """The least and the most of some values; None where there are none."""
     return [min(values), max(values)] if values else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from browser.graphs import native, pipeline, without_fusion
+from browser.graphs import finishers, native, pipeline, without_fusion
 from browser.studio import setting
 
 SETTING = "LoRAFoundry.Lint"
@@ -216,3 +216,43 @@ def test_findings_and_words_come_in_the_language_of_the_host(blank, host, names)
         host.request("/settings/Comfy.Locale", "en")
         blank.page.unroute("**/i18n")
         blank.open()
+
+
+def test_a_button_settles_a_finding_as_one_step_of_undo(blank, names):
+    """A file of nearly that name, inside the rows of a LoRA Stack: the other rows and keys stay."""
+    nodes, links = finishers(names)
+    rows = [{"path": "moved/wan_style.safetensors", "weight": 0.5}, names["partial"]]
+    nodes["rows"] = ("FoundryLoRAStack", (0, 400), {"loras": json.dumps(rows)})
+    blank.build(nodes, links)
+    blank.quiet()
+    value = "() => foundry.nodes.rows.widgets[0].value"
+    before = blank.page.evaluate(value)
+    blank.wait_for_panel("stack", "error")
+    blank.open_panel("stack")
+    button = blank.page.get_by_role("button", name="Use wan_style")
+    button.first.wait_for()
+    blank.page.screenshot(path=blank.artefacts / f"fix-{blank.mode}.png")
+    button.first.click()
+    assert json.loads(blank.page.evaluate(value)) == [{"path": names["style"], "weight": 0.5}, names["partial"]]
+    blank.page.keyboard.press("Escape")
+    blank.quiet()
+    assert blank.panel("stack")["severity"] != "error"
+    blank.undo()
+    blank.page.wait_for_function(f"before => ({value})() === before", arg=before)
+
+
+def test_an_edit_that_finds_the_same_draws_nothing_again(blank, names):
+    nodes, links = native(names, LORA, "fp8_e4m3fn")
+    blank.build({**nodes, **finishers(names)[0]}, links + finishers(names)[1])
+    blank.quiet()
+    blank.page.evaluate("""() => {
+      window.drawn = 0
+      const watch = new MutationObserver((changes) => (window.drawn += changes.length))
+      for (const each of Object.keys(foundry.nodes)) {
+        const panel = foundry.panel(each)
+        if (panel) watch.observe(panel, {childList: true, subtree: true, characterData: true, attributes: true})
+      }
+    }""")
+    blank.set("sample", "seed", 99)
+    blank.check()
+    assert blank.page.evaluate("() => window.drawn") == 0

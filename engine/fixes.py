@@ -1,0 +1,32 @@
+"""What would settle a finding, as changes of the graph that anybody can make: browser buttons, and scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .json_types import FixJSON
+
+SAMPLING = ("steps", "cfg")  # inputs of a sampler that LF403 tells of
+NEAR = "LF306.near"
+
+
+def fix_actions(text: str, node: str, values: Mapping[str, str]) -> list[FixJSON]:
+    """The changes that the text of a finding names, all of them to be made together; none where a person must choose.
+
+    ``set`` gives an input of a node a value; ``replace`` puts one file name for another, in the node or the first one
+    above it that has it.
+    """
+    if not node:
+        return []
+    if text == NEAR:
+        return [{"action": "replace", "node": node, "from": values["name"], "to": values["near"]}]
+    if text.startswith("LF403."):
+        wanted = {name: values[name] for name in SAMPLING if name in values}
+        return [{"action": "set", "node": node, "input": name, "value": _least(told)} for name, told in wanted.items()]
+    return []
+
+
+def _least(told: str) -> float:
+    """The first number of ``4`` or ``4 to 8``: what an accelerator is made for."""
+    number = float(told.split(" to ")[0])
+    return int(number) if number.is_integer() else number

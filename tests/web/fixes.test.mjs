@@ -1,0 +1,44 @@
+// What the fixes of findings come to in a graph.
+
+import assert from "node:assert/strict"
+import { test } from "node:test"
+import { changesOf, renamed } from "../../web/fixes.mjs"
+import { readFindings } from "../../web/findings.mjs"
+
+const node = (widgets, above = []) => ({
+  widgets: Object.entries(widgets).map(([name, value]) => ({ name, value })),
+  inputs: above.map(() => ({})),
+  getInputNode: (slot) => above[slot],
+})
+const USE = { action: "replace", node: "1", from: "a/old.safetensors", to: "b/new.safetensors" }
+
+test("a file name is replaced in the node, or in the first above it that has it", () => {
+  const rows = node({ loras: '[{"path": "a\\\\old.safetensors", "weight": 0.3, "mine": 1}, "x.safetensors"]' })
+  const stack = node({}, [node({ base: "m.safetensors" }), rows])
+  const [change] = changesOf([USE], () => stack)
+  assert.equal(change.node, rows)
+  assert.deepEqual(JSON.parse(change.value), [{ path: "b/new.safetensors", weight: 0.3, mine: 1 }, "x.safetensors"])
+  assert.equal(changesOf([USE], () => node({ lora_name: "a\\old.safetensors" }))[0].value, "b/new.safetensors")
+})
+
+test("what is not there, is wired or unknown is not offered", () => {
+  const sampler = node({ steps: 20, cfg: 4 })
+  const set = (input, value) => ({ action: "set", node: "1", input, value })
+  assert.deepEqual(changesOf([set("steps", 4), set("cfg", 1)], () => sampler).map(({ value }) => value), [4, 1])
+  assert.equal(changesOf([set("steps", 4), set("other", 1)], () => sampler), null)
+  assert.equal(changesOf([set("steps", 4)], () => ({ ...sampler, inputs: [{ widget: { name: "steps" }, link: 3 }] })), null)
+  assert.equal(changesOf([USE], () => node({ lora_name: "z" })), null)
+  assert.equal(changesOf([USE], () => undefined), null)
+  assert.equal(changesOf([], () => sampler), null)
+  assert.equal(changesOf([{ action: "explode", node: "1" }], () => sampler), null)
+})
+
+test("a name is no part of another one", () => {
+  assert.equal(renamed("my a/old.safetensors", USE.from, USE.to), null)
+  assert.equal(renamed(4, USE.from, USE.to), null)
+})
+
+test("findings keep their fixes, and need none", () => {
+  const [with_, without] = readFindings([{ code: "LF306", severity: "error", fix_actions: [USE] }, { code: "LF302" }])
+  assert.deepEqual([with_.actions, without.actions], [[USE], []])
+})

@@ -1,0 +1,53 @@
+// What a fix of a finding comes to in the open graph: which widget gets which value. Knows nodes as plain objects.
+
+import { read, told, write } from "./rows.mjs"
+
+const plain = (name) => String(name).replaceAll("\\", "/")
+
+/** A node and what is above it, nearest first. */
+function above(node) {
+  const queue = [node]
+  for (const at of queue) {
+    const next = (at.inputs ?? []).map((_, slot) => at.getInputNode?.(slot)).filter(Boolean)
+    queue.push(...next.filter((other) => !queue.includes(other)))
+  }
+  return queue
+}
+
+/** A value with one file name for another: the name itself, or rows that have it; null where it is not there. */
+export function renamed(value, from, to) {
+  if (typeof value !== "string") return null
+  if (plain(value) === plain(from)) return to
+  const { state } = value.includes(".") ? read(value) : { state: null }
+  if (!state?.rows.some((row) => plain(told(row).path) === plain(from))) return null
+  const rename = ({ id, data }) => ({ id, data: typeof data === "string" ? to : { ...data, path: to } })
+  return write({ ...state, rows: state.rows.map((row) => (plain(told(row).path) === plain(from) ? rename(row) : row)) })
+}
+
+/**
+ * All of a finding's fixes as changes of widgets; null where one cannot be made here (its input is wired, say).
+ * @param {object[]} actions @param {(id: string) => object | undefined} nodeOf
+ * @returns {{node: object, widget: object, value: string | number}[] | null}
+ */
+export function changesOf(actions, nodeOf) {
+  const changes = actions.map((action) => changeOf(action, nodeOf(action.node)))
+  return changes.length && changes.every(Boolean) ? changes : null
+}
+
+function changeOf(action, node) {
+  if (!node) return null
+  if (action.action === "set") return setting(action, node)
+  if (action.action !== "replace") return null
+  for (const owner of above(node))
+    for (const widget of owner.widgets ?? []) {
+      const value = renamed(widget.value, action.from, action.to)
+      if (value !== null) return { node: owner, widget, value }
+    }
+  return null
+}
+
+function setting({ input, value }, node) {
+  const widget = node.widgets?.find(({ name }) => name === input)
+  const wired = node.inputs?.some((slot) => slot.widget?.name === input && slot.link != null)
+  return widget && !wired ? { node, widget, value } : null
+}
