@@ -23,13 +23,14 @@ from .stacks import Item, Sampling, Stack
 
 Span = tuple[float, float]
 USUAL = {SUBJECT: (0.8, 1.0), STYLE: (0.5, 0.7), QUALITY: (0.3, 0.5), SUBTLE: (0.2, 0.4)}  # strengths by role
+FAR = 2.0  # beyond, a strength is told whatever the LoRA is for
 MORE = 2  # times the steps it is made for: ordinary practice, slower and no worse
 SLACK = 1e-3  # a strength that is off by less is inside
 TUNED = 0.2  # a CFG that is off by less is somebody's fine tuning
 
 
 def strengths(stack: Stack, policy: str) -> Iterator[Finding]:
-    """LF401: by the word of its maker, else of its publisher, else as is usual for its kind.
+    """LF401: by the word of its maker, else of its publisher, else as is usual for its kind; past 2 for any kind.
 
     A strength that another LoRA was trained with is right, whatever else is recommended.
     """
@@ -48,6 +49,8 @@ def _strength(item: Item) -> Iterator[Finding]:
         yield from _outside(item, known.strength, "LF401.publisher", known.level, accelerator=known.name)
     elif role in USUAL and level in KNOWN:
         yield from _outside(item, USUAL[role], "LF401.role", level, role=role)
+    else:
+        yield from _outside(item, (-FAR, FAR), "LF401.far", "derived")
 
 
 def _outside(item: Item, span: Span, key: str, level: str, **values: str) -> Iterator[Finding]:

@@ -13,37 +13,50 @@ export const whenDeclared = (listener) => (changed = listener)
 
 const silent = ({ lineage }) => !lineage.trained_with && !lineage.use_with && !lineage.accelerator
 const isQuestion = (found) => found.code === "LF102" && found.severity === "question"
+const gone = (lora, findings) => findings.some((found) => found.code === "LF306" && found.subject === lora.path)
 const asked = (lora, findings) => findings.some((found) => isQuestion(found) && found.subject === lora.path)
 
 /**
- * A question for each LoRA that nobody says enough of, and an answer for each the user just spoke of, as plain data.
+ * A question for each LoRA that nobody says enough of, and an answer for each the user just spoke of, as plain data; of
+ * several questions one more, for `all` of them at once. A file that is not there is not asked about.
  * @param {import("./findings.mjs").Lora[]} loras of one stack @param {import("./findings.mjs").Finding[]} findings
- * @returns {{lora: string, said: string | undefined, fused: {path: string, weight: number}[]}[]}
+ * @returns {{lora: string, said: string | undefined, fused: {path: string, weight: number}[], all?: string[]}[]}
  */
 export function questionsOf(loras, findings) {
   const fused = loras.filter((lora) => lora.stage === "fuse").map(({ path, weight }) => ({ path, weight }))
   const stacked = loras.filter((lora) => lora.stage === "stack")
-  const open = stacked.filter((lora) => said.has(lora.path) || silent(lora) || asked(lora, findings))
-  return [...new Set(open.map((lora) => lora.path))].map((lora) => ({ lora, said: said.get(lora), fused }))
+  const unclear = (lora) => said.has(lora.path) || silent(lora) || asked(lora, findings)
+  const paths = stacked.filter((lora) => unclear(lora) && !gone(lora, findings)).map((lora) => lora.path)
+  const rows = [...new Set(paths)].map((lora) => ({ lora, said: said.get(lora), fused }))
+  const all = rows.filter((each) => each.said === undefined).map((each) => each.lora)
+  return all.length > 1 ? [{ lora: "", said: undefined, fused, all }, ...rows] : rows
 }
 
 /** A question of questionsOf as an element. */
-export function rowOf({ lora, said: answer, fused }) {
-  const made = element("li", "lf-ask", answer === undefined ? question(lora, fused) : sentence(lora))
+export function rowOf({ lora, said: answer, fused, all }) {
+  const made = element("li", "lf-ask", answer === undefined ? question(all ?? [lora], fused) : sentence(lora))
   made.dataset.lora = lora
   made.tabIndex = -1 // keeps the focus while there is no button in it
   made.addEventListener("keydown", (event) => event.key === "Escape" || event.stopPropagation()) // Enter is the button's
   return made
 }
 
-function question(lora, fused) {
-  const label = word("declare.ask", { lora })
+/** @param {string[]} loras one, or all that are unclear: they get the same answer */
+function question(loras, fused) {
+  const [lora] = loras
+  const label = loras.length > 1 ? word("declare.all", { count: loras.length }) : word("declare.ask", { lora })
   const choices = [
     [word("declare.vanilla"), "vanilla"],
     ...fused.map(({ path, weight }) => [word("declare.fused", { lora: path }), [{ name: path, strength: weight }]]),
   ]
-  const buttons = choices.map(([text, base]) => named(label, button(text, () => declare(lora, base))))
-  return [element("span", "", label), ...buttons, named(label, button(word("declare.other"), () => other(lora)))]
+  const buttons = choices.map(([text, base]) => named(label, button(text, () => declareAll(loras, base))))
+  const rest = loras.length > 1 ? [] : [named(label, button(word("declare.other"), () => other(lora)))]
+  return [element("span", "", label), ...buttons, ...rest]
+}
+
+/** One after the other, for each is a record of its own. */
+async function declareAll(loras, base) {
+  for (const lora of loras) await declare(lora, base)
 }
 
 function sentence(lora) {

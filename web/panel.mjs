@@ -99,8 +99,9 @@ export class Panel {
   /** One finding speaks for itself; several, or none, are counted. */
   label(findings, asked) {
     const { report } = this.content
+    const count = asked.filter((each) => !each.all && each.said === undefined).length
     const [only] = findings.length === 1 ? findings : []
-    const open = asked.length > 0 && word("declare.open", { count: asked.length })
+    const open = count > 0 && word("declare.open", { count })
     const clear = report?.solved ? "" : headline([])
     const text = only ? translate(only).seen : findings.length ? headline(findings) : open || clear || report?.facts[0] || ""
     const severity = findings.length ? worst(findings) : open ? "question" : "clear"

@@ -133,6 +133,7 @@ export class Editor {
     this.braces.setAttribute("aria-pressed", String(!listed))
     this.braces.disabled = !state
     if (listed) this.drawRows(state)
+    else if (!state) this.count.textContent = this.total.textContent = ""
     this.owner.wants(this.paths)
     if (this.height === this.lastHeight) return
     this.lastHeight = this.height

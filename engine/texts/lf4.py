@@ -24,6 +24,12 @@ USE: dict[str, tuple[str, ...]] = {
         "An accelerator is distilled for one strength; others blur or burn the image.",
         "Try {least} to {most}.",
     ),
+    "LF401.far": (
+        "note",
+        "{lora} is at strength {strength}.",
+        "Past {most} a LoRA of any kind mostly distorts the image.",
+        "Try at most {most}, or say what it is for with Declare Lineage.",
+    ),
     "LF402.fight": (
         "note",
         "{first} and {second} work against each other: cosine {cosine}, {clash} opposite signs (chance: 50%), "

@@ -242,8 +242,7 @@ def test_a_button_settles_a_finding_as_one_step_of_undo(blank, names):
 
 
 def test_an_edit_that_finds_the_same_draws_nothing_again(blank, names):
-    nodes, links = native(names, LORA, "fp8_e4m3fn")
-    blank.build({**nodes, **finishers(names)[0]}, links + finishers(names)[1])
+    blank.build(*pipeline(names))
     blank.quiet()
     blank.page.evaluate("""() => {
       window.drawn = 0

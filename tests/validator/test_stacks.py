@@ -209,6 +209,8 @@ USE = (
     *(case(f"{what} at {at}", style(role(what), at=at)) for what, ends in USUAL.items() for at in ends),
     *(case(f"{what} at {at:g}", style(role(what), at=at), "LF401.role note")
       for what, (least, most) in USUAL.items() for at in (least - 0.05, most + 0.05)),
+    *(case(f"unknown at {at:g}", style(at=at), "LF401.far note") for at in (8.0, 2.1, -3.0)),
+    *(case(f"unknown at {at:g}", style(at=at)) for at in (2.0, -1.0)),
     case("a style at 0", style(role(STYLE), at=0.0)),
     case("a style at 0.7 in fp32", style(role(STYLE), at=0.699999988079071)),
     case("a style at 0.8", style(role(STYLE), at=0.8), "LF401.role note"),
