@@ -69,6 +69,7 @@ class BakeReport:
             "arithmetic": self.arithmetic,
             "relative_error": self.relative_error,
             "sqnr_db": self.sqnr_db,
+            "driven": self.driven,
             "worst_layers": self.worst_layers,
             "layers": {name: {"relative_error": e, "sqnr_db": decibel(e)} for name, e in self.layers.items()},
         }
@@ -81,6 +82,11 @@ class BakeReport:
     def sqnr_db(self) -> float | None:
         """Signal to rounding noise of all changed and quantized weights, in dB."""
         return decibel(self.relative_error)
+
+    @property
+    def driven(self) -> dict[str, float]:
+        """Weights in which a LoRA was driven to arrive whole, and the largest factor of each."""
+        return {name: measured.driven for name, measured in self.measures.items() if measured.driven != 1.0}
 
     @property
     def worst_layers(self) -> dict[str, float]:

@@ -32,7 +32,8 @@ class Format:
     ``host_name`` is ComfyUI's own name, ``since`` the first ComfyUI that loads it, ``largest`` the code amax becomes.
     ``row_scaled``: a row needs no amax of the whole weight. ``group`` columns are rotated together (0: none).
     ``marked`` layers carry a ``.comfy_quant`` tensor of their own. ``plain_matmul``: the host can multiply without
-    rounding the activations. ``grid``: part of the name of a base's form whose weights lie on about the same grid.
+    rounding the activations. ``coarse``: the gain of LoRAs is repaired, see repair.py. ``grid``: part of the name of a
+    base's form whose weights lie on about the same grid.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Format:
     marked: bool = True
     plain_matmul: bool = True
     grid: str = "float8"
+    coarse: bool = False
 
     def fits(self, shape: Sequence[int]) -> bool:
         """Whether a weight of this shape can be stored so: 2-D, dims divisible by 16, columns by the group."""

@@ -25,8 +25,8 @@ FORMATS: dict[str, Format] = {
         Format("float8_e5m2", "float8_e5m2", torch.float8_e5m2, 57344.0, "0.8.0"),
         Format("int8_convrot", "int8_tensorwise", torch.int8, 127.0, "0.27.0", True, 256, True, False, "convrot"),
         MXFP8("mxfp8", "mxfp8", torch.float8_e4m3fn, 448.0, "0.18.0", row_scaled=True, grid="mxfp8"),
-        NVFP4("nvfp4", "nvfp4", torch.uint8, 2688.0, "0.8.0", grid="nvfp4"),
-        Grouped("w4a8", "asym_w4a8_int8", torch.int8, 127.0, "0.31.0", True, 256, True, False, "w4a8"),
+        NVFP4("nvfp4", "nvfp4", torch.uint8, 2688.0, "0.8.0", grid="nvfp4", coarse=True),
+        Grouped("w4a8", "asym_w4a8_int8", torch.int8, 127.0, "0.31.0", True, 256, True, False, "w4a8", True),
         Grouped("w6a8", "asym_w4a8_int8", torch.int8, 127.0, NEWER, True, 256, True, False, "w6a8", bits=6),
     )
 }

@@ -49,11 +49,15 @@ class Share:
 
 @dataclass(frozen=True)
 class Measure:
-    """One weight: squared error and squared exact values (of all rows, from a sample), and each LoRA's share in it."""
+    """One weight: squared error and squared exact values (of all rows, from a sample), and each LoRA's share in it.
+
+    ``driven``: the largest factor by which a LoRA was driven to arrive whole, see ``repair``.
+    """
 
     noise: float
     signal: float
     shares: tuple[Share, ...] = ()
+    driven: float = 1.0
 
     @property
     def error(self) -> float | None:
@@ -62,12 +66,14 @@ class Measure:
 
     def to_json(self) -> dict[str, Any]:
         """Plain numbers."""
-        return asdict(self)
+        return {key: value for key, value in asdict(self).items() if key != "driven" or value != 1.0}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Measure:
         """The measure ``to_json`` wrote."""
-        return cls(data["noise"], data["signal"], tuple(Share(**share) for share in data["shares"]))
+        return cls(
+            data["noise"], data["signal"], tuple(Share(**share) for share in data["shares"]), data.get("driven", 1.0)
+        )
 
 
 def sampled_rows(shape: Sequence[int]) -> range:

@@ -20,9 +20,10 @@ from .memory import AUTO
 from .on_device import make_result
 from .pipeline import Loaded, Outlet, Read
 from .plan import MATCH_TRAINING
+from .repair import quantized
 from .reuse import Previous
 from .room import Room, ran_out
-from .rows import RowBlocks, SampledRows, cast_blocks, quantize_blocks, row_ranges, rows_of
+from .rows import RowBlocks, SampledRows, cast_blocks, is_same, row_ranges, rows_of
 from .sums import FusedSum
 from .tensors import Nowhere, PlacedReader, Reader, TensorInfo, TensorSink
 from .terms import AnyTerm, canonical_key, is_as_trained, with_parts
@@ -78,7 +79,7 @@ class Job:
         self._marker = layer_marker(request.blueprint.finish)
         self._workspace = Workspace()
         self._reserve()
-        self._changed = False
+        self._changed, self._driven = False, dict[str, float]()
         self.meter = GainMeter()
         self.counts = dict.fromkeys(("tensors", "touched", "quantized", "reused", "bytes_read", "bytes_written"), 0)
 
@@ -119,7 +120,7 @@ class Job:
         """On the GPU the weight is on; where its memory does not do for little at once, on the CPU."""
         while True:
             try:
-                out, scale, told = self._try_there(fate, loaded, room.most)
+                out, scale, told, self._driven[fate.info.name] = self._try_there(fate, loaded, room.most)
             except RuntimeError as error:
                 if not ran_out(error):
                     raise
@@ -136,8 +137,8 @@ class Job:
 
     def _try_there(
         self, fate: Fate, loaded: Loaded, most: int
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]:
-        """(result, scale, what is known of it)."""
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, float]:
+        """(result, scale, what is known of it, how far LoRAs were driven)."""
         pairs = with_parts(fate.patches, loaded.parts)
         terms = make_terms(loaded.tensor, pairs, loaded.tensor.device)
         out = self.outlet.buffer(fate.result.shape, fate.result.dtype, loaded.tensor.device)
@@ -165,15 +166,19 @@ class Job:
             fused_cast(weight, pairs, terms, out, self._workspace)
             require_finite(out, info.name)
         else:
-            start, merged = start_and_terms(weight, pairs, terms, CPU)
-            blocks, amax = self._blocks(info, lambda rows: start[rows], merged), None
-            if self.keep_sum:
+            start, _ = start_and_terms(weight, pairs, terms, CPU)
+
+            def sum_of(wanted: Sequence[AnyTerm]) -> tuple[RowBlocks, torch.Tensor | None]:
+                _, merged = start_and_terms(weight, pairs, wanted, CPU)
+                if not self.keep_sum:
+                    return self._blocks(info, lambda rows: start[rows], merged), None
                 fused = FusedSum(start, merged, self._workspace, 1 if format.row_scaled else 2)
-                blocks, amax = fused.blocks, None if format.row_scaled else fused.amax()
-            scale = quantize_blocks(
-                blocks, format, info.name, lambda rows, block, scale: format.encode(block, scale, out=out[rows]), amax
+                return fused.blocks, None if format.row_scaled else fused.amax()
+
+            scale, self._driven[info.name] = quantized(
+                fate, format, terms, sum_of, lambda rows: start[rows], self._workspace, out
             )
-        self._changed = self._changed or (bool(pairs) and not _same(weight, out))
+        self._changed = self._changed or (bool(pairs) and not is_same(weight, out))
         every = slice(None, None, sampled_rows(info.shape).step)
         base, stored = as_rows(weight)[every], as_rows(out)[every]
         stored = self._read_back(fate, stored, rows_of(scale, every))
@@ -193,17 +198,20 @@ class Job:
         sampled = sampled_rows(info.shape)
         sink = SampledRows(to, fate.result, sampled)
         terms = make_terms(None, pairs, CPU)
-        _, merged = start_and_terms(torch.empty(0, 0), pairs, terms, CPU)
-        blocks = self._blocks(info, lambda rows: base.read_rows(info.name, rows.start, rows.stop), merged)
+
+        def read(rows: slice) -> torch.Tensor:
+            return base.read_rows(info.name, rows.start, rows.stop)
+
+        def sum_of(wanted: Sequence[AnyTerm]) -> tuple[RowBlocks, None]:
+            return self._blocks(info, read, start_and_terms(torch.empty(0, 0), pairs, wanted, CPU)[1]), None
+
         if format is not None:
-            scale = quantize_blocks(
-                blocks, format, info.name, lambda rows, block, scale: sink.put(rows, format.encode(block, scale))
-            )
+            scale, self._driven[info.name] = quantized(fate, format, terms, sum_of, read, self._workspace, put=sink.put)
         elif pairs:
-            cast_blocks(blocks, fate.dtype, info.name, sink.put)
+            cast_blocks(sum_of(terms)[0], fate.dtype, info.name, sink.put)
         else:
             for rows in row_ranges(info.shape):
-                sink.put(rows, self._cast(fate, base.read_rows(info.name, rows.start, rows.stop)))
+                sink.put(rows, self._cast(fate, read(rows)))
         self._count(fate.result)
         self._changed = self._changed or bool(pairs)
         if fate.is_measured:
@@ -283,7 +291,8 @@ class Job:
     def _add(self, fate: Fate, measured: Measure) -> None:
         """Count a measure, whose shares are in canonical order."""
         numbers = [self._numbers[id(layer)] for layer, _ in sorted(fate.patches, key=canonical_key)]
-        self.meter.add(fate.info.name, measured, numbers, fate.format is not None)
+        driven = self._driven.get(fate.info.name, measured.driven)
+        self.meter.add(fate.info.name, replace(measured, driven=driven), numbers, fate.format is not None)
 
     # --- out
 
@@ -336,8 +345,3 @@ class Job:
     def gains(self) -> list[float | None]:
         """Gain of each layer of the plan, in order."""
         return [self.meter.gain(self._numbers[id(layer)]) for layer in self._layers]
-
-
-def _same(weight: torch.Tensor, stored: torch.Tensor) -> bool:
-    """Whether a result is the base's own tensor again."""
-    return weight.dtype == stored.dtype and torch.equal(weight, stored)

@@ -32,6 +32,7 @@ class NumbersJSON(TypedDict):
     arithmetic: Annotated[str, "How and where sums were taken, which decides their last bits."]
     relative_error: Annotated[Error | None, "Of all changed and quantized weights; null where there are none."]
     sqnr_db: Decibel | None
+    driven: Annotated[dict[str, float], "Weights in which a LoRA was driven to arrive whole in 4 bits, by this factor."]
     worst_layers: Annotated[dict[str, Error], "The weights with the largest relative error, worst first."]
     layers: Annotated[dict[str, LayerJSON], "Every weight that was changed or quantized, worst first."]
 

@@ -14,24 +14,28 @@ from .dense import as_rows
 from .fuse import Pairs, add_rows, largest, start_and_terms
 from .gain import sampled_rows, sampled_sums
 from .gemm import Workspace, full_fp32
-from .terms import AnyTerm, Term, canonical_key
+from .repair import Gains, settled
+from .terms import AnyTerm, Term, canonical_key, is_as_trained
 
+LOOKED_AT = 1 << 24  # numbers of all LoRAs in a block whose gains are looked at
 BLOCK = 1 << 24  # numbers worked on together where a scale does not need all of a weight
 
 
 def make_result(
     fate: Fate, weight: torch.Tensor, pairs: Pairs, terms: Sequence[AnyTerm], out: torch.Tensor, most: int,
     workspace: Workspace,
-) -> tuple[torch.Tensor | None, torch.Tensor]:  # fmt: skip
-    """Fill ``out`` with weight + deltas as ``fate`` wants it; (the scale, an fp64 vector for ``Unread``).
+) -> tuple[torch.Tensor | None, torch.Tensor, float]:  # fmt: skip
+    """Fill ``out`` with weight + deltas as ``fate`` wants it; (scale, vector for ``Unread``, how far LoRAs are driven).
 
     ``pairs`` are those of the fate, ``terms`` theirs, all on the weight's device. At most about ``most`` numbers are
     worked on at once; the sum of a weight with one scale is held whole where that allows it, else made twice.
     """
     start, merged = start_and_terms(weight, pairs, terms, weight.device)
-    flat = as_rows(out)
+    flat, driven = as_rows(out), 1.0
     if fate.format is None:
         scale, flag = None, _round(start, merged, flat, most, workspace)
+    elif fate.format.coarse and pairs:
+        scale, flag, driven = _driven(fate.format, weight, pairs, terms, flat, most, workspace)
     else:
         scale, flag = _quantize(start, merged, fate.format, flat, most, workspace)
     rows = sampled_rows(fate.info.shape)
@@ -41,7 +45,7 @@ def make_result(
     if fate.format is not None and scale is not None:
         stored = fate.format.decode(stored, scale[every] if scale.ndim else scale)
     sums = _sums(fate, base, stored, rows, pairs, terms, merged, workspace)
-    return scale, torch.cat([flag.double().view(1), moved.double().view(1), sums])
+    return scale, torch.cat([flag.double().view(1), moved.double().view(1), sums]), driven
 
 
 def _round(
@@ -56,6 +60,32 @@ def _round(
     else:
         out.copy_(start)
     return out.sum(dtype=torch.float32)
+
+
+def _driven(
+    format: Format, weight: torch.Tensor, pairs: Pairs, terms: Sequence[AnyTerm], out: torch.Tensor, most: int,
+    workspace: Workspace,
+) -> tuple[torch.Tensor, torch.Tensor, float]:  # fmt: skip
+    """``_quantize`` with LoRAs driven until they arrive: the host looks at their gains, and waits for them."""
+    start, _ = start_and_terms(weight, pairs, terms, weight.device)
+    found = list[tuple[torch.Tensor, torch.Tensor]]()
+    loose = [number for number, (layer, _) in enumerate(pairs) if not is_as_trained(layer)]
+
+    def attempt(wanted: Sequence[AnyTerm]) -> list[float]:
+        changed = dict(zip(loose, wanted, strict=True))
+        every = [changed.get(number, term) for number, term in enumerate(terms)]
+        found.append(
+            _quantize(start, start_and_terms(weight, pairs, every, weight.device)[1], format, out, most, workspace)
+        )
+        scale, gains = found[-1][0], Gains([terms[number] for number in loose], workspace)
+        step = max(1, LOOKED_AT // ((len(loose) + 3) * start.shape[1]))
+        for first in range(0, len(start), step):
+            rows = slice(first, min(first + step, len(start)))
+            gains.add(rows, start[rows], format.decode(out[rows], scale[rows]))
+        return gains.values()
+
+    factors = settled([terms[number] for number in loose], attempt)
+    return *found[-1], max(factors, default=1.0)
 
 
 def _quantize(

@@ -79,3 +79,8 @@ class SampledRows:
 def rows_of(scale: torch.Tensor | None, rows: slice) -> torch.Tensor | None:
     """The scales of some rows; one for the whole tensor is everybody's."""
     return scale if scale is None or scale.ndim == 0 else scale[rows]
+
+
+def is_same(weight: torch.Tensor, stored: torch.Tensor) -> bool:
+    """Whether a result is the base's own tensor again."""
+    return weight.dtype == stored.dtype and torch.equal(weight, stored)
