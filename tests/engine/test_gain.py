@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from fakes import Collected, a_layer, a_plan, noise, random_delta
-from lora_foundry.engine import gain
-from lora_foundry.engine import job as job_module
+from lora_foundry.engine import gain, repair
 from lora_foundry.engine.bake import bake
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
@@ -29,12 +28,12 @@ def lora(rms=0.0002, shape=(256, 256), seed=1, name="style.safetensors", rank=16
 
 def swapped(monkeypatch, change):
     """Let the quantizer see ``change(name, rows, sum)`` instead of the sum."""
-    real = job_module.quantize_blocks
+    real = repair.quantize_blocks
 
     def broken(blocks, format, name, encode, amax=None):  # what was true of the sum says nothing of the changed one
         return real(lambda: ((rows, change(name, rows, block)) for rows, block in blocks()), format, name, encode)
 
-    monkeypatch.setattr(job_module, "quantize_blocks", broken)
+    monkeypatch.setattr(repair, "quantize_blocks", broken)
 
 
 def lossy(monkeypatch, effect, only=None):
