@@ -12,10 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lora_foundry
 import pytest
 from sources import PACK, ROOT, name_of, nodes_of, tree_of
-
-import lora_foundry
 
 HOST_FILES = {"nodes/host.py", "nodes/folders.py", "nodes/server.py"}
 # Foreign objects, asked for what not every version or system has; every other attribute is typed.
