@@ -80,11 +80,11 @@ export class Linter {
 
   /** Ask if the graph changed since the last answer; a question about a graph that is gone is given up. */
   check() {
-    const now = this.host.drawn()
-    if (this.question && now && keyOf(now) !== this.question.key) this.question.stop.abort()
+    if (this.question && keyOf(this.host.drawn()) !== this.question.key) this.question.stop.abort()
     return this.inTurn(async () => {
       const workflow = this.host.drawn()
-      if (workflow && keyOf(workflow) !== this.answered) await this.ask(workflow)
+      const key = workflow && keyOf(workflow)
+      if (workflow && key !== this.answered) await this.ask(workflow, key)
     })
   }
 
@@ -92,7 +92,8 @@ export class Linter {
   now() {
     return this.inTurn(async () => {
       const prompt = await this.host.promptOf()
-      return this.ask(this.host.drawn(), prompt)
+      const workflow = this.host.drawn()
+      return this.ask(workflow, keyOf(workflow), prompt)
     })
   }
 
@@ -102,8 +103,7 @@ export class Linter {
     return answer
   }
 
-  async ask(workflow, prompt) {
-    const key = keyOf(workflow)
+  async ask(workflow, key, prompt) {
     const stop = new AbortController()
     this.question = { key, stop }
     try {

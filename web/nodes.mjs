@@ -108,9 +108,9 @@ function below(node, says) {
 }
 
 /** Who shows what is said about a node: itself, the subgraphs around it, the panels below it; else any panel. */
-function audience(id) {
+function audience(id, reading) {
   const way = wayTo(id)
-  if (way.length) return [...new Set([...way.map(viewOf), ...readers(way.at(-1))])]
+  if (way.length) return [...new Set([...way.map(viewOf), ...reading(way.at(-1))])]
   return allViews().filter((view) => view.panel).slice(0, 1)
 }
 
@@ -119,14 +119,17 @@ export function showCheck(answer) {
   const [found, loras] = [new Map(), new Map()]
   const give = (to, view, part) => to.set(view, [...(to.get(view) ?? []), ...part])
   const findings = readFindings(answer.findings)
-  for (const finding of findings) for (const view of audience(finding.node)) give(found, view, [finding])
+  const ways = new Map() // each node's readers, looked for once
+  const reading = (node) => ways.get(node) ?? ways.set(node, readers(node)).get(node)
+  for (const finding of findings) for (const view of audience(finding.node, reading)) give(found, view, [finding])
   for (const stack of answer.stacks ?? []) {
     const all = readLoras(stack.loras)
-    const reading = all.flatMap((lora) => wayTo(lora.node).slice(-1).flatMap(readers))
-    for (const view of new Set(reading)) give(loras, view, all)
+    const panels = all.flatMap((lora) => wayTo(lora.node).slice(-1).flatMap(reading))
+    for (const view of new Set(panels)) give(loras, view, all)
   }
   const applied = (answer.stacks ?? []).flatMap(({ base, loras }) => loras.map(({ node }) => [wayTo(node).at(-1), base]))
-  basesOfRows((node) => below(node, new Map(applied)))
+  const bases = new Map(applied)
+  basesOfRows((node) => below(node, bases))
   const solved = without(before, findings)
   if (headline(before) !== headline(findings)) announce(headline(findings))
   before = findings
