@@ -18,6 +18,7 @@ const TEXT = 132 // px of the text
  * @property {() => string} text its value
  * @property {(text: string) => void} write
  * @property {() => void} ended a gesture ended
+ * @property {() => boolean} wired the text comes from another node
  * @property {(path: string) => object | undefined} facts
  * @property {() => void} resized the editor is higher or lower than before
  * @property {(paths: string[]) => void} wants facts about these
@@ -81,7 +82,7 @@ export class Editor {
 
   /** The LoRAs that are shown. */
   get paths() {
-    return this.state && !this.asText ? this.state.rows.map((row) => rows.told(row).path) : []
+    return this.state && !this.asText && !this.owner.wired() ? this.state.rows.map((row) => rows.told(row).path) : []
   }
 
   /** The node's text may be another one now. */
@@ -120,20 +121,22 @@ export class Editor {
 
   draw() {
     const { state } = this
-    const listed = Boolean(state) && !this.asText
+    const wired = this.owner.wired()
+    const listed = Boolean(state) && !this.asText && !wired
     this.list.hidden = !listed || !state.rows.length
     this.all.disabled = this.add.disabled = !listed
-    this.area.hidden = listed
+    this.area.hidden = listed || wired
     if (!listed && this.area.value !== this.text) this.area.value = this.text
-    this.note.hidden = Boolean(state && (this.asText || state.rows.length))
-    this.note.textContent = state ? word("rows.none") : this.fault.line ? word("rows.broken", this.fault) : word("rows.other")
+    this.note.hidden = !wired && Boolean(state && (this.asText || state.rows.length))
+    if (wired) this.note.textContent = word("rows.wired")
+    else this.note.textContent = state ? word("rows.none") : this.fault.line ? word("rows.broken", this.fault) : word("rows.other")
     const label = listed ? word("rows.text") : word("rows.back")
     this.braces.title = label
     this.braces.setAttribute("aria-label", label)
     this.braces.setAttribute("aria-pressed", String(!listed))
-    this.braces.disabled = !state
+    this.braces.disabled = !state || wired
     if (listed) this.drawRows(state)
-    else if (!state) this.count.textContent = this.total.textContent = ""
+    else if (!state || wired) this.count.textContent = this.total.textContent = ""
     this.owner.wants(this.paths)
     if (this.height === this.lastHeight) return
     this.lastHeight = this.height
@@ -156,7 +159,7 @@ export class Editor {
 
   /** Something else is known of the LoRAs. */
   told() {
-    if (this.state && !this.asText) this.drawRows(this.state)
+    if (this.paths.length) this.drawRows(this.state)
   }
 
   toText(asText) {

@@ -22,6 +22,7 @@ class Rows {
       text: () => String(text.value ?? ""),
       write: (value) => this.write(value),
       ended: () => this.ended(),
+      wired: () => Boolean(node.inputs?.some((slot) => slot.widget?.name === TEXT && slot.link != null)),
       facts: (path) => factsOf(path, this.base),
       resized: () => this.fit(),
       wants: (paths) => this.learn(paths),
@@ -35,6 +36,7 @@ class Rows {
     const read = () => this.editor.refresh()
     chain(text, "callback", (result) => (read(), result))
     chain(node, "onConfigure", (result) => (read(), result))
+    chain(node, "onConnectionsChange", (result) => (this.editor.draw(), result))
     this.editor.refresh()
     node.setSize([Math.max(node.size[0], WIDTH), node.computeSize()[1]])
   }

@@ -45,6 +45,7 @@ export const UI = {
   "fix.replace": "Use {name}",
   "fix.set": "Set {settings}",
   "rows.label": "LoRAs of this stack",
+  "rows.wired": "The rows come by wire.",
   "rows.none": "No LoRA yet.",
   "rows.count": "{on} of {count} on",
   "rows.sum": "sum {sum}",

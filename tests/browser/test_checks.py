@@ -248,7 +248,7 @@ def test_an_edit_that_finds_the_same_draws_nothing_again(blank, names):
       window.drawn = 0
       const watch = new MutationObserver((changes) => (window.drawn += changes.length))
       for (const each of Object.keys(foundry.nodes)) {
-        const panel = foundry.panel(each)
+        const panel = foundry.nodes[each].widgets && foundry.panel(each)
         if (panel) watch.observe(panel, {childList: true, subtree: true, characterData: true, attributes: true})
       }
     }""")

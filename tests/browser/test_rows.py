@@ -243,3 +243,18 @@ def test_tags_of_a_prompt_are_pasted_as_rows(rows, names):
     rows.page.evaluate(script, "a cat <lora:wan_style:0.35>")
     rows.page.wait_for_function("() => document.querySelectorAll('.lf-row').length === 4")
     assert json.loads(text(rows))[3] == {"path": names["style"], "strength": 0.35}
+
+
+def test_rows_that_come_by_wire_are_not_edited(rows):
+    before = text(rows)
+    rows.page.evaluate("() => foundry.add('words', 'PrimitiveStringMultiline', [-450, 250], {value: '[]'})")
+    assert rows.connect("words", 0, "rows", "loras")
+    rows.settle()
+    assert rows.page.locator(ROW).count() == 0 or not rows.page.locator(ROW).first.is_visible()
+    assert "by wire" in rows.page.locator(".lf-rows-note").inner_text()
+    script = (
+        "() => foundry.nodes.rows.disconnectInput(foundry.nodes.rows.inputs.findIndex(({name}) => name === 'loras'))"
+    )
+    rows.page.evaluate(script)
+    rows.page.locator(ROW).first.wait_for()
+    assert text(rows) == before
