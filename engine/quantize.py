@@ -32,6 +32,8 @@ FAMILY_RULES = {
     "flux2": LayerRule(r"^(double|single)_blocks\.", r"norm|mod"),
     "chroma": LayerRule(r"^(double|single)_blocks\.", r"norm|mod"),
     "hunyuan-video": LayerRule(r"^(double|single)_blocks\.", r"norm|mod"),
+    "hunyuan-video-1.5": LayerRule(r"^(double|single)_blocks\.", r"norm|mod"),
+    "hunyuan-image-2.1": LayerRule(r"^(double|single)_blocks\.", r"norm|mod"),
     "qwen-image": LayerRule(r"^transformer_blocks\.", r"norm|^transformer_blocks\.0\.img_mod\.1\."),
     "wan": LayerRule(r"^blocks\.", r"norm|modulation"),
     "z-image": LayerRule(r"^(layers|noise_refiner|context_refiner)\.", r"norm|adaLN_modulation"),

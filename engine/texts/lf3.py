@@ -122,8 +122,8 @@ FILES: dict[str, tuple[str, ...]] = {
         "Choose a {base_family} LoRA, or a {lora_family} base.",
     ),
     "LF303.family_fits": (
-        "warning",
-        "{lora} looks like a {lora_family} LoRA, and {base} is a {base_family} model.",
+        "question",
+        "Is {lora} a {lora_family} LoRA? It looks like one, and {base} is a {base_family} model.",
         "All {modules} modules fit, for the two have names and shapes in common; their numbers differ.",
         "If it was not trained on {base_family}, choose a LoRA that was.",
     ),

@@ -14,6 +14,7 @@ from functools import cache
 
 from ...engine.tensors import TensorInfo
 from ..names.lookup import bare
+from ..names.tables import HUNYUANS
 
 Shape = tuple[int, ...]
 
@@ -42,10 +43,31 @@ CONTEXT = "attn2.to_[kv]$"  # SD: the cross attention reads the text encoder, wh
 FLUX = "^(double_blocks|single_blocks|single_transformer_blocks).#."
 FLUX2 = "^(double_stream_modulation|single_stream_modulation)|.to_qkv_mlp_proj$|.ff(_context)?.linear_in$"
 QWEN = "^transformer_blocks.#.(img|txt)_(mlp|mod)."
+SECOND_LINEAR = "^(single_blocks.#.linear2|single_transformer_blocks.#.proj_out)$"
+STREAMS_WIDTH = "^(double_blocks.#.(img|txt)_(attn.qkv|attn.proj|mlp.0)|single_blocks.#.linear1)$"
 LUMINA = "^(layers|noise_refiner|context_refiner).#.(attention|feed_forward|adaLN_modulation)."
 LUMINA_WIDTH = "^(layers|noise_refiner|context_refiner).#.attention.(qkv|to_[qkv]|out|to_out.0)$"
 
 BASE_SIGNATURES = (
+    Signature("hunyuan-video-1.5", ("^vision_in.", "^byt5_in.", "^double_blocks.#.")),
+    Signature("hunyuan-image-2.1", ("^byt5_in.", "^double_blocks.#.", "^txt_in.individual_token_refiner.")),
+    Signature("omnigen2", ("^ref_image_patch_embedder$", "^layers.#.attn.to_q$")),
+    Signature("pixart", ("^t_block.1$", "^blocks.#.cross_attn.kv_linear$")),
+    Signature("pixart", ("^adaln_single.linear$", "^pos_embed.proj$", "^transformer_blocks.#.attn2.to_q$")),
+    Signature("auraflow", ("^(double_layers|joint_transformer_blocks).#.", "^(cond_seq_linear|context_embedder)$")),
+    Signature("stable-cascade", ("^(clip_txt_pooled_mapper|clip_txt_mapper|effnet_mapper.0)$", "^down_blocks.#.#.")),
+    Signature("ace-step-1.5", ("^decoder.layers.#.cross_attn.", "^encoder.lyric_encoder.")),
+    Signature("ace-step", ("^lyric_encoder.", "^transformer_blocks.#.")),
+    Signature("ltx-2", ("^transformer_blocks.#.(audio_attn1|audio_to_video_attn).",)),
+    Signature("ltx-video", ("^patchify_proj$", "^transformer_blocks.#.attn1.to_q$")),
+    Signature("hidream", ("^double_stream_blocks.#.block.attn1?.",)),
+    Signature("anima", ("^llm_adapter.", "^blocks.#.adaln_modulation_self_attn.#$")),
+    Signature("cosmos-predict2", ("^blocks.#.adaln_modulation_self_attn.#$",)),
+    Signature("cosmos", ("^blocks.block#.blocks.#.",)),
+    Signature("kandinsky-5", ("^visual_transformer_blocks.#.", "^text_transformer_blocks.#.")),
+    Signature("cogvideox", ("^patch_embed.text_proj$", "^transformer_blocks.#.norm1.linear$")),
+    Signature("mochi", ("^t5_yproj$", "^blocks.#.attn.qkv_[xy]$")),
+    Signature("hunyuan-3d", ("^latent_in$", "^cond_in$", "^double_blocks.#.")),
     Signature("flux2", ("^double_stream_modulation_img.(lin|linear)$",)),
     Signature("chroma", ("^distilled_guidance_layer.",)),
     Signature("hunyuan-video", ("^(txt_in.individual_token_refiner|context_embedder.token_refiner).",)),
@@ -76,15 +98,22 @@ LORA_SIGNATURES = (
     Signature("hunyuan-video", ("^txt_in.(individual_token_refiner|t_embedder|c_embedder|input_embedder).",)),
     Signature("hunyuan-video", ("^double_blocks.#.(img|txt)_(mlp.fc[12]|mod.linear)$",)),
     Signature("hunyuan-video", ("^single_blocks.#.modulation.linear$",)),
-    Signature("hunyuan-video", ("^double_blocks[^_]#[^_](img|txt)_attn_(qkv|proj)$",)),  # written with real dots
-    Signature("flux2", (), sizes=(Size("^transformer_blocks.#.attn.(to_[qkv]|add_[qkv]_proj)$", "in", (6144,)),)),
     # FLUX.1 has 19 and 38 blocks
     Signature("hunyuan-video", ("^(double_blocks.19|single_blocks.3[89]|single_transformer_blocks.3[89]).",)),
     Signature("hunyuan-video", ("^context_embedder.token_refiner.",)),
     Signature("chroma", ("^distilled_guidance_layer.",)),
-    Signature("flux", (FLUX,)),
+    Signature("hunyuan-3d", (FLUX,), sizes=(Size(STREAMS_WIDTH, "in", (1024, 1536)),)),
+    # attention of both streams alone may be of FLUX.1, FLUX.2 or HunyuanVideo
+    Signature("flux", (FLUX,), sizes=(Size("^single_blocks.#.linear1$", "out/in", (7,)),)),
+    Signature("flux", (FLUX,), sizes=(Size(SECOND_LINEAR, "in/out", (5,)),)),
+    Signature("flux", (FLUX,), sizes=(Size("^double_blocks.#.(img|txt)_mlp.0$", "out/in", (4,)),)),
+    Signature("flux", (FLUX,), sizes=(Size("^single_transformer_blocks.#.proj_mlp$", "out/in", (4,)),)),
+    Signature("flux", ("^(double_blocks.#.(img|txt)_mod|single_blocks.#.modulation).lin$",)),
+    Signature("flux", ("^single_transformer_blocks.#.norm.linear$",)),
+    Signature("flux", ("^(double|single)_blocks.#.(processor.)?(qkv|proj)_lora[12]?$",)),
     Signature("flux", (), sizes=(Size("^transformer_blocks.#.ff(_context)?.net.0.proj$", "in", (3072,)),)),
-    Signature("qwen-image", (QWEN,)),
+    Signature("qwen-image", (), sizes=(Size(f"{QWEN[:-1]}.(1|net.0.proj)$", "in", (3072,)),)),
+    Signature("qwen-image", (), sizes=(Size(f"{QWEN[:-1]}.net.2$", "out", (3072,)),)),
     Signature("sd3", ("^joint_blocks.#.(x_block|context_block).",)),
     # attention alone: FLUX.1 has 19 such blocks, HunyuanVideo 20, Qwen-Image 60
     Signature("qwen-image", (), sizes=(Size("^transformer_blocks.[2-5]#.attn.(to|add)_([qkv]|out)", "in", (3072,)),)),
@@ -92,11 +121,11 @@ LORA_SIGNATURES = (
     Signature("wan", ("^blocks.#.((self|cross)_attn.([qkvo]|[kv]_img)|ffn.[02])$",)),
     Signature("wan", ("^blocks.#.(attn[12].(to_[qkv]|to_out.0|add_[kv]_proj)|ffn.net.(0.proj|2))$",)),
     Signature("lumina2", (LUMINA,), sizes=(Size(LUMINA_WIDTH, "in", (2304,)),)),
-    Signature("z-image", (LUMINA,)),
+    Signature("z-image", (LUMINA,), sizes=(Size(LUMINA_WIDTH, "in", (3840,)),)),
 )
 
 # Families whose LoRAs are used on each other on purpose: Chroma was made from FLUX.1 and keeps most of its layers.
-RELATED = (frozenset({"flux", "chroma"}),)
+RELATED = (frozenset({"flux", "chroma"}), frozenset(HUNYUANS))  # names alone do not tell these apart
 
 
 @dataclass(frozen=True)
@@ -148,7 +177,7 @@ def detect_lora(modules: Mapping[str, Shape]) -> str | None:
 
 def differ(base: str | None, lora: str | None) -> bool:
     """Whether both families are known and a LoRA of one is not meant for the other."""
-    return None not in (base, lora) and base != lora and frozenset({base, lora}) not in RELATED
+    return None not in (base, lora) and base != lora and not any({base, lora} <= each for each in RELATED)
 
 
 def variant_of_base(tensors: Mapping[str, TensorInfo], family: str | None) -> dict[str, str]:

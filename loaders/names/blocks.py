@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ...engine.errors import FoundryError
 from ..disk.header import shown
 from .spellings import UNETS, unet_block
+from .tables import HUNYUANS
 
 OTHER = "other"  # what is in no block: embedders, final layers
 TWO_STREAMS = {
@@ -30,8 +31,9 @@ REFINED = {
 UNET = {"in": r"input_blocks\.(\d+)\.", "mid": r"middle_block\.", "out": r"output_blocks\.(\d+)\."}
 KINDS: dict[str, dict[str, str]] = {
     **dict.fromkeys(UNETS, UNET),
-    **dict.fromkeys(("flux", "flux2", "chroma", "hunyuan-video"), TWO_STREAMS),
+    **dict.fromkeys(("flux", "flux2", "chroma", *HUNYUANS), TWO_STREAMS),
     **dict.fromkeys(("z-image", "lumina2"), REFINED),
+    "omnigen2": {**REFINED, "ref": r"ref_image_refiner\.(\d+)\."},
     "sd3": {"joint": r"(?:joint_blocks|transformer_blocks)\.(\d+)\."},
     "qwen-image": {"block": r"transformer_blocks\.(\d+)\."},
     "wan": {"block": r"blocks\.(\d+)\.", "vace": r"vace_blocks\.(\d+)\."},

@@ -145,7 +145,7 @@ MODEL_PREFIXES = tuple(
         (
             "base_model.model.", "model.diffusion_model.", "diffusion_model.", "model.", "transformer.", "unet.",
             "dit.", "pipe.dit.", "pipe.transformer.", "pipe.unet.", "lora_unet_", "lora_unet__", "lora_transformer_",
-            "lycoris_", "oft_unet_", "net.",
+            "lycoris_", "oft_unet_", "net.", "lora_prior_unet_",
         ),
         key=len,
         reverse=True,

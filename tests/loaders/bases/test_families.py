@@ -42,8 +42,16 @@ def test_loras(sample):
         ({"diffusion_model.single_blocks.0.linear1": (1152, 128)}, "flux2"),
         ({"diffusion_model.double_blocks.0.img_mlp.0": (768, 128)}, "flux2"),
         ({"lora_unet_single_blocks_0_linear2": (128, 512)}, "flux2"),
-        ({"lora_unet_double_blocks_0_img_attn_qkv": (9216, 3072)}, "flux"),  # kohya writes "." and "_" alike
-        ({"transformer.double_blocks.0.img_attn_qkv": (9216, 3072)}, "hunyuan-video"),
+        ({"lora_unet_double_blocks_0_img_attn_qkv": (9216, 3072)}, None),  # FLUX.1, klein 4B or HunyuanVideo
+        ({"transformer.double_blocks.0.img_attn_qkv": (9216, 3072)}, None),
+        ({"transformer.img_in.proj": (3072, 64)}, None),  # FLUX.1 in the OMI layout
+        ({"transformer.transformer_blocks.0.attn.to_q": (6144, 6144)}, None),  # a width is no family
+        ({"lora_unet_double_blocks_0_img_attn_qkv": (3072, 1024)}, "hunyuan-3d"),
+        ({"layers.0.attention.to_q": (2560, 2560)}, None),  # other models have these names, too
+        ({"layers.0.attention.to_q": (3840, 3840)}, "z-image"),
+        ({"layers.3.attn.to_q": (2520, 2520), "layers.3.feed_forward.linear_1": (10240, 2520)}, None),
+        ({"transformer_blocks.0.img_mlp.net.2": (3072, 12288)}, "qwen-image"),
+        ({"transformer_blocks.0.img_mod.1": (12288, 2048)}, None),
         ({"lora_unet_double_blocks_19_img_mlp_0": (12288, 3072)}, "hunyuan-video"),
         ({"lora_unet_single_blocks_37_modulation_lin": (9216, 3072)}, "flux"),
         ({"lora_unet_distilled_guidance_layer_in_proj": (5120, 64)}, "chroma"),
@@ -56,7 +64,7 @@ def test_loras(sample):
             "wan",
         ),
         ({"lora_unet_blocks_0_self_attn_q": (128, 128)}, "wan"),
-        ({"transformer_blocks.0.txt_mod.1": (768, 128)}, "qwen-image"),
+        ({"transformer_blocks.0.txt_mod.1": (768, 128)}, None),
         ({"lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q": (640, 640)}, None),  # SD 1.x or SDXL
         ({"transformer_blocks.0.attn.to_q": (3072, 3072)}, None),  # FLUX.1 or Qwen-Image
         ({"lora_unet_transformer_blocks_20_attn_to_q": (3072, 3072)}, "qwen-image"),  # FLUX.1 has not so many
@@ -67,6 +75,40 @@ def test_loras(sample):
 )
 def test_names_and_ratios(modules, family):
     assert detect_lora(modules) == family
+
+
+STREAMS = ("double_blocks.0.img_attn.qkv.weight", "double_blocks.0.img_mlp.0.weight", "img_in.proj.weight")
+REFINER = "txt_in.individual_token_refiner.blocks.0.self_attn.qkv.weight"
+
+
+@pytest.mark.parametrize(
+    ("family", "names"),
+    [
+        ("hunyuan-video", (*STREAMS, REFINER)),
+        ("hunyuan-video-1.5", (*STREAMS, REFINER, "byt5_in.fc1.weight", "vision_in.proj.1.weight")),
+        ("hunyuan-image-2.1", (*STREAMS, REFINER, "byt5_in.fc1.weight", "single_blocks.0.linear1.weight")),
+        ("omnigen2", ("layers.27.attn.to_q.weight", "ref_image_patch_embedder.weight",
+                      "time_caption_embed.caption_embedder.1.weight")),
+        ("lumina2", ("layers.0.attn.to_q.weight", "time_caption_embed.caption_embedder.1.weight")),
+        ("ltx-2", ("transformer_blocks.0.audio_to_video_attn.to_q.weight", "patchify_proj.weight")),
+        ("ltx-video", ("transformer_blocks.0.attn1.to_q.weight", "patchify_proj.weight")),
+        ("hidream", ("double_stream_blocks.1.block.attn1.to_v.weight",)),
+        ("anima", ("blocks.0.adaln_modulation_self_attn.1.weight", "llm_adapter.blocks.0.self_attn.q_proj.weight")),
+        ("cosmos-predict2", ("blocks.0.adaln_modulation_self_attn.1.weight",)),
+        ("pixart", ("t_block.1.weight", "blocks.0.cross_attn.kv_linear.weight")),
+        ("auraflow", ("double_layers.0.attn.w1q.weight", "cond_seq_linear.weight")),
+        ("ace-step-1.5", ("decoder.layers.0.cross_attn.k_proj.weight",
+                          "encoder.lyric_encoder.layers.0.self_attn.q_proj.weight")),
+        ("hunyuan-3d", ("latent_in.weight", "cond_in.weight", "double_blocks.0.img_attn.qkv.weight")),
+    ],
+)  # fmt: skip
+def test_families_by_what_only_they_have(family, names):
+    assert detect_base(ShapeSource(dict.fromkeys(names, (64, 64))).tensors) == family
+
+
+def test_names_that_three_families_share_are_no_reason_to_refuse():
+    assert not differ("hunyuan-video-1.5", "hunyuan-video") and not differ("hunyuan-image-2.1", "hunyuan-video")
+    assert differ("hunyuan-image-2.1", "flux")
 
 
 @pytest.mark.parametrize("family", SPECS)

@@ -1,0 +1,71 @@
+"""Families whose names others spell otherwise: a LoRA in diffusers' names finds every weight, and the right rows."""
+
+from __future__ import annotations
+
+import pytest
+from lora_foundry.loaders.bases.families import detect_base
+from planner_parts import a_base, layer, pair, tiny
+
+W = 8
+Place = tuple[str, tuple[int, int, int] | None]
+PIXART = {
+    "t_block.1": (6 * W, W), "x_embedder.proj": (W, 4, 2, 2), "y_embedder.y_proj.fc1": (W, 5),
+    "blocks.0.attn.qkv": (3 * W, W), "blocks.0.attn.proj": (W, W), "blocks.0.cross_attn.q_linear": (W, W),
+    "blocks.0.cross_attn.kv_linear": (2 * W, W), "blocks.0.mlp.fc1": (4 * W, W),
+}  # fmt: skip
+AURAFLOW = {
+    "cond_seq_linear": (W, 5), "double_layers.0.attn.w1q": (W, W), "double_layers.0.attn.w2q": (W, W),
+    "double_layers.0.mlpX.c_fc1": (2 * W, W), "single_layers.3.attn.w1o": (W, W), "single_layers.3.modCX.1": (6 * W, W),
+    "modF.1": (2 * W, W),
+}  # fmt: skip
+ACE_STEP = {
+    "decoder.condition_embedder": (W, 5), "decoder.layers.0.cross_attn.k_proj": (W, W),
+    "decoder.layers.0.mlp.gate_proj": (3 * W, W), "decoder.time_embed.time_proj": (6 * W, W),
+    "encoder.lyric_encoder.layers.0.self_attn.q_proj": (W, W),
+}  # fmt: skip
+LTX2 = {
+    "patchify_proj": (W, 5), "transformer_blocks.0.audio_to_video_attn.to_q": (W, W),
+    "audio_embeddings_connector.transformer_1d_blocks.0.attn1.to_k": (W, W),
+}  # fmt: skip
+QWEN = {
+    "txt_norm": (W,), "transformer_blocks.0.img_mod.1": (6 * W, W), "transformer_blocks.0.img_mlp.gate_up": (8 * W, W),
+}  # fmt: skip
+SPLIT = {name: shape for name, shape in QWEN.items() if "gate_up" not in name} | {
+    "transformer_blocks.0.img_mlp.gate_layer": (4 * W, W), "transformer_blocks.0.img_mlp.proj": (4 * W, W),
+}  # fmt: skip
+CASCADE = {"clip_txt_pooled_mapper": (4 * W, 5), "down_blocks.0.2.attention.attn.in_proj": (W, W)}
+
+CASES: list[tuple[dict[str, tuple[int, ...]], str, tuple[int, int], list[Place]]] = [
+    (PIXART, "transformer_blocks.0.attn1.to_k", (W, W), [("blocks.0.attn.qkv", (0, W, W))]),
+    (PIXART, "transformer_blocks.0.attn2.to_v", (W, W), [("blocks.0.cross_attn.kv_linear", (0, W, W))]),
+    (PIXART, "transformer_blocks.0.ff.net.0.proj", (4 * W, W), [("blocks.0.mlp.fc1", None)]),
+    (PIXART, "adaln_single.linear", (6 * W, W), [("t_block.1", None)]),
+    (PIXART, "caption_projection.linear_1", (W, 5), [("y_embedder.y_proj.fc1", None)]),
+    (AURAFLOW, "joint_transformer_blocks.0.attn.to_q", (W, W), [("double_layers.0.attn.w2q", None)]),
+    (AURAFLOW, "joint_transformer_blocks.0.attn.add_q_proj", (W, W), [("double_layers.0.attn.w1q", None)]),
+    (AURAFLOW, "joint_transformer_blocks.0.ff.linear_1", (2 * W, W), [("double_layers.0.mlpX.c_fc1", None)]),
+    (AURAFLOW, "single_transformer_blocks.3.attn.to_out.0", (W, W), [("single_layers.3.attn.w1o", None)]),
+    (ACE_STEP, "layers.0.cross_attn.k_proj", (W, W), [("decoder.layers.0.cross_attn.k_proj", None)]),
+    (ACE_STEP, "time_embed.time_proj", (6 * W, W), [("decoder.time_embed.time_proj", None)]),
+    (LTX2, "connectors.audio_connector.transformer_blocks.0.attn1.to_k", (W, W),
+     [("audio_embeddings_connector.transformer_1d_blocks.0.attn1.to_k", None)]),
+    (QWEN, "transformer_blocks.0.img_mlp.proj", (4 * W, W),
+     [("transformer_blocks.0.img_mlp.gate_up", (0, 4 * W, 4 * W))]),
+    (SPLIT, "transformer_blocks.0.img_mlp.gate_up", (8 * W, W),
+     [("transformer_blocks.0.img_mlp.gate_layer", None), ("transformer_blocks.0.img_mlp.proj", None)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("spelling", ["transformer.{}", "base_model.model.{}", "lycoris_{flat}", "{}"])
+@pytest.mark.parametrize(("base", "module", "size", "places"), CASES, ids=[case[1] for case in CASES])
+def test_a_module_finds_its_rows(base, module, size, places, spelling):
+    name = spelling.format(module, flat=module.replace(".", "_"))
+    on = a_base({f"{weight}.weight": shape for weight, shape in base.items()})
+    found = [(p.target.weight, p.target.slice) for p in layer(on, tiny(pair(name, *size))).patches]
+    assert found == [(f"{weight}.weight", rows) for weight, rows in places]
+
+
+def test_the_prior_of_stable_cascade():
+    on = a_base({f"{weight}.weight": shape for weight, shape in CASCADE.items()})
+    made = layer(on, tiny(pair("lora_prior_unet_down_blocks_0_2_attention_attn_in_proj", W, W)))
+    assert made.coverage.matched == 1 and detect_base(on.source.tensors) == "stable-cascade"
