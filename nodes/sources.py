@@ -115,6 +115,10 @@ class HostMatcher:
         found = (target,) if target and self._inside(target) else self._names.find(module)
         return found or beside(self.find(module.removesuffix(BIAS)) if module.endswith(BIAS) else (), self._tensors)
 
+    def second(self, module: str) -> tuple[Target, ...]:
+        """The targets by our rules alone: the host's map has wrong rows for some modules, of FLUX.2 for one."""
+        return self._names.find(module)
+
     def _inside(self, target: Target) -> bool:
         """Whether the weight is there and has these rows: for k and v of Lumina 2 the host's map names too many."""
         if target.weight not in self._tensors or target.slice is None:

@@ -164,6 +164,13 @@ FILES: dict[str, tuple[str, ...]] = {
         "Parts were merged without raising alpha with the rank: these modules act {times} times too weakly.",
         "Convert it again with a tool that raises alpha with the rank.",
     ),
+    "LF305.ignored": (
+        "warning",
+        "{lora}: alpha of {count} of {modules} modules is ignored, first '{module}' with alpha / rank {scale}.",
+        "'match training' does what its trainer does with lora_A and lora_B, which knows no alpha; most other programs "
+        "count it.",
+        "If your training run counted it, choose rounding 'once'.",
+    ),
     "LF305.no_magnitudes": (
         "warning",
         "{lora}: it was trained as DoRA, but holds no magnitudes.",

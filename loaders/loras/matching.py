@@ -12,7 +12,7 @@ from ...engine.tensors import TensorInfo
 from ...engine.texts.say import refuse
 from ..disk.header import shown
 from ..names.blocks import BlockWeights
-from ..names.lookup import BIAS, Matcher
+from ..names.lookup import BIAS, Matcher, TwoViews
 from .file import LoRAFile
 from .fitting import fits
 
@@ -40,7 +40,7 @@ def match(base: Base, lora: LoRAFile, matcher: Matcher, factors: BlockWeights) -
     """Every adapter of a file on its weights; blocks with the factor 0 are matched and get no patch."""
     fit = Fit()
     for adapter in lora.adapters:
-        targets = matcher.find(adapter.module)
+        targets = _found(adapter, matcher, base.source.tensors)
         if not targets or any(target.weight not in base.source.tensors for target in targets):
             fit.nameless[adapter.module] = _nameless(adapter, matcher)
         elif reason := _shape_reason(adapter, targets, base.source.tensors):
@@ -52,6 +52,16 @@ def match(base: Base, lora: LoRAFile, matcher: Matcher, factors: BlockWeights) -
         else:
             fit.patches += _patches(adapter, targets, factors)
     return fit
+
+
+def _found(adapter: Adapter, matcher: Matcher, tensors: Mapping[str, TensorInfo]) -> tuple[Target, ...]:
+    """Where an adapter goes; by the second view of a matcher where it fits by that alone."""
+    targets = matcher.find(adapter.module)
+    there = bool(targets) and all(target.weight in tensors for target in targets)
+    if isinstance(matcher, TwoViews) and there and _shape_reason(adapter, targets, tensors):
+        other = matcher.second(adapter.module)
+        return other if other and not _shape_reason(adapter, other, tensors) else targets
+    return targets
 
 
 def add_layer(plan: Plan, layer: Layer) -> Plan:

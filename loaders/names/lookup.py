@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ...engine.plan import Target
 from ...engine.tensors import TensorInfo
@@ -37,6 +37,14 @@ class Matcher(Protocol):
 
     def find(self, module: str) -> tuple[Target, ...]:
         """Where a module named as in the LoRA file goes, or nothing; several targets each take a part of its delta."""
+
+
+@runtime_checkable
+class TwoViews(Protocol):
+    """A Matcher that goes by somebody else's map first, and may know better."""
+
+    def second(self, module: str) -> tuple[Target, ...]:
+        """Where a module goes by our own rules, or nothing."""
 
 
 def flat(name: str) -> str:

@@ -72,7 +72,8 @@ def make_layer(
     patches, doubles = once(lora, fit.patches, rows)
     findings = [*lora.findings, *affix, *partly(lora, coverage), *doubles, *_another_model(base, lora, coverage)]
     findings += _grown(base, lora, fit)
-    findings += _scales(lora, fit, strength, rounding == MATCH_TRAINING and stage == FUSE)
+    as_trained = rounding == MATCH_TRAINING and stage == FUSE
+    findings += [*_scales(lora, fit, strength, as_trained), *_ignored(lora, as_trained)]
     found, known = tuple(findings), lineage_of_lora(lora)
     layer = Layer(stage, lora.info, strength, tuple(patches), coverage, rounding, found, lora, "", str(factors), known)
     for patch in layer.patches:
@@ -168,6 +169,15 @@ def _another_model(base: Base, lora: LoRAFile, coverage: Coverage) -> Iterator[F
     if apart := clashes_of(base, lora):
         key = "LF303.variant_partly" if coverage.unmatched else "LF303.variant"
         yield say_of(lora.label, key, family=theirs, base=name, differences="; ".join(apart))
+
+
+def _ignored(lora: LoRAFile, as_trained: bool) -> Iterator[Finding]:
+    """LF305: 'match training' takes lora_A and lora_B without their alpha, as that trainer did."""
+    odd = [a for a in lora.adapters if a.alpha is not None and ".lora_B" in dict(a.parts).get("up", "")]
+    odd = [a for a in odd if not math.isclose(a.alpha or 0.0, a.rank, rel_tol=SLACK)]
+    if as_trained and odd:
+        values = {"count": len(odd), "modules": len(lora.modules), "module": shown(odd[0].module)}
+        yield say_of(lora.label, "LF305.ignored", **values, scale=f"{odd[0].scale:.4g}")
 
 
 def _scales(lora: LoRAFile, fit: Fit, strength: float, as_trained: bool) -> Iterator[Finding]:

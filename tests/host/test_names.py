@@ -65,6 +65,15 @@ MODELS = {
         "attention_head_dim": 128, "joint_attention_dim": 64,
     }),
     "z-image": ("ZImage", {**LUMINA, "z_image_modulation": True, "time_scale": 1000.0}),
+    "pixart": ("PixArtAlpha", {
+        "image_model": "pixart_alpha", "input_size": 8, "patch_size": 2, "in_channels": 4, "hidden_size": 128,
+        "depth": 2, "num_heads": 2, "mlp_ratio": 4.0, "caption_channels": 64, "model_max_length": 16,
+        "pe_interpolation": 1,
+    }),
+    "auraflow": ("AuraFlow", {
+        "dim": 128, "n_layers": 3, "n_double_layers": 1, "n_heads": 2, "global_conddim": 128, "cond_seq_dim": 64,
+        "max_seq": 64,
+    }),
     "lumina2": ("Lumina2", {**LUMINA, "dim": 192, "n_heads": 6, "n_kv_heads": 2, "axes_dims": [8, 12, 12]}),
 }  # fmt: skip
 # Names the host maps to rows that a weight of the family does not have, and that no file has: ours differ on purpose.
@@ -120,6 +129,56 @@ def matched(family, kind, config, modules):
     units = {each: [unit.name for name in weights for unit in names[each].units(name)] for each in DIALECTS}
     unknown = {dialect: [name for name in found if name not in key_map] for dialect, found in units.items()}
     return len(pairs), differ, [module for module in modules if not path.find(module)], unknown
+
+
+# Classes of the host whose network has the names of another one above.
+SAME_NAMES = {
+    "sd15": ("SD15_instructpix2pix", "LotusD", "SD20", "SD21UnclipL", "SD21UnclipH", "SD_X4Upscaler", "Stable_Zero123"),
+    "sdxl": ("SDXL_instructpix2pix", "SDXLRefiner", "SSD1B", "Segmind_Vega", "KOALA_700M", "KOALA_1B"),
+    "flux": ("FluxInpaint", "FluxSchnell"),
+    "chroma": ("ChromaRadiance",),
+    "pixart": ("PixArtSigma",),
+    "wan": ("WAN21_T2V", "WAN21_FunControl2V", "WAN21_Vace", "WAN21_Camera", "WAN22_Camera", "WAN22_S2V", "WAN21_HuMo",
+            "WAN22_Animate", "WAN22_T2V"),
+    "hunyuan-video": ("HunyuanVideoI2V", "HunyuanVideoSkyreelsI2V", "HunyuanVideo15", "HunyuanVideo15_SR_Distilled",
+                      "HunyuanImage21", "HunyuanImage21Refiner"),
+}  # fmt: skip
+# Classes whose LoRAs are named as the network is: no table of ours or of the host's is needed beside the prefixes.
+OWN_NAMES = {
+    "Stable_Cascade_C": "kohya with lora_prior_unet_", "Stable_Cascade_B": "kohya", "StableAudio": "no LoRAs known",
+    "SVD_img2vid": "no LoRAs known", "SV3D_u": "no LoRAs known", "SV3D_p": "no LoRAs known",
+    "HunyuanDiT": "official, base_model.model.", "HunyuanDiT1": "official, base_model.model.", "GenmoMochi": "official",
+    "LTXV": "diffusers names are its own", "CosmosT2V": "official", "CosmosI2V": "official",
+    "CosmosT2IPredict2": "official", "CosmosI2VPredict2": "official", "Hunyuan3Dv2": "no LoRAs known",
+    "Hunyuan3Dv2_1": "no LoRAs known", "Hunyuan3Dv2mini": "no LoRAs known", "HiDream": "diffusers names are its own",
+    "ACEStep": "official", "Omnigen2": "diffusers names are its own",
+}  # fmt: skip
+PREFIXES = ("{name}", "diffusion_model.{name}", "transformer.{name}", "base_model.model.{name}", "lora_unet_{flat}",
+            "lycoris_{flat}", "lora_transformer_{flat}")  # fmt: skip
+
+
+def test_every_model_class_of_the_host_is_compared_or_listed(inprocess):
+    """A class that a newer host brings is known to this test, or listed here with the reason why not."""
+    known = {kind for kind, _ in MODELS.values()} | {kind for kinds in SAME_NAMES.values() for kind in kinds}
+    assert not known & OWN_NAMES.keys()
+    classes, missing = inprocess(spelled, PREFIXES)
+    assert set(classes) == known | OWN_NAMES.keys()
+    assert missing == []
+
+
+def spelled(prefixes):
+    """(the names of the host's model classes, [spelling of a name as in the network itself that we do not find])"""
+    import comfy.supported_models
+    import torch
+    from lora_foundry.engine.tensors import TensorInfo
+    from lora_foundry.loaders.names.lookup import BaseNames
+
+    names = ("blocks.0.self_attn.q_proj", "layers.3.attn.to_out.0", "transformer_blocks.1.ff.net.0.proj",
+             "double_stream_blocks.1.block.ff_i.experts.0.w1", "down_blocks.0.2.attention.attn.in_proj")  # fmt: skip
+    ours = BaseNames({f"{name}.weight": TensorInfo(f"{name}.weight", torch.bfloat16, (8, 8)) for name in names})
+    tried = [each.format(name=name, flat=name.replace(".", "_")) for name in names for each in prefixes]
+    classes = [kind.__name__ for kind in comfy.supported_models.models]
+    return classes, [module for module in tried if not ours.find(module)]
 
 
 def modules_of(family):

@@ -105,6 +105,15 @@ def test_a_trainer_without_alpha_is_measured_as_it_trains():
     assert "80%" in dict(finding.values)["total"]
 
 
+@pytest.mark.parametrize(("alpha", "warns"), [(1.0, True), (4.0, False), (None, False)])
+def test_an_alpha_that_matching_a_trainer_ignores_is_told(alpha, warns):
+    parts = {name.replace("lora_up", "lora_B").replace("lora_down", "lora_A"): tensor
+             for number in range(6) for name, tensor in a_pair(number, 0.01, alpha).items()}  # fmt: skip
+    made = layer(base(), lora(parts), stage=FUSE, rounding=MATCH_TRAINING)
+    assert [f.text for f in made.findings if f.text == "LF305.ignored"] == ["LF305.ignored"] * warns
+    assert not [f for f in layer(base(), lora(parts)).findings if f.text == "LF305.ignored"]
+
+
 def test_parts_of_a_fused_weight_are_measured_as_parts():
     on = Base("base.safetensors", None, ShapeSource({}, {"a.to_kv.weight": noise(2 * OUT, WIDE, rms=RMS)}))
     pairs = {name.replace("blocks.0.q", "a.to_k"): tensor for name, tensor in a_pair(0, 0.5).items()}

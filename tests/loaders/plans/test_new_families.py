@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from lora_foundry.engine.plan import STACK, Target
 from lora_foundry.loaders.bases.families import detect_base
+from lora_foundry.loaders.names.lookup import BaseNames
+from lora_foundry.loaders.plans.planner import make_layer
 from planner_parts import a_base, layer, pair, tiny
 
 W = 8
@@ -63,6 +66,32 @@ def test_a_module_finds_its_rows(base, module, size, places, spelling):
     on = a_base({f"{weight}.weight": shape for weight, shape in base.items()})
     found = [(p.target.weight, p.target.slice) for p in layer(on, tiny(pair(name, *size))).patches]
     assert found == [(f"{weight}.weight", rows) for weight, rows in places]
+
+
+def test_rows_of_the_host_that_no_delta_fits_give_way_to_ours():
+    """ComfyUI's map has 4 widths of rows for ``proj_mlp`` of FLUX.2, which has 6."""
+    base = {"double_stream_modulation_img.lin.weight": (6 * W, W), "single_blocks.0.linear1.weight": (9 * W, W),
+            "double_blocks.0.img_attn.qkv.weight": (3 * W, W)}  # fmt: skip
+    on = a_base(base)
+    ours = BaseNames(on.source.tensors, "flux2")
+
+    class Theirs:
+        """The host's map, which is wrong for one module."""
+
+        def find(self, module: str) -> tuple[Target, ...]:
+            if module.endswith("proj_mlp"):
+                return (Target("single_blocks.0.linear1.weight", (0, 3 * W, 4 * W)),)
+            return ours.find(module)
+
+        def second(self, module: str) -> tuple[Target, ...]:
+            return ours.find(module)
+
+    module = "transformer.single_transformer_blocks.0.proj_mlp"
+    places = []
+    for rows in (6 * W, 4 * W):  # a delta that fits what the host says goes where the host says
+        made = make_layer(on, tiny(pair(module, rows, W)), STACK, 1.0, Theirs())
+        places.append(made.patches[0].target.slice)
+    assert places == [(0, 3 * W, 6 * W), (0, 3 * W, 4 * W)]
 
 
 def test_the_prior_of_stable_cascade():
