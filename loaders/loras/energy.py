@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from ...engine.adapters import MAGNITUDE, NOT_READ, needs_weight
+from ...engine.adapters import MAGNITUDE, NOT_READ, needs_weight, scale_of
+from ...engine.dense import Parts, matrix
 from ...engine.gemm import Product
 from ...engine.merge.deltas import delta_of
 from ...engine.plan import Adapter
@@ -43,8 +44,8 @@ def _plain(adapter: Adapter) -> Adapter | None:
 
 def _energy(lora: LoRAFile, adapter: Adapter) -> float:
     parts = {part: lora.read(name) for part, name in adapter.parts if part not in NOT_READ}
-    if adapter.kind == LOKR and parts.keys() == {"w1", "w2"}:  # |kron(a, b)| = |a| |b|
-        return _square(parts["w1"]) * _square(parts["w2"])
+    if adapter.kind == LOKR and "t2" not in parts:  # |kron(a, b)| = |a| |b|
+        return scale_of(adapter) ** 2 * _of_factor(parts, "w1") * _of_factor(parts, "w2")
     delta = delta_of(adapter, parts)
     if delta.is_low_rank:
         return sum(_of_product(product) for product in delta.products)
@@ -53,6 +54,13 @@ def _energy(lora: LoRAFile, adapter: Adapter) -> float:
 
 def _square(tensor: torch.Tensor) -> float:
     return float(tensor.double().square().sum())
+
+
+def _of_factor(parts: Parts, name: str) -> float:
+    """The same of one factor of a LoKr, whole or split."""
+    if name in parts:
+        return _square(parts[name])
+    return _of_product(Product(matrix(parts[f"{name}_a"]), matrix(parts[f"{name}_b"]), 1.0))
 
 
 def _of_product(product: Product) -> float:
