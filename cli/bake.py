@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from ..loaders.documents.document import Document
 
 FORMATS = ("fp8", "float8_e4m3fn", "float8_e5m2", "int8_convrot", "none", "mxfp8", "nvfp4", "w4a8", "w6a8")
+CHOICES = ("auto", "smallest")  # those of engine/choice.py: torch is not imported for a help text
 CACHE_GB = 50
 AUTO = "auto"
 LEAST_SHARD = 10**6  # smaller ones would make a file of every tensor
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_arguments(parser)
     result = parser.add_argument_group("the result")
     add = result.add_argument
-    add("--quantize", choices=FORMATS, help="instead of what the document says; fp8 is float8_e4m3fn")
+    add("--quantize", choices=(*FORMATS, *CHOICES), help="instead of what the document says; see docs/formats.md")
     add("--dtype", choices=("bf16", "fp16", "fp32"), help="of what is not quantized; default: as stored")
     full, better = "full precision", "full precision: best quality; fp8: fast on Ada on"
     add("--matmul", choices=(full, "fp8"), type=spelled({"full": full}), default=full, help=better)
@@ -101,7 +102,8 @@ def run(options: argparse.Namespace) -> int:
     with Bar("baking") as bar:
         baked = bake_files(requests, how, bar)
     options.done = True
-    made = list(zip([request.blueprint.plan for request in requests], found, baked, strict=True))
+    chosen = [_format(document)[1] for document in documents]
+    made = list(zip([request.blueprint.plan for request in requests], found, baked, chosen, strict=True))
     if options.json:
         told = [_json(*each) for each in made]
         print_json(told[0] if len(told) == 1 else {"results": told})
@@ -135,7 +137,7 @@ def _finish(document: Document, options: argparse.Namespace, how: BakeOptions) -
     from ..engine.finish import Finish
     from ..engine.quantize import parse_keep
 
-    format = "float8_e4m3fn" if document.quantize == "fp8" else document.quantize
+    format, _ = _format(document)
     dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, None: None}
     exact = options.reproducible or document.reproducible
     return Finish(
@@ -146,6 +148,14 @@ def _finish(document: Document, options: argparse.Namespace, how: BakeOptions) -
         max_error=options.max_error,
         arithmetic=arithmetic_of(how.device, how.memory) if exact else None,
     )
+
+
+def _format(document: Document) -> tuple[str, str]:
+    """(format, why it was chosen)."""
+    from ..engine.choice import choose_for_others
+    from ..engine.formats import DEFAULT
+
+    return choose_for_others(DEFAULT.name if document.quantize == "fp8" else document.quantize)
 
 
 def _how(options: argparse.Namespace) -> BakeOptions:
@@ -170,19 +180,22 @@ def _memory(options: argparse.Namespace, documents: Sequence[Document]) -> str:
     return options.memory or next(iter(told), AUTO)
 
 
-def _json(plan: Any, findings: Sequence[Finding], baked: BakeResult) -> BakeJSON:
+def _json(plan: Any, findings: Sequence[Finding], baked: BakeResult, chosen: str) -> BakeJSON:
     from ..engine.report import bake_json
 
     budget = None if baked.cost is None else baked.cost.to_json()
     out: MadeJSON = {"out": str(baked.files[0]), "files": [str(path) for path in baked.files], "state": baked.state}
+    out |= {"chosen": chosen} if chosen else {}
     return {**out, **bake_json(plan, findings, baked.report, baked.sha256), "budget": budget}
 
 
-def _print(plan: Any, findings: Sequence[Finding], baked: BakeResult) -> None:
+def _print(plan: Any, findings: Sequence[Finding], baked: BakeResult, chosen: str) -> None:
     from ..engine.report import bake_sentence, budget_sentence
 
     print_layers(plan, baked.report.gains)
     print_findings(findings)
+    if chosen:
+        print(chosen)
     if baked.cost is not None:
         print(budget_sentence(baked.cost))
     print(("" if baked.state == "made" else f"{baked.state}: ") + bake_sentence(baked.report))

@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_init(parser: argparse.ArgumentParser) -> None:
     """What ``init`` takes."""
     add_arguments(parser)
-    parser.add_argument("--quantize", metavar="FORMAT", help="fp8, float8_e5m2, int8_convrot or none; default: none")
+    parser.add_argument("--quantize", metavar="FORMAT", help="fp8, nvfp4, auto ...: see docs/formats.md; default: none")
     parser.add_argument(
         "-o", "--out", metavar="FILE", type=Path, default=Path("stack.yaml"), help="default: stack.yaml"
     )

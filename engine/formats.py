@@ -86,10 +86,15 @@ def require_loadable(name: str, known: Sequence[str]) -> None:
 
 def require_device(name: str, device: str) -> None:
     """FoundryError ``format`` for an fp8 format on a kind of device (``mps``, ``cuda`` ...) that knows no fp8."""
-    format = FORMATS.get(name)
-    holds_fp8 = isinstance(format, NVFP4) or (format is not None and format.dtype.is_floating_point)  # codes, or scales
-    if holds_fp8 and device in WITHOUT_FP8:
+    if not is_held(name, device):
         raise refuse("format.no_fp8", format=name, device=WITHOUT_FP8[device])
+
+
+def is_held(name: str, device: str) -> bool:
+    """Whether such a device can hold a format: fp8 codes or scales need one that knows fp8."""
+    format = FORMATS.get(name)
+    fp8 = isinstance(format, NVFP4 | Grouped) or (format is not None and format.dtype.is_floating_point)
+    return not fp8 or device not in WITHOUT_FP8
 
 
 def finite_amax(weight: torch.Tensor, name: str) -> torch.Tensor:

@@ -60,6 +60,7 @@ class MadeJSON(TypedDict, total=False):
     state: Annotated[str, ("enum", ("made", "unchanged", "from the cache"))]
     how: Annotated[str, ("enum", ("patches", "bake")), "Of 3 Apply."]
     budget: CostJSON | None
+    chosen: Annotated[str, "Which format `auto` or `smallest` came to, and why."]
 
 
 class BakeJSON(BakedJSON, MadeJSON):

@@ -22,7 +22,8 @@ import comfy.utils
 import comfy.weight_adapter
 import torch
 
-from ..engine.formats import loadable, require_device, require_loadable
+from ..engine.choice import choose, machine_of
+from ..engine.formats import is_held, loadable, require_device, require_loadable
 from ..engine.plan import Target
 from ..engine.progress import Progress
 from ..engine.tensors import FP8_DTYPES, InMemory, TensorInfo, TensorSource
@@ -241,6 +242,15 @@ def loadable_formats() -> tuple[str, ...]:
     host = comfy.quant_ops
     layouts = {name: getattr(host, each["comfy_tensor_layout"], None) for name, each in host.QUANT_ALGOS.items()}
     return loadable(layouts)
+
+
+def chosen_format(wanted: str) -> tuple[str, str]:
+    """(format, why ``auto`` or ``smallest`` came to it); FoundryError ``format`` for one this ComfyUI cannot load."""
+    kind = comfy.model_management.get_torch_device().type
+    held = [name for name in loadable_formats() if is_held(name, kind)]
+    format, why = choose(wanted, machine_of(compute_device(), held))
+    refuse_format(format)
+    return format, why
 
 
 def refuse_format(name: str) -> None:

@@ -151,12 +151,17 @@ def made_reply(plan: Plan, findings: Sequence[Finding], model: Any, result: Bake
 
 
 def finished(
-    plan: Plan, findings: Sequence[Finding], made: BakeResult, outputs: tuple[Any, ...], done: str = "", **extra: Any
-) -> dict[str, Any]:
-    """What a finishing node returns; the report text, which ends with ``done``, becomes the last output."""
+    plan: Plan, findings: Sequence[Finding], made: BakeResult, outputs: tuple[Any, ...], done: str = "", *,
+    chosen: str = "", **extra: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """What a finishing node returns; the report text, which ends with ``done``, becomes the last output.
+
+    ``chosen`` says why a format was chosen.
+    """
     report, cost = made.report, made.cost
     budget = [] if cost is None else [budget_sentence(cost)]
     why = [host.why_cpu()] if report.arithmetic and host.why_cpu() else []
-    lines = [*plan_sentences(plan, findings, report.gains), *budget, done or bake_sentence(report), *why]
-    told = {**extra, "budget": None if cost is None else cost.to_json()}
+    told_why = [chosen] if chosen else []
+    lines = [*plan_sentences(plan, findings, report.gains), *told_why, *budget, done or bake_sentence(report), *why]
+    told = {**extra, **({"chosen": chosen} if chosen else {}), "budget": None if cost is None else cost.to_json()}
     return reply((*outputs, "\n".join(lines)), lines, {**bake_json(plan, findings, report, made.sha256), **told})

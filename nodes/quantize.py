@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..engine.choice import CHOICES, FITTING
 from ..engine.finish import FP8_MATMUL, FULL_PRECISION, Finish
 from ..engine.formats import FORMATS
 from ..engine.memory import AUTO as AUTO_MEMORY
@@ -27,10 +28,11 @@ class FoundryQuantizeFP8(FormatNode):
         "required": {
             "model": stage_input(ANY, "The plan to finish."),
             "format": (
-                list(FORMATS),
+                [*FORMATS, *CHOICES],
                 {
-                    "tooltip": "float8_e4m3fn loads in every ComfyUI from 0.3.75 on. int8_convrot has a third of its "
-                    "error at the same size, from 0.27 on."
+                    "default": FITTING,
+                    "tooltip": "auto: 8 bits that this ComfyUI loads and this GPU is fast in. smallest: 4 bits where "
+                    "they are fast. float8_e4m3fn loads in every ComfyUI from 0.3.75 on.",
                 },
             ),
             "matmul": (
@@ -59,11 +61,11 @@ class FoundryQuantizeFP8(FormatNode):
         **_: Any,
     ) -> dict[str, Any]:
         """(quantized MODEL, report)."""
-        host.refuse_format(format)
+        format, chosen = host.chosen_format(format)
         plan = plan_of(model)
         findings = ready(plan)
         facts = host_source(plan).facts
         patterns = parse_keep(keep_high_precision)
         exact = exactly(reproducible, memory)
         finish = Finish(format, None, matmul, patterns, facts.linears, max_error=max_error or None, arithmetic=exact)
-        return made_reply(plan, findings, *baked_model(resolve(plan, finish), memory, keep))
+        return made_reply(plan, findings, *baked_model(resolve(plan, finish), memory, keep), chosen=chosen)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..engine.choice import CHOICES
 from ..engine.finish import FP8_MATMUL, FULL_PRECISION, Finish
 from ..engine.formats import FORMATS
 from ..engine.memory import AUTO as AUTO_MEMORY
@@ -42,7 +43,7 @@ class FoundrySaveModel(FormatNode):
                 },
             ),
             "format": (
-                [*FORMATS, *DTYPES],
+                [*FORMATS, *DTYPES, *CHOICES],
                 {
                     "tooltip": "float8 and int8 are quantized last; the others are rounded once. This ComfyUI must be "
                     "able to load what it saves; `lora-foundry bake` writes any format."
@@ -96,8 +97,7 @@ class FoundrySaveModel(FormatNode):
         **_: Any,
     ) -> dict[str, Any]:
         """(path, report)."""
-        if format in FORMATS:
-            host.refuse_format(format)
+        format, chosen = host.chosen_format(format)
         plan = plan_of(model)
         findings = ready(plan)
         facts = host_source(plan).facts
@@ -117,4 +117,4 @@ class FoundrySaveModel(FormatNode):
             how = BakeOptions(device, memory, max_shard=shard, records=False)
             (baked,) = bake_files([FileRequest(wanted, path)], how, host.progress())
         first, files = str(baked.files[0]), [str(file) for file in baked.files]
-        return finished(plan, findings, baked, (first,), out=first, files=files)
+        return finished(plan, findings, baked, (first,), chosen=chosen, out=first, files=files)

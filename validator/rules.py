@@ -36,7 +36,8 @@ def natively_quantized(stack: Stack, policy: str) -> Iterator[Finding]:
     loras = [item for item in stack.items if item.strength and not rules_variants.made_on(item, stack)]
     if stack.native and stack.quantized and not stack.dequantized and loras:
         gguf = stack.quantized.startswith("GGUF")
-        key = "LF201.gguf" if gguf else "LF201.scaled" if stack.scaled else "LF201.native"
+        coarse = "LF201.nvfp4" if stack.quantized.startswith("nvfp4") else "LF201.native"
+        key = "LF201.gguf" if gguf else "LF201.scaled" if stack.scaled else coarse
         values = {"base": stack.base, "quantized": stack.quantized, "loras": listed([item.name for item in loras])}
         yield say(key, subject=stack.base, node=loras[0].node, **values)
 

@@ -112,6 +112,7 @@ def _quantized(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -
     fp8 = all(dtype.is_floating_point for dtype in dtypes)
     stored = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes)) or "weights"
     forms = (
+        ("weight_scale_2" in endings, "nvfp4 (weight_scale_2)"),
         ("comfy_quant" in endings, "comfy_quant"),
         (not endings.isdisjoint(("scaled_fp8", "scale_weight")), "scaled fp8 (scale_weight)"),
         ("weight_scale" in endings and "_quantization_metadata" in metadata,

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ...engine.choice import CHOICES
 from ...engine.errors import FoundryError
 from ...engine.formats import FORMATS
 from ...engine.near import near
@@ -24,7 +25,7 @@ MAX_ROWS = 500  # of one list
 MAX_SETTINGS = 500  # of AI Toolkit's block, most of which are its own
 FP8, NONE = "fp8", "none"
 _QUANTIZE = {True: FP8, "true": FP8, FP8: FP8, False: NONE, "false": NONE, NONE: NONE} | {
-    name: name for name in FORMATS
+    name: name for name in (*FORMATS, *CHOICES)
 }
 # What AI Toolkit calls the same things.
 _ROWS = ("stack", "lora_paths", "lora_path")
@@ -206,7 +207,9 @@ def _quantize(value: object, where: str) -> str:
     known = value.lower() if isinstance(value, str) else value
     if isinstance(known, bool | str) and known in _QUANTIZE:
         return _QUANTIZE[known]
-    raise document_error(where, f"quantize is '{_seen(value)}'", f"Use true, false, none, fp8, {', '.join(FORMATS)}.")
+    raise document_error(
+        where, f"quantize is '{_seen(value)}'", f"Use true, false, none, fp8, {', '.join((*FORMATS, *CHOICES))}."
+    )
 
 
 def _rows(rows: object, where: str, list_name: str) -> tuple[Row, ...]:

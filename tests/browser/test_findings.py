@@ -83,7 +83,7 @@ def test_nothing_of_it_is_saved_or_posted(fresh):
         assert node.get("color") == before[name].get("color"), name
         assert node.get("widgets_values") == before[name].get("widgets_values"), name
     assert after["quantize"]["widgets_values"] == [
-        "float8_e4m3fn",
+        "auto",
         "full precision",
         "auto",
         0,

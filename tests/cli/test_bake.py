@@ -44,6 +44,16 @@ def test_the_report_names_a_lora_as_the_document_does(folder, run):
     assert recipe["layers"][0]["lora"] == "style.safetensors"  # no folder of the user goes into a file to be shared
 
 
+def test_a_chosen_format_is_told_with_the_reason(folder, run):
+    asked = ("-o", "out.safetensors", "--quantize", "auto")
+    code, report, _ = run("bake", write(folder, stack=["style"]), *asked, "--json")
+    assert code == 0 and report["chosen"].startswith("auto: float8_e4m3fn, which every ComfyUI") and report["quantized"]
+    recipe = json.loads(open_checkpoint(folder / "out.safetensors").metadata["lora_foundry"])["recipe"]
+    assert recipe["finish"]["format"] == "float8_e4m3fn"
+    code, out, _ = run("bake", write(folder, stack=["style"]), *asked)
+    assert code == 0 and report["chosen"] in out
+
+
 def test_peak_memory_is_that_of_the_bake_alone(folder):
     """It is not that of the larger program which started it."""
     conftest = str(ROOT / "tests" / "conftest.py")

@@ -105,6 +105,7 @@ def test_our_keys_may_stand_beside_a_model_block():
         ("false", "none"),
         ("none", "none"),
         ("null", "none"),
+        ("Auto", "auto"),
         ("'no'", None),
         ("int8", None),
         ("1", None),
