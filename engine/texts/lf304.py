@@ -82,9 +82,11 @@ MEANING: dict[str, tuple[str, ...]] = {
     ),
     "LF304.alpha_type": _broken("'{tensor}' is {dtype} of shape {shape}.", "An alpha is one real number."),
     "LF304.alpha_value": _broken("'{tensor}' is {alpha}.", "No scale can be computed from it."),
-    "LF304.dense_scale": _broken(
-        "'{module}' is a LoKr of whole factors, and {source} states a scale of {scale}.",
-        "This combination is not supported: ComfyUI and LyCORIS would use 1.",
+    "LF304.dense_scale": (
+        "error",
+        "{lora}: '{module}' is a LoKr of whole factors, and {source} states a scale of {scale}.",
+        "This combination is not supported yet: ComfyUI and LyCORIS would use 1.",
+        "Set alpha to r in {source}, and use the LoRA at {scale} times the strength you want.",
     ),
     "LF304.attached_to_none": _broken(
         "'{tensor}' needs one adapter to belong to, and has none.",
@@ -101,9 +103,11 @@ MEANING: dict[str, tuple[str, ...]] = {
         "Without a scale beside it its numbers mean nothing.",
     ),
     "LF304.part_shape": _broken("'{tensor}' has the shape {shape}.", "That is no '{part}' part of a {kind}."),
-    "LF304.unknown_part": _broken(
-        "'{tensor}' is no known part of a {kind}.",
+    "LF304.unknown_part": (
+        "error",
+        "{lora}: '{tensor}' is no known part of a {kind}.",
         "The rest of it without this part would not be what its author made.",
+        _OWN_LOADER,
     ),
     "LF304.magnitude": _broken(
         "'{tensor}' has the shape {shape} for a weight of {weight_shape}.",
@@ -124,7 +128,12 @@ MEANING: dict[str, tuple[str, ...]] = {
     "LF304.bias": _misfit("A bias has one number per row."),
     "LF304.products": _misfit("One makes {one}, the other {other}."),
     "LF304.ranks": _misfit("Their ranks differ."),
-    "LF304.glora_kernel": _misfit("A GLoRA with a kernel is not known."),
+    "LF304.glora_kernel": (
+        "error",
+        "{lora}: {tensors} are a GLoRA of a convolution.",
+        "This is not supported yet.",
+        _OWN_LOADER,
+    ),
     "LF304.glora_sizes": _misfit("Their ranks or widths differ."),
     "LF304.oft_square": _misfit("Each block must be square."),
     "LF304.boft_stages": _misfit("{stages} stages of blocks of {size} do not go into {rows} rows."),

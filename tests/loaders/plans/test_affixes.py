@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from lora_foundry.engine.plan import Base
+from lora_foundry.engine.texts.say import TEXTS
 from lora_foundry.loaders.bases.checkpoint import Checkpoint, is_lora
 from lora_foundry.loaders.disk.source import FileSource
 from planner_parts import a_base, layer, pair, refused, tiny
@@ -181,3 +182,8 @@ def test_img_in_alone_is_no_hunyuan_video():
     attention = pair("transformer.double_blocks.0.img_attn.proj", out=8, width=8)
     lora = tiny(pair("transformer.img_in.proj", out=8), attention)
     assert lora.info.family != "hunyuan-video"
+
+
+@pytest.mark.parametrize("key", ["LF304.dense_scale", "LF304.unknown_part", "LF304.glora_kernel", "LF304.foreign"])
+def test_what_is_not_supported_is_not_called_damaged(key):
+    assert "damaged" not in TEXTS[key].fix and "download" not in TEXTS[key].fix
