@@ -83,6 +83,11 @@ export function popover(label, content) {
   return made
 }
 
+/** Another graph, or all nodes made anew: what is open speaks of nodes that are gone. */
+export function closePopovers() {
+  for (const open of document.querySelectorAll(".lf-popover:popover-open")) open.hidePopover()
+}
+
 /** The wheel and the middle button are the canvas', but a list that scrolls keeps the wheel. Nodes 2.0 hands them on by itself. */
 export function passThrough(root, canvas, classic) {
   const middle = (handler) => (event) => {

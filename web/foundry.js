@@ -2,7 +2,7 @@
 // quantizer. The nodes work without any of this. Entry file: the host runs every .js, so all else is .mjs.
 
 import { whenDeclared } from "./declare.mjs"
-import { ask, button, element } from "./dom.mjs"
+import { ask, button, closePopovers, element } from "./dom.mjs"
 import { readError, readFindings } from "./findings.mjs"
 import { chain, colourTables, drawn, fetchApi, on, post, promptOf, register, settingOf, tell } from "./host.mjs"
 import { Linter } from "./lint.mjs"
@@ -185,6 +185,7 @@ register({
   },
 
   afterConfigureGraph() {
+    closePopovers()
     forgetCheck()
     linter.forget()
     linter.touch()
