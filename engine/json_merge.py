@@ -6,6 +6,8 @@ from typing import Annotated, TypedDict
 
 from .json_types import FindingJSON
 
+MERGE_KEY = "lora_foundry.merge"  # in the header of a merged file
+
 Share = Annotated[
     float | None,
     "How much of it is in the result, at its strength: 1 is all; least squares merged ~ sum of share x LoRA. null "

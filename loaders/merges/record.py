@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from ...engine.findings import EVIDENCE
 from ...engine.ingredients import ingredient_of
-from ...engine.json_merge import MergeRecipeJSON, ProofJSON, ShareJSON
+from ...engine.json_merge import MERGE_KEY, MergeRecipeJSON, ProofJSON, ShareJSON
 from ...engine.lineage import (
     DERIVED,
     LINEAGE_KEY,
@@ -32,7 +32,6 @@ from ..lineage.record import Record
 from ..loras.roles import WORDS
 from .matching import Matched
 
-MERGE_KEY = "lora_foundry.merge"
 SCHEMA = 1  # raised when what stands under that key changes its meaning
 DIGITS = 6
 SOURCE = "what was merged into it"

@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 
 from ...engine.errors import FoundryError
-from ...engine.json_merge import MergeHeaderJSON, ProofJSON, VerifiedJSON
+from ...engine.json_merge import MERGE_KEY, MergeHeaderJSON, ProofJSON, VerifiedJSON
 from ...engine.merge.deltas import Delta
 from ...engine.merge.fold import Stored
 from ...engine.merge.parts import modules_of, read_parts
@@ -23,7 +23,7 @@ from ..disk.header import read_header
 from ..loras.file import open_lora
 from .matching import Matched, Wanted, match_all
 from .merging import Request, gather
-from .record import MERGE_KEY, proof_json
+from .record import proof_json
 
 CLOSE = 1e-6  # of errors and shares that are worked out again; the file's own have six digits
 Find = Callable[[str, str], Path | None]  # name, sha256 -> the file

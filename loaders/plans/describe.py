@@ -9,6 +9,7 @@ from typing import Any
 
 from ...engine.errors import FoundryError
 from ...engine.findings import EVIDENCE
+from ...engine.json_merge import MERGE_KEY
 from ...engine.lineage import UNKNOWN, Lineage
 from ...engine.plan import Adapter
 from ...engine.tensors import TensorInfo
@@ -24,6 +25,8 @@ from ..loras.file import LoRAFile
 from ..loras.layouts import layout
 from ..loras.roles import Role, by_block, guess_role, tell_training
 from ..names.dialects import identify
+
+MERGED_HERE = "LoRA Foundry (merge)"  # in the layout of whoever else writes it so
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -42,7 +45,8 @@ def describe_lora(source: FileSource) -> dict[str, Any]:
     found = layout(source.tensors)
     facts = {"kind": "lora", **_common(source.label, source.files, source.tensors), "sha256": sha256}
     facts |= {"dialect": identify(source.tensors), "layout": found.name if found else None}
-    facts |= {"writers": found.writers if found else None, **tell_training(source.metadata)}
+    writers = MERGED_HERE if MERGE_KEY in source.metadata else found.writers if found else None
+    facts |= {"writers": writers, **tell_training(source.metadata)}
     facts |= {"metadata": dict(source.metadata)}
     try:
         lora = LoRAFile(source, source.label, sha256, source.metadata, path)

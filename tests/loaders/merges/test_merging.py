@@ -9,6 +9,7 @@ import pytest
 import torch
 from fakes import Cancelled
 from lora_foundry.engine.errors import FoundryError
+from lora_foundry.engine.json_merge import MERGE_KEY
 from lora_foundry.engine.merge.ranks import Policy
 from lora_foundry.loaders.disk import writer
 from lora_foundry.loaders.disk.header import read_header
@@ -16,8 +17,8 @@ from lora_foundry.loaders.disk.small import save_small
 from lora_foundry.loaders.documents.document import Row
 from lora_foundry.loaders.loras.file import open_lora
 from lora_foundry.loaders.merges.merging import for_error, gather, merge
-from lora_foundry.loaders.merges.record import MERGE_KEY
 from lora_foundry.loaders.names.outgoing import DIALECTS, DIFFUSERS, text_key
+from lora_foundry.loaders.plans.describe import describe
 from merged_files import FC1, STRENGTHS, TEXT, a_base, a_request, apart, baked, baked_rows, of_kind, some_loras, wanted
 from safetensors.torch import load_file
 from writing_parts import native, written
@@ -132,6 +133,7 @@ def test_the_recipe_names_inputs_by_hash_and_no_folder(tmp_path):
     assert told["recipe_sha256"] == merged.recipe.sha256 and told["proof"]["error"] < 1e-6
     assert set(told["proof"]["layers"]) == set(merged.entries) and len(told["proof"]["shares"]) == 2
     assert str(tmp_path) not in json.dumps(read_header(merged.path).metadata)
+    assert describe(merged.path)["writers"] == "LoRA Foundry (merge)"
 
 
 # --- what is refused: one sentence, nothing written
