@@ -70,6 +70,9 @@ def _driven(
     start, _ = start_and_terms(weight, pairs, terms, weight.device)
     found = list[tuple[torch.Tensor, torch.Tensor]]()
     loose = [number for number, (layer, _) in enumerate(pairs) if not is_as_trained(layer)]
+    if not loose:
+        merged = start_and_terms(weight, pairs, terms, weight.device)[1]
+        return *_quantize(start, merged, format, out, most, workspace), 1.0
 
     def attempt(wanted: Sequence[AnyTerm]) -> list[float]:
         changed = dict(zip(loose, wanted, strict=True))
@@ -85,7 +88,7 @@ def _driven(
         return gains.values()
 
     factors = settled([terms[number] for number in loose], attempt)
-    return *found[-1], max(factors, default=1.0)
+    return *found[-1], max(factors)
 
 
 def _quantize(

@@ -50,7 +50,8 @@ def _strength(item: Item) -> Iterator[Finding]:
     elif role in USUAL and level in KNOWN:
         yield from _outside(item, USUAL[role], "LF401.role", level, role=role)
     else:
-        yield from _outside(item, (-FAR, FAR), "LF401.far", "derived")
+        far = 2 * FAR if known and role == ACCELERATOR else FAR  # high halves of Wan take 3
+        yield from _outside(item, (-far, far), "LF401.far", "derived")
 
 
 def _outside(item: Item, span: Span, key: str, level: str, **values: str) -> Iterator[Finding]:

@@ -109,7 +109,14 @@ Step-distill LoRAs with `.diff` parts (the ones extracted from Wan 2.1 have them
 """,
     "4_sdxl_merge_once": """## Three LoRAs merged once, used as one
 
-Files to download (into ComfyUI's `models/`): those of the example `2_sdxl_multi_lora`, or any of SDXL.
+Files to download (into ComfyUI's `models/`), those of the example `2_sdxl_multi_lora`:
+
+- `checkpoints/sd_xl_base_1.0.safetensors` and `loras/sd_xl_offset_example-lora_1.0.safetensors`: Hugging Face,
+  stabilityai/stable-diffusion-xl-base-1.0.
+- `loras/pixel-art-xl.safetensors`: Hugging Face, nerijs/pixel-art-xl.
+- `loras/add-detail-xl.safetensors`: Civitai, "Detail Tweaker XL".
+
+Any other SDXL LoRAs will do.
 
 What happens:
 
@@ -120,7 +127,14 @@ What happens:
 """,
     "5_sdxl_merge_to_a_size": """## A merged LoRA of a given size, beside the live stack
 
-Files to download (into ComfyUI's `models/`): those of the example `2_sdxl_multi_lora`, or any of SDXL.
+Files to download (into ComfyUI's `models/`), those of the example `2_sdxl_multi_lora`:
+
+- `checkpoints/sd_xl_base_1.0.safetensors` and `loras/sd_xl_offset_example-lora_1.0.safetensors`: Hugging Face,
+  stabilityai/stable-diffusion-xl-base-1.0.
+- `loras/pixel-art-xl.safetensors`: Hugging Face, nerijs/pixel-art-xl.
+- `loras/add-detail-xl.safetensors`: Civitai, "Detail Tweaker XL".
+
+Any other SDXL LoRAs will do.
 
 What happens:
 
