@@ -17,7 +17,9 @@ def fresh(studio, host, names):
 def test_findings_appear_on_the_node_after_a_run(fresh):
     assert not any(fresh.panel(name)["shown"] for name in ("fuse", "stack", "check", "quantize"))
     assert fresh.run()["outcome"] == "execution_success"
-    panel = fresh.wait_for_panel("check", "warning")
+    fresh.wait_for_panel("check", "warning")
+    fresh.page.wait_for_function("() => foundry.panel('check').offsetHeight <= 28")  # one line, once it is laid out
+    panel = fresh.panel("check")
     assert "Warning" in panel["text"] and "LF302" in panel["text"]
     assert "wan_partial.safetensors" in panel["text"] and "modules found their weight" in panel["text"]
     assert panel["on_page"] and 0 < panel["height"] <= 28 and panel["width"] > 150

@@ -148,14 +148,14 @@ def test_a_quantized_model_on_a_wire_is_refused_with_the_way_out(host):
 def test_a_form_that_is_not_understood_is_refused_by_name(host):
     tensors = tiny.state_dict("wan")
     for layer in ("blocks.0.ffn.0", "blocks.0.ffn.2"):
-        told = torch.tensor(list(b'{"format": "nvfp4"}'), dtype=torch.uint8)
+        told = torch.tensor(list(b'{"format": "awq_w4a16"}'), dtype=torch.uint8)
         tensors |= {f"{layer}.weight": torch.ones(128, 64).byte(), f"{layer}.comfy_quant": told}
         tensors |= {f"{layer}.weight_scale": torch.ones(128, 8).byte(), f"{layer}.weight_scale_2": torch.ones(())}
-    name = host.add_model("diffusion_models", "nvfp4.safetensors", tensors)
+    name = host.add_model("diffusion_models", "awq_w4a16.safetensors", tensors)
     graph = Graph()
     graph.sample(quantize(graph, load(graph, name)), "wan")
     said = message(host.run(graph, expect_error=True))
-    assert "LF201" in said and "nvfp4" in said and "Start from the bf16" in said
+    assert "LF201" in said and "awq_w4a16" in said and "Start from the bf16" in said
 
 
 def kitchen(source, target):
