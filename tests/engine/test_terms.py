@@ -207,6 +207,7 @@ def test_quantized_results_are_the_formula_in_codes():
     assert float((result[W].view(torch.uint8).int() != codes).double().mean()) <= 1e-3
 
 
+@pytest.mark.cpu
 def test_lowest_memory_reads_rows_where_no_kind_needs_the_weight_whole():
     large = {W: noise((8192, 256), 0.5, 1)}
     maker = Maker(8192, 256)
