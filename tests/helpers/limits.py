@@ -7,7 +7,6 @@ import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
 BUSY = 3  # a core that others use too takes longer for the same work; the attacks took minutes
 
 
