@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -75,12 +76,12 @@ def test_a_link_as_out_is_written_through(run_cli, tmp_path):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out.safetensors").is_symlink() and (there / "real.safetensors").is_file()
     pipe = subprocess.run(  # stdout is closed, or its reader is gone: the bake has succeeded all the same
-        f"{sys.executable} lora_foundry.py bake {tmp_path}/stack.json -o {tmp_path}/b.safetensors >&-",
+        f"{shlex.quote(sys.executable)} lora_foundry.py bake {tmp_path}/stack.json -o {tmp_path}/b.safetensors >&-",
         shell=True, cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert pipe.returncode == 0 and "Traceback" not in pipe.stderr and (tmp_path / "b.safetensors").is_file()
     gone = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {sys.executable} lora_foundry.py bake {tmp_path}/stack.json"
+        ["bash", "-c", f"set -o pipefail; {shlex.quote(sys.executable)} lora_foundry.py bake {tmp_path}/stack.json"
          f" -o {tmp_path}/c.safetensors | true"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
