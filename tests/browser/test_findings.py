@@ -18,11 +18,12 @@ def test_findings_appear_on_the_node_after_a_run(fresh):
     assert not any(fresh.panel(name)["shown"] for name in ("fuse", "stack", "check", "quantize"))
     assert fresh.run()["outcome"] == "execution_success"
     fresh.wait_for_panel("check", "warning")
-    fresh.page.wait_for_function("() => foundry.panel('check').offsetHeight <= 28")  # one line, once it is laid out
+    one_line = "() => foundry.panel('check').offsetHeight > 0 && foundry.panel('check').offsetHeight <= 28"
+    fresh.page.wait_for_function(one_line)  # in its own pixels, whatever the zoom is
     panel = fresh.panel("check")
     assert "Warning" in panel["text"] and "LF302" in panel["text"]
     assert "wan_partial.safetensors" in panel["text"] and "modules found their weight" in panel["text"]
-    assert panel["on_page"] and 0 < panel["height"] <= 28 and panel["width"] > 150
+    assert panel["on_page"] and panel["width"] > 150
     live = fresh.page.evaluate("() => [...document.querySelectorAll('.lf-live')].map((each) => each.role)")
     assert live == ["status"]  # one voice, however many panels
     assert fresh.wait_for_panel("fuse", "clear")["text"].startswith("✓")
