@@ -93,6 +93,7 @@ def test_another_lora_is_chosen_in_a_dialog(asking, host, unknown):
 
 def test_cancel_says_nothing(asking, host, unknown):
     press(asking, "Other...")
+    asking.page.locator("dialog.lf-dialog").wait_for()
     asking.page.keyboard.press("Escape")
     asking.page.locator("dialog.lf-dialog").wait_for(state="detached")
     press(asking, "Other...")
