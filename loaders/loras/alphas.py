@@ -29,6 +29,7 @@ from .groups import SCALED
 
 WRITE_ALPHA = ("down/up", "loha", "lokr", "glora")  # dialects whose trainers write alpha tensors
 Keyed = tuple[str, Mapping[str, object]]  # the key of a finding, and the values of its blanks
+FUSED = (3, 4)  # parts of the layers that trainers split: q, k and v, or these and an MLP
 CLOSE = 0.005  # an alpha stored in bf16 is off by up to 0.4%
 
 
@@ -222,7 +223,7 @@ def _unraised(scaled: list[Adapter], metadata: Mapping[str, str]) -> Iterator[Ke
     alpha, rank = _stated(metadata)
     if not math.isfinite(alpha) or not _is_split(metadata.get("ss_network_args", "")):
         return
-    wide = [a for a in scaled if a.alpha is not None and a.rank > rank and a.rank % rank == 0]
+    wide = [a for a in scaled if a.alpha is not None and a.rank in [parts * rank for parts in FUSED]]
     odd = [a for a in wide if math.isclose(a.alpha or 0.0, alpha, rel_tol=CLOSE)]
     if odd:
         ranks = " or ".join(map(str, sorted({a.rank for a in odd})))

@@ -45,11 +45,16 @@ def _plain(adapter: Adapter) -> Adapter | None:
 def _energy(lora: LoRAFile, adapter: Adapter) -> float:
     parts = {part: lora.read(name) for part, name in adapter.parts if part not in NOT_READ}
     if adapter.kind == LOKR and "t2" not in parts:  # |kron(a, b)| = |a| |b|
-        return scale_of(adapter) ** 2 * _of_factor(parts, "w1") * _of_factor(parts, "w2")
+        return _squared(scale_of(adapter)) * _of_factor(parts, "w1") * _of_factor(parts, "w2")
     delta = delta_of(adapter, parts)
     if delta.is_low_rank:
         return sum(_of_product(product) for product in delta.products)
     return sum(float(delta.rows(rows).square().sum()) for rows in delta.blocks())
+
+
+def _squared(number: float) -> float:
+    """Infinite for an alpha beyond all sense, where ** would raise OverflowError."""
+    return number * number
 
 
 def _square(tensor: torch.Tensor) -> float:
@@ -66,4 +71,4 @@ def _of_factor(parts: Parts, name: str) -> float:
 def _of_product(product: Product) -> float:
     """|scale * up @ down|^2, which is the inner product of up^T up and down down^T."""
     up, down = product.up.double(), product.down.double()
-    return max(0.0, float(((up.T @ up) * (down @ down.T)).sum())) * product.scale**2
+    return max(0.0, float(((up.T @ up) * (down @ down.T)).sum())) * _squared(product.scale)

@@ -44,7 +44,7 @@ def match(base: Base, lora: LoRAFile, matcher: Matcher, factors: BlockWeights) -
         if not targets or any(target.weight not in base.source.tensors for target in targets):
             fit.nameless[adapter.module] = _nameless(adapter, matcher)
         elif reason := _shape_reason(adapter, targets, base.source.tensors):
-            stored = _stored(base)
+            stored = stored_base(base)
             if _shape_reason(adapter, targets, stored.source.tensors):
                 fit.misfits[adapter.module] = reason
             else:
@@ -93,7 +93,7 @@ def _reshapes(patch: Patch) -> bool:
     return RESHAPE in dict(patch.adapter.parts)
 
 
-def _stored(base: Base) -> Base:
+def stored_base(base: Base) -> Base:
     """The base as its file has it, before any weight was made larger."""
     return replace(base, source=base.source.source) if isinstance(base.source, Grown) else base
 

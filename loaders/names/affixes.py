@@ -43,10 +43,11 @@ class Trimmed:
         return self._matcher.find(module) or self._matcher.find(self._affix.off(module))
 
 
-def affixes(modules: Iterable[str]) -> Iterator[Affix]:
+def affixes(modules: Iterable[str], matcher: Matcher) -> Iterator[Affix]:
     """What all names have in common at either end, cut at dots and underscores, the shortest first.
 
-    What is left of a name has a separator: a single word may be the name of anything.
+    Without it ``matcher`` finds the first of them, and what is left of every name has a separator: a single word may be
+    the name of anything.
     """
     layers = list(dict.fromkeys(module.removesuffix(BIAS) for module in modules))
     before = ["", *_cuts(os.path.commonprefix(layers))][: MOST + 1]
@@ -54,7 +55,9 @@ def affixes(modules: Iterable[str]) -> Iterator[Affix]:
     both = (Affix(head, tail) for head in before for tail in after if head or tail)
     shortest = min(map(len, layers), default=0)
     for affix in sorted(both, key=lambda each: len(each.before) + len(each.after)):
-        if len(affix.before) + len(affix.after) < shortest and all(_is_name(affix.off(layer)) for layer in layers):
+        if len(affix.before) + len(affix.after) >= shortest or not matcher.find(affix.off(layers[0])):
+            continue
+        if all(_is_name(affix.off(layer)) for layer in layers):
             yield affix
 
 

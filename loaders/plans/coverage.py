@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterator
 
 from ...engine.findings import Finding
@@ -29,10 +30,10 @@ def coverage_of(base: Base, lora: LoRAFile, fit: Fit) -> Coverage:
 
 
 def _share(lora: LoRAFile, modules: Container[str]) -> float:
-    """The part of a LoRA's sum of squares that lies in these modules; by their number where no kind tells."""
+    """The part of a LoRA's sum of squares that lies in these modules; by their number where energies do not tell."""
     known = energies(lora)
-    total = sum(energy for energy in known.values())
-    if not total > 0:
+    total = sum(known.values())
+    if not 0 < total < math.inf:
         return sum(module in modules for module in lora.modules) / len(lora.modules)
     return sum(energy for adapter, energy in known.items() if adapter.module in modules) / total
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from statistics import median
 
-from ...engine.adapters import MAGNITUDE, scale_of
+import torch
+
+from ...engine.adapters import MAGNITUDE, RESHAPE, scale_of
 from ...engine.findings import Finding
 from ...engine.pipeline import reader_of
 from ...engine.plan import Base, Layer, Patch, Plan
@@ -24,11 +25,12 @@ from ..disk.source import file_state
 from ..disk.store import Store, key_of
 from ..loras.energy import energies
 from ..loras.file import LoRAFile
+from ..loras.matching import stored_base
 
 LOUD = 1 / 3  # most LoRAs change a weight by 0.5% to 10%
 USUAL = 0.03  # what a strength is named for
 SPREAD, LOUDEST = 32, 16  # weights that are looked at: spread over the model, and those that are changed most
-FAINT = 0.1  # of the median rms: a weight that is near zero before it is trained drowns in anything
+FAINT = 0.1  # of the upper quartile of rms: a weight that is near zero before it is trained drowns in anything
 BLOCKS, ROWS = 4, 16  # of each weight: runs of rows, and rows in each
 STORE = Store("rms", most=200, seal=1)  # by the files of a base
 
@@ -46,13 +48,16 @@ class Change:
 def loudness(plan: Plan, on_step: Progress | None = None) -> tuple[Finding, ...]:
     """A warning for each LoRA whose change is over a third of the weights in all, or of single ones.
 
-    DoRAs, rotations and what replaces a weight are left out: what they do depends on the weight. Takes seconds for a
-    large LoRA the first time. Raises FoundryError for a file that cannot be read.
+    DoRAs, rotations and what replaces a weight are left out: what they do depends on the weight; so is a LoRA on the
+    inputs that it gives a weight, which are zeros without it. Takes seconds for a large LoRA the first time.
+
+    Raises FoundryError for a file that cannot be read.
     """
-    changes = [list(_changes(plan.base, layer)) for layer in plan.layers]
+    base = stored_base(plan.base)
+    changes = [list(_changes(base, layer)) for layer in plan.layers]
     looked_at = [_sample(each) for each in changes]
     weights = list(dict.fromkeys(change.weight for each in looked_at for change in each))
-    rms = _rms(plan.base, weights, on_step) if weights else {}
+    rms = _rms(base, weights, on_step) if weights else {}
     findings = (_judged(layer, each, rms) for layer, each in zip(plan.layers, looked_at, strict=True))
     return tuple(finding for finding in findings if finding is not None)
 
@@ -63,7 +68,7 @@ def _changes(base: Base, layer: Layer) -> Iterator[Change]:
     known = energies(layer.factors)
     for patch in layer.patches:
         energy, shape = known.get(patch.adapter), patch.adapter.delta_shape
-        if energy is not None and len(shape) > 1 and MAGNITUDE not in dict(patch.adapter.parts):
+        if energy is not None and len(shape) > 1 and not {MAGNITUDE, RESHAPE} & {*dict(patch.adapter.parts)}:
             scale = _strength(layer, patch)
             square = scale * scale * energy / math.prod(shape)
             rows = shape[0] if patch.target.part is None else patch.target.part[2]
@@ -89,10 +94,11 @@ def _judged(layer: Layer, changes: Sequence[Change], rms: dict[str, float]) -> F
     measured = [change for change in changes if rms[change.weight] > 0]
     if not measured:
         return None
-    floor = FAINT * median(rms[change.weight] for change in measured)
+    size = torch.tensor([rms[change.weight] for change in measured], dtype=torch.float64)
+    floor = FAINT * float(size.quantile(0.75))
     ratios = {change: math.sqrt(change.mean_square) / rms[change.weight] for change in measured}
     solid = [change for change in measured if rms[change.weight] >= floor]
-    even = measured[:SPREAD]
+    even = [change for change in changes[:SPREAD] if rms[change.weight] > 0] or measured
     added = sum(change.mean_square * change.numbers for change in even)
     held = sum(rms[change.weight] ** 2 * change.numbers for change in even)
     total, worst = math.sqrt(added / held), max(solid, key=lambda change: ratios[change])

@@ -129,11 +129,10 @@ def _matched(base: Base, lora: LoRAFile, matcher: Matcher, factors: BlockWeights
     strange = [module for module in lora.modules if module in fit.nameless]
     if 2 * len(strange) <= len(lora.modules):
         return fit, []
-    for affix in affixes(strange):
-        if matcher.find(affix.off(strange[0])):
-            found = match(base, lora, Trimmed(matcher, affix), factors)
-            if not found.nameless and not found.misfits:
-                return found, [say_of(lora.label, "LF301.affix", affix=affix, modules=len(lora.modules))]
+    for affix in affixes(strange, matcher):
+        found = match(base, lora, Trimmed(matcher, affix), factors)
+        if not found.nameless and not found.misfits:
+            return found, [say_of(lora.label, "LF301.affix", affix=affix, modules=len(lora.modules))]
     return fit, []
 
 

@@ -8,6 +8,8 @@ from lora_foundry.engine.plan import Base
 from lora_foundry.engine.texts.say import TEXTS
 from lora_foundry.loaders.bases.checkpoint import Checkpoint, is_lora
 from lora_foundry.loaders.disk.source import FileSource
+from lora_foundry.loaders.names.affixes import affixes
+from lora_foundry.loaders.names.lookup import BaseNames
 from planner_parts import a_base, layer, pair, refused, tiny
 from safetensors.torch import save_file
 
@@ -61,6 +63,16 @@ def test_a_block_that_was_compiled_alone():
     names = ("diffusion_model.blocks.0._orig_mod.self_attn.q", "lora_unet_blocks_11__orig_mod_self_attn_q")
     found = [patch.target.weight for patch in layer(a_base(SHAPES), tiny(*map(pair, names))).patches]
     assert found == [f"{NAMES[0]}.weight", f"{NAMES[2]}.weight"]
+
+
+def test_only_what_leaves_a_known_name_is_tried():
+    """A file may have thousands of modules and hundreds of ways to cut its names."""
+    names = [f"{'own.' * 30}blocks.{number}.q{'.x' * 30}" for number in range(20)]
+    tried = list(affixes(names, BaseNames(a_base({"blocks.0.q.weight": (6, 4)}).source.tensors)))
+    assert tried == []
+    known = [name.replace("own." * 30, "own." * 20).replace(".x" * 30, ".x") for name in names]
+    tried = list(affixes(known, BaseNames(a_base({"blocks.0.q.weight": (6, 4)}).source.tensors)))
+    assert tried == [("own." * 20, ".x")]
 
 
 def test_one_name_that_does_not_fit_and_it_stays():

@@ -49,6 +49,17 @@ def test_alpha_counts_for_what_is_lost():
     refused(base(), tiny(scaled(Q, 1.0, 0.1), scaled(GONE, 1.0, 2.0)), "LF302")
 
 
+def test_numbers_beyond_all_sense_are_counted_by_modules():
+    """Squares of them are infinite, and infinite shares are no numbers."""
+    beyond = scaled(GONE, 1.0) | {f"{GONE}.alpha": torch.tensor(1e200, dtype=torch.float64)}
+    huge = torch.full((6, 2), 1e10), torch.full((2, 4), 1e10)
+    product = {f"{GONE}.hada_w{number}_{part}": huge[part == "b"] for number in (1, 2) for part in "ab"}
+    for parts in (beyond, product):
+        lora = tiny(scaled(Q, 1.0), parts)
+        assert "50% of its energy" in refused(base(), lora, "LF302")
+        assert layer(base(), lora, allow_partial=True).coverage.lost == 0.5
+
+
 def test_what_has_no_strength_loses_nothing():
     assert layer(base(), tiny(scaled(Q, 1.0), scaled(GONE, 1.0)), strength=0.0).strength == 0.0
 

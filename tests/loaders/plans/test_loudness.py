@@ -12,7 +12,9 @@ import torch
 from lora_foundry.engine.findings import Finding
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, Base, Plan
 from lora_foundry.loaders.loras.file import LoRAFile
-from lora_foundry.loaders.plans.loudness import loudness
+from lora_foundry.loaders.loras.matching import add_layer
+from lora_foundry.loaders.plans.loudness import SPREAD, loudness
+from lora_foundry.validator.overlap import spread
 from planner_parts import layer
 from samples import ShapeSource
 
@@ -86,6 +88,45 @@ def test_one_drowned_layer_of_many_is_told_and_named():
 def test_a_weight_near_zero_drowns_in_anything_and_is_no_alarm():
     on = base(faint=0)
     assert not told(lora(*(a_pair(number, 0.02) for number in range(6))), on=on)
+
+
+def test_a_model_most_of_which_is_near_zero_is_no_alarm():
+    on = base(70)
+    for number in range(40):
+        on.source.values[f"blocks.{number}.q.weight"] *= 1e-4
+    assert not told(lora(*(a_pair(number, 0.02) for number in range(70))), on=on)
+
+
+def test_what_is_looked_at_for_being_loud_is_no_part_of_the_sum():
+    """Also where half of the model holds zeros."""
+    on = base(70)
+    for number in range(0, 70, 2):
+        on.source.values[f"blocks.{number}.q.weight"].zero_()
+    loud = [n for n in range(1, 70, 2) if str(n) not in spread([*map(str, range(70))], SPREAD)][:4]
+    (finding,) = told(lora(*(a_pair(n, 0.9 if n in loud else 0.01) for n in range(70))), on=on)
+    values = dict(finding.values)
+    assert (values["loud"], values["total"]) == ("4", "1%")
+
+
+def a_control_lora(size: float) -> dict[str, torch.Tensor]:
+    """It gives the input layer twice as many inputs; on the new ones its numbers have the rms ``size``."""
+    up, down = noise(OUT, RANK, rms=size / math.sqrt(RANK), seed=1), noise(RANK, 2 * WIDE, seed=2)
+    down[:, :WIDE] *= 0.01
+    tensors = {"lora_up.weight": up, "lora_down.weight": down, "reshape_weight": torch.tensor([OUT, 2 * WIDE])}
+    return {f"img_in.{name}": tensor for name, tensor in tensors.items()}
+
+
+def test_inputs_that_a_lora_gives_a_weight_are_no_alarm():
+    """They are zeros without it; another LoRA on that weight is measured by the weight as it was."""
+    tensors = {"img_in.weight": noise(OUT, WIDE, rms=RMS), "a.weight": noise(OUT, WIDE, rms=RMS)}
+    on = Base("base.safetensors", None, ShapeSource({}, tensors))
+    wide = add_layer(Plan(on), layer(on, lora(a_control_lora(RMS))))
+    assert wide.base.source.tensors["img_in.weight"].shape == (OUT, 2 * WIDE) and not loudness(wide)
+    found = {}
+    for ratio in (0.3, 0.4):
+        style = lora({name.replace("blocks.0.q", "img_in"): tensor for name, tensor in a_pair(0, ratio).items()})
+        found[ratio] = len(loudness(add_layer(wide, layer(wide.base, style))))
+    assert found == {0.3: 0, 0.4: 1}
 
 
 def test_every_layer_is_looked_at_where_it_is_the_loudest():
@@ -177,3 +218,4 @@ def test_merged_parts_whose_alpha_was_not_raised():
     assert not merged(12, 2.0, **SPLIT | {"ss_network_args": "{}"})
     assert not merged(12, 2.0, **SPLIT | {"ss_network_args": "["})
     assert not merged(4, 2.0, **SPLIT)
+    assert not merged(8, 2.0, **SPLIT)  # a rank of its own for some layers: no layer is split in two
