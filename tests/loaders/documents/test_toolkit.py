@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from document_parts import parse
 from lora_foundry.engine.errors import FoundryError
-from lora_foundry.loaders.disk.text import parse_text
-from lora_foundry.loaders.documents.document import parse_document
 
 CONFIG = """
 job: extension
@@ -28,10 +27,6 @@ config:
         lora_path: style.safetensors
         lora_weight: 0.8
 """
-
-
-def parse(text):
-    return parse_document(parse_text(text, "doc"), "doc")
 
 
 def test_a_whole_config_is_read():
