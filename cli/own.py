@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from ..loaders.documents.document import Document
 
 NONE = "none"
+# Control characters, line breaks of YAML alone, halves of pairs (bytes of a name that are no UTF-8), no characters.
+UNPRINTED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,15 +106,23 @@ def _row(text: str) -> dict[str, object]:
 
 
 def yaml_text(settings: dict[str, object]) -> str:
-    """The document as YAML, one row a line; its texts are written as JSON, which YAML reads the same."""
+    """The document as YAML, one row a line; texts are written as JSON, but for what YAML reads otherwise."""
     lines = []
     for key, value in settings.items():
         if isinstance(value, list) and value:
             lines += [f"{key}:", *(f"  - {_inline(row)}" for row in value)]
         else:
-            lines.append(f"{key}: {json.dumps(value, ensure_ascii=False)}")
+            lines.append(f"{key}: {_scalar(value)}")
     return "\n".join(lines) + "\n"
 
 
 def _inline(row: dict[str, object]) -> str:
-    return "{" + ", ".join(f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in row.items()) + "}"
+    return "{" + ", ".join(f"{key}: {_scalar(value)}" for key, value in row.items()) + "}"
+
+
+def _scalar(value: object) -> str:
+    """A number always with its point (YAML takes 1e-05 for a text); what YAML does not print, escaped."""
+    if isinstance(value, float):
+        whole, power, rest = repr(value).partition("e")
+        return f"{whole}{'' if '.' in whole else '.0'}{power}{rest}"
+    return UNPRINTED.sub(lambda match: f"\\u{ord(match[0]):04x}", json.dumps(value, ensure_ascii=False))

@@ -52,7 +52,9 @@ def test_no_base_lora_on_purpose_is_written_as_such(folder, run):
 @pytest.mark.parametrize(
     ("name", "path", "strength"),
     [("C:\\loras\\style.safetensors", "C:\\loras\\style.safetensors", 1.0), ("a:b:-0.5", "a:b", -0.5),
-     (":0.5", ":0.5", 1.0), ('a "b" ü.safetensors:1', 'a "b" ü.safetensors', 1.0)],
+     (":0.5", ":0.5", 1.0), ('a "b" ü.safetensors:1', 'a "b" ü.safetensors', 1.0), ("a:1e-5", "a", 1e-5),
+     ("a:1.5e-7", "a", 1.5e-7), ("a\x85\x7f\u2028b", "a\x85\x7f\u2028b", 1.0), ("😀\ufeff", "😀\ufeff", 1.0),
+     ("a\udcff.safetensors:0.5", "a\udcff.safetensors", 0.5)],
 )  # fmt: skip
 def test_a_colon_without_a_number_belongs_to_the_name(name, path, strength, folder, run):
     run("init", "--base", "base.safetensors", "--lora", name)
