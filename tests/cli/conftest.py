@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from lora_foundry.cli.benchmark import child as benchmark_child
+from lora_foundry.cli.benchmark import run as benchmark
+from lora_foundry.cli.benchmark.strategies import FORMAT, Bench
 from lora_foundry.cli.demo import tiny
 from lora_foundry.cli.main import main
+from lora_foundry.engine.plan import Plan
+from lora_foundry.loaders.bakes.baking import bake_to_file
 from lora_foundry.loaders.disk.small import save_small
 from stack_documents import write
 
@@ -53,3 +58,22 @@ def run(capsys):
         return code, json.loads(out) if "--json" in args else out, err
 
     return call
+
+
+@pytest.fixture(scope="module")
+def small():
+    """The benchmark's own tiny model, tinier."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "WIDTH", 128)
+        patch.setattr(benchmark, "LAYERS", 2)
+        yield
+
+
+@pytest.fixture(scope="module")
+def bench(small, tmp_path_factory) -> Bench:
+    """That model with its LoRAs, planned, on the CPU in fp32."""
+    folder = tmp_path_factory.mktemp("bench")
+    plan = benchmark_child._planned(benchmark.make_files(folder))
+    fp8_base = folder / "base_fp8.safetensors"
+    bake_to_file(Plan(plan.base, vanilla=True), FORMAT, fp8_base)
+    return Bench(plan, torch.device("cpu"), torch.float32, folder, fp8_base)

@@ -6,18 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-from lora_foundry.engine.findings import Finding
 from lora_foundry.engine.lineage import BY_USER, DECLARED, DERIVED, GUESSED, Claim, Evidence, Ingredient
-from lora_foundry.engine.texts.say import TEXTS
 from lora_foundry.loaders.disk.header import read_header
 from lora_foundry.loaders.lineage.fingerprints import lora_fingerprint
 from lora_foundry.loaders.lineage.identity import identify_file
 from lora_foundry.loaders.lineage.record import Record
 from lora_foundry.loaders.lineage.store import every, load, save
 from lora_foundry.loaders.lineage.subjects import find_named
-from lora_foundry.loaders.lint.lint import lint
 from lora_foundry.loaders.loras.file import open_lora
-from lora_foundry.loaders.workflows.reading import graph_of
 from schemas import faults
 from stack_documents import write
 
@@ -316,45 +312,3 @@ def test_a_baked_file_tells_what_is_inside(lineage, folder, run):
         ("lightning.safetensors", 1.0, DECLARED), ("style.safetensors", 1.0, DECLARED)
     ]  # fmt: skip
     assert faults(in_header("out"), "lineage") == []
-
-
-# --- the other schema
-
-
-def test_findings_are_as_documented(folder, run):
-    _, report, _ = run("check", write(folder, fuse=["lightning"], stack=["style", "partial"]), "--json")
-    assert report["findings"] and faults(report, "findings") == faults(report, "findings", "document") == []
-    _, failure, _ = run("check", write(folder, stack=["nowhere"]), "--json")
-    assert faults(failure, "findings") == []
-    assert TEXTS
-    for key, text in TEXTS.items():
-        finding = Finding(key.partition(".")[0], text.severity or "note", "seen", text=key)
-        assert faults(finding.to_json(), "findings", "finding") == []
-
-
-def test_a_lint_is_as_documented():
-    prompt = {
-        "1": {"class_type": "UNETLoader", "inputs": {"unet_name": "a.safetensors", "weight_dtype": "fp8_e4m3fn"}},
-        "2": {"class_type": "LoraLoaderModelOnly",
-              "inputs": {"model": ["1", 0], "lora_name": "b.safetensors", "strength_model": 1.0}},
-        "3": {"class_type": "KSampler", "inputs": {"model": ["2", 0], "steps": 20, "cfg": 4.0, "denoise": 1.0}},
-    }  # fmt: skip
-    found = lint(graph_of(prompt)).to_json()
-    assert found["stacks"] and found["findings"]
-    assert faults(found, "findings") == faults(found, "findings", "lint") == []
-
-
-SPOILED = [
-    ("findings", "finding", {"code": "XX1"}), ("findings", "finding", {"severity": "fatal"}),
-    ("findings", "finding", {"evidence": "proven"}), ("findings", "finding", {"extra": 1}),
-    ("findings", "finding", {"values": {"n": 1}}), ("findings", "finding", {"seen": ""}),
-    ("lineage", "ingredient", {"ids": ["sha256:x"]}), ("lineage", "ingredient", {"strength": "1"}),
-    ("lineage", "ingredient", {"strength": True}), ("lineage", "ingredient", {"coverage": [1]}),
-    ("lineage", "ingredient", {"name": "x" * 301}), ("lineage", "ingredient", {"strength": -1e9}),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("name", "part", "change"), SPOILED, ids=lambda value: str(value)[:24])
-def test_the_schemas_refuse_what_is_wrong(name, part, change):
-    good = {"finding": Finding("LF101", "error", "seen"), "ingredient": Ingredient("x", (), 1.0)}[part].to_json()
-    assert faults(good, name, part) == [] != faults({**good, **change}, name, part)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -204,56 +203,6 @@ def test_a_bad_document_is_bad_input(folder, run):
     assert (code, report["error"]["code"]) == (2, "document") and "line" in report["error"]["what"]
 
 
-# --- inspect ----------------------------------------------------------------------------------------------------------
-def test_inspect_a_lora(folder, run):
-    code, facts, _ = run("inspect", "lightning.safetensors", "--json")
-    assert code == 0 and len(facts["sha256"]) == 64
-    seen = {key: facts[key] for key in ("kind", "dialect", "family", "rank", "alpha", "scale", "modules")}
-    assert seen == {
-        "kind": "lora", "dialect": "down/up", "family": "wan", "rank": [16, 16], "alpha": [2.0, 2.0],
-        "scale": [0.125, 0.125], "modules": 10,
-    }  # fmt: skip
-    assert "down/up" in run("inspect", "lightning.safetensors")[1]
-
-
-def test_inspect_a_base_and_what_was_made_of_it(folder, run):
-    _, facts, _ = run("inspect", "base.safetensors", "--json")
-    assert (facts["kind"], facts["family"], facts["quantized"], facts["made_by"]) == ("base", "wan", None, None)
-    _, report, _ = run("bake", "stack.json", "-o", "out.safetensors", "--json")
-    _, facts, _ = run("inspect", "out.safetensors", "--json")
-    assert facts["made_by"]["recipe_sha256"] == report["recipe_sha256"] and "float8" in facts["quantized"]
-    out = run("inspect", "out.safetensors")[1]
-    assert report["recipe_sha256"] in out and "lightning.safetensors" in out
-
-
-def test_inspect_an_adapter_that_is_not_supported(folder, run):
-    save_small(folder / "loha.safetensors", {f"blocks.0.q.hada_w{i}_a": torch.zeros(4, 4) for i in (1, 2)})
-    code, facts, _ = run("inspect", "loha.safetensors", "--json")
-    assert (code, facts["kind"], facts["findings"][0]["code"]) == (1, "lora", "LF304")
-
-
-@pytest.mark.parametrize(
-    ("name", "data"),
-    [("cut.safetensors", b"\x10\0\0\0\0\0\0\0{}"), ("model.ckpt", b"PK\x03\x04"), ("gone.safetensors", None)],
-)
-def test_inspect_a_damaged_file(folder, run, name, data):
-    if data is not None:
-        (folder / name).write_bytes(data)
-    code, out, err = run("inspect", name)
-    assert (code, out) == (2, "") and err.startswith("[file]") and name in err and err.count("\n") == 1
-
-
-def test_metadata_cannot_write_to_the_terminal(folder, run):
-    from lora_foundry.engine.tensors import TensorInfo
-    from lora_foundry.loaders.disk.writer import write_safetensors
-
-    nasty = {"note": "\x1b[2J gone", "lora_foundry": json.dumps({"recipe": {"layers": ["\x1b[2J"], "base": 1}})}
-    with write_safetensors(folder / "x.safetensors", [TensorInfo("a", torch.float32, (1,))], nasty) as sink:
-        sink.write("a", torch.zeros(1))
-    code, out, _ = run("inspect", "x.safetensors")
-    assert code == 0 and "\x1b" not in out and "gone" in out
-
-
 # --- doctor, and the system's own errors ---------------------------------------------------------------------------
 def test_doctor(run, monkeypatch, tmp_path):
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
@@ -300,46 +249,10 @@ def test_a_reader_that_leaves_is_no_fault(folder):
     assert done.stderr == b""
 
 
-# --- text -------------------------------------------------------------------------------------------------------------
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_the_bar_is_for_terminals():
-    screen, pipe = Terminal(), io.StringIO()
-    for stream in (screen, pipe):
-        with terminal.Bar("baking", stream) as bar:
-            bar(0, 4)
-            bar(4, 4)
-    assert "0/4" in screen.getvalue() and screen.getvalue().endswith("4/4\n") and pipe.getvalue() == ""
-
-
-def test_a_bar_that_stops_half_way_ends_its_line():
-    screen = Terminal()
-    with pytest.raises(KeyboardInterrupt), terminal.Bar("baking", screen) as bar:
-        bar(1, 4)
-        raise KeyboardInterrupt
-    assert screen.getvalue().endswith("1/4\n")
-
-
-def test_tables_align():
-    text = terminal.table([("a", "1"), ("long", "22.5")], ("name", "size"))
-    assert text == "name  size\n----  ----\na        1\nlong  22.5"
-    assert [terminal.size(n) for n in (999, 1500, 2_000_000)] == ["999 bytes", "1.5 kB", "2.0 MB"]
-
-
+# --- documents and old words -----------------------------------------------------------------------------------------
 def test_the_document_of_the_demo_is_one_of_ours(folder, run):
     demo_files.document(folder, "demo", fuse="lightning")
     assert run("check", "demo.json")[0] == 2  # its files are not here, and it says so
-
-
-def test_inspect_lists_the_dialects_and_wants_a_file(run):
-    code, report, _ = run("inspect", "--dialects", "--json")
-    assert code == 0 and {"name", "writers", "prefix", "alpha"} <= set(report["dialects"][0])
-    assert "kohya SDXL" in run("inspect", "--dialects")[1]
-    code, report, _ = run("inspect", "--json")
-    assert (code, report["error"]["code"]) == (2, "usage")
 
 
 @pytest.mark.parametrize(("words", "dest", "value", "told"), [

@@ -8,12 +8,15 @@ from typing import get_type_hints
 
 import pytest
 from lora_foundry.engine import json_bake, json_lineage, json_merge, json_types
-from lora_foundry.engine.findings import EVIDENCE, SEVERITIES
-from lora_foundry.engine.lineage import ROLES
+from lora_foundry.engine.findings import EVIDENCE, SEVERITIES, Finding
+from lora_foundry.engine.lineage import ROLES, Ingredient
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK
 from lora_foundry.engine.report import CHECK_SCHEMA, SCHEMA
+from lora_foundry.engine.texts.say import TEXTS
 from lora_foundry.loaders.bakes.baking import CACHED, MADE, UNCHANGED
 from lora_foundry.loaders.disk.header import read_header
+from lora_foundry.loaders.lint.lint import lint
+from lora_foundry.loaders.workflows.reading import graph_of
 from make_schemas import DOCS, SCHEMAS, part_name, schema
 from schemas import faults
 from stack_documents import write
@@ -94,3 +97,42 @@ def test_a_key_that_no_type_names_is_a_fault(folder, run):
     assert faults(told, "findings", "document") == []
     told["loras"][0]["more"] = 1
     assert faults(told, "findings", "document") == ["document.loras.0: no key 'more'"]
+
+
+def test_findings_are_as_documented(folder, run):
+    _, report, _ = run("check", write(folder, fuse=["lightning"], stack=["style", "partial"]), "--json")
+    assert report["findings"] and faults(report, "findings") == faults(report, "findings", "document") == []
+    _, failure, _ = run("check", write(folder, stack=["nowhere"]), "--json")
+    assert faults(failure, "findings") == []
+    assert TEXTS
+    for key, text in TEXTS.items():
+        finding = Finding(key.partition(".")[0], text.severity or "note", "seen", text=key)
+        assert faults(finding.to_json(), "findings", "finding") == []
+
+
+def test_a_lint_is_as_documented():
+    prompt = {
+        "1": {"class_type": "UNETLoader", "inputs": {"unet_name": "a.safetensors", "weight_dtype": "fp8_e4m3fn"}},
+        "2": {"class_type": "LoraLoaderModelOnly",
+              "inputs": {"model": ["1", 0], "lora_name": "b.safetensors", "strength_model": 1.0}},
+        "3": {"class_type": "KSampler", "inputs": {"model": ["2", 0], "steps": 20, "cfg": 4.0, "denoise": 1.0}},
+    }  # fmt: skip
+    found = lint(graph_of(prompt)).to_json()
+    assert found["stacks"] and found["findings"]
+    assert faults(found, "findings") == faults(found, "findings", "lint") == []
+
+
+SPOILED = [
+    ("findings", "finding", {"code": "XX1"}), ("findings", "finding", {"severity": "fatal"}),
+    ("findings", "finding", {"evidence": "proven"}), ("findings", "finding", {"extra": 1}),
+    ("findings", "finding", {"values": {"n": 1}}), ("findings", "finding", {"seen": ""}),
+    ("lineage", "ingredient", {"ids": ["sha256:x"]}), ("lineage", "ingredient", {"strength": "1"}),
+    ("lineage", "ingredient", {"strength": True}), ("lineage", "ingredient", {"coverage": [1]}),
+    ("lineage", "ingredient", {"name": "x" * 301}), ("lineage", "ingredient", {"strength": -1e9}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "part", "change"), SPOILED, ids=lambda value: str(value)[:24])
+def test_the_schemas_refuse_what_is_wrong(name, part, change):
+    good = {"finding": Finding("LF101", "error", "seen"), "ingredient": Ingredient("x", (), 1.0)}[part].to_json()
+    assert faults(good, name, part) == [] != faults({**good, **change}, name, part)
