@@ -53,6 +53,14 @@ LANES: dict[str, list[Lane]] = {
     ],
 }  # fmt: skip
 
+SDXL_FILES = """\
+- `checkpoints/sd_xl_base_1.0.safetensors` and `loras/sd_xl_offset_example-lora_1.0.safetensors`: Hugging Face,
+  stabilityai/stable-diffusion-xl-base-1.0.
+- `loras/pixel-art-xl.safetensors`: Hugging Face, nerijs/pixel-art-xl.
+- `loras/add-detail-xl.safetensors`: Civitai, "Detail Tweaker XL".
+
+Any other SDXL LoRAs will do."""
+
 NOTES = {
     "1_qwen_image_lightning_and_style": """## Lightning fused first, style stacked on top, FP8 last
 
@@ -71,16 +79,11 @@ What happens:
 - **3 Quantize** reads each weight once, adds everything in fp32 and rounds to fp8, last.
 - **Sample**: this Lightning wants 8 steps and cfg 1.
 """,
-    "2_sdxl_multi_lora": """## Several LoRAs on SDXL, text encoders included
+    "2_sdxl_multi_lora": f"""## Several LoRAs on SDXL, text encoders included
 
 Files to download (into ComfyUI's `models/`):
 
-- `checkpoints/sd_xl_base_1.0.safetensors` and `loras/sd_xl_offset_example-lora_1.0.safetensors`: Hugging Face,
-  stabilityai/stable-diffusion-xl-base-1.0.
-- `loras/pixel-art-xl.safetensors`: Hugging Face, nerijs/pixel-art-xl.
-- `loras/add-detail-xl.safetensors`: Civitai, "Detail Tweaker XL".
-
-Any other SDXL LoRAs will do.
+{SDXL_FILES}
 
 What happens:
 
@@ -107,16 +110,11 @@ What happens:
 
 Step-distill LoRAs with `.diff` parts (the ones extracted from Wan 2.1 have them) are refused by this version: LF304.
 """,
-    "4_sdxl_merge_once": """## Three LoRAs merged once, used as one
+    "4_sdxl_merge_once": f"""## Three LoRAs merged once, used as one
 
 Files to download (into ComfyUI's `models/`), those of the example `2_sdxl_multi_lora`:
 
-- `checkpoints/sd_xl_base_1.0.safetensors` and `loras/sd_xl_offset_example-lora_1.0.safetensors`: Hugging Face,
-  stabilityai/stable-diffusion-xl-base-1.0.
-- `loras/pixel-art-xl.safetensors`: Hugging Face, nerijs/pixel-art-xl.
-- `loras/add-detail-xl.safetensors`: Civitai, "Detail Tweaker XL".
-
-Any other SDXL LoRAs will do.
+{SDXL_FILES}
 
 What happens:
 
@@ -125,16 +123,11 @@ What happens:
 - Its panel tells the share of every LoRA and the error: `fp16` costs what rounding takes, `fp32` nothing.
 - **2 Stack LoRAs** takes the merged row like any other. So does every LoRA loader: the file is in its list.
 """,
-    "5_sdxl_merge_to_a_size": """## A merged LoRA of a given size, beside the live stack
+    "5_sdxl_merge_to_a_size": f"""## A merged LoRA of a given size, beside the live stack
 
 Files to download (into ComfyUI's `models/`), those of the example `2_sdxl_multi_lora`:
 
-- `checkpoints/sd_xl_base_1.0.safetensors` and `loras/sd_xl_offset_example-lora_1.0.safetensors`: Hugging Face,
-  stabilityai/stable-diffusion-xl-base-1.0.
-- `loras/pixel-art-xl.safetensors`: Hugging Face, nerijs/pixel-art-xl.
-- `loras/add-detail-xl.safetensors`: Civitai, "Detail Tweaker XL".
-
-Any other SDXL LoRAs will do.
+{SDXL_FILES}
 
 What happens:
 
