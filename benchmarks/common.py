@@ -1,9 +1,11 @@
-"""What the benchmarks share: CPU time of interleaved runs, in-memory plans, and a ComfyUI to compare with."""
+"""What the benchmarks share: CPU time of runs, here or in processes, in-memory plans, a ComfyUI to compare with."""
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -77,6 +79,23 @@ def cpu_ms(*jobs: Callable[[], object], rounds: int = 5) -> list[float]:
             job()
             best[number] = min(best[number], 1e3 * (time.process_time() - start))
     return best
+
+
+def best_of(modes: Sequence[str], folder: Path, rounds: int) -> dict[str, dict[str, float]]:
+    """The least of each number that the running benchmark prints as JSON when called with ``--mode MODE FOLDER``.
+
+    Each mode runs in a process of its own, ``rounds`` times, all modes in turn.
+    """
+    seen = [{mode: _child(mode, folder) for mode in modes} for _ in range(rounds)]
+    return {mode: {key: min(each[mode][key] for each in seen) for key in seen[0][mode]} for mode in modes}
+
+
+def _child(mode: str, folder: Path) -> dict[str, float]:
+    command = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1], "--mode", mode, str(folder)]
+    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "LORA_FOUNDRY_HOME": str(folder / "home")}
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
+    numbers: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return numbers
 
 
 def forget_freed_memory() -> None:

@@ -10,8 +10,6 @@ alone: its GEMM, its cast, its copy. The page cache is warm; the better of two r
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from common import best_of
 from lora_foundry.cli.demo import tiny
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.formats import FORMATS
@@ -75,8 +74,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="lora_foundry_bench_", dir=where) as name:
         folder = Path(name)
         make_files(folder, gigabytes)
-        rounds = [{mode: child(mode, folder) for mode in MODES} for _ in range(ROUNDS)]
-    seen = {mode: {key: min(each[mode][key] for each in rounds) for key in rounds[0][mode]} for mode in MODES}
+        seen = best_of(MODES, folder, ROUNDS)
     bake, naive = seen["bake"], seen["naive"]
     parts = sum(seen[mode]["cpu"] for mode in ("gemm", "cast", "copy"))
     print(f"{bake['bytes'] / 1e9:.2f} GB, 4 LoRAs of rank {RANK}, {torch.get_num_threads()} threads")
@@ -91,15 +89,6 @@ def main() -> None:
         "unchanged / bake, CPU (0.02)": seen["unchanged"]["cpu"] / bake["cpu"],
     }
     print("\n".join(f"{what}: {ratio:.3f}" for what, ratio in ratios.items()))
-
-
-def child(mode: str, folder: Path) -> dict[str, float]:
-    """Run one mode in a new process."""
-    command = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1], "--mode", mode, str(folder)]
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "LORA_FOUNDRY_HOME": str(folder / "home")}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
-    numbers: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return numbers
 
 
 def run(mode: str, folder: Path) -> None:

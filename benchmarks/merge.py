@@ -9,8 +9,6 @@ size | another method. Each in a process of its own, the page cache warm, the be
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -18,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from common import cpu_ms
+from common import best_of, cpu_ms
 from lora_foundry.engine.gemm import Product
 from lora_foundry.engine.memory import peak_rss_bytes
 from lora_foundry.engine.merge.core import truncated
@@ -31,7 +29,7 @@ from lora_foundry.loaders.merges.matching import Wanted
 from lora_foundry.loaders.merges.merging import Request, merge
 
 RANK, WIDTH = 32, 3072
-STRENGTHS = {"a": 1.0, "b": 0.8, "c": 0.6}
+STRENGTHS = {"a": 1.0, "b": 0.7, "c": 0.35}
 ROUNDS = 2
 MODES = ("import", "read and write", "exact bf16", "exact fp32", "half the size", "tsv")
 LAYERS: Mapping[str, tuple[int, int]] = {
@@ -54,8 +52,7 @@ def main() -> None:
         folder = Path(at)
         for seed, name in enumerate(STRENGTHS):
             make_lora(folder / f"{name}.safetensors", blocks, seed)
-        rounds = [{mode: child(mode, folder) for mode in MODES} for _ in range(ROUNDS)]
-    seen = {mode: {key: min(each[mode][key] for each in rounds) for key in rounds[0][mode]} for mode in MODES}
+        seen = best_of(MODES, folder, ROUNDS)
     plain = seen["read and write"]
     print(f"\n{12 * blocks} modules, {torch.get_num_threads()} threads")
     print("| mode | wall s | CPU s | peak RSS GB | wall, of reading and writing | file GB | error |")
@@ -107,15 +104,6 @@ def make_lora(path: Path, blocks: int, seed: int) -> None:
         for number, info in enumerate(entries):
             shift = number * 61 % 4096
             sink.write(info.name, pool[shift : shift + info.shape[0] * info.shape[1]].reshape(info.shape))
-
-
-def child(mode: str, folder: Path) -> dict[str, float]:
-    """Run one mode in a new process."""
-    command = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1], "--mode", mode, str(folder)]
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "LORA_FOUNDRY_HOME": str(folder / "home")}
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True, text=True)
-    numbers: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return numbers
 
 
 def run(mode: str, folder: Path) -> None:
