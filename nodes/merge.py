@@ -82,7 +82,7 @@ class FoundryMergeLoRAs(FoundryNode):
                 "FLOAT",
                 {
                     "default": 0.0, "min": 0.0, "max": 1.0, "step": 0.001, "round": False,
-                    "tooltip": "Refuse a merge further away from the stack; 0: what rounding takes, if it is exact.",
+                    "tooltip": "Refuse a merge further away from the stack; 0: an exact one may lose 1.1e-3 in bf16.",
                 },
             ),
             "uniform": ("BOOLEAN", {"default": False, "tooltip": "One rank everywhere, as some loaders want it."}),

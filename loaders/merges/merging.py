@@ -16,7 +16,7 @@ from ...engine.errors import FoundryError
 from ...engine.findings import Finding
 from ...engine.json_merge import ProofJSON
 from ...engine.lineage import ACCELERATOR, REPAIR, TRAINING_ADAPTER
-from ...engine.merge.fold import EXACT_WITHIN, Stored
+from ...engine.merge.fold import EXACT_WITHIN, ROUNDED_WITHIN, Stored
 from ...engine.merge.methods import method_of
 from ...engine.merge.parts import read_parts
 from ...engine.merge.proof import Proof, Sums, measure
@@ -46,7 +46,7 @@ class Request:
 
     ``fuse`` are base LoRAs below all others: they are no part of the file, and only a LoRA that depends on the weights
     sees them. ``policy`` says how far the file is shrunk, None: not at all. ``max_error``: the most that may be lost;
-    None: what rounding to the dtype can lose of an exact merge, anything for others. ``accelerators``: those among
+    None: ``EXACT_WITHIN`` of its dtype for an exact merge, anything for others. ``accelerators``: those among
     ``loras`` are merged whole, or stay apart.
     """
 
@@ -196,12 +196,12 @@ def _rounded(stored: Stored, dtype: torch.dtype) -> Stored:
 
 
 def for_error(most: float, dtype: str, uniform: bool = False) -> Policy | None:
-    """The policy that shrinks as far as an error allows, after what rounding to the dtype takes of it; None: none.
+    """The policy that shrinks as far as an error allows, after what rounding its factors takes of it; None: none.
 
     Raises FoundryError ``LF503`` for an error that has no meaning.
     """
     Policy("error", most)  # says what is wrong with it
-    left = most**2 - EXACT_WITHIN[DTYPES[dtype]] ** 2
+    left = most**2 - ROUNDED_WITHIN[DTYPES[dtype]] ** 2
     return Policy("error", math.sqrt(left), uniform) if left > 0 else None
 
 

@@ -11,7 +11,7 @@ from forms import Maker, additive_forms
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.merge.deltas import full_delta
 from lora_foundry.engine.merge.exact import exact
-from lora_foundry.engine.merge.fold import fold
+from lora_foundry.engine.merge.fold import EXACT_WITHIN, fold
 from lora_foundry.engine.merge.parts import Part
 from lora_foundry.engine.merge.proof import Proof, exactly, measure
 from lora_foundry.engine.merge.run import Job, outline, results
@@ -115,6 +115,22 @@ def test_the_strongest_lora_keeps_every_bit():
     triples = [random_triple(256, 192, 8, seed, 1.0, BF16) for seed in range(3)]
     parts = [Part(low_rank(triple), weight) for triple, weight in zip(triples, (1.0, 0.7, 0.35), strict=True)]
     assert off(stored_matrix(stored_of(parts, BF16)), weighted_sum(parts)) < 1.1e-3
+
+
+@pytest.mark.parametrize("dtype", [BF16, FP16])
+def test_what_is_lost_is_the_rounding_of_all_but_the_strongest(dtype):
+    """Equal LoRAs at 1 and n - 1 other weights: the norm of the others times what rounding an up costs."""
+    one_up = {BF16: 1.65e-3, FP16: 2.07e-4}[dtype]
+    random = torch.Generator().manual_seed(0)
+    for seed in range(30):
+        others = (0.55 + 0.4 * torch.rand(2 + seed % 4, generator=random)).tolist()
+        triples = [random_triple(256, 192, 16, 10 * seed + n, 1.0, dtype) for n in range(len(others) + 1)]
+        parts = [Part(low_rank(triple), weight) for triple, weight in zip(triples, (1.0, *others), strict=True)]
+        sums = exactly(parts, dtype)[1]
+        rounded = math.sqrt(float(sums.gram[1:, 1:].sum()) / sums.stack)
+        assert sums.error == pytest.approx(one_up * rounded, rel=0.25), (seed, others)
+        if dtype == BF16 and rounded**2 < 0.35:
+            assert sums.error < EXACT_WITHIN[BF16]
 
 
 def test_down_that_loses_bits_is_measured_too():

@@ -83,16 +83,20 @@ def test_text_encoders_are_merged_at_their_own_strength(tmp_path):
         assert torch.allclose(up @ down * adapter.scale, sum_, atol=1e-4)
 
 
-@pytest.mark.parametrize(("dtype", "lost"), [("bf16", 1.7e-3), ("fp16", 2.2e-4)])
+def in_dtype(loras, dtype):
+    for path in loras:
+        stored = load_file(path).items()
+        save_small(path, {name: tensor.to(dtype) for name, tensor in stored if not name.endswith("alpha")})
+
+
+@pytest.mark.parametrize(("dtype", "lost"), [("bf16", 1.1e-3), ("fp16", 2.2e-4)])
 @pytest.mark.parametrize("dialect", ["comfyui", DIFFUSERS])
 def test_16_bits_lose_no_more_than_is_printed_and_nothing_at_equal_or_power_of_two_strengths(
     tmp_path, dtype, lost, dialect
 ):
     kind = {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
     loras = some_loras(tmp_path, "wan", 3)
-    for path in loras:
-        stored = load_file(path).items()
-        save_small(path, {name: tensor.to(kind) for name, tensor in stored if not name.endswith("alpha")})
+    in_dtype(loras, kind)
     merged = merge(a_request(tmp_path, loras, dtype=dtype, dialect=dialect))
     assert 0 < merged.proof["error"] < lost
     equal = merge(a_request(tmp_path, loras, strengths=[0.5, 2.0, -1.0], dtype=dtype, dialect=dialect))
@@ -172,6 +176,40 @@ def test_a_merge_that_loses_more_than_is_allowed_is_refused(tmp_path):
     loras = some_loras(tmp_path, "wan", 2)
     nothing_written(tmp_path, a_request(tmp_path, loras, dtype="bf16", max_error=1e-5), "LF506", "1e-05", "bf16")
     assert merge(a_request(tmp_path, loras, dtype="bf16", max_error=0.01)).proof["error"] > 1e-5
+
+
+def test_fp16_takes_loras_of_any_dtype(tmp_path):
+    merged = merge(a_request(tmp_path, some_loras(tmp_path, "wan", 3), dtype="fp16"))
+    assert 2.2e-4 < merged.proof["error"] < 3.5e-4, "both factors are rounded"
+
+
+def test_bf16_that_rounds_most_of_the_sum_is_refused_until_more_is_allowed(tmp_path):
+    loras = some_loras(tmp_path, "wan", 3)
+    in_dtype(loras, torch.bfloat16)
+    request = a_request(tmp_path, loras, strengths=[0.9, 0.8, 0.7], dtype="bf16")
+    nothing_written(tmp_path, request, "LF506", "0.0011 is allowed", "max_error")
+    merged = merge(replace(request, max_error=1.7e-3, policy=for_error(1.7e-3, "bf16")))
+    assert 1.1e-3 < merged.proof["error"] < 1.7e-3
+    assert open_lora(merged.path).adapters[0].rank == sum(open_lora(path).adapters[0].rank for path in loras)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])
+@pytest.mark.parametrize("most", [0.003, 0.005, 0.02])
+def test_an_error_alone_shrinks_in_every_dtype_and_holds(tmp_path, dtype, most):
+    """Rounding takes its part of both factors, which are new numbers: many small values, so that the error is used."""
+    for seed in range(2):
+        random = torch.Generator().manual_seed(seed)
+        fall = torch.exp(-0.6 * torch.arange(10))
+        stored = {}
+        for block in range(20):
+            module = f"diffusion_model.blocks.{block}.self_attn.q"
+            stored[f"{module}.lora_up.weight"] = (torch.randn(96, 10, generator=random) * fall).bfloat16()
+            stored[f"{module}.lora_down.weight"] = torch.randn(10, 96, generator=random).bfloat16()
+        save_small(tmp_path / f"{seed}.safetensors", stored)
+    loras = [tmp_path / "0.safetensors", tmp_path / "1.safetensors"]
+    merged = merge(a_request(tmp_path, loras, dtype=dtype, max_error=most, policy=for_error(most, dtype)))
+    assert 0.8 * most < merged.proof["error"] <= most
+    assert min(entry.rank for entry in merged.entries.values()) < 20
 
 
 def test_a_full_disk_or_a_cancel_leaves_nothing(tmp_path, monkeypatch):
