@@ -21,6 +21,8 @@ HEADER_KEY, CONFIG_FILE = "lora_adapter_metadata", "adapter_config.json"
 CONFIG_HOMES = ("adapter_model", "pytorch_lora_weights", "diffusion_pytorch_model")  # what PEFT and diffusers save as
 MAX_CONFIG = 4 << 20
 MOST_PARTS, PATIENCE = 64, 1.0  # parts of a module name; seconds for all expressions of one config
+MOST_EXPRESSIONS, MOST_WAYS = 1000, 64  # of one config; ways through the groups of one, each of which may be tried
+LONGEST = 250  # characters of a name that expressions are tried on: the longest of models have 200
 PATTERNS = ("rank_pattern", "alpha_pattern")
 PLAIN, EXPRESSION = re.compile(r"[\w.-]+"), re.compile(r"[\w.^$\\|()\[\]*+?-]{1,200}")
 RESIDUAL = ("pissa", "olora", "corda", "loftq")  # ways to start after which the base is not the one people have
@@ -71,6 +73,8 @@ class Config:
                 return names[end]
         name = bare(module)
         for expression, value in expressions:
+            if len(name) > LONGEST:  # the time is cubic in it, and one match cannot be stopped
+                raise SlowPatternError(self.origin, expression.pattern)
             begun = time.thread_time()
             found = expression.fullmatch(name)
             self._left[0] -= time.thread_time() - begun
@@ -167,15 +171,18 @@ def _check(label: str, config: Config) -> None:
 
 
 def _odd(config: Config) -> str | None:
-    stated = [config.entries.get(key) for key in PATTERNS]
-    return next((text for items in stated if isinstance(items, dict) for text in items if not _is_safe(text)), None)
+    stated = [items for key in PATTERNS if isinstance(items := config.entries.get(key), dict)]
+    expressions: list[str] = [text for items in stated for text in items if not PLAIN.fullmatch(text)]
+    if len(expressions) > MOST_EXPRESSIONS:
+        return expressions[-1]
+    return next((text for text in expressions if not _is_safe(text)), None)
 
 
 def _is_safe(pattern: str) -> bool:
-    """A regular expression from a file may not take more than a moment: few repeats, none of them of a group."""
-    if PLAIN.fullmatch(pattern):
-        return True
+    """A regular expression from a file may not take more than a moment: few repeats, none of a group, few ways."""
     if not EXPRESSION.fullmatch(pattern) or len(re.findall(r"[*+?]", pattern)) > 2 or re.search(r"\)[*+?]", pattern):
+        return False
+    if math.prod(1 + part.count("|") for part in re.split(r"[()]", pattern)) > MOST_WAYS:  # groups multiply
         return False
     try:
         _compiled(pattern)

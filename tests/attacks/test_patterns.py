@@ -88,15 +88,46 @@ def test_a_tensor_name_of_a_megabyte(tmp_path):
         read_header(path)
 
 
-def test_a_peft_pattern_of_three_stars_on_long_names():
-    """Two repeats are allowed, and the beginning of a name is a third: cubic in a name's length, for every module."""
+def opened(modules, patterns):
+    """A LoRA of these modules whose header has these PEFT patterns."""
     from lora_foundry.loaders.loras.configs import HEADER_KEY
     from lora_foundry.loaders.loras.file import LoRAFile
     from planner_parts import pair
     from samples import ShapeSource
 
-    modules = [f"{'a.' * 100}{number}" + "a" * 150 for number in range(40)]
     tensors = {name: value for module in modules for name, value in pair(f"base_model.model.{module}").items()}
-    metadata = {HEADER_KEY: json.dumps({"r": 2, "lora_alpha": 2, "rank_pattern": {".*a.*a!": 2}})}
-    with within(5), pytest.raises(FoundryError, match="LF304.*names modules by the pattern"):
-        LoRAFile(ShapeSource({}, tensors), "x", "0" * 64, metadata)
+    stated = {"r": 2, "lora_alpha": 2, "rank_pattern": dict.fromkeys(patterns, 2)}
+    return LoRAFile(ShapeSource({}, tensors), "x", "0" * 64, {HEADER_KEY: json.dumps(stated)})
+
+
+REFUSED_PATTERN = r"LF304.*names modules by the pattern '.*{}"
+
+
+def test_a_peft_pattern_of_three_stars_on_many_names():
+    """Two repeats are allowed, and the beginning of a name is a third: cubic in a name's length, for every module."""
+    opened([f"{number:03}." + "a." * 30 + "a" * 150 for number in range(20)], [".*a.*aZ"])  # a few such names are read
+    with within(5), pytest.raises(FoundryError, match=REFUSED_PATTERN.format("aZ")):
+        opened([f"{number:04}." + "a." * 60 + "a" * 110 for number in range(1000)], [".*a.*aZ"])
+
+
+def test_a_peft_pattern_on_a_name_of_a_thousand_characters():
+    with within(0.5), pytest.raises(FoundryError, match=REFUSED_PATTERN.format("aZ")):
+        opened(["a." * 200 + "a" * 400], [".*a.*aZ"])
+
+
+@pytest.mark.parametrize("unit", ["(|a)", "(a|aa)", "(|)", "(a|a(|a))"])
+def test_a_peft_pattern_of_groups_that_multiply(unit):
+    """No repeat in it, and yet twice the time with every group: forty held up the server for hours."""
+    pattern = unit * 16 + "Z"  # as many as the old code came through
+    with within(0.5), pytest.raises(FoundryError, match=REFUSED_PATTERN.format("Z")):
+        opened(["a" * 40], [pattern])
+
+
+def test_alternatives_that_people_write_are_read():
+    patterns = [r".*\.(to_q|to_k|to_v|to_out\.0)", r"^(down|up)_blocks\.(0|1|2)\.(attn1|attn2)\..*", "proj_in|proj_out"]
+    opened(["down_blocks.0.attn1.to_q"], patterns)
+
+
+def test_a_peft_config_of_ten_thousand_patterns():
+    with within(0.5), pytest.raises(FoundryError, match=REFUSED_PATTERN.format("9999")):
+        opened(["a"], [f"^(a|b)[a-z]*.{number:04}" for number in range(10_000)])
