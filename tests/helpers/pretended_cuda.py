@@ -14,7 +14,7 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +91,18 @@ def _place() -> str:
     """The line of the pack that is running."""
     frame = sys._getframe(2)
     while frame is not None:
-        path = Path(frame.f_code.co_filename)
-        if path.is_relative_to(PACK) and not {"tests", ".venv"}.intersection(path.relative_to(PACK).parts):
-            return f"{path.relative_to(PACK)}:{frame.f_lineno}"
+        if path := _of_pack(frame.f_code.co_filename):
+            return f"{path}:{frame.f_lineno}"
         frame = frame.f_back  # type: ignore[assignment]
     return "a test"
+
+
+@cache
+def _of_pack(file: str) -> str:
+    """A file's path in the pack; empty for all others."""
+    path = Path(file)
+    inside = path.is_relative_to(PACK) and not {"tests", ".venv"}.intersection(path.relative_to(PACK).parts)
+    return str(path.relative_to(PACK)) if inside else ""
 
 
 class OnDevice(torch.Tensor):
@@ -289,7 +296,7 @@ def _peak_reset(device: Any = None) -> None:
 def pretended_cuda() -> Iterator[Machine]:
     """The device for the length of a block; leaving it fails when memory was used without waiting."""
     MACHINE.__init__()  # type: ignore[misc]
-    for log in (BOARD.faults, BOARD.uses, BOARD.waits, BOARD.host):
+    for log in (BOARD.faults, BOARD.uses, BOARD.waits, BOARD.host, DEFAULT.clock):  # else a clock knows every stream
         log.clear()
     with pytest.MonkeyPatch.context() as patch:
         for name in FACTORIES:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -76,6 +77,12 @@ BOARD = Board()
 NUMBERS = iter(range(1, 1 << 30))
 
 
+def _work_off(work: queue.SimpleQueue[Callable[[], object] | None]) -> None:
+    """What the thread of a stream does until None comes."""
+    while (piece := work.get()) is not None:
+        piece()
+
+
 class Stream:
     """A stream; the default one runs its work in the calling thread, after what it was told to wait for."""
 
@@ -83,9 +90,10 @@ class Stream:
         self.number, self.default = next(NUMBERS), default
         self.clock: Clock = {}
         self._pending: list[threading.Event] = []
-        self._work: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         if not default:
-            threading.Thread(target=self._run, daemon=True).start()
+            threading.Thread(target=_work_off, args=(self._work,), daemon=True).start()
+            weakref.finalize(self, self._work.put, None)  # its thread ends with it, not with the session
 
     def tick(self) -> int:
         """The time of one more piece of work."""
@@ -134,10 +142,6 @@ class Stream:
         self.drain()
         with BOARD.lock:
             merge(BOARD.host, self.clock)
-
-    def _run(self) -> None:
-        while True:
-            self._work.get()()
 
 
 class Event:
