@@ -85,7 +85,7 @@ class BakeReport:
 
     @property
     def driven(self) -> dict[str, float]:
-        """Weights in which a LoRA was driven to arrive whole, and the largest factor of each."""
+        """Weights in which LoRAs were driven to arrive whole, and of the factors of each the one farthest from 1."""
         return {name: measured.driven for name, measured in self.measures.items() if measured.driven != 1.0}
 
     @property

@@ -107,8 +107,13 @@ def start_and_terms(
         start = start.to(TRAINING_DTYPE, copy=True)
         for layer, patch in trained:
             add_as_trained(start, layer, patch)
+    return start, joining(pairs, terms)
+
+
+def joining(pairs: Pairs, terms: Sequence[AnyTerm]) -> list[AnyTerm]:
+    """The terms that join the fp32 sum, in canonical order and one per place; ``terms`` are those of ``pairs``."""
     additive = [(pair, term) for pair, term in zip(pairs, terms, strict=True) if not is_as_trained(pair[0])]
-    return start, merge_terms([term for _, term in sorted(additive, key=lambda each: canonical_key(each[0]))])
+    return merge_terms([term for _, term in sorted(additive, key=lambda each: canonical_key(each[0]))])
 
 
 def row_blocks(tensor: torch.Tensor) -> Iterator[slice]:

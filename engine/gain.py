@@ -51,7 +51,7 @@ class Share:
 class Measure:
     """One weight: squared error and squared exact values (of all rows, from a sample), and each LoRA's share in it.
 
-    ``driven``: the largest factor by which a LoRA was driven to arrive whole, see ``repair``.
+    ``driven``: of the factors by which LoRAs were driven to arrive whole the one farthest from 1, see ``repair``.
     """
 
     noise: float

@@ -13,7 +13,7 @@ from .dense import as_rows
 from .devices import CPU, arithmetic_of
 from .finish import layer_marker, require_arithmetic
 from .formats import finite_amax, require_finite
-from .fuse import add_rows, any_needs_weight, fused_cast, make_terms, start_and_terms
+from .fuse import add_rows, any_needs_weight, fused_cast, joining, make_terms, start_and_terms
 from .gain import GainMeter, Measure, measure, measure_of, sampled_rows, whole_of
 from .gemm import Workspace
 from .memory import AUTO
@@ -169,7 +169,7 @@ class Job:
             start, _ = start_and_terms(weight, pairs, terms, CPU)
 
             def sum_of(wanted: Sequence[AnyTerm]) -> tuple[RowBlocks, torch.Tensor | None]:
-                _, merged = start_and_terms(weight, pairs, wanted, CPU)
+                merged = joining(pairs, wanted)
                 if not self.keep_sum:
                     return self._blocks(info, lambda rows: start[rows], merged), None
                 fused = FusedSum(start, merged, self._workspace, 1 if format.row_scaled else 2)
@@ -203,7 +203,7 @@ class Job:
             return base.read_rows(info.name, rows.start, rows.stop)
 
         def sum_of(wanted: Sequence[AnyTerm]) -> tuple[RowBlocks, None]:
-            return self._blocks(info, read, start_and_terms(torch.empty(0, 0), pairs, wanted, CPU)[1]), None
+            return self._blocks(info, read, joining(pairs, wanted)), None
 
         if format is not None:
             scale, self._driven[info.name] = quantized(fate, format, terms, sum_of, read, self._workspace, put=sink.put)

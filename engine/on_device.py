@@ -1,4 +1,7 @@
-"""One weight's result on a GPU: sum, scale, codes, and what its measure is made of; the host reads nothing of it."""
+"""One weight's result on a GPU: sum, scale, codes, and what its measure is made of.
+
+The host reads nothing of it, but where LoRAs are driven (see repair.py): there it waits for what the codes lack.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,11 @@ from . import kernels
 from .blueprint import Fate
 from .codes import Format, whole_scale
 from .dense import as_rows
-from .fuse import Pairs, add_rows, largest, start_and_terms
+from .fuse import Pairs, add_rows, joining, largest, start_and_terms
 from .gain import sampled_rows, sampled_sums
 from .gemm import Workspace, full_fp32
-from .repair import Gains, settled
-from .terms import AnyTerm, Term, canonical_key, is_as_trained
+from .repair import Gains, arrived, loose
+from .terms import AnyTerm, Term, canonical_key
 
 LOOKED_AT = 1 << 24  # numbers of all LoRAs in a block whose gains are looked at
 BLOCK = 1 << 24  # numbers worked on together where a scale does not need all of a weight
@@ -34,8 +37,8 @@ def make_result(
     flat, driven = as_rows(out), 1.0
     if fate.format is None:
         scale, flag = None, _round(start, merged, flat, most, workspace)
-    elif fate.format.coarse and pairs:
-        scale, flag, driven = _driven(fate.format, weight, pairs, terms, flat, most, workspace)
+    elif numbers := loose(fate):
+        scale, flag, driven = _driven(fate.format, start, pairs, terms, numbers, flat, most, workspace)
     else:
         scale, flag = _quantize(start, merged, fate.format, flat, most, workspace)
     rows = sampled_rows(fate.info.shape)
@@ -63,32 +66,21 @@ def _round(
 
 
 def _driven(
-    format: Format, weight: torch.Tensor, pairs: Pairs, terms: Sequence[AnyTerm], out: torch.Tensor, most: int,
-    workspace: Workspace,
+    format: Format, start: torch.Tensor, pairs: Pairs, terms: Sequence[AnyTerm], numbers: Sequence[int],
+    out: torch.Tensor, most: int, workspace: Workspace,
 ) -> tuple[torch.Tensor, torch.Tensor, float]:  # fmt: skip
-    """``_quantize`` with LoRAs driven until they arrive: the host looks at their gains, and waits for them."""
-    start, _ = start_and_terms(weight, pairs, terms, weight.device)
-    found = list[tuple[torch.Tensor, torch.Tensor]]()
-    loose = [number for number, (layer, _) in enumerate(pairs) if not is_as_trained(layer)]
-    if not loose:
-        merged = start_and_terms(weight, pairs, terms, weight.device)[1]
-        return *_quantize(start, merged, format, out, most, workspace), 1.0
+    """``_quantize`` with the LoRAs of these numbers driven until they arrive, and how far."""
 
-    def attempt(wanted: Sequence[AnyTerm]) -> list[float]:
-        changed = dict(zip(loose, wanted, strict=True))
-        every = [changed.get(number, term) for number, term in enumerate(terms)]
-        found.append(
-            _quantize(start, start_and_terms(weight, pairs, every, weight.device)[1], format, out, most, workspace)
-        )
-        scale, gains = found[-1][0], Gains([terms[number] for number in loose], workspace)
-        step = max(1, LOOKED_AT // ((len(loose) + 3) * start.shape[1]))
+    def attempt(wanted: Sequence[AnyTerm], gains: Gains) -> tuple[torch.Tensor, torch.Tensor]:
+        scale, flag = _quantize(start, joining(pairs, wanted), format, out, most, workspace)
+        step = max(1, LOOKED_AT // ((len(numbers) + 3) * start.shape[1]))
         for first in range(0, len(start), step):
             rows = slice(first, min(first + step, len(start)))
             gains.add(rows, start[rows], format.decode(out[rows], scale[rows]))
-        return gains.values()
+        return scale, flag
 
-    factors = settled([terms[number] for number in loose], attempt)
-    return *found[-1], max(factors)
+    _, found, factor = arrived(terms, numbers, workspace, attempt)
+    return *found, factor
 
 
 def _quantize(

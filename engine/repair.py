@@ -1,31 +1,36 @@
-"""What rounding to 4 bits takes from a LoRA, and the repair: it is driven until it arrives.
+"""What rounding to 4 bits takes from LoRAs, and the repair: they are driven until they arrive.
 
-To the nearest of so few codes a weight with many numbers near zero can lose a quarter of a LoRA of 1 %. The gain g is
-measured on the codes, and weight + a * delta is rounded with a += 1 - g, at most twice and only where g is too small.
-Nothing random is added: 75 % kept become 98 % at the same weight error.
+To the nearest of so few codes a weight with many numbers near zero can lose a quarter of a LoRA of 1 %. What the codes
+lack is measured along all LoRAs together, so that LoRAs that are alike do not each make up for it, and both ways: where
+only losses were made good, chance would make weak LoRAs stronger. weight + sum of a * delta is rounded again with the
+better factors a, at most twice. Nothing random is added: 75 % kept become 98 % at the same weight error.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 
 from .blueprint import Fate
 from .codes import Format
 from .fuse import add_rows
-from .gemm import Workspace
+from .gemm import Workspace, full_fp32
 from .rows import Put, RowBlocks, quantize_blocks
 from .terms import AnyTerm, Term, is_as_trained
 
-ENOUGH = 0.98  # of a LoRA
+Found = TypeVar("Found")
+ENOUGH = 0.98  # of a LoRA; as much too much is too much
 ROUNDS = 2
 STEPS = 256  # of a factor: every memory mode finds the same one
+FARTHEST = 2.0  # of a factor from 1; alike in both directions, so that chance favours none
+ALIKE = 1e-3  # of the Gram matrix of deltas of length 1: directions with less are those of no LoRA
 
 
 class Gains:
-    """The gain of each term in one weight, from all of its rows; blocks of rows come in any order."""
+    """What a rounded weight lacks along each delta, from all of its rows; blocks of rows come in any order."""
 
     def __init__(self, terms: Sequence[AnyTerm], workspace: Workspace) -> None:
         self._terms, self._workspace = terms, workspace
@@ -33,34 +38,59 @@ class Gains:
 
     def add(self, rows: slice, base: torch.Tensor, stored: torch.Tensor) -> None:
         """Count the rows ``rows``: what the sum starts from there, and what a loader reads; [rows, in]."""
-        take, device = self._workspace.take, base.device
-        deltas = take((len(self._terms), *stored.shape), device, slot="all deltas").zero_()
-        error = take(stored.shape, device, slot="lost").copy_(stored).sub_(base)
+        shape = (len(stored), len(self._terms) + 1, stored.shape[1])
+        each = self._workspace.take(shape, base.device, slot="deltas and error").zero_()
+        *deltas, error = each.unbind(1)
+        error.copy_(stored).sub_(base)
         for term, delta in zip(self._terms, deltas, strict=True):
             error.sub_(add_rows(delta, rows, [term]))
-        aligned = torch.stack([torch.linalg.vecdot(error, delta).double().sum() for delta in deltas])
-        energy = torch.stack([torch.linalg.vecdot(delta, delta).double().sum() for delta in deltas])
-        self._sums.append(torch.stack([aligned, energy]))
+        with full_fp32():
+            self._sums.append((each @ each.mT).double().sum(0))
 
-    def values(self) -> list[float]:
-        """1 for a LoRA that is there in full, or that has nothing here."""
-        aligned, energy = torch.stack(self._sums).sum(0).tolist()
-        return [1.0 + a / e if e > 0 else 1.0 for a, e in zip(aligned, energy, strict=True)]
+    def missing(self) -> list[float]:
+        """How much larger each factor should be for the error to have no part along any delta; 0 where that is little.
+
+        All are 0 where every LoRA is there in full, and where numbers are too large to tell.
+        """
+        products = torch.stack(self._sums).sum(0)[:-1].to("cpu")
+        gram, aligned = products[:, :-1], products[:, -1]
+        energy = gram.diagonal()
+        if not torch.isfinite(products).all() or not (aligned.abs() > (1.0 - ENOUGH) * energy).any():
+            return [0.0] * len(aligned)
+        size = torch.where(energy > 0, energy, 1.0).sqrt()
+        solved = torch.linalg.pinv(gram / torch.outer(size, size), rtol=ALIKE, hermitian=True) @ (aligned / size)
+        return [round(-each * STEPS) / STEPS for each in (solved / size).tolist()]
 
 
-def settled(terms: Sequence[AnyTerm], attempt: Callable[[Sequence[AnyTerm]], list[float]]) -> list[float]:
-    """The factor each term is driven by; ``attempt`` rounds with terms and tells what the codes have of each.
+def loose(fate: Fate) -> list[int]:
+    """The numbers of the fate's patches whose LoRAs are driven; none where its codes are fine enough."""
+    if fate.format is None or not fate.format.coarse:
+        return []
+    return [number for number, (layer, _) in enumerate(fate.patches) if not is_as_trained(layer)]
 
-    The last attempt was the one with these factors.
+
+def arrived(
+    terms: Sequence[AnyTerm],
+    numbers: Sequence[int],
+    workspace: Workspace,
+    attempt: Callable[[Sequence[AnyTerm], Gains], Found],
+) -> tuple[Sequence[AnyTerm], Found, float]:
+    """(terms with which LoRAs arrive, what ``attempt`` gave with them, the factor that is farthest from 1).
+
+    ``numbers`` are those of the terms that may be driven. ``attempt`` rounds with terms and adds all rows to ``Gains``;
+    its last call is the one that counts.
     """
-    factors = [1.0] * len(terms)
+    factors = dict.fromkeys(numbers, 1.0)
     for left in range(ROUNDS, -1, -1):
-        gains = attempt([driven(term, factor) for term, factor in zip(terms, factors, strict=True)])
-        more = [round((1.0 - gain) * STEPS) / STEPS if gain < ENOUGH else 0.0 for gain in gains]
-        if not left or not any(more):
+        gains = Gains([terms[number] for number in numbers], workspace)
+        wanted = [driven(term, factors.get(number, 1.0)) for number, term in enumerate(terms)]
+        found = attempt(wanted, gains)
+        pairs = zip(factors.items(), gains.missing(), strict=True)
+        better = {number: min(1 + FARTHEST, max(1 - FARTHEST, factor + more)) for (number, factor), more in pairs}
+        if not left or better == factors:
             break
-        factors = [factor + step for factor, step in zip(factors, more, strict=True)]
-    return factors
+        factors = better
+    return wanted, found, max(factors.values(), key=lambda factor: abs(factor - 1.0))
 
 
 def driven(term: AnyTerm, factor: float) -> AnyTerm:
@@ -82,35 +112,25 @@ def quantized(
     out: torch.Tensor | None = None,
     put: Put | None = None,
 ) -> tuple[torch.Tensor, float]:
-    """Round a sum to ``out``, or block by block to ``put``; (its scale, the largest factor a LoRA was driven by).
+    """Round a sum to ``out``, or block by block to ``put``; (its scale, how far LoRAs were driven).
 
     ``terms`` are those of the fate's patches, ``sum_of`` the sum with such terms (see ``quantize_blocks``), ``read``
     what it starts from.
     """
 
-    def attempt(wanted: Sequence[AnyTerm], gains: Gains | None, put: Put | None) -> torch.Tensor:
+    def attempt(wanted: Sequence[AnyTerm], gains: Gains | None) -> torch.Tensor:
         def encode(rows: slice, block: torch.Tensor, scale: torch.Tensor) -> None:
             codes = format.encode(block, scale, None if out is None else out[rows])
             if gains is not None:
                 gains.add(rows, read(rows).flatten(start_dim=1), format.decode(codes, scale))
-            if put is not None:
+            elif put is not None:
                 put(rows, codes)
 
         blocks, amax = sum_of(wanted)
         return quantize_blocks(blocks, format, fate.info.name, encode, amax)
 
-    loose = [number for number, (layer, _) in enumerate(fate.patches) if not is_as_trained(layer)]
-    if not format.coarse or not loose:
-        return attempt(terms, None, put), 1.0
-    found: list[tuple[Sequence[AnyTerm], torch.Tensor]] = []
-
-    def told(some: Sequence[AnyTerm]) -> list[float]:
-        changed = dict(zip(loose, some, strict=True))
-        gains = Gains([terms[number] for number in loose], workspace)
-        wanted = [changed.get(number, term) for number, term in enumerate(terms)]
-        found.append((wanted, attempt(wanted, gains, None)))
-        return gains.values()
-
-    factors = settled([terms[number] for number in loose], told)
-    wanted, scale = found[-1]
-    return (scale if put is None else attempt(wanted, None, put)), max(factors)
+    numbers = loose(fate)
+    if not numbers:
+        return attempt(terms, None), 1.0
+    wanted, scale, factor = arrived(terms, numbers, workspace, attempt)
+    return (scale if put is None else attempt(wanted, None)), factor

@@ -151,8 +151,9 @@ def budget_sentence(cost: Cost) -> str:
 def bake_sentence(report: BakeReport) -> str:
     """``12 of 40 tensors changed, 10 quantized, weights off by 2.65% (31.5 dB), 3.2 MB read, ...``."""
     reused = f"{report.reused} taken over, " if report.reused else ""
-    most = max(report.driven.values(), default=1.0)
-    driven = f"LoRAs driven by up to {most:.2f} in {len(report.driven)} of them, " if report.driven else ""
+    factors = sorted(report.driven.values())
+    span = " to ".join(dict.fromkeys(f"{each:.2f}" for each in factors[:: max(1, len(factors) - 1)]))
+    driven = f"LoRAs driven by {span} in {len(factors)} of them, " if factors else ""
     error = "" if report.sqnr_db is None else f"weights off by {report.relative_error:.2%} ({report.sqnr_db:.1f} dB), "
     return (
         f"{report.touched} of {report.tensors} tensors changed, {report.quantized} quantized, {reused}{driven}{error}"

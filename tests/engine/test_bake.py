@@ -239,7 +239,7 @@ def test_an_all_zero_weight_takes_its_whole_effect_from_the_lora():
 
 @pytest.mark.cpu
 def test_a_lost_effect_is_refused_at_the_end(monkeypatch):
-    monkeypatch.setattr(job_module, "start_and_terms", lambda weight, *_: (weight, []))
+    monkeypatch.setattr(job_module, "joining", lambda *_: [])
     with pytest.raises(FoundryError, match="LF203.*kept"):
         run(a_plan(model(), *layers(), family="wan"), FP8)
 

@@ -51,6 +51,14 @@ def test_a_bake_takes_no_more_than_its_plan_says(kind, format, machine):
     assert machine.peak >= 0.4 * total, "much more is asked for than is taken"
 
 
+@pytest.mark.parametrize("format", ["mxfp8", "nvfp4", "w4a8", "w6a8"])
+def test_searching_scales_and_driving_loras_take_no_more_either(format, machine):
+    plan, finish = plan_of(PLAIN), Finish(format, keep=())
+    said = need(plan, finish)
+    bake(plan, finish, File(), device=CUDA)
+    assert 0 < machine.peak <= said.total(SLOTS, said.largest)
+
+
 def codes_that_differ(one: File, other: File) -> float:
     pairs = [(one.values[name], other.values[name]) for name in one.values]
     bits = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
