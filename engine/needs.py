@@ -7,11 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from .adapters import kind_of
 from .job import BakeRequest
-from .memory import AUTO, HELD, LOW, available_bytes
+from .memory import HELD, available_bytes
 from .plan import Layer, Patch, Plan
 from .texts.say import refuse
 
-WHOLE = {AUTO: HELD[AUTO], LOW: HELD[LOW]}  # bytes for each number of a weight; by blocks of rows it is next to nothing
 COPY = 4  # bytes of a number in fp32
 TURNED = 5 * 8  # bytes for each number of a rotation's blocks: in fp64, the two sides of what is solved, and the result
 
@@ -36,7 +35,8 @@ def working_bytes(plan: Plan, memory: str) -> int:
 
 
 def _one(size: int, pairs: Iterable[tuple[Layer, Patch]], memory: str) -> int:
-    return size * WHOLE.get(memory, 1) + sum(_adapter(layer, patch, size) for layer, patch in pairs)
+    held = size * HELD.get(memory, 1)  # by blocks of rows it is next to nothing
+    return held + sum(_adapter(layer, patch, size) for layer, patch in pairs)
 
 
 def _adapter(layer: Layer, patch: Patch, size: int) -> int:

@@ -15,7 +15,7 @@ from lora_foundry.engine import needs
 from lora_foundry.engine.bake import bake
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
-from lora_foundry.engine.memory import AUTO
+from lora_foundry.engine.memory import AUTO, HELD
 from lora_foundry.engine.plan import Plan
 from lora_foundry.loaders.loras.file import open_lora
 from lora_foundry.loaders.loras.matching import MOST_WIDER, add_layer
@@ -116,7 +116,7 @@ def test_the_announced_memory_counts_what_adapters_make(memory):
     """A core times its factor, and the blocks of a rotation in fp64."""
     maker = Maker(32, 16, (3, 3))
     plain = needs.working_bytes(a_plan({"w": torch.zeros(32, 16, 3, 3)}), memory)
-    assert plain == 32 * 16 * 9 * needs.WHOLE.get(memory, 1)
+    assert plain == 32 * 16 * 9 * HELD.get(memory, 1)
     for form in (maker.lora(), maker.tucker(), maker.oft()):
         entry = layer(form)
         plan = a_plan({entry.patches[0].target.weight: torch.zeros(32, 16, 3, 3)}, entry)
@@ -128,4 +128,4 @@ def test_the_announced_memory_counts_what_adapters_make(memory):
 def test_what_free_memory_nobody_tells_is_enough(monkeypatch):
     monkeypatch.setattr(needs, "available_bytes", lambda: None)
     needs.require_memory(10**18)
-    assert needs.WHOLE[AUTO] > needs.WHOLE["low"]
+    assert HELD[AUTO] > HELD["low"]
