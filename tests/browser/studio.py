@@ -83,6 +83,7 @@ class Studio:
         self.host, self.mode, self.artefacts = host, mode, artefacts
         self.problems: list[str] = []
         self.requests: list[str] = []  # to this pack's routes: "POST lint"
+        self.open_requests: set[Request] = set()  # those without an answer yet
         settings = {**SETTINGS, "Comfy.VueNodes.Enabled": mode == "nodes2"}
         for name, value in settings.items():
             host.request(f"/settings/{name}", value)
@@ -100,6 +101,7 @@ class Studio:
 
     def open(self) -> None:
         """Load the page, or load it again."""
+        self.open_requests.clear()  # nobody waits for them any more
         self.page.goto(self.host.url)
         self.page.wait_for_function(READY, timeout=120_000)
         self.page.wait_for_function("mode => LiteGraph.vueNodesMode === mode", arg=self.mode == "nodes2")
@@ -121,12 +123,15 @@ class Studio:
         page.on("pageerror", lambda error: failed(str(error.stack), "uncaught"))
         page.on("requestfailed", lambda request: failed(request.url, request.failure))
         page.on("request", self._count)
+        page.on("requestfinished", self.open_requests.discard)
+        page.on("requestfailed", self.open_requests.discard)
         page.on("response", lambda answer: answer.status >= 400 and failed(answer.url, answer.status))
 
     def _count(self, request: Request) -> None:
         _, ours, route = request.url.partition("/lora_foundry/")
         if ours:
             self.requests.append(f"{request.method} {route}")
+            self.open_requests.add(request)
 
     # --- graph
     def clear(self) -> None:
@@ -176,14 +181,18 @@ class Studio:
 
     def check(self) -> None:
         """Wait for the check that follows a change of the graph."""
-        with self.page.expect_response(lambda answer: answer.url.endswith("/lora_foundry/lint")):
+        with self.page.expect_response(lambda answer: answer.url.endswith("/lora_foundry/lint")) as answer:
             self.edited()
+        answer.value.finished()
         self.settle()
 
     def quiet(self) -> None:
-        """Wait until nothing more would be asked."""
+        """Wait until nothing more would be asked, and all that was asked is answered and shown."""
         self.edited()
         self.page.wait_for_timeout(1500)  # the check waits 800 ms after a change
+        while self.open_requests:  # the page itself gives them up after two minutes
+            self.page.wait_for_timeout(50)
+        self.settle()
 
     def run(self) -> dict[str, Any]:
         """Queue the graph from the page and wait for its end: {outcome, detail, seen}."""
@@ -218,8 +227,10 @@ class Studio:
         self.page.evaluate(script, name)
 
     def undo(self) -> None:
-        """The host's undo, until the graph is there again."""
+        """The host's undo, until every node of the graph is there again, another object than before."""
         self.page.evaluate("() => app.extensionManager.command.execute('Comfy.Undo')")
+        anew = "(node) => ![undefined, null, node].includes(app.graph.getNodeById(node.id))"
+        self.page.wait_for_function(f"() => Object.values(foundry.nodes).every({anew})")
         self.settle()
         ids = "Object.entries(foundry.nodes).map(([name, node]) => [name, app.graph.getNodeById(node.id)])"
         self.page.evaluate(f"() => {{ foundry.nodes = Object.fromEntries({ids}) }}")

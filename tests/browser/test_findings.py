@@ -15,7 +15,8 @@ def fresh(studio, host, names):
 
 
 def test_findings_appear_on_the_node_after_a_run(fresh):
-    assert not any(fresh.panel(name)["shown"] for name in ("fuse", "stack", "check", "quantize"))
+    shown = "() => ['fuse', 'stack', 'check', 'quantize'].filter((name) => !foundry.panel(name).hidden)"
+    assert fresh.page.evaluate(shown) == []  # all at once, before the check of the graph has an answer
     assert fresh.run()["outcome"] == "execution_success"
     fresh.wait_for_panel("check", "warning")
     one_line = "() => foundry.panel('check').offsetHeight > 0 && foundry.panel('check').offsetHeight <= 28"
@@ -185,6 +186,7 @@ def test_an_undo_keeps_the_reports_and_marks_those_of_another_graph(fresh):
     fresh.edited()
     fresh.settle()
     fresh.undo()
+    assert fresh.page.evaluate("() => foundry.nodes.sample.widgets.find(({name}) => name === 'steps').value") == 1
     panel = fresh.wait_for_panel("quantize", "warning")
     assert panel["on_page"] and not panel["stale"]
     fresh.set("row", "strength_model", 0.1)
