@@ -70,7 +70,9 @@ class Fingerprint:
         """What ``to_json`` made. Raises KeyError, TypeError or ValueError for anything else, and for other versions."""
         if data["version"] != VERSION:
             raise ValueError(f"a fingerprint of version {data['version']}")
-        return cls({_shape(name): tuple(map(_mark, found)) for name, found in dict(data["shapes"]).items()})
+        if not isinstance(data["shapes"], Mapping):
+            raise ValueError("its shapes are no mapping")
+        return cls({_shape(name): tuple(map(_mark, found)) for name, found in data["shapes"].items()})
 
 
 def make_fingerprint(modules: Iterable[tuple[Adapter, Parts]]) -> Fingerprint:
@@ -163,7 +165,10 @@ def _shape(name: str) -> Shape:
 
 
 def _mark(numbers: Iterable[Any]) -> Mark:
-    mark = tuple(map(float, numbers))
+    try:
+        mark = tuple(map(float, numbers))
+    except OverflowError as error:  # JSON knows larger numbers than a float does
+        raise ValueError("a mark that is no number") from error
     if len(mark) != 1 + SIGNS * SIGNS or not all(map(math.isfinite, mark)):
         raise ValueError("a mark of another size")
     return mark

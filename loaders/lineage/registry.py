@@ -145,7 +145,7 @@ def _entry(path: Path, label: str, data: Mapping[str, Any]) -> KnownLoRA:
             continue
         try:
             values[key] = read(data.get(key))
-        except (KeyError, TypeError, ValueError, re.error) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, RecursionError, re.error) as error:
             raise _broken(path, f"'{key}' of {label} is wrong: {shown(str(error))}") from error
     ids = {f"{kind}{digest}" for key, kind in HASHES.items() for digest in values.pop(key, ())}
     if values.get("generic") and (ids or "fingerprints" in values):

@@ -233,6 +233,7 @@ def test_json_is_small_and_comes_back(base):
     [None, {}, {"version": 2, "shapes": {}}, {"version": 1, "shapes": {"3": []}},
      {"version": 1, "shapes": {"3x4": [[1]]}}, {"version": 1, "shapes": {"3x4": [[1, 2, 3, 4, "x"]]}},
      {"version": 1, "shapes": {"3x4": [[float("nan")] * 5]}},
+     {"version": 1, "shapes": {"3x4": [[10**400] * 5]}}, {"version": 1, "shapes": [[3, 4]]},
      {"version": 1, "shapes": [1]}],
 )  # fmt: skip
 def test_damaged_json_is_refused(data):

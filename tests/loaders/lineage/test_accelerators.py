@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 
 import pytest
@@ -285,6 +286,10 @@ BROKEN = {
     "fingerprint": ([wan(fingerprints=[{"version": 9}])], "'fingerprints'"), "generic": ([wan(generic=1)], "'generic'"),
     "generic with a hash": ([wan(generic=True, sha256=[ONE])], "of one version each"),
     "structure": ([wan(structure={"modules": 1})], "'structure'"), "not a number": ([wan(cfg=["1", "2"])], "'cfg'"),
+    "endless number": ([wan(structure={"names": "a", "rank": 1, "alpha": 1, "modules": math.inf})], "'structure'"),
+    "large number": ([wan(structure={"names": "a", "rank": 1, "alpha": 10**400, "modules": 1})], "'structure'"),
+    "many times": ([wan(match=["a{99999999999}"])], "'match'"), "deep pattern": ([wan(match=["(" * 3000])], "'match'"),
+    "large mark": ([wan(fingerprints=[{"version": 1, "shapes": {"1x1": [[10**400] * 5]}}])], "'fingerprints'"),
 }  # fmt: skip
 
 
