@@ -62,29 +62,24 @@ def model_links(node: GraphNode) -> tuple[str, ...]:
 
 
 def _model_links(node: GraphNode) -> tuple[str, ...]:
-    if switch := SWITCHES.get(node.kind):
-        return _switched(node, switch)
     return tuple(dict.fromkeys(source for _, (source, _) in _model_wires(node)))
 
 
 def _model_wires(node: GraphNode) -> list[Wire]:
     """The wires a model comes in by; what a switch does not hand on is none."""
-    if node.kind in SWITCHES:
-        handed_on = _switched(node, SWITCHES[node.kind])
-        return [(name, link) for name, link in sorted(node.links.items()) if link[0] in handed_on]
+    if switch := SWITCHES.get(node.kind):
+        return _switched(node, switch)
     for pattern, types in ((MODEL_INPUT, MODEL_TYPES), (CARRIER_INPUT, CARRIER_TYPES)):
         if found := _wires(node, pattern, types):
             return found
     return []
 
 
-def _switched(node: GraphNode, switch: Switch) -> tuple[str, ...]:
+def _switched(node: GraphNode, switch: Switch) -> list[Wire]:
     """What a switch hands on: what it is set to, or all it may be while that is only known at run time."""
-    wired = {name: source for name, (source, _) in sorted(node.links.items()) if re.fullmatch(switch.inputs, name)}
-    name = chosen_input(switch, node, node.values.get(switch.selector))
-    if name is None:
-        return tuple(dict.fromkeys(wired.values()))
-    return (wired[name],) if name in wired else ()
+    wired = [(name, link) for name, link in sorted(node.links.items()) if re.fullmatch(switch.inputs, name)]
+    chosen = chosen_input(switch, node, node.values.get(switch.selector))
+    return [(name, link) for name, link in wired if chosen in (None, name)]
 
 
 def linked(node: GraphNode, pattern: re.Pattern[str], types: frozenset[str]) -> tuple[str, ...]:

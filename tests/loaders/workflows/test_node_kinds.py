@@ -51,6 +51,19 @@ def test_switches_by_the_order_of_their_values(kind, on):
     assert told(drawing.wire(3, 0, 9, 0)) == ([([(FILE, 0.7)] if on else [], (8, 1.0))], [])
 
 
+@pytest.mark.parametrize("select,base_name", [(1, "base.safetensors"), (2, "low.safetensors")])
+def test_a_switch_between_the_two_models_of_one_node(select, base_name):
+    """Both inputs lead to one node: which of its outputs is handed on tells which model."""
+    drawing = base().add(3, "UNETLoader", "", "MODEL", widgets_values=["low.safetensors", "default"])
+    drawing.add(2, "PowerLoraLoaderV2", "model:MODEL model_low:MODEL", "MODEL MODEL CLIP", widgets_values=[])
+    drawing.wire(1, 0, 2, 0).wire(3, 0, 2, 1)
+    drawing.add(4, "ImpactSwitch", "input1:MODEL input2:MODEL", "MODEL", widgets_values=[select, False])
+    drawing.wire(2, 0, 4, 0).wire(2, 1, 4, 1)
+    drawing.add(9, "KSampler", "model:MODEL", "LATENT", widgets_values=[1, "fixed", 8, 1.0, "euler", "simple", 1.0])
+    result = lint(graph_of(drawing.wire(4, 0, 9, 0).saved()))
+    assert [stack.base for stack in result.stacks] == [base_name]
+
+
 def test_two_models_by_the_order_of_the_values():
     values = [0.875, "enable", 1, "fixed", 20, 4.0, 3.0, "euler", "simple"]
     drawing = base().add(3, "UNETLoader", "", "MODEL", widgets_values=["low.safetensors", "default"])
