@@ -118,7 +118,7 @@ def _scheduled(graph: Graph, node: GraphNode) -> float | None:
 def _own_steps(node: GraphNode) -> float | None:
     """Its ``steps``, or one less than the noise levels it lists, if they begin with nothing but noise."""
     levels = node.values.get("sigmas")
-    listed = [float(level) for level in re.findall(r"\d+(?:\.\d+)?", levels)] if isinstance(levels, str) else []
+    listed = [float(level) for level in re.findall(r"\d*\.?\d+", levels)] if isinstance(levels, str) else []
     if len(listed) < 2:
         return number(node, "steps")
     return float(len(listed) - 1) if listed[0] >= ALL_NOISE else None

@@ -142,6 +142,7 @@ def test_fp8_files_with_scales_keep_the_effect(tmp_path: Path, scales, text):
 
 @pytest.mark.parametrize("sigmas,asked", [
     ("0.909375, 0.725, 0.421875, 0.0", []),
+    (".909375, .725, 0", []),
     ("1.0, 0.725, 0.0", [("question", "LF403.steps")]),
     ("1., 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0", []),
 ])  # fmt: skip
