@@ -17,7 +17,8 @@ _TASK = re.compile(r"(?:^|-)([ti])2v(?=-|$)")
 # Wan 2.2 models of other tasks, and Qwen-Image models that no Lightning is named after.
 _OTHER_TASK = re.compile(r"(?:^|-)(fun|vace|animate|s2v|ti2v|flf2v|camera|control|5b)(?=-|$)")
 _QWEN = re.compile(
-    r"(?:^|-)qwen-image(-edit)?(?:-plus)?(-2509|-2511|-2512|-2-1)?(?=-|$)(?!-(?:layered|distill|pruning))"
+    r"(?:^|-)qwen-image(-edit)?(?:-plus)?(-2509|-2511|-2512|-2-1)?(?=-|$)"
+    r"(?!-(?:layered|distill|pruning|edit|plus|25\d\d|2-1))"  # the last four: no part of a name is passed over
 )
 
 

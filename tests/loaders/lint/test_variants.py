@@ -32,6 +32,7 @@ NAMES = {
     "Qwen-Image-2512-Lightning-4steps-V1.0-fp32.safetensors": ("", "", "Qwen-Image-2512"),
     "qwen_image_2.1_bf16.safetensors": ("", "", "Qwen-Image 2.1"),
     "qwen_image_layered_bf16.safetensors": ("", "", ""),
+    "qwen_image_edit_2511_pruning.safetensors": ("", "", ""),
     "FireRed-Image-Edit-1.1-transformer.safetensors": ("", "", ""),
     "": ("", "", ""),
 }
