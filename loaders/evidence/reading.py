@@ -79,8 +79,7 @@ def read_evidence(path: Path, lora: Path | None = None, sha256: str = "", run: s
 def _asked_for(statements: tuple[Statement, ...], run: str, where: str) -> tuple[Statement, ...]:
     """The statements of one run, by what it writes or by its number."""
     found = tuple(s for s in statements if _is_of(s, frozenset({plain_name(run)})))
-    if not found and run.isdecimal() and 0 < int(run) <= len(statements):
-        found = statements[int(run) - 1 : int(run)]
+    found = found or tuple(s for number, s in enumerate(statements, 1) if run == str(number))
     if not found or _contradict(found):
         seen = f"no one run of it is '{shown(run)}'"
         raise evidence_error(where, seen, f"Say which with --run: {_runs(statements) or 'it tells of none'}.")

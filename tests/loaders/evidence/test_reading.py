@@ -89,7 +89,7 @@ def test_of_several_runs_that_do_not_name_the_lora_it_is_asked_which(tmp_path):
     assert len(read_evidence(path)) == 2  # nothing is written down, so all is shown
 
 
-@pytest.mark.parametrize("run", ["nobody", "0", "3", "-1", ""])
+@pytest.mark.parametrize("run", ["nobody", "0", "3", "-1", "", "9" * 5000], ids=lambda run: run[:9])
 def test_a_run_that_is_not_there(tmp_path, run):
     path = several(tmp_path, ("L.safetensors", "my_lora"), ("M.safetensors", "other"))
     with pytest.raises(FoundryError, match="--run"):
