@@ -25,7 +25,6 @@ from ..loaders.merges.merging import (
     for_error,
     gather,
     merge,
-    recipe_for,
 )
 from ..loaders.merges.telling import find_merged, merge_json, merge_sentences
 from ..loaders.names.outgoing import DIALECTS
@@ -144,8 +143,7 @@ class FoundryMergeLoRAs(FoundryNode):
 def _merged(request: Request, plan: Plan | None) -> MergeJSON:
     """What a file that is there tells, or a new one."""
     gathered: Gathered = gather(request, plan)
-    found = find_merged(request.out.parent, recipe_for(request, gathered).sha256, gathered)
-    return found or merge_json(merge(request, host.progress(), gathered))
+    return find_merged(request, gathered) or merge_json(merge(request, host.progress(), gathered))
 
 
 def _wanted(rows: Iterable[StackRow]) -> tuple[Wanted, ...]:

@@ -10,7 +10,7 @@ from ...engine.adapters import LORA
 from ...engine.errors import FoundryError
 from ...engine.json_merge import MergeHeaderJSON, MergeJSON, VerifiedJSON
 from ..loras.file import open_lora
-from .merging import Gathered, Result
+from .merging import Gathered, Request, Result, recipe_for
 from .verifying import stated_in
 
 
@@ -23,17 +23,21 @@ def merge_json(merged: Result, verified: VerifiedJSON | None = None) -> MergeJSO
     return _json(merged.path, header, there, merged.gathered, verified)
 
 
-def find_merged(folder: Path, sha256: str, gathered: Gathered) -> MergeJSON | None:
-    """The same of a file in ``folder`` with this recipe; None where there is none.
+def find_merged(request: Request, gathered: Gathered) -> MergeJSON | None:
+    """The same of a file beside ``request.out`` that this merge would make; None where there is none.
 
-    What was merged on a base is never found: the recipe has no more than the base's name.
+    One that lost more than is allowed now is none. What was merged on a base is never found: the recipe has no more
+    than the base's name.
     """
+    folder, sha256, allowed = request.out.parent, recipe_for(request, gathered).sha256, request.allowed
     if gathered.ground.named or not folder.is_dir():
         return None
     for path in sorted(folder.glob("*.safetensors")):
         with suppress(FoundryError):
             told = stated_in(path)
-            if told is not None and told["recipe_sha256"] == sha256:
+            if told is None or told["recipe_sha256"] != sha256:
+                continue
+            if allowed is None or told["proof"]["error"] <= allowed:
                 lora = open_lora(path)
                 adapters = (*lora.adapters, *lora.text_adapters)
                 there = [each.rank if each.kind == LORA else None for each in adapters]

@@ -31,19 +31,21 @@ Find = Callable[[str, str], Path | None]  # name, sha256 -> the file
 
 @dataclass(frozen=True, eq=False)
 class Verified:
-    """The proof as it is now, as the file states it (None: it states none), and whether the two agree."""
+    """The proof as it is now, as the file states it, and whether the two agree."""
 
     proof: Proof
     stated: ProofJSON | None
 
     @property
     def agrees(self) -> bool:
-        """Whether error and shares are what the file says."""
-        if self.stated is None:
-            return True
-        shares = [each["share"] for each in self.stated["shares"]]
-        pairs = zip([self.stated["error"], *shares], [self.proof.total.error, *self.proof.total.shares], strict=True)
-        return all(_close(one, other) for one, other in pairs)
+        """Whether error and shares are what the file says; one that says none, or no numbers, does not agree."""
+        stated: Any = self.stated  # of a file: anything
+        try:
+            told = [stated["error"], *(each["share"] for each in stated["shares"])]
+            found = [self.proof.total.error, *self.proof.total.shares]
+            return all(_close(one, other) for one, other in zip(told, found, strict=True))
+        except (KeyError, TypeError, ValueError):
+            return False
 
     def to_json(self) -> VerifiedJSON:
         """As plain data."""
@@ -56,8 +58,12 @@ def stated_in(path: Path) -> MergeHeaderJSON | None:
         told = json.loads(read_header(path).metadata.get(MERGE_KEY, "null"))
     except (ValueError, RecursionError):
         return None
-    fits = isinstance(told, dict) and MergeHeaderJSON.__required_keys__ <= told.keys()
+    fits = _has(told, MergeHeaderJSON) and _has(told["proof"], ProofJSON)
     return cast(MergeHeaderJSON, told) if fits else None
+
+
+def _has(told: Any, wanted: type[MergeHeaderJSON | ProofJSON]) -> bool:
+    return isinstance(told, dict) and wanted.__required_keys__ <= told.keys()
 
 
 def request_of(path: Path, find: Find, base: Path | None = None) -> Request:
@@ -128,7 +134,7 @@ def found_near(path: Path, others: Sequence[Path]) -> Find:
     """Looks for inputs among ``others`` and beside a merged file, by their contents."""
 
     def find(name: str, sha256: str) -> Path | None:
-        near = [path.parent / name.replace("\\", "/"), path.parent / Path(name.replace("\\", "/")).name, *others]
+        near = [path.parent / Path(name.replace("\\", "/")).name, *others]  # no path that a file's header says
         return next((each for each in near if each.is_file() and file_sha256(each) == sha256), None)
 
     return find
