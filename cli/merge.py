@@ -220,8 +220,10 @@ def extract(options: argparse.Namespace) -> int:
     from ..engine.merge.ranks import Policy
     from ..loaders.merges.extracting import Wish, extract_lora
 
-    policy = policy_of(options) or Policy("rank", DEFAULT_RANK, options.uniform)
-    wish = Wish(options.tuned, options.base, options.out, policy, options.dialect, options.dtype)
+    most = options.max_error
+    default = Policy("rank", DEFAULT_RANK, options.uniform) if most is None else Policy("error", 0.0, options.uniform)
+    policy = policy_of(options) or default
+    wish = Wish(options.tuned, options.base, options.out, policy, options.dialect, options.dtype, most)
     with Bar("extracting") as bar:
         made = extract_lora(wish, bar)
     lost = f"{made['modules']} modules, {made['proof']['error']:.2%} of the difference lost"

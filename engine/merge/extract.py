@@ -15,7 +15,7 @@ from ..dense import as_rows
 from ..progress import Progress
 from ..texts.say import refuse
 from .core import shrunk
-from .deltas import Delta, Shape, full_delta
+from .deltas import Delta, Shape, full_delta, pays
 from .fold import Stored, fold
 from .proof import Sums
 from .ranks import Policy, Spectrum, choose
@@ -46,8 +46,9 @@ def extract(
 ) -> tuple[dict[str, Entry], Iterator[Merged]]:
     """What ``outline`` and ``results`` give of a merge: the entries, and the finished modules in their order.
 
-    Norms and biases that differ are full differences. The sums of each module are against the whole difference: their
-    ``error`` is what the rank lost. FoundryError LF502 for weights of two shapes, NaN, or checkpoints that are equal.
+    What no factors are smaller than, as norms and biases, is a full difference. The sums of each module are against the
+    whole difference: their ``error`` is what the rank lost.
+    FoundryError LF502 for weights of two shapes, NaN, or checkpoints that are equal.
     """
     found: dict[str, _Found | Stored] = {}
     names = sorted(job.modules)
@@ -56,7 +57,7 @@ def extract(
             on_step(done, len(names))
         delta = _difference(module, *job.read(module))
         if delta is not None:
-            found[module] = fold(delta, job.dtype) if len(delta.shape) == 1 else _decomposed(delta, job)
+            found[module] = _decomposed(delta, job) if pays(1, *delta.size) else fold(delta, job.dtype)
     if not found:
         raise refuse("LF502.equal")
     spectra = {module: each.spectrum for module, each in found.items() if isinstance(each, _Found)}

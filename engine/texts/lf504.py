@@ -55,6 +55,13 @@ WRITING: dict[str, tuple[str, ...]] = {
         "Nothing was written.",
         "Save it in fp32, shrink it less, or allow more with max_error.",
     ),
+    "LF506.extract": (
+        "error",
+        "{out} in {dtype} would be {error} away from the difference of the two models, relative to it; {allowed} is "
+        "allowed.",
+        "Nothing was written.",
+        "Give a larger rank or fp32, or allow more with max_error.",
+    ),
     "LF507.mixed": (
         "note",
         "{lora} ({role}) is merged with other LoRAs.",

@@ -20,19 +20,17 @@ from ...engine.texts.say import refuse
 from ..bases.checkpoint import Checkpoint, open_checkpoint
 from ..bases.families import detect_base, differ
 from ..disk.writer import check_target
-from ..names.lookup import BIAS
-from ..names.outgoing import COMFYUI, Outgoing, Unit
+from ..names.outgoing import COMFYUI, WEIGHT, Outgoing, Unit
 from .merging import DTYPES, policy_text
 from .outfile import OutFile
 from .record import proof_json
 
 KEY = "lora_foundry.extract"
-WEIGHTS = (".weight", BIAS)
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What is to be extracted, where to, and how small."""
+    """What is to be extracted, where to, how small, and the most that may be lost (None: anything)."""
 
     tuned: Path
     base: Path
@@ -40,12 +38,14 @@ class Wish:
     policy: Policy
     dialect: str = COMFYUI
     dtype: str = "fp16"
+    max_error: float | None = None
 
 
 def extract_lora(wish: Wish, on_step: Progress | None = None) -> ExtractJSON:
     """Write the LoRA and tell what it keeps. ``on_step(done, total)`` may raise to cancel; then nothing was written.
 
-    Raises FoundryError: LF504 for models of two families, LF502 for weights of two shapes or models that are equal.
+    Raises FoundryError: LF504 for models of two families, LF502 for weights of two shapes or models that are equal,
+    LF506 for a LoRA that loses more than is allowed; then nothing was written either.
     """
     check_target(wish.out)
     tuned, base = (_opened(path) for path in (wish.tuned, wish.base))
@@ -74,6 +74,7 @@ def extract_lora(wish: Wish, on_step: Progress | None = None) -> ExtractJSON:
             out.put(each.module, each.stored)
             sums[each.module] = each.sums
         proof = proof_json(Proof.of([wish.tuned.name], sums))
+        _refuse_loss(wish, proof["error"])
         out.complete({KEY: json.dumps({"recipe": recipe, "proof": proof})})
     ranks = [entry.rank for entry in entries.values() if entry.rank]
     return {
@@ -81,6 +82,12 @@ def extract_lora(wish: Wish, on_step: Progress | None = None) -> ExtractJSON:
         "modules": sum(entry.rank != 0 for entry in entries.values()),
         "rank": [min(ranks), max(ranks)] if ranks else None,
     }  # fmt: skip
+
+
+def _refuse_loss(wish: Wish, error: float) -> None:
+    if wish.max_error is not None and error > wish.max_error:
+        values = {"error": f"{error:.2g}", "allowed": f"{wish.max_error:.2g}"}
+        raise refuse("LF506.extract", out=wish.out.name, dtype=wish.dtype, **values)
 
 
 def _opened(path: Path) -> Checkpoint:
@@ -99,14 +106,14 @@ def _family(wish: Wish, tuned: Checkpoint, base: Checkpoint) -> str | None:
 
 
 def _units(names: Outgoing, tuned: TensorSource, base: TensorSource) -> dict[str, Unit]:
-    """Every weight and bias that both models have; what has no name in the dialect is left out of what is compared."""
+    """Every tensor that both models have; what is no layer's weight and has no name in the dialect is not compared."""
     found: dict[str, Unit] = {}
     for name, info in base.tensors.items():
-        if name.endswith(WEIGHTS) and info.dtype.is_floating_point and name in tuned.tensors:
+        if info.shape and info.dtype.is_floating_point and name in tuned.tensors:
             try:
                 units = names.units(name)
             except FoundryError:
-                if len(info.shape) > 1:
+                if len(info.shape) > 1 and name.endswith(WEIGHT):
                     raise
                 continue
             found |= {unit.key: unit for unit in units}

@@ -6,8 +6,9 @@ import json
 import xml.etree.ElementTree as ET
 
 import pytest
+import torch
 from lora_foundry.loaders.disk.small import save_small
-from merged_files import apart, baked
+from merged_files import a_base, apart, baked
 from safetensors.torch import load_file
 from schemas import faults
 from stack_documents import write
@@ -100,6 +101,30 @@ def test_what_was_baked_is_extracted_again(folder, run, dialect):
     tuned = {name: tensor.float() for name, tensor in load_file(folder / "tuned.safetensors").items()}
     assert apart(baked(base, [(folder / OUT, 1.0)]), tuned) < 1e-3
     assert run(*extract, "--energy", "0.5")[1]["proof"]["error"] == pytest.approx(0.5**0.5, abs=0.02)
+
+
+def test_an_extraction_that_loses_more_than_is_allowed_is_refused(folder, run):
+    write(folder, stack=["style", "lightning"], quantize="none")
+    assert run("bake", "stack.json", "-o", "tuned.safetensors", "--dtype", "fp32")[0] == 0
+    extract = ("extract", "tuned.safetensors", "base.safetensors", "-o", OUT, "--json")
+    told = run(*extract, "--rank", "2", "--max-error", "0.1")[1]
+    assert told["error"]["code"] == "LF506" and "0.1 is allowed" in told["error"]["what"]
+    assert not (folder / OUT).exists() and not list(folder.glob(".lora_foundry*"))
+    for most in (0.3, 0.001):
+        code, told, _ = run(*extract, "--max-error", str(most))
+        assert code == 0 and told["proof"]["error"] <= most, told
+
+
+def test_what_is_no_layer_is_extracted_as_it_is(folder, run):
+    """The scales of FLUX's norms, and a parameter of three dimensions: no factors are smaller."""
+    for family, names in (("flux", (".query_norm.scale",)), ("wan", (".modulation",))):
+        base = a_base(folder, family)
+        tuned = {name: tensor + 0.01 * torch.randn(tensor.shape) for name, tensor in load_file(base).items()}
+        save_small(folder / "tuned.safetensors", tuned)
+        code, told, _ = run("extract", "tuned.safetensors", base.name, "--max-error", "0.001", "-o", OUT, "--json")
+        assert code == 0 and told["modules"] == len(tuned), told
+        assert any(name.endswith(f"{end}.diff") for name in load_file(folder / OUT) for end in names)
+        assert apart(baked(base, [(folder / OUT, 1.0)]), tuned) < 1e-4
 
 
 def test_what_cannot_be_extracted(folder, run):
