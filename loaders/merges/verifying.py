@@ -62,7 +62,7 @@ def stated_in(path: Path) -> MergeHeaderJSON | None:
     return cast(MergeHeaderJSON, told) if fits else None
 
 
-def _has(told: Any, wanted: type[MergeHeaderJSON | ProofJSON]) -> bool:
+def _has(told: Any, wanted: Any) -> bool:
     return isinstance(told, dict) and wanted.__required_keys__ <= told.keys()
 
 
