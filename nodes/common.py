@@ -14,7 +14,9 @@ from ..engine.quantize import parse_keep
 from ..engine.report import plan_json, plan_sentences
 from ..loaders.disk.targets import prefix_fault
 from ..loaders.lint.order import check_order
+from ..loaders.remote.names import is_remote
 from . import folders, host
+from .remotes import allowed
 from .sockets import check_links
 
 CATEGORY = "LoRA Foundry"
@@ -44,7 +46,10 @@ def check_file(name: Any, *kinds: str) -> str | None:
     if name is None:
         return None
     try:
-        folders.find_file(name, *kinds)
+        if is_remote(name):
+            allowed(name, *kinds)
+        else:
+            folders.find_file(name, *kinds)
     except FoundryError as error:
         return str(error)
     return None

@@ -17,7 +17,7 @@ from sources import PACK, ROOT, name_of, nodes_of
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "web" / "docs").glob("*.md")]
 TEXT = {path: path.read_text(encoding="utf-8") for path in PAGES}
 README = TEXT[ROOT / "README.md"]
-PLANNED = {"loaders/remote/"}  # named as what is to come; the day they are there, the map names them
+PLANNED = set[str]()  # named as what is to come; the day they are there, the map names them
 MENTION = re.compile(r"[a-z -]+|.*(, |VERB).*")  # of a command in a sentence: its name only
 every_page = pytest.mark.parametrize("page", PAGES, ids=name_of)
 

@@ -15,6 +15,7 @@ FLOOR = {
     "engine/merge": 1.5,
     "validator": 2,
     "loaders/disk": 3,
+    "loaders/remote": 4,
     "loaders/names": 4,
     "loaders/evidence": 4,
     "loaders/bases": 5,

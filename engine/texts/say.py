@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ..errors import FoundryError
 from ..findings import Finding
 from .areas import AREAS
+from .areas_remote import REMOTE
 from .lf1 import ORDER
 from .lf2 import QUANTIZATION
 from .lf3 import FILES
@@ -32,7 +33,7 @@ class Text:
     fix: str = ""
 
 
-TABLES = (AREAS, ORDER, QUANTIZATION, FILES, MEANING, USE, MERGING, WRITING)
+TABLES = (AREAS, REMOTE, ORDER, QUANTIZATION, FILES, MEANING, USE, MERGING, WRITING)
 TEXTS = {key: Text(*parts) for table in TABLES for key, parts in table.items()}
 
 

@@ -13,9 +13,11 @@ from ...engine.errors import FoundryError
 from ...engine.formats import FORMATS
 from ...engine.near import near
 from ...engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK
+from ...engine.texts.say import refuse
 from ..bases.dequantize import DEQUANTIZE, ON_QUANTIZED_BASE, REFUSE
 from ..disk.header import SUFFIXES, disk_errors, regular_file, shown
 from ..disk.text import MAX_NODE_TEXT, MAX_TEXT, decode, document_error, parse_text
+from ..remote.names import SHA256, is_remote, masked
 from .toolkit import KEYS as TOOLKIT_KEYS
 from .toolkit import toolkit_settings
 
@@ -32,7 +34,7 @@ _ROWS = ("stack", "lora_paths", "lora_path")
 _FINISH = ("quantize", "rounding", "on_quantized_base", "reproducible", "allow_partial")
 _KEYS = ("base", "name_or_path", FUSE, *_ROWS, "lora_weight", *_FINISH)
 _OLD_NAMES = {"strength": "weight", "clip_strength": "clip_weight"}  # in AI Toolkit's own lists they are its words
-_ROW_KEYS = ("path", *_OLD_NAMES, "on", "blocks")
+_ROW_KEYS = ("path", *_OLD_NAMES, "on", "blocks", "sha256")
 
 
 @dataclass(frozen=True)
@@ -241,7 +243,7 @@ def _row(row: object, where: str, label: str) -> Row:
         raise document_error(where, f"{label}: on is '{_seen(on)}'", "Use true or false.")
     strength = _strength(given, "strength", where, label)
     return Row(
-        path=_path(given["path"], where, f"{label}: path"),
+        path=_hashed(_path(given["path"], where, f"{label}: path"), given.get("sha256"), where, label),
         strength=1.0 if strength is None else strength,
         clip_strength=_strength(given, "clip_strength", where, label),
         on=on,
@@ -274,6 +276,20 @@ def _path(value: object, where: str, label: str) -> str:
     if isinstance(value, str) and value.strip() and len(value) <= MAX_PATH and "\0" not in value:
         return value
     raise document_error(where, f"{label}: a file name was expected, not '{_seen(value)}'")
+
+
+def _hashed(name: str, sha256: object, where: str, label: str) -> str:
+    """The name of a file elsewhere with the hash that its row asks for, as an address has it behind a #."""
+    if sha256 is None:
+        return name
+    if not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
+        raise document_error(where, f"{label}: sha256 is '{_seen(sha256)}'", "Write its 64 hex digits, in quotes.")
+    if not is_remote(name):
+        raise refuse("remote.hash_local", name=shown(name))
+    address, _, told = name.partition("#")
+    if told and told.lower() != f"sha256={sha256.lower()}":
+        raise refuse("remote.two_hashes", name=masked(name))
+    return f"{address}#sha256={sha256.lower()}"
 
 
 def _unknown(where: str, key: str, known: Iterable[str]) -> FoundryError:

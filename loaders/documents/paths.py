@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path, PureWindowsPath
 
 from ...engine.errors import FoundryError
 from ...engine.near import near
+from ...engine.texts.say import refuse
 from ..disk.header import disk_errors, shown
+from ..remote.names import is_remote, masked
 
 
 def resolve_path(name: str, folder: Path | None, exists: Callable[[Path], bool] = Path.exists) -> Path:
@@ -18,10 +19,8 @@ def resolve_path(name: str, folder: Path | None, exists: Callable[[Path], bool] 
     It does not confine: a document of the local user may name any file. A missing one is a FoundryError ``file`` that
     lists names like it.
     """
-    if scheme := re.match(r"\w{2,}(?=://)", name):
-        what = f"'{shown(name)}' is not on this machine."
-        fix = "It will come with the extra lora-foundry[s3]; until then download it." if scheme[0] == "s3" else ""
-        raise FoundryError("file", what, "This version reads local files only.", fix or "Download it first.")
+    if is_remote(name):
+        raise refuse("remote.elsewhere", name=masked(name))
     path = Path(name)
     if os.name == "nt":
         path = (

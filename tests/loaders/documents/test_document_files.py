@@ -69,8 +69,8 @@ def test_paths_start_at_the_document_with_either_slash(tmp_path):
     [
         ("styel.safetensors", "'styel.safetensors' does not exist .*Did you mean style.safetensors"),
         ("nowhere/a", "folder .* does not exist either"),
-        ("s3://bucket/a.safetensors", r"lora-foundry\[s3\]"),
-        ("https://x/a.safetensors", "reads local files only"),
+        ("s3://bucket/a.safetensors", "only files of this machine"),
+        ("https://me:secret@x/a.safetensors", r"https://\*\*\*@x/a.safetensors is not on this machine"),
         (r"C:\models\a.safetensors", "Windows machine"),
         (r"\\server\share\a", "Windows machine"),
         ("x" * 300, "does not exist|too long"),
