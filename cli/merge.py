@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="refuse",
         help="for kinds that need its numbers",
     )
+    parser.set_defaults(clamp=None)
     add("--verify", action="store_true", help="work the proof out again, from the files alone")
 
 
@@ -58,6 +60,7 @@ def add_resize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--out", metavar="OUT", type=out_file, required=True, help="a .safetensors file")
     parser.add_argument("--base", metavar="FILE", type=Path, help="the model it is for; needed for DoRA and the like")
     add_policy(parser)
+    add_clamp(parser)
     add_form(parser)
     parser.set_defaults(strengths=None, method="exact", accelerators="whole", on_quantized_base="refuse", verify=False)
 
@@ -68,6 +71,7 @@ def add_extract(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("base", metavar="BASE", type=Path, help="the model it was made of")
     parser.add_argument("-o", "--out", metavar="OUT", type=out_file, required=True, help="a .safetensors file")
     add_policy(parser)
+    add_clamp(parser)
     add_form(parser)
 
 
@@ -82,6 +86,12 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--uniform", action="store_true", help="one rank everywhere, as some loaders want it")
 
 
+def add_clamp(parser: argparse.ArgumentParser) -> None:
+    """Whether the largest numbers are cut."""
+    what = "cut the numbers of each module at this quantile: 0.99; off, for it only adds to what is lost"
+    parser.add_argument("--clamp", metavar="Q", type=float, help=what)
+
+
 def policy_of(options: argparse.Namespace) -> Policy | None:
     """How far the file is shrunk; None: not at all."""
     from ..engine.merge.ranks import Policy
@@ -91,8 +101,11 @@ def policy_of(options: argparse.Namespace) -> Policy | None:
     size = None if options.size is None else parse_size(options.size)
     for goal, amount in (("rank", options.rank), ("energy", options.energy), ("size", size)):
         if amount is not None:
-            return Policy(goal, amount, options.uniform)  # type: ignore[arg-type]
-    return None if options.max_error is None else for_error(options.max_error, options.dtype, options.uniform)
+            return Policy(goal, amount, options.uniform, clamp=options.clamp)  # type: ignore[arg-type]
+    if options.max_error is None:
+        return None
+    found = for_error(options.max_error, options.dtype, options.uniform)
+    return found and replace(found, clamp=options.clamp)
 
 
 def add_form(parser: argparse.ArgumentParser) -> None:
@@ -175,8 +188,6 @@ def inputs(
 
 
 def _rescaled(rows: Sequence[Row], strengths: Sequence[float] | None) -> list[Row]:
-    from dataclasses import replace
-
     there = [row for row in rows if row.on]
     if strengths is None:
         return there
@@ -221,8 +232,8 @@ def extract(options: argparse.Namespace) -> int:
     from ..loaders.merges.extracting import Wish, extract_lora
 
     most = options.max_error
-    default = Policy("rank", DEFAULT_RANK, options.uniform) if most is None else Policy("error", 0.0, options.uniform)
-    policy = policy_of(options) or default
+    default = Policy("rank", DEFAULT_RANK) if most is None else Policy("error", 0.0)
+    policy = policy_of(options) or replace(default, uniform=options.uniform, clamp=options.clamp)
     wish = Wish(options.tuned, options.base, options.out, policy, options.dialect, options.dtype, most)
     with Bar("extracting") as bar:
         made = extract_lora(wish, bar)

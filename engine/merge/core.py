@@ -6,6 +6,7 @@ larger than ``EXACT`` get their vectors from a randomised SVD on the factors; th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -162,6 +163,21 @@ def shrunk(delta: Delta, rank: int) -> tuple[Spectrum, Delta]:
 def _as_delta(shape: Shape, found: Svd) -> Delta:
     root = found.values.sqrt()
     return Delta(shape, (Product(found.left * root, root[:, None] * found.right, 1.0),))
+
+
+def clamped(delta: Delta, quantile: float | None) -> Delta:
+    """The same with each product's numbers no larger than this quantile of their magnitudes; None: as it is."""
+    if quantile is None:
+        return delta
+    return replace(delta, products=tuple(_clamped(product, quantile) for product in delta.products))
+
+
+def _clamped(product: Product, quantile: float) -> Product:
+    sizes = torch.cat([product.up.flatten(), product.down.flatten()]).abs()
+    if not len(sizes):
+        return product
+    most = float(sizes.kthvalue(math.ceil(quantile * len(sizes))).values)
+    return replace(product, up=product.up.clamp(-most, most), down=product.down.clamp(-most, most))
 
 
 def padded(delta: Delta, rank: int) -> Delta:

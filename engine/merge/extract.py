@@ -1,7 +1,8 @@
-"""One LoRA out of two checkpoints: the difference of each weight, decomposed while it is there, read once.
+"""One LoRA out of two checkpoints: the difference of each weight, decomposed while it is there.
 
-Of each weight the largest ``cap`` triples are kept in the dtype of the result, never the matrix; when all are known,
-the values of the whole model compete for the size that was asked for.
+Each weight is read once, and once more where its factors are clamped. Of each the largest ``cap`` triples are kept in
+the dtype of the result, never the matrix; when all are known, the values of the whole model compete for the size that
+was asked for.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import torch
 from ..dense import as_rows
 from ..progress import Progress
 from ..texts.say import refuse
-from .core import shrunk
+from .core import clamped, shrunk
 from .deltas import Delta, Shape, full_delta, pays
 from .fold import Stored, fold
-from .proof import Sums
+from .parts import Part
+from .proof import Sums, measure
 from .ranks import Policy, Spectrum, choose
 from .run import Entry, Merged, SizeOf
 
@@ -67,7 +69,7 @@ def extract(
 
     sized = None if size_of is None else lambda ranks: size_of(with_ranks(ranks))
     entries = with_ranks(choose(spectra, job.policy, sized))
-    return entries, (_finished(module, each, entries[module]) for module, each in found.items())
+    return entries, (_finished(job, module, each, entries[module]) for module, each in found.items())
 
 
 def _difference(module: str, tuned: torch.Tensor, base: torch.Tensor) -> Delta | None:
@@ -99,7 +101,7 @@ def _kept(spectrum: Spectrum, rank: int) -> float:
     return float(spectrum.values[:rank].square().sum())
 
 
-def _finished(module: str, found: _Found | Stored, entry: Entry) -> Merged:
+def _finished(job: Extraction, module: str, found: _Found | Stored, entry: Entry) -> Merged:
     """The first triples, which are the best ones of their number; what was left out is known from the values."""
     if isinstance(found, Stored) or found.stored.up is None or found.stored.down is None or entry.rank is None:
         stored = found if isinstance(found, Stored) else found.stored
@@ -107,9 +109,18 @@ def _finished(module: str, found: _Found | Stored, entry: Entry) -> Merged:
         return Merged(module, stored, _against(size, size, stored.lost))
     rank = entry.rank
     stored = replace(found.stored, up=found.stored.up[:, :rank], down=found.stored.down[:rank], alpha=float(rank))
+    if job.policy.clamp is not None and rank:
+        stored = fold(clamped(stored.delta(), job.policy.clamp), job.dtype, in_order=True)
+        return Merged(module, stored, measure([_again(job, module)], stored))
     kept = _kept(found.spectrum, rank)
     rounded = found.stored.lost * kept / max(_kept(found.spectrum, found.stored.down.shape[0]), 1e-300)
     return Merged(module, stored, _against(found.spectrum.energy, kept, entry.left_out + rounded))
+
+
+def _again(job: Extraction, module: str) -> Part | None:
+    """The whole difference once more: what was clamped is no part of its decomposition."""
+    delta = _difference(module, *job.read(module))
+    return None if delta is None else Part(delta)
 
 
 def _against(size: float, kept: float, lost: float) -> Sums:

@@ -32,13 +32,15 @@ class Policy:
 
     ``rank``: as many numbers as with this rank everywhere; ``energy``: this share of the squared norm is kept;
     ``error``: this relative error is allowed; ``size``: the file has at most this many bytes.
-    ``uniform``: one rank everywhere. ``layers`` are ranks by module that are given as they are.
+    ``uniform``: one rank everywhere. ``layers`` are ranks by module that are given as they are. ``clamp``: no number of
+    a module's factors is larger than this quantile of all of them (by magnitude); None: none is touched.
     """
 
     goal: Goal
     amount: float
     uniform: bool = False
     layers: Mapping[str, int] = field(default_factory=dict)
+    clamp: float | None = None
 
     def __post_init__(self) -> None:
         fits = {
@@ -49,6 +51,8 @@ class Policy:
         }
         if not fits[self.goal]:
             raise refuse(REFUSED[self.goal], amount=self.amount)
+        if self.clamp is not None and not 0 < self.clamp < 1:
+            raise refuse("LF503.clamp", amount=self.clamp)
         wrong = [(module, rank) for module, rank in self.layers.items() if rank < 1]
         if wrong:
             raise refuse("LF503.layer_rank", module=wrong[0][0], rank=wrong[0][1])

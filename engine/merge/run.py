@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ..progress import Progress
-from .core import padded, spectrum, truncated
+from .core import clamped, padded, spectrum, truncated
 from .deltas import Delta, Shape
 from .exact import exact
 from .fold import Stored, fold
@@ -120,16 +120,17 @@ def results(job: Job, entries: Entries, on_step: Progress | None = None) -> Iter
         if method.plain and not shrinks:
             yield Merged(module, *exactly(parts, job.dtype))
             continue
-        merged = _merged(method, [part for part in parts if part is not None], entry.rank if shrinks else None)
+        there, clamp = [part for part in parts if part is not None], job.policy.clamp if job.policy else None
+        merged = _merged(method, there, entry.rank if shrinks else None, clamp)
         stored = fold(merged if entry.rank is None else padded(merged, entry.rank), job.dtype, in_order=True)
         yield Merged(module, stored, measure(parts, stored))
 
 
-def _merged(method: Method, parts: Sequence[Part], rank: int | None) -> Delta:
-    """The merged delta of one module, shrunk to ``rank`` with all that stays whole, None: not shrunk."""
+def _merged(method: Method, parts: Sequence[Part], rank: int | None, clamp: float | None) -> Delta:
+    """The merged delta of one module, shrunk to ``rank`` with all that stays whole, None: not shrunk nor clamped."""
     bent, whole = merged_parts(method, parts)
     if rank is not None:
-        bent = truncated(bent, rank - whole.rank)
+        bent = clamped(truncated(bent, rank - whole.rank), clamp)
     products, dense = (*bent.products, *whole.products), (*bent.dense, *whole.dense)
     return replace(whole, products=products, dense=dense)
 

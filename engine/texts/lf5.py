@@ -119,6 +119,7 @@ MERGING: dict[str, tuple[str, ...]] = {
     "LF503.energy": ("error", "The share of energy is {amount}.", "", "Give a number above 0 and at most 1, as 0.99."),
     "LF503.error": ("error", "The error allowed is {amount}.", "", "Give a number from 0 to below 1, as 0.02."),
     "LF503.size": ("error", "The size asked for is {amount} bytes.", "", "Give a number of bytes, as 200MB."),
+    "LF503.clamp": ("error", "The quantile to clamp at is {amount}.", "", "Give a number between 0 and 1, as 0.99."),
     "LF503.layer_rank": ("error", "The rank given for '{module}' is {rank}.", "", "Give a whole number from 1 on."),
     "LF503.no_layer": (
         "error",

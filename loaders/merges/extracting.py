@@ -6,23 +6,20 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
-from ...engine.errors import FoundryError
 from ...engine.json_merge import ExtractJSON, ExtractRecipeJSON
 from ...engine.merge.extract import Extraction, extract
 from ...engine.merge.proof import Proof
 from ...engine.merge.ranks import Policy
 from ...engine.merge.run import Entries
 from ...engine.progress import Progress, part_of
-from ...engine.tensors import TensorSource
 from ...engine.texts.say import refuse
 from ..bases.checkpoint import Checkpoint, open_checkpoint
 from ..bases.families import detect_base, differ
 from ..disk.writer import check_target
-from ..names.outgoing import COMFYUI, WEIGHT, Outgoing, Unit
+from ..names.outgoing import COMFYUI, Outgoing
 from .merging import DTYPES, policy_text
 from .outfile import OutFile
+from .pairs import Pairs
 from .record import proof_json
 
 KEY = "lora_foundry.extract"
@@ -50,7 +47,8 @@ def extract_lora(wish: Wish, on_step: Progress | None = None) -> ExtractJSON:
     check_target(wish.out)
     tuned, base = (_opened(path) for path in (wish.tuned, wish.base))
     family = _family(wish, tuned, base)
-    units = _units(Outgoing(base.tensors, family, wish.dialect), tuned, base)
+    pairs = Pairs(tuned, base, Outgoing(base.tensors, family, wish.dialect))
+    units = pairs.units
     recipe: ExtractRecipeJSON = {
         "tuned": wish.tuned.name, "base": wish.base.name, "family": family, "policy": policy_text(wish.policy),
         "dialect": wish.dialect, "dtype": wish.dtype,
@@ -60,11 +58,8 @@ def extract_lora(wish: Wish, on_step: Progress | None = None) -> ExtractJSON:
     def room(entries: Entries) -> int:
         return 4096 + sum(len(key) + 40 for key in entries)
 
-    def read(key: str) -> tuple[torch.Tensor, torch.Tensor]:
-        return _rows(tuned, units[key]), _rows(base, units[key])
-
     file = OutFile(units, wish.dialect, DTYPES[wish.dtype], told, room)
-    job = Extraction({key: unit.shape for key, unit in units.items()}, read, wish.policy, DTYPES[wish.dtype])
+    job = Extraction({key: unit.shape for key, unit in units.items()}, pairs.read, wish.policy, DTYPES[wish.dtype])
     entries, finished = extract(job, file.size, part_of(on_step, 0, 2))
     with file.open(wish.out, entries) as out:
         sums = {}
@@ -103,24 +98,3 @@ def _family(wish: Wish, tuned: Checkpoint, base: Checkpoint) -> str | None:
         values = {"one": wish.tuned.name, "one_family": one, "other": wish.base.name, "other_family": other}
         raise refuse("LF504.families", **values)
     return other
-
-
-def _units(names: Outgoing, tuned: TensorSource, base: TensorSource) -> dict[str, Unit]:
-    """Every tensor that both models have; what is no layer's weight and has no name in the dialect is not compared."""
-    found: dict[str, Unit] = {}
-    for name, info in base.tensors.items():
-        if info.shape and info.dtype.is_floating_point and name in tuned.tensors:
-            try:
-                units = names.units(name)
-            except FoundryError:
-                if len(info.shape) > 1 and name.endswith(WEIGHT):
-                    raise
-                continue
-            found |= {unit.key: unit for unit in units}
-    return found
-
-
-def _rows(model: TensorSource, unit: Unit) -> torch.Tensor:
-    """The rows of a unit, as one tensor."""
-    weights = {piece.weight: model.read(piece.weight) for piece in unit.view}
-    return torch.cat([weights[piece.weight][piece.start : piece.start + piece.length] for piece in unit.view])

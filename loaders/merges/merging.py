@@ -207,7 +207,8 @@ def for_error(most: float, dtype: str, uniform: bool = False) -> Policy | None:
 
 def policy_text(policy: Policy) -> str:
     """A policy in words: ``energy 0.99``, ``rank 16 everywhere``."""
-    return f"{policy.goal} {policy.amount:g}" + (" everywhere" if policy.uniform else "")
+    clamped = "" if policy.clamp is None else f", clamped at {policy.clamp:g}"
+    return f"{policy.goal} {policy.amount:g}" + (" everywhere" if policy.uniform else "") + clamped
 
 
 def refuse_inputs(request: Request) -> None:

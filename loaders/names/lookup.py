@@ -23,7 +23,8 @@ HOST_SPELLINGS = (
 
 # Which text encoder of a model a prefix speaks of: CLIP-L, then CLIP-G or T5, then T5 where there are three.
 TEXT_ENCODERS = re.compile(
-    r"(?:lora_te|lora_text_encoder|text_encoder|te)_?(?P<number>[123]?)[._]|clip_l\.|(?=text_model[._])|(?P<second>clip_g\.)"
+    r"(?:lora_te|lora_text_encoder|text_encoder|te)_?(?P<number>[123]?)[._]|(?=text_model[._])"
+    r"|(?:text_encoders\.)?(?:clip_[lh]\.|(?P<second>clip_g\.))"
 )
 HOST_TEXT_SPELLINGS = ("lora_te{number}_{flat}", "lora_te_{flat}")
 

@@ -26,12 +26,20 @@ text_model.encoder.layers.#.self_attn.q_proj text_model.encoder.layers.#.self_at
 text_model.encoder.layers.#.self_attn.v_proj text_model.encoder.layers.#.self_attn.out_proj
 text_model.encoder.layers.#.mlp.fc1 text_model.encoder.layers.#.mlp.fc2
 text_model.encoder.layers.#.layer_norm1 text_model.encoder.layers.#.layer_norm2
-text_model.embeddings.token_embedding text_model.final_layer_norm text_projection
+text_model.embeddings.token_embedding text_model.embeddings.position_embedding
+text_model.final_layer_norm text_projection
 encoder.block.#.layer.0.SelfAttention.q encoder.block.#.layer.0.SelfAttention.k
 encoder.block.#.layer.0.SelfAttention.v encoder.block.#.layer.0.SelfAttention.o
 encoder.block.#.layer.1.DenseReluDense.wi_0 encoder.block.#.layer.1.DenseReluDense.wi_1
-encoder.block.#.layer.1.DenseReluDense.wo
+encoder.block.#.layer.1.DenseReluDense.wo encoder.block.#.layer.#.layer_norm
+encoder.block.#.layer.0.SelfAttention.relative_attention_bias encoder.final_layer_norm shared
 """
+# What ComfyUI's own reader knows by the short names of kohya; anything else of CLIP it reads by its own name.
+SHORT = re.compile(
+    r"text_model_encoder_layers_\d+_(self_attn|mlp)_\w+|encoder_block_\d+_layer_\d_(SelfAttention_[qkvo]|\w+_w\w+)"
+)
+OWN_NAMES = {"1": "clip_l", "2": "clip_g", "3": "t5xxl"}
+THREE_ENCODERS = ("sd3", "flux")  # families whose T5 has the number 3; diffusers counts those that are there
 _FLAT_LAYERS = [(Template(flat(name)).pattern, Template(name)) for name in _ENCODER_LAYERS.split()]
 
 
@@ -84,6 +92,13 @@ class Outgoing:
         """The module of a text encoder, by the key of ``text_key``."""
         return Unit(self._text_name(key), shape, tensor)
 
+    def has_text(self, key: str, tensor: str = "weight") -> bool:
+        """Whether readers of the dialect find this module of a text encoder, by its key."""
+        encoder, _, module = key.partition(":")
+        if self._dialect == COMFYUI:
+            return not module or _known(module) is not None
+        return bool(module) and SHORT.fullmatch(module) is not None and (tensor == "weight" or self._dialect == KOHYA)
+
     def _biases(self, bias: str) -> tuple[Unit, ...]:
         module, rows = bias.removesuffix(BIAS), self._tensors[bias].shape
         named = self._named(module)
@@ -111,10 +126,21 @@ class Outgoing:
         encoder, _, module = key.partition(":")
         if not module:
             return key
+        dotted = _known(module)
+        if self._dialect == COMFYUI and dotted and not self._is_short(encoder, module):
+            own = "clip_h" if self._family == "sd2" else OWN_NAMES[encoder]
+            return f"text_encoders.{own}.transformer.{dotted}"
         if self._dialect != DIFFUSERS:
             number = "" if encoder == "1" and self._family in ONE_ENCODER else encoder
             return f"lora_te{number}_{flat(module)}"
-        return f"text_encoder{'' if encoder == '1' else f'_{encoder}'}.{_dotted(module)}"
+        number = "2" if encoder == "3" and self._family == "flux" else encoder
+        return f"text_encoder{'' if number == '1' else f'_{number}'}.{_dotted(module)}"
+
+    def _is_short(self, encoder: str, module: str) -> bool:
+        """Whether ComfyUI knows a module of a text encoder by its short name."""
+        if encoder == "3":
+            return self._family is None or self._family in THREE_ENCODERS
+        return SHORT.fullmatch(module) is not None
 
 
 def text_key(module: str) -> str:
@@ -129,9 +155,14 @@ def text_key(module: str) -> str:
     return module
 
 
+def _known(module: str) -> str | None:
+    """A text encoder's module with its dots, where a table knows it."""
+    found = ((pattern.fullmatch(module), template) for pattern, template in _FLAT_LAYERS)
+    return next((template.name(match.groups()) for match, template in found if match), None)
+
+
 def _dotted(module: str) -> str:
     """The dots of a text encoder's module; FoundryError ``LF505`` for one that no table knows."""
-    for pattern, template in _FLAT_LAYERS:
-        if found := pattern.fullmatch(module):
-            return template.name(found.groups())
+    if dotted := _known(module):
+        return dotted
     raise refuse("LF505.text_encoder", module=re.sub(r"[^\w.]", "", module))

@@ -83,6 +83,17 @@ def test_a_smaller_lora(folder, run):
     assert (code, told["error"]["code"]) == (2, "usage")
 
 
+@pytest.mark.parametrize("policy", [("--rank", "8", "--uniform"), ("--energy", "0.9")])
+def test_numbers_are_clamped_on_request_only(folder, run, policy):
+    resize = ("resize", "lightning.safetensors", "-o", OUT, "--json", *policy)
+    free = run(*resize)[1]
+    code, told, _ = run(*resize, "--clamp", "0.9")
+    assert code == 0 and told["recipe"]["policy"] == f"{free['recipe']['policy']}, clamped at 0.9"
+    assert free["proof"]["error"] < told["proof"]["error"] < 1 and told["bytes"] - free["bytes"] < 100
+    assert run("merge", OUT, "--verify", "--json")[1]["agrees"]
+    assert run(*resize, "--clamp", "99")[1]["error"]["code"] == "LF503"
+
+
 def test_an_accelerator_alone_is_made_smaller(folder, run):
     run("lineage", "declare", "lightning.safetensors", "--role", "accelerator")
     code, told, _ = run("resize", "lightning.safetensors", "--rank", "4", "--uniform", "-o", OUT, "--json")

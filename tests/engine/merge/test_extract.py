@@ -123,3 +123,14 @@ def test_what_cannot_be_extracted(what):
     words = {"equal": "nothing to extract", "shape": r"module 'a' is \[48, 33\] in one", "nan": "'a' holds NaN"}[what]
     with pytest.raises(FoundryError, match=words):
         made(Policy("rank", 2), models=(tuned, base))
+
+
+def test_clamped_factors_end_at_the_quantile_and_are_measured():
+    free, cut = made(Policy("rank", 6, uniform=True)), made(Policy("rank", 6, uniform=True, clamp=0.9))
+    for name in ("a", "b", "conv"):
+        sizes = torch.cat([free[name].stored.up.flatten(), free[name].stored.down.flatten()]).abs()
+        most = float(sizes.sort().values[math.ceil(0.9 * len(sizes)) - 1])
+        factors = cut[name].stored.up, cut[name].stored.down
+        assert max(float(each.abs().max()) for each in factors) == pytest.approx(most, rel=1e-5)
+        assert cut[name].sums.error == pytest.approx(off(stored_matrix(cut[name].stored), changes()[name]), rel=1e-3)
+        assert cut[name].sums.error > free[name].sums.error
