@@ -14,6 +14,15 @@ from .shared import DONE, STOPPED, OldOption, answer, print_json
 from .terminal import Bar
 
 if TYPE_CHECKING:
+    from ..engine.json_verbs import (
+        DeclaredJSON,
+        ExportedJSON,
+        ForgottenJSON,
+        ImportedJSON,
+        ReadJSON,
+        StampedJSON,
+        WeighJSON,
+    )
     from ..loaders.lineage.record import Record
     from ..loaders.lineage.subjects import Subject
 
@@ -106,7 +115,8 @@ def _declare(options: argparse.Namespace) -> int:
         contains=inside,
         note=options.note,
     )
-    answer(options.json, {"schema": 1, "record": record.to_json()}, *_written(record.name), record_text(record))
+    told: DeclaredJSON = {"schema": 1, "record": record.to_json()}
+    answer(options.json, told, *_written(record.name), record_text(record))
     return DONE
 
 
@@ -116,7 +126,8 @@ def _forget(options: argparse.Namespace) -> int:
     ids = (options.file,) if find_place((options.file,)) else _subject(Path(options.file)).ids
     gone = forget(ids)
     said = "Forgotten." if gone else "There was no record of it."
-    answer(options.json, {"schema": 1, "ids": list(ids), "forgotten": gone}, said)
+    told: ForgottenJSON = {"schema": 1, "ids": list(ids), "forgotten": gone}
+    answer(options.json, told, said)
     return DONE
 
 
@@ -130,20 +141,23 @@ def _export(options: argparse.Namespace) -> int:
         print_json(export(records))
         return DONE
     count = export_to(options.out, records)
-    told = {"schema": 1, "out": str(options.out), "records": count, "damaged": faults}
+    told: ExportedJSON = {"schema": 1, "out": str(options.out), "records": count, "damaged": faults}
     answer(options.json, told, f"{count} records in {options.out}", *(f"left out: {fault}" for fault in faults))
     return DONE
 
 
 def _import(options: argparse.Namespace) -> int:
-    from dataclasses import asdict
-
     from ..loaders.lineage.exchange import import_from
 
     done = import_from(options.source)
-    counts = ", ".join(f"{len(names)} {kind}" for kind, names in asdict(done).items())
+    kinds = ("new", done.new), ("updated", done.updated), ("unchanged", done.unchanged), ("refused", done.refused)
+    counts = ", ".join(f"{len(names)} {kind}" for kind, names in kinds)
     refused = (f"refused: {name}: {reason}" for name, reason in done.refused)
-    answer(options.json, {"schema": 1, **asdict(done)}, counts, *refused)
+    told: ImportedJSON = {
+        "schema": 1, "new": [*done.new], "updated": [*done.updated], "unchanged": [*done.unchanged],
+        "refused": [[*each] for each in done.refused],
+    }  # fmt: skip
+    answer(options.json, told, counts, *refused)
     return STOPPED if done.refused else DONE
 
 
@@ -159,10 +173,13 @@ def _read(options: argparse.Namespace) -> int:
     claims = resolve(claims, [*folders, Path.cwd()])
     if lora is not None and claims:
         save(Record(lora.ids, lora.path.name, lora.family, claims))
-    told = {"schema": 1, "source": str(options.source), "claims": [claim_json(claim) for claim in claims]}
+    told: ReadJSON = {
+        "schema": 1, "source": str(options.source), "claims": [claim_json(claim) for claim in claims],
+        "stored_for": list(lora.ids) if lora and claims else None,
+    }  # fmt: skip
     lines = [claims_table(claims), *found_lines(claims), *_written(lora.path.name if lora else None)]
     lines = lines if claims else [f"{options.source.name} says nothing about base LoRAs."]
-    answer(options.json, {**told, "stored_for": list(lora.ids) if lora and claims else None}, *lines)
+    answer(options.json, told, *lines)
     return DONE
 
 
@@ -171,11 +188,12 @@ def _weigh(options: argparse.Namespace) -> int:
 
     with Bar("weighing") as bar:
         told = weigh(options.file, options.contains, options.original, bar)
-    kept = options.record and told["verdict"] == CONTAINS and told["kind"] == "checkpoint"
-    if kept:
-        _keep_inside(options, told["coefficient"])
-    written = _written(options.file.name if kept else None)
-    answer(options.json, {"schema": 1, **told, "kept": kept}, told["says"], *written)
+    strength = told["coefficient"] if told["verdict"] == CONTAINS and told["kind"] == "checkpoint" else None
+    kept = options.record and strength is not None
+    if strength is not None and kept:
+        _keep_inside(options, strength)
+    weighed: WeighJSON = {"schema": 1, **told, "kept": kept}
+    answer(options.json, weighed, told["says"], *_written(options.file.name if kept else None))
     return DONE
 
 
@@ -206,7 +224,8 @@ def _stamp(options: argparse.Namespace) -> int:
     with Bar("hashing") as bar:
         subject = open_lora_subject(options.file, bar)
     stamp(subject.path, out, lineage_metadata(subject))
-    answer(options.json, {"schema": 1, "out": str(out), "ids": list(subject.ids)}, str(out))
+    told: StampedJSON = {"schema": 1, "out": str(out), "ids": list(subject.ids)}
+    answer(options.json, told, str(out))
     return DONE
 
 

@@ -120,5 +120,12 @@ AREAS: dict[str, tuple[str, ...]] = {
         "",
         "It must be (name, strength, clip strength).",
     ),
+    "weigh.original": (
+        "error",
+        "{file} is a checkpoint, and nothing says what it was before.",
+        "What was merged into it only shows as a difference from the original.",
+        "Give the checkpoint it was made from: --original FILE.",
+    ),
+    "weigh.no_numbers": ("error", "'{weight}' is only a name here.", "", "Give the base: --original FILE."),
     "plan.without_file": ("error", "{lora}: this plan was made without its file.", "", "Plan it again."),
 }

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ...engine.errors import FoundryError
+from ...engine.json_verbs import WeighedJSON
+from ...engine.lineage import DECLARED, DERIVED, Contained
 from ...engine.plan import FUSE, Base, Layer
 from ...engine.progress import Progress
 from ...engine.tensors import InMemory, TensorInfo
+from ...engine.texts.say import refuse
 from ...validator.containment import Containment, contained_share, contains, is_apart
 from ...validator.overlap import Overlap, as_filed, overlap
+from ...validator.stacks import Item
 from ..bases.checkpoint import Checkpoint, is_lora, open_checkpoint
 from ..bases.dequantize import DEQUANTIZE, Dequantized, opened
 from ..bases.families import detect_base
+from ..lineage.contents import contained_in
+from ..lineage.provenance import lineage_of_lora
 from ..loras.file import LoRAFile, open_lora
 from ..names.lookup import BIAS, BaseNames, bare
 from .planner import make_layer
@@ -25,31 +30,59 @@ from .planner import make_layer
 CONTAINS, APART, UNKNOWN = "contains it", "does not contain it", "cannot be told"
 
 
-def weigh(file: Path, lora: Path, original: Path | None = None, on_step: Progress | None = None) -> dict[str, Any]:
+def weigh(file: Path, lora: Path, original: Path | None = None, on_step: Progress | None = None) -> WeighedJSON:
     """Whether ``file``, a LoRA or a checkpoint, has ``lora`` inside, as plain data with a sentence under ``says``.
 
-    ``verdict`` is one of "contains it", "does not contain it" and "cannot be told"; ``coefficient`` is the strength it
-    is inside with (None where nothing could be measured), ``modules`` of ``of`` have it. ``original`` is the checkpoint
-    before the merge: needed for a checkpoint; for two LoRAs of different naming it says which modules are the same.
+    ``original`` is the checkpoint before the merge: needed for a checkpoint that does not say itself what is inside;
+    for two LoRAs of different naming it says which modules are the same. What a merged or baked file records of itself
+    counts before what its weights tell, which no small strength, no method and no DoRA can hide.
     Raises FoundryError for files that cannot be read or have nothing in common.
     """
     inner = open_lora(lora)
     if is_lora(file):
-        return _weigh_lora(open_lora(file), inner, original)
-    if original is None:
-        raise FoundryError(
-            "weigh",
-            f"{file.name} is a checkpoint, and nothing says what it was before.",
-            "What was merged into it only shows as a difference from the original.",
-            "Give the checkpoint it was made from: --original FILE.",
-        )
-    return _weigh_checkpoint(file, inner, original, on_step)
+        outer = open_lora(file)
+        recorded = _recorded(lineage_of_lora(outer).contains, inner)
+        return _with_record(recorded, file, inner, lambda: _weigh_lora(outer, inner, original))
+    recorded = _recorded(contained_in(open_checkpoint(file)), inner)
+
+    def measured() -> WeighedJSON:
+        if original is None:
+            raise refuse("weigh.original", file=file.name)
+        return _weigh_checkpoint(file, inner, original, on_step)
+
+    return _with_record(recorded, file, inner, measured)
+
+
+# --- by its own record
+
+
+def _recorded(inside: Sequence[Contained], lora: LoRAFile) -> Contained | None:
+    """What a file says of this very LoRA, recognised by its contents; a strength of 0 is none."""
+    known = Item(lora.info.name, "", 1.0, lineage_of_lora(lora)).ingredient
+    sure = (each for each in inside if each.level in (DECLARED, DERIVED) and each.ingredient.strength != 0)
+    return next((each for each in sure if each.ingredient.shares_contents(known)), None)
+
+
+def _with_record(
+    recorded: Contained | None, file: Path, lora: LoRAFile, measured: Callable[[], WeighedJSON]
+) -> WeighedJSON:
+    """What the weights tell, and before it what the file says of itself; then nothing has to be told by weights."""
+    if recorded is None:
+        return measured()
+    try:
+        told = measured()
+    except FoundryError as error:
+        told = _told(UNKNOWN, error.what, kind="lora" if is_lora(file) else "checkpoint")
+    strength = recorded.ingredient.strength
+    at = "" if strength is None else f" at a strength of {strength:g}"
+    says = f"{file.name} contains {lora.label}{at}, by {recorded.source}. Its weights: {told['says']}"
+    return {**told, "verdict": CONTAINS, "recorded": {"strength": strength, "source": recorded.source}, "says": says}
 
 
 # --- in a checkpoint
 
 
-def _weigh_checkpoint(file: Path, lora: LoRAFile, original: Path, on_step: Progress | None) -> dict[str, Any]:
+def _weigh_checkpoint(file: Path, lora: LoRAFile, original: Path, on_step: Progress | None) -> WeighedJSON:
     base = _base(original)
     layer = _layer(base, lora)
     share = contained_share(_plain(file), base.source, layer, on_step)
@@ -67,10 +100,13 @@ def _weigh_checkpoint(file: Path, lora: LoRAFile, original: Path, on_step: Progr
 _DROWNED = "they have too few weights in common, or it was changed in other ways so far that a LoRA drowns in that."
 
 
-def _told(verdict: str, says: str, share: Containment | None = None) -> dict[str, Any]:
-    numbers = {} if share is None else {"modules": share.modules, "of": share.of, "spread": share.spread}
-    coefficient = None if share is None else share.coefficient
-    return {"kind": "checkpoint", "verdict": verdict, "coefficient": coefficient, **numbers, "says": says}
+def _told(verdict: str, says: str, share: Containment | None = None, kind: str = "checkpoint") -> WeighedJSON:
+    told: WeighedJSON = {"kind": kind, "verdict": verdict, "coefficient": None, "recorded": None, "says": says}
+    if share is None:
+        return told
+    return {
+        **told, "coefficient": share.coefficient, "modules": share.modules, "of": share.of, "spread": share.spread
+    }  # fmt: skip
 
 
 def _plain(path: Path) -> Checkpoint | Dequantized:
@@ -89,7 +125,7 @@ def _layer(base: Base, lora: LoRAFile) -> Layer:
 # --- in another LoRA
 
 
-def _weigh_lora(outer: LoRAFile, inner: LoRAFile, original: Path | None) -> dict[str, Any]:
+def _weigh_lora(outer: LoRAFile, inner: LoRAFile, original: Path | None) -> WeighedJSON:
     base = _base(original) if original else _common_base(outer, inner)
     one = overlap(as_filed(_layer(base, outer)), as_filed(_layer(base, inner)))
     total = one.total
@@ -103,6 +139,7 @@ def _weigh_lora(outer: LoRAFile, inner: LoRAFile, original: Path | None) -> dict
         "modules": total.weights,
         "of": len(inner.adapters),
         "left_out": one.left_out,
+        "recorded": None,
         "says": _lora_says(verdict, outer.label, inner.label, one),
     }
 
@@ -129,7 +166,7 @@ class _Shapes(InMemory):
 
     def read(self, name: str) -> torch.Tensor:
         """There is nothing to read: comparing two LoRAs needs no base."""
-        raise FoundryError("weigh", f"'{name}' is only a name here.", fix="Give the base: --original FILE.")
+        raise refuse("weigh.no_numbers", weight=name)
 
 
 def _common_base(*loras: LoRAFile) -> Base:

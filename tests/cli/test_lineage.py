@@ -8,22 +8,36 @@ from pathlib import Path
 import pytest
 from lora_foundry.engine.lineage import BY_USER, DECLARED, DERIVED, GUESSED, Claim, Evidence, Ingredient
 from lora_foundry.loaders.disk.header import read_header
+from lora_foundry.loaders.disk.small import save_small
 from lora_foundry.loaders.lineage.fingerprints import lora_fingerprint
 from lora_foundry.loaders.lineage.identity import identify_file
 from lora_foundry.loaders.lineage.record import Record
 from lora_foundry.loaders.lineage.store import every, load, save
 from lora_foundry.loaders.lineage.subjects import find_named
 from lora_foundry.loaders.loras.file import open_lora
+from safetensors.torch import load_file
 from schemas import faults
 from stack_documents import write
 
+# What each verb prints is of this part of the schema.
+PARTS = {"declare": "declared", "forget": "forgotten", "import": "imported", "read": "read", "stamp": "stamped"}
+PARTS |= {"weigh": "weigh"}
 KNOWN = "Qwen-Image-Lightning-8steps-V1.1"
 
 
 @pytest.fixture
 def lineage(folder, run):
-    """``lineage("show", file)`` in a folder with base, lightning, style and others."""
-    return lambda *arguments: run("lineage", *arguments)
+    """``lineage("show", file)`` in a folder with base, lightning, style and others; all JSON is as its schema says."""
+
+    def call(*arguments: str):
+        code, out, err = run("lineage", *arguments)
+        verb = next((each for each in arguments if each != "--json"), "")
+        if isinstance(out, dict) and "error" not in out:
+            assert faults(out, "lineage") == []
+            assert verb not in PARTS or faults(out, "lineage", PARTS[verb]) == []
+        return code, out, err
+
+    return call
 
 
 def in_header(name: str) -> dict:
@@ -312,3 +326,17 @@ def test_a_baked_file_tells_what_is_inside(lineage, folder, run):
         ("lightning.safetensors", 1.0, DECLARED), ("style.safetensors", 1.0, DECLARED)
     ]  # fmt: skip
     assert faults(in_header("out"), "lineage") == []
+
+
+def test_a_checkpoint_is_weighed_and_written_down(lineage, folder, run):
+    write(folder, fuse=["lightning"], quantize="none")
+    run("bake", "stack.json", "-o", "fused.safetensors")
+    save_small(folder / "plain.safetensors", load_file("fused.safetensors"))  # without what we say in the header
+    weigh = ("weigh", "plain.safetensors", "--contains", "lightning.safetensors", "--original", "base.safetensors")
+    code, out, _ = lineage(*weigh, "--json", "--record")
+    assert code == 0 and out["verdict"] == "contains it" and out["kept"] and out["recorded"] is None
+    code, out, _ = lineage("weigh", "fused.safetensors", "--contains", "lightning.safetensors", "--json", "--record")
+    assert code == 0 and out["verdict"] == "contains it" and not out["kept"], "it is written there already"
+    assert out["recorded"]["strength"] == 1.0 and out["coefficient"] is None
+    code, out, _ = lineage("weigh", "fused.safetensors", "--contains", "style.safetensors", "--json")
+    assert out["error"]["code"] == "weigh" and "--original" in out["error"]["fix"]

@@ -26,6 +26,15 @@ from lora_foundry.engine.json_lineage import (  # noqa: E402
 )
 from lora_foundry.engine.json_merge import ConflictsJSON, ExtractJSON, MergeHeaderJSON, MergeJSON, VerifyJSON  # noqa: E402
 from lora_foundry.engine.json_types import DocumentJSON, FailureJSON, FindingJSON, LintJSON, ReportJSON  # noqa: E402
+from lora_foundry.engine.json_verbs import (  # noqa: E402
+    DeclaredJSON,
+    ExportedJSON,
+    ForgottenJSON,
+    ImportedJSON,
+    ReadJSON,
+    StampedJSON,
+    WeighJSON,
+)
 
 DOCS = ROOT / "docs"
 # name -> (what the file is, the types of which one fits)
@@ -48,7 +57,20 @@ SCHEMAS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "lineage": (
         "What LoRAs were trained with and are to be used with, and which LoRAs are inside a base model. Nothing in a "
         "record is believed beyond its evidence, and no text in it is ever used as a path.",
-        (RecordJSON, ExportJSON, ShownLoRAJSON, ShownBaseJSON, InsideJSON),
+        (
+            RecordJSON,
+            ExportJSON,
+            ShownLoRAJSON,
+            ShownBaseJSON,
+            InsideJSON,
+            DeclaredJSON,
+            ForgottenJSON,
+            ExportedJSON,
+            ImportedJSON,
+            ReadJSON,
+            WeighJSON,
+            StampedJSON,
+        ),
     ),
 }
 CLOSED = (FindingJSON, InsideJSON)  # no further key, in no version

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from lora_foundry.engine.errors import FoundryError
+from lora_foundry.loaders.disk.header import read_header
+from lora_foundry.loaders.merges.matching import Wanted
+from lora_foundry.loaders.merges.merging import Request, merge
 from lora_foundry.loaders.plans import weighing
 from lora_foundry.loaders.plans.weighing import weigh
 from probe_parts import (
@@ -18,7 +21,7 @@ from probe_parts import (
     save_lora,
     weights,
 )
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 
 def test_weigh_a_lora_against_another(tmp_path):
@@ -112,3 +115,55 @@ def test_weigh_refuses_what_has_nothing_in_common(tmp_path):
     with pytest.raises(FoundryError) as caught:
         weigh(save_lora(tmp_path / "a.safetensors", STYLE), save_lora(tmp_path / "b.safetensors", other))
     assert caught.value.code == "LF301"
+
+
+# --- by what a merged file records of itself
+
+
+def merged(folder, pairs, **more):
+    wanted = tuple(Wanted(path.name, path, strength) for path, strength in pairs)
+    return merge(Request(wanted, folder / "merged.safetensors", **more)).path
+
+
+def test_what_a_merge_recorded_counts_where_the_weights_are_too_faint(tmp_path):
+    lightning = save_lora(tmp_path / "lightning.safetensors", LIGHTNING)
+    style = save_lora(tmp_path / "style.safetensors", STYLE)
+    file = merged(tmp_path, [(style, 1.0), (lightning, 0.05)])
+    told = weigh(file, lightning)
+    assert told["verdict"] == weighing.CONTAINS and told["recorded"]["strength"] == 0.05
+    assert told["coefficient"] == pytest.approx(0.05, abs=0.02), "too little to be told by weights alone"
+    assert "merged.safetensors contains lightning.safetensors at a strength of 0.05, by what was merged" in told["says"]
+    renamed = lightning.rename(tmp_path / "other name.safetensors")
+    assert weigh(file, renamed)["recorded"]["strength"] == 0.05, "known by its contents"
+    saved_again = save_lora(tmp_path / "lightning.safetensors", STYLE)
+    assert weigh(file, saved_again)["recorded"] == {"strength": 1.0, "source": "what was merged into it"}
+
+
+def test_a_record_counts_for_what_weights_never_tell(tmp_path):
+    """A DoRA, whose change depends on the base, and a LoRA of text encoders only."""
+    base = save_base(tmp_path / "base.safetensors")
+    dora = save_lora(tmp_path / "dora.safetensors", LIGHTNING, magnitudes=magnitudes())
+    style = save_lora(tmp_path / "style.safetensors", STYLE)
+    file = merged(tmp_path, [(style, 1.0), (dora, 0.7)], base=base)
+    told = weigh(file, dora)
+    assert (told["verdict"], told["recorded"]["strength"]) == (weighing.CONTAINS, 0.7)
+    save_file(load_file(file), tmp_path / "bare.safetensors")
+    assert weigh(tmp_path / "bare.safetensors", dora)["verdict"] == weighing.UNKNOWN
+
+
+def test_a_record_is_believed_of_the_file_it_was_written_for_only(tmp_path):
+    lightning = save_lora(tmp_path / "lightning.safetensors", LIGHTNING)
+    style = save_lora(tmp_path / "style.safetensors", STYLE)
+    file = merged(tmp_path, [(style, 1.0), (lightning, 0.7)])
+    save_file(load_file(style), tmp_path / "fake.safetensors", dict(read_header(file).metadata))
+    assert weigh(tmp_path / "fake.safetensors", lightning)["verdict"] == weighing.APART
+    other = save_lora(tmp_path / "other.safetensors", {name: (-up, down) for name, (up, down) in STYLE.items()})
+    told = weigh(file, other)
+    assert told["recorded"] is None and told["verdict"] != weighing.CONTAINS
+
+
+def test_a_lora_merged_at_nothing_is_not_inside(tmp_path):
+    lightning = save_lora(tmp_path / "lightning.safetensors", LIGHTNING)
+    style = save_lora(tmp_path / "style.safetensors", STYLE)
+    told = weigh(merged(tmp_path, [(style, 1.0), (lightning, 0.0)]), lightning)
+    assert (told["verdict"], told["recorded"]) == (weighing.APART, None)
