@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,25 +27,31 @@ from .shared import (
 from .terminal import Bar, size
 
 if TYPE_CHECKING:
-    from ..engine.finish import Finish
     from ..engine.json_bake import BakeJSON, MadeJSON
     from ..loaders.bakes.baking import BakeOptions, BakeResult
-    from ..loaders.documents.document import Document
+    from ..loaders.bakes.wishes import Wishes
 
 FORMATS = ("fp8", "float8_e4m3fn", "float8_e5m2", "int8_convrot", "none", "mxfp8", "nvfp4", "w4a8", "w6a8")
 CHOICES = ("auto", "smallest")  # those of engine/choice.py: torch is not imported for a help text
 CACHE_GB = 50
-AUTO = "auto"
 LEAST_SHARD = 10**6  # smaller ones would make a file of every tensor
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What ``bake`` understands; what changes the result first, then what changes how it is made."""
+    """What ``bake`` understands."""
     add = parser.add_argument
     add("documents", metavar="DOCUMENT", nargs="*", type=Path, help="YAML or JSON: base, fuse, stack, quantize")
     out = "a .safetensors file, replaced if there; a folder for several documents"
     add("-o", "--out", metavar="OUT", type=_out, required=True, help=out)
     own.add_arguments(parser)
+    add_wishes(parser)
+    parser.add_argument("--max-shard-size", metavar="SIZE", help="several files and an index: 5GB")
+    parser.add_argument("--cache", metavar="FOLDER", type=Path, help="keep whole results there and use them again")
+    parser.add_argument("--cache-size", metavar="SIZE", default=f"{CACHE_GB}GB", help="most the cache may hold")
+
+
+def add_wishes(parser: argparse.ArgumentParser) -> None:
+    """The options of ``bake`` and of ``batch``: what changes the result first, then what changes how it is made."""
     result = parser.add_argument_group("the result")
     add = result.add_argument
     add("--quantize", choices=(*FORMATS, *CHOICES), help="instead of what the document says; see docs/formats.md")
@@ -58,14 +64,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--allow-partial", action="store_true", help=ALLOW_PARTIAL)
     exact = "the device and its way of adding count too: the same file to the last bit, or another recipe"
     add("--reproducible", action="store_true", help=exact)
-    add("--max-shard-size", metavar="SIZE", help="several files and an index: 5GB")
     how = parser.add_argument_group("how it is made")
     how.add_argument("--memory", choices=("auto", "low", "lowest"), help="one tensor, or one row block; default: auto")
     how.add_argument("--device", metavar="DEVICE", default="cpu", help="where the sums are computed: cpu or cuda")
     how.add_argument("--no-mmap", action="store_true", help="read files instead of mapping them")
     how.add_argument("--fresh", action="store_true", help="take nothing over from an earlier result")
-    how.add_argument("--cache", metavar="FOLDER", type=Path, help="keep whole results there and use them again")
-    how.add_argument("--cache-size", metavar="SIZE", default=f"{CACHE_GB}GB", help="most the cache may hold")
+
+
+def wishes_of(options: argparse.Namespace) -> Wishes:
+    """Those options as plain data."""
+    from ..loaders.bakes.wishes import Wishes
+
+    return Wishes(**{field.name: vars(options)[field.name] for field in fields(Wishes)})
 
 
 def _out(text: str) -> Path:
@@ -80,6 +90,7 @@ def _out(text: str) -> Path:
 def run(options: argparse.Namespace) -> int:
     """Plan everything, then bake: nothing is written while a document can still be refused."""
     from ..loaders.bakes.baking import FileRequest, bake_files, refuse_input, resolve
+    from ..loaders.bakes.wishes import format_of
     from ..loaders.documents.document import load_document
 
     how = _how(options)
@@ -87,8 +98,9 @@ def run(options: argparse.Namespace) -> int:
         what = "Both a document and --base, --fuse or --lora are there." if options.documents else "Nothing to bake."
         raise FoundryError("usage", what, fix="Name a document, or --base with its --fuse and --lora.")
     read = [load_document(path) for path in options.documents] or [own.own_document(options)]
-    documents = [_adjusted(document, options) for document in read]
-    how = replace(how, memory=_memory(options, documents))
+    wishes = wishes_of(options)
+    documents = [wishes.adjusted(document) for document in read]
+    how = replace(how, memory=wishes.memory_of(*documents))
     outs = _outs(options.documents or [Path("model")], options.out)
     for out, document in ((out, document) for out in outs for document in documents):
         refuse_input(out, document, sharded=how.max_shard is not None)
@@ -97,12 +109,12 @@ def run(options: argparse.Namespace) -> int:
         plan, findings = planned(document)
         if stops(findings):
             raise Refused(FoundryError.of(findings[0]), findings)
-        requests.append(FileRequest(resolve(plan, _finish(document, options, how)), out))
+        requests.append(FileRequest(resolve(plan, wishes.finish(document, how.device, how.memory)), out))
         found.append(findings)
     with Bar("baking") as bar:
         baked = bake_files(requests, how, bar)
     options.done = True
-    chosen = [_format(document)[1] for document in documents]
+    chosen = [format_of(document)[1] for document in documents]
     made = list(zip([request.blueprint.plan for request in requests], found, baked, chosen, strict=True))
     if options.json:
         told = [_json(*each) for each in made]
@@ -123,41 +135,6 @@ def _outs(documents: Sequence[Path], out: Path) -> list[Path]:
     return outs
 
 
-def _adjusted(document: Document, options: argparse.Namespace) -> Document:
-    """The document with what the command line says instead."""
-    wanted = {"quantize": options.quantize, "on_quantized_base": options.on_quantized_base}
-    wanted |= {"allow_partial": options.allow_partial or None}
-    return replace(document, **{name: value for name, value in wanted.items() if value is not None})
-
-
-def _finish(document: Document, options: argparse.Namespace, how: BakeOptions) -> Finish:
-    import torch
-
-    from ..engine.devices import arithmetic_of
-    from ..engine.finish import Finish
-    from ..engine.quantize import parse_keep
-
-    format, _ = _format(document)
-    dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, None: None}
-    exact = options.reproducible or document.reproducible
-    return Finish(
-        format,
-        dtypes[options.dtype or document.dtype],
-        options.matmul,
-        parse_keep(options.keep),
-        max_error=options.max_error,
-        arithmetic=arithmetic_of(how.device, how.memory) if exact else None,
-    )
-
-
-def _format(document: Document) -> tuple[str, str]:
-    """(format, why it was chosen)."""
-    from ..engine.choice import choose_for_others
-    from ..engine.formats import DEFAULT
-
-    return choose_for_others(DEFAULT.name if document.quantize == "fp8" else document.quantize)
-
-
 def _how(options: argparse.Namespace) -> BakeOptions:
     from ..loaders.bakes.baking import BakeOptions
     from ..loaders.bakes.cache import BakeCache
@@ -172,12 +149,6 @@ def _how(options: argparse.Namespace) -> BakeOptions:
     mmap = False if options.no_mmap else None
     device = None if options.device == "cpu" else choose_device(options.device)
     return BakeOptions(device, mmap=mmap, max_shard=shard, cache=cache, fresh=options.fresh)
-
-
-def _memory(options: argparse.Namespace, documents: Sequence[Document]) -> str:
-    """What the command line says, else the least of what the documents say."""
-    told: list[str] = [document.memory for document in documents if document.memory is not None]
-    return options.memory or next(iter(told), AUTO)
 
 
 def _json(plan: Any, findings: Sequence[Finding], baked: BakeResult, chosen: str) -> BakeJSON:

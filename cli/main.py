@@ -18,6 +18,7 @@ from .. import __version__
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding
 from . import bake as cli_bake
+from . import batch as cli_batch
 from . import check as cli_check
 from . import conflicts as cli_conflicts
 from . import inspect as cli_inspect
@@ -131,6 +132,8 @@ def _parser() -> Parser:
     text = "Bake a stack into a file that any ComfyUI loads."
     lines = (f"{OWN} -o out.safetensors", "stack.yaml -o out.safetensors")
     cli_bake.add_arguments(verb("bake", cli_bake.run, text, *lines))
+    text = "Bake many documents into a folder, by several processes or machines; what is there already stays."
+    cli_batch.add_arguments(verb("batch", cli_batch.run, text, "stacks/*.yaml -o models --workers 2"))
     cli_own.add_init(verb("init", cli_own.run_init, "Write a stack document from the same options as bake's.", OWN))
     text = "Merge LoRAs into one file, exactly or as small as asked, with the proof of what is kept."
     cli_merge.add_arguments(verb("merge", cli_merge.run, text, "a.safetensors b.safetensors -o merged.safetensors"))

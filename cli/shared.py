@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import FoundryError
-from ..engine.findings import Finding, worst_first
+from ..engine.findings import Finding
 from .terminal import note, span, table
 
 if TYPE_CHECKING:
@@ -89,26 +89,14 @@ def planned(
 
     ``look_into_weights`` also compares the LoRAs with each other, as the Stack Validator does.
     """
-    from ..loaders.lineage.probes import Probed, probe
-    from ..loaders.loras.verify import verify
-    from ..loaders.plans.loudness import loudness
-    from ..loaders.plans.planner import plan_document
-    from ..validator.rules import check
+    from ..loaders.plans.judged import judged
 
     for text in document.notes:
         note(text)
-    failed: list[tuple[FoundryError, Finding]] = []
-    plan = plan_document(document, on_error=lambda row, error: failed.append((error, error.finding(row.path))))
-    damaged = verify(plan)
-    loud = () if damaged else loudness(plan)
-    probed = probe(plan) if look_into_weights and not damaged else Probed()
-    plan = plan.with_claims(probed.claims)
-    told = [finding for _, finding in failed]
-    findings = worst_first([*told, *check(plan, policy), *damaged, *loud, *probed.findings])
-    unusable = [error for error, _ in failed if exit_code(error) == MISUSE]
-    if unusable:
-        raise Refused(unusable[0], findings)
-    return plan, findings
+    found = judged(document, policy, look_into_weights)
+    if found.unusable is not None:
+        raise Refused(found.unusable, found.findings)
+    return found.plan, found.findings
 
 
 def print_layers(plan: Plan, gains: Sequence[float | None] = ()) -> None:

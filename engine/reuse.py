@@ -10,10 +10,9 @@ from typing import Any
 
 from .fuse import any_needs_weight
 from .plan import Layer, Patch
+from .revision import REVISION
 from .tensors import TensorSource
 from .terms import is_as_trained
-
-REVISION = 2  # raised when the maths changes, so that no result of the old one is taken over
 
 
 @dataclass(frozen=True)

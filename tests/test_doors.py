@@ -27,18 +27,21 @@ FLOOR = {
     "loaders/plans": 9,
     "loaders/bakes": 10,
     "loaders/merges": 10,
+    "loaders/batches": 10.5,
     "loaders": 11,
     "nodes": 11,
     "cli/demo": 11,
+    "cli/workers": 11,
     "cli/benchmark": 12,
     "cli": 13,
     "": 14,
 }
 # Files anyone may import: what a text is made into (a finding, an error), how the command line prints, how the orders
-# round that demo and benchmark compare, the version.
+# round that demo and benchmark compare, how a process ends, the version.
 GROUND = {
     "engine/findings.py",
     "engine/errors.py",
+    "cli/ending.py",
     "cli/orders.py",
     "cli/terminal.py",
     "__init__.py",

@@ -33,10 +33,10 @@ Moment = tuple[float, float]
 
 
 def main() -> None:
-    """Run the job in argv[2] (JSON) and write its row to stdout as JSON; ends at once when the parent does."""
+    """Run the job in argv[3] (JSON) and write its row to stdout as JSON; ends at once when the parent does."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        answer = measure(json.loads(sys.argv[2]))
+        answer = measure(json.loads(sys.argv[3]))
     except FoundryError as error:
         answer = {"error": str(error)}
     sys.stdout.write(f"\n{json.dumps(answer)}\n")

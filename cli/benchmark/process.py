@@ -6,35 +6,20 @@ import json
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import IO, Any
 
-PACK = Path(__file__).resolve().parents[2]
+from ..workers.boot import interpreter
+
 # glibc keeps freed blocks of up to 32 MB and hardly finds them again; in a real model weights are larger than that.
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
-# The folder may be called anything and need not be on the path: the pack is loaded by its place, as ComfyUI does it.
-BOOT = """
-import sys
-sys.path[:] = [entry for entry in sys.path if entry]
-import importlib.util
-from pathlib import Path
-root = Path(sys.argv[1])
-name = "lora_foundry"
-spec = importlib.util.spec_from_file_location(name, root / "__init__.py", submodule_search_locations=[str(root)])
-sys.modules[name] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(sys.modules[name])
-from lora_foundry.cli.benchmark.child import main
-main()
-"""
 _FOLDERS = re.compile(r"(?:[A-Za-z]:)?(?:[\\/][^\s\\/'\":()]+)+(?=[\\/])[\\/]")
 
 
 def measure(job: Mapping[str, Any]) -> dict[str, Any]:
     """The row of a job, or ``{"error": sentence}``. Whatever interrupts the waiting ends the process."""
-    command = [sys.executable, "-c", BOOT, str(PACK), json.dumps(job)]
+    command = [*interpreter("cli.benchmark.child"), json.dumps(job)]
     with tempfile.TemporaryFile() as errors:
         child = subprocess.Popen(  # noqa: S603 (this interpreter)
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env={**os.environ, **MALLOC}

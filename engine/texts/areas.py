@@ -9,6 +9,12 @@ _NO_LAYER = "No layer is called '{pattern}', which was to stay in high precision
 _PATTERNS = "Patterns are whole dotted parts of a layer's name, and * matches anything."
 
 AREAS: dict[str, tuple[str, ...]] = {
+    "batch.version": (
+        "error",
+        "A worker has version {ours} of LoRA Foundry, and the batch was begun with {theirs}.",
+        "Results of two versions may differ, and are not mixed.",
+        "Install one version on every machine.",
+    ),
     "usage.keep_near": ("error", _NO_LAYER, _PATTERNS, "Did you mean {near}?"),
     "usage.keep_nothing": ("error", _NO_LAYER, _PATTERNS, "A layer of it is {layer}."),
     "usage.keep_many": (
@@ -25,6 +31,19 @@ AREAS: dict[str, tuple[str, ...]] = {
         "Name the layers more plainly, such as *.ffn.2.",
     ),
     "usage.memory": ("error", "Unknown memory setting '{wanted}'.", "", "Use {modes}."),
+    "usage.two_of_a_name": (
+        "error",
+        "{first} and {second} would both be written to {name}.safetensors.",
+        "",
+        "Give the documents names of their own, or run two batches into two folders.",
+    ),
+    "usage.no_folder": ("error", "{out} is a file, and the results of a batch go into a folder.", "", "Name a folder."),
+    "usage.result_is_input": (
+        "error",
+        "{name} would take the place of a file that {document} reads.",
+        "It would be lost.",
+        "Name another folder for the results.",
+    ),
     "usage.max_error": (
         "error",
         "max_error is {share}, but it is a share of the weights' rms.",
@@ -55,6 +74,12 @@ AREAS: dict[str, tuple[str, ...]] = {
         "A reproducible result in {wanted} was asked for, but sums are taken in {arithmetic} here.",
         "About one code of a thousand would be another one than its recipe says.",
         "Leave `reproducible` out, or choose the device or memory mode.",
+    ),
+    "file.record": (
+        "error",
+        "{name} could not be written in {folder}.",
+        "What became of a document would be forgotten.",
+        "Make room there, or see who may write.",
     ),
     "file.not_listed": (
         "error",
@@ -128,4 +153,35 @@ AREAS: dict[str, tuple[str, ...]] = {
     ),
     "weigh.no_numbers": ("error", "'{weight}' is only a name here.", "", "Give the base: --original FILE."),
     "plan.without_file": ("error", "{lora}: this plan was made without its file.", "", "Plan it again."),
+    "system.worker": (
+        "error",
+        "The process that worked on this document was started {times} times: {fault}.",
+        "The other documents were worked on without it.",
+        "Bake it alone with lora-foundry bake; with too little memory, add --memory lowest.",
+    ),
+    "system.workers": (
+        "error",
+        "Workers end before they begin with anything: {fault}.",
+        "No document was touched.",
+        "Run lora-foundry doctor, and lora-foundry bake with one of the documents.",
+    ),
+    "ray.address": (
+        "error",
+        "--ray auto would let a variable of the environment choose the cluster.",
+        "Your models would go to whatever it names.",
+        "Give its address, such as 10.0.0.5:6379, or local.",
+    ),
+    "ray.installed": (
+        "error",
+        "This command line is not installed, and the workers of Ray import lora_foundry by its name.",
+        "",
+        "Run pip install of this pack with its extra ray on every machine, then lora-foundry batch.",
+    ),
+    "ray.missing": ("error", "Ray is not installed here.", "", 'Run pip install "lora-foundry[ray]" on every machine.'),
+    "ray.unreachable": (
+        "error",
+        "There is no Ray cluster at {address} that this program can use ({said}).",
+        "",
+        "Start one with ray start --head, and see docs/batch.md for what it opens; or leave --ray out.",
+    ),
 }

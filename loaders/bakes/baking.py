@@ -24,7 +24,8 @@ from ...engine.job import BakeRequest
 from ...engine.memory import AUTO, choose_memory
 from ...engine.plan import Plan
 from ...engine.progress import Progress, part_of
-from ...engine.reuse import REVISION, Previous
+from ...engine.reuse import Previous
+from ...engine.revision import REVISION
 from ...engine.room import choose_device
 from ...engine.tensors import Nowhere, TensorSink
 from ...engine.texts.say import refuse

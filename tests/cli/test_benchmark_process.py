@@ -11,6 +11,7 @@ import time
 
 from lora_foundry.cli.benchmark import process as benchmark_process
 from lora_foundry.cli.benchmark.strategies import Bench
+from lora_foundry.cli.workers import boot
 
 
 def job(bench: Bench, strategy: str = "fused", **other):
@@ -34,21 +35,21 @@ def test_a_crash_is_told_by_its_last_line(bench):
 
 
 def test_a_process_killed_for_memory_is_told_so(monkeypatch):
-    monkeypatch.setattr(benchmark_process, "BOOT", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    monkeypatch.setattr(boot, "BOOT", "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert benchmark_process.measure({}) == {"error": "It ran out of memory."}
 
 
 def test_an_interrupt_ends_the_child(tmp_path):
     """Ctrl-C reaches the one who waits; the process that works must be gone when it has been told."""
     note = tmp_path / "pid"
-    boot = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(10000)"
-    code = (
-        f"import runpy; runpy.run_path({str(benchmark_process.PACK / 'tests' / 'conftest.py')!r})\n"
+    code = f"import os, time; open({str(note)!r}, 'w').write(str(os.getpid())); time.sleep(10000)"
+    waits = (
+        f"import runpy; runpy.run_path({str(boot.PACK / 'tests' / 'conftest.py')!r})\n"
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored in a shell's background
-        "from lora_foundry.cli.benchmark import process as benchmark_process\n"
-        f"benchmark_process.BOOT = {boot!r}\nbenchmark_process.measure({{}})"
+        "from lora_foundry.cli.benchmark import process\nfrom lora_foundry.cli.workers import boot\n"
+        f"boot.BOOT = {code!r}\nprocess.measure({{}})"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE)
+    parent = subprocess.Popen([sys.executable, "-c", waits], stderr=subprocess.PIPE)
     pid = _wait_for(lambda: int(note.read_text()) if note.exists() and note.read_text() else None)
     parent.send_signal(signal.SIGINT)
     assert b"KeyboardInterrupt" in parent.communicate(timeout=60)[1]
@@ -57,7 +58,7 @@ def test_an_interrupt_ends_the_child(tmp_path):
 
 def test_a_child_ends_when_its_parent_is_killed(bench):
     given = json.dumps(job(bench, steps=10**9))
-    command = [sys.executable, "-c", benchmark_process.BOOT, str(benchmark_process.PACK), given]
+    command = [*boot.interpreter("cli.benchmark.child"), given]
     child = subprocess.Popen(command, stdin=subprocess.PIPE)
     child.stdin.close()  # what the system does with a parent's pipes
     assert child.wait(60) == 1

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for conftest,
 
 from conftest import ROOT  # noqa: E402
 from lora_foundry.engine.json_bake import BakeJSON, HeaderJSON, ResultsJSON  # noqa: E402
+from lora_foundry.engine.json_batch import BatchJSON, BatchRecordJSON, DryRunJSON, ManifestJSON  # noqa: E402
 from lora_foundry.engine.json_lineage import (  # noqa: E402
     ExportJSON,
     InsideJSON,
@@ -48,6 +49,11 @@ SCHEMAS: dict[str, tuple[str, tuple[Any, ...]]] = {
         "What `lora-foundry bake --json` and the finishing nodes tell of a bake, and what a result says in its header "
         "of how it was made.",
         (BakeJSON, ResultsJSON, HeaderJSON),
+    ),
+    "batch": (
+        "What `lora-foundry batch` tells and leaves beside its results: `manifest.json`, and a record of each document "
+        "in `records`.",
+        (BatchJSON, DryRunJSON, ManifestJSON, BatchRecordJSON),
     ),
     "merge": (
         "What `lora-foundry merge --json` and the node Merge LoRAs tell of a merge, and what a merged file says of it "

@@ -1,0 +1,81 @@
+"""Workers as tasks of a Ray cluster, where Ray is installed; every machine sees documents, models and results alike."""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+from ...engine.texts.say import refuse
+from ...loaders.batches.unit import Unit, unit_of, work
+from .loop import Ended, Step, Tell
+
+LOCAL = "local"  # Ray's word for a cluster of this machine alone
+STORE = 80_000_000  # bytes of Ray's object store, which holds nothing of ours: else 30 % of the memory
+PATIENCE = 20.0  # seconds that tasks have for cleaning up
+
+
+class Rays:
+    """One task for each unit, with its cores, its memory and, for sums on a GPU, a GPU. Ray itself retries nothing."""
+
+    def __init__(self, address: str, threads: int, gpu: bool) -> None:
+        self._ray, self._threads, self._gpu = _connected(address, threads), threads, gpu
+        have = self._ray.cluster_resources()
+        self.slots = max(1, int(have.get("GPU", 0) if gpu else have.get("CPU", 1) // threads))
+        self._task = self._ray.remote(max_retries=0, max_calls=1)(_do)
+        self._running: dict[Any, threading.Thread] = {}
+
+    def start(self, unit: Unit, tell: Tell) -> None:
+        """Send a unit to the cluster."""
+        environment = {"env_vars": {"OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "PASSIVE"}}
+        wanted = {"num_cpus": self._threads, "num_gpus": int(self._gpu), "memory": unit.memory_bytes}
+        answer = self._task.options(**wanted, runtime_env=environment).remote(unit.to_text())
+        thread = threading.Thread(target=self._follow, args=(answer, unit, tell), daemon=True)
+        self._running[answer] = thread
+        thread.start()
+
+    def stop(self) -> None:
+        """Interrupt what still runs, as Ctrl-C would, and leave the cluster."""
+        running = [(answer, thread) for answer, thread in self._running.items() if thread.is_alive()]
+        for answer, _ in running:
+            self._ray.cancel(answer, force=False)
+        for _, thread in running:
+            thread.join(PATIENCE)
+        self._ray.shutdown()
+
+    def _follow(self, answer: Any, unit: Unit, tell: Tell) -> None:
+        fault = ""
+        try:
+            self._ray.get(answer)
+            tell(Step(unit, 1, 1))
+        except self._ray.exceptions.RayError as error:
+            fault = f"Ray says: {_last_line(str(error))}"
+        tell(Ended(unit, fault))
+
+
+def _do(text: str) -> None:
+    """What runs on a machine of the cluster: the same as in a process."""
+    work(unit_of(text))
+
+
+def _connected(address: str, threads: int) -> Any:
+    """Ray, connected to the cluster that was named: no variable of the environment decides which."""
+    if address == "auto":
+        raise refuse("ray.address")
+    if __name__.partition(".")[0] != "lora_foundry":  # the name that the workers import it by
+        raise refuse("ray.installed")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it reports to its makers unless this is set before the import
+    try:
+        import ray
+    except ImportError:
+        raise refuse("ray.missing") from None
+    own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE} if address == LOCAL else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level="error", **own)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise refuse("ray.unreachable", address=address, said=_last_line(str(error))) from error
+    return ray
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2][:300]

@@ -1,0 +1,107 @@
+"""A batch shared out: documents on one base lie together, so that it is read once for all of them.
+
+One unit is one pass over a base. There are as many as it takes to give every worker about the same work, and no pass
+holds more than ``TOGETHER`` documents open.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...engine.errors import FoundryError
+from ...engine.memory import HELD
+from ...engine.texts.say import refuse
+from ..bakes.baking import input_files
+from ..bakes.wishes import Wishes
+from ..disk.header import read_header
+from ..disk.shards import find_files
+from ..documents.document import Document
+from ..documents.paths import resolve_path
+from .records import ENDING, Task
+from .unit import Unit
+
+TOGETHER = 16  # documents of one pass: beyond that the reading of the base is a small part of the work
+SLACK = 0.25  # of a worker's share: a base that is so little too large is not read twice
+PROCESS = 500_000_000  # bytes that a worker holds before it has read anything: Python, torch, the plans
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What documents that are baked together have in common: the files of their base, and the memory mode."""
+
+    base: str | None = field(compare=False)
+    files: tuple[Path, ...] = ()
+    memory: str = ""
+
+    @property
+    def nbytes(self) -> int:
+        """The size of the base; 0 where there is none."""
+        with suppress(OSError):
+            return sum(path.stat().st_size for path in self.files)
+        return 0
+
+
+def ground_of(document: Document, wishes: Wishes) -> Ground:
+    """The base of an adjusted document, whatever it is called there; without files where there is none to be found."""
+    memory = wishes.memory_of(document)
+    if document.base is not None:
+        with suppress(FoundryError, OSError):
+            files = find_files(resolve_path(document.base, document.folder))[0]
+            return Ground(files[0].name, tuple(path.resolve() for path in files), memory)
+    return Ground(document.base, (), memory)
+
+
+def units_of(
+    documents: Sequence[tuple[Task, Document]], wishes: Wishes, workers: int, out: Path, run: str, fresh: bool = False
+) -> list[Unit]:
+    """The units of these documents, the largest first; the order of documents on one base is kept."""
+    groups: dict[Ground, list[tuple[Task, Document]]] = {}
+    for each in documents:
+        groups.setdefault(ground_of(each[1], wishes), []).append(each)
+    units = []
+    for ground, count in parts_of(groups, workers).items():
+        for share in _split(groups[ground], count):
+            memory = _memory_bytes(ground, [document for _, document in share])
+            tasks = tuple(task for task, _ in share)
+            units.append(Unit(tasks, str(out), wishes, run, fresh, ground.base, ground.nbytes, memory))
+    return sorted(units, key=lambda unit: -unit.base_bytes * len(unit.tasks))
+
+
+def refuse_inputs(documents: Sequence[tuple[Task, Document]], out: Path) -> None:
+    """FoundryError ``usage`` when a result would take the place of a file that one of these documents reads."""
+    inputs = {path.resolve(): task for task, document in documents for path in input_files(document)}
+    for task, _ in documents:
+        if other := inputs.get((out / f"{task.name}{ENDING}").resolve()):
+            raise refuse("usage.result_is_input", name=f"{task.name}{ENDING}", document=other.document)
+
+
+def parts_of(groups: Mapping[Ground, Sequence[object]], workers: int) -> dict[Ground, int]:
+    """Into how many units the documents on each base are split."""
+    work = {ground: max(1, ground.nbytes) * len(tasks) for ground, tasks in groups.items()}
+    share = sum(work.values()) / max(1, workers)
+    return {ground: parts(len(tasks), work[ground] / share) for ground, tasks in groups.items()}
+
+
+def parts(documents: int, shares: float, together: int = TOGETHER) -> int:
+    """The number of units for documents that are ``shares`` times what one worker is to do."""
+    return min(documents, max(math.ceil(documents / together), math.ceil(shares - SLACK), 1))
+
+
+def _split(tasks: Sequence[tuple[Task, Document]], count: int) -> list[Sequence[tuple[Task, Document]]]:
+    """``count`` runs of neighbours of almost one length."""
+    cuts = [len(tasks) * number // count for number in range(count + 1)]
+    return [tasks[begin:end] for begin, end in zip(cuts, cuts[1:], strict=False)]
+
+
+def _memory_bytes(ground: Ground, documents: Iterable[Document]) -> int:
+    """What a process holds at most, about: itself, the largest weight at work, every LoRA of its documents."""
+    loras = {path.resolve() for document in documents for path in input_files(document)} - set(ground.files)
+    with suppress(FoundryError, OSError):
+        infos = [info for path in ground.files for info in read_header(path).tensors.values()]
+        largest = max((math.prod(info.shape) for info in infos), default=0)
+        return PROCESS + largest * HELD.get(ground.memory, 1) + sum(path.stat().st_size for path in loras)
+    return PROCESS

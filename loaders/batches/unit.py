@@ -1,0 +1,199 @@
+"""What a worker does at once: the documents of one unit are planned, baked in one pass over their base, and recorded.
+
+A process, another machine and this process do the same. A document that is refused, before the pass or in it, costs
+the others nothing but time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from ... import __version__
+from ...engine.errors import FoundryError
+from ...engine.findings import stops
+from ...engine.json_batch import BatchRecordJSON
+from ...engine.progress import Progress
+from ...engine.report import layers_json
+from ...engine.texts.say import refuse
+from ..bakes.baking import BakeOptions, BakeResult, FileRequest, bake_files, input_files, resolve
+from ..bakes.wishes import Wishes
+from ..documents.document import Document, load_document
+from ..documents.paths import resolve_path
+from ..loras.configs import CONFIG_FILE
+from ..plans.judged import judged
+from .records import (
+    ENDING,
+    States,
+    Task,
+    asked_of,
+    blank_record,
+    failed_record,
+    is_there,
+    read_record,
+    write_record,
+)
+
+INDEXES = "*.index.json"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Documents on one base, and how they are to be baked into the folder ``out``.
+
+    ``run`` goes into their records: what has one of this run was dealt with. ``base``, ``base_bytes`` and
+    ``memory_bytes`` (what the process holds at most, about) are for who looks and for who allots.
+    """
+
+    tasks: tuple[Task, ...]
+    out: str
+    wishes: Wishes
+    run: str
+    fresh: bool = False
+    base: str | None = None
+    base_bytes: int = 0
+    memory_bytes: int = 0
+    version: str = __version__
+
+    def to_text(self) -> str:
+        """As one line that ``unit_of`` reads."""
+        return json.dumps(asdict(self))
+
+    def is_dealt_with(self, task: Task) -> bool:
+        """Whether a document has its record of this run."""
+        record = read_record(Path(self.out), task.name)
+        return record is not None and record["run"] == self.run
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A document that is to be baked; ``record`` is as far as it is known."""
+
+    task: Task
+    request: FileRequest
+    memory: str
+    record: BatchRecordJSON
+
+
+def unit_of(text: str) -> Unit:
+    """The unit of ``to_text``; FoundryError where another version of this program wrote it."""
+    told = json.loads(text)
+    if told["version"] != __version__:
+        raise refuse("batch.version", theirs=told["version"], ours=__version__)
+    tasks = tuple(Task(**task) for task in told.pop("tasks"))
+    return Unit(tasks, wishes=Wishes(**told.pop("wishes")), **told)
+
+
+def work(unit: Unit, on_step: Progress | None = None) -> None:
+    """Do a unit: afterwards each of its documents has a record of this run.
+
+    Raises FoundryError ``file`` when not even a record can be written; what else is raised is no fault of a document.
+    """
+    if on_step is not None:
+        on_step(0, 1)
+    states = States()
+    todo = [task for task in unit.tasks if not unit.is_dealt_with(task)]
+    _bake([planned for task in todo if (planned := _plan(unit, task, states)) is not None], unit, on_step)
+
+
+def _plan(unit: Unit, task: Task, states: States) -> _Planned | None:
+    """A document ready to be baked; None for one that is refused, or has its result already: that is on record then."""
+    sha256, out = task.sha256(), Path(unit.out) / f"{task.name}{ENDING}"
+    try:
+        document = unit.wishes.adjusted(load_document(Path(task.document)))
+        inputs = [states.of(path) for path in _inputs(document)]
+        found = judged(document)
+        if found.unusable is not None or stops(found.findings):
+            raise found.unusable or FoundryError.of(found.findings[0])
+        memory = unit.wishes.memory_of(document)
+        request = FileRequest(resolve(found.plan, unit.wishes.finish(document, _device(unit), memory)), out)
+    except FoundryError as error:
+        write_record(Path(unit.out), failed_record(task, unit.run, error, _worker()))
+        return None
+    record = blank_record(task, unit.run, _worker()) | {
+        "document_sha256": sha256,
+        "asked": asked_of(unit.wishes),
+        "base": found.plan.base.name,
+        "inputs": inputs,
+        "findings": [finding.to_json() for finding in found.findings],
+        "recipe_sha256": request.key.recipe_sha256,
+        "base_identity": request.key.base_identity,
+    }
+    if not unit.fresh and _is_the_same(unit, record):
+        return None
+    return _Planned(task, request, memory, record)
+
+
+def _is_the_same(unit: Unit, record: BatchRecordJSON) -> bool:
+    """Whether this recipe has its result already, though a file was touched; its record is then brought to date."""
+    out = Path(unit.out)
+    former = read_record(out, record["name"])
+    if former is None or not is_there(former, States()):
+        return False
+    if any(former[key] != record[key] for key in ("recipe_sha256", "base_identity")):
+        return False
+    told = {key: record[key] for key in ("document", "document_sha256", "run", "asked", "inputs", "findings", "base")}
+    write_record(out, former | told)  # type: ignore[arg-type]
+    return True
+
+
+def _bake(planned: Sequence[_Planned], unit: Unit, on_step: Progress | None) -> None:
+    """Bake documents in one pass; where one of them cannot be finished, the others without it."""
+    if not planned:
+        return
+    mmap = False if unit.wishes.no_mmap else None
+    options = BakeOptions(_device(unit), planned[0].memory, mmap, records=False)
+    started = time.perf_counter()
+    try:
+        results = bake_files([each.request for each in planned], options, on_step)
+    except FoundryError as error:
+        if len(planned) == 1:
+            write_record(Path(unit.out), failed_record(planned[0].task, unit.run, error, _worker()))
+        for half in (planned[: len(planned) // 2], planned[len(planned) // 2 :]) if len(planned) > 1 else ():
+            _bake(half, unit, on_step)
+        return
+    seconds = time.perf_counter() - started
+    for each, result in zip(planned, results, strict=True):
+        write_record(Path(unit.out), _made(each, result, len(planned), seconds))
+
+
+def _made(planned: _Planned, result: BakeResult, together: int, seconds: float) -> BatchRecordJSON:
+    """The record of a finished result."""
+    files = [States().of(path) for path in result.files]
+    layers = layers_json(planned.request.blueprint.plan, result.report.gains)
+    return planned.record | {
+        "out": result.files[0].name,
+        "bytes": sum(each["size"] or 0 for each in files),
+        "files": files,
+        "loras": [{"path": each["path"], "weight": each["weight"], "gain": each["gain"]} for each in layers],
+        "recipe_sha256": result.sha256,
+        "relative_error": result.report.relative_error,
+        "arithmetic": result.report.arithmetic,
+        "together": together,
+        "seconds": seconds,
+    }
+
+
+def _inputs(document: Document) -> Iterator[Path]:
+    """Every file that the result is made of; a config beside a LoRA counts, also when there is none yet."""
+    files = [path.resolve() for path in input_files(document)]
+    yield from dict.fromkeys([*files, *(path.parent / CONFIG_FILE for path in files)])
+    if document.base is not None:
+        base = resolve_path(document.base, document.folder)
+        yield from (path.resolve() for path in sorted(base.glob(INDEXES)))
+        yield from [base.resolve()] if base.name.endswith(INDEXES[1:]) else []
+
+
+def _device(unit: Unit) -> torch.device | None:
+    return None if unit.wishes.device == "cpu" else torch.device(unit.wishes.device)
+
+
+def _worker() -> str:
+    return f"{platform.node()}:{os.getpid()}"
