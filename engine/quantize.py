@@ -26,7 +26,7 @@ class LayerRule:
     keep: str = r"(?!)"
 
 
-# Union of what musubi-tuner, convert_to_quant and the published fp8 releases keep in high precision.
+# Union of what sd-scripts, musubi-tuner, convert_to_quant and the published fp8 releases keep in high precision.
 FAMILY_RULES = {
     "flux": LayerRule(r"^(double|single)_blocks\.", r"norm|mod"),
     "flux2": LayerRule(r"^(double|single)_blocks\.", r"norm|mod"),
@@ -38,9 +38,20 @@ FAMILY_RULES = {
     "wan": LayerRule(r"^blocks\.", r"norm|modulation"),
     "z-image": LayerRule(r"^(layers|noise_refiner|context_refiner)\.", r"norm|adaLN_modulation"),
     "lumina2": LayerRule(r"^(layers|noise_refiner|context_refiner)\.", r"norm|adaLN_modulation"),
+    "krea-2": LayerRule(r"^blocks\.", r"norm|mod\."),
+    "minimax-h3": LayerRule(r"^blocks\.", r"norm"),
+    "ideogram-4": LayerRule(r"^layers\.", r"norm|adaln"),
+    "anima": LayerRule(r"^blocks\.", r"norm|adaln|^blocks\.0\."),
+    "cosmos-predict2": LayerRule(r"^blocks\.", r"norm|adaln"),
+    "mage-flow": LayerRule(r"^transformer_blocks\.", r"norm|_mod\."),
+    "qwen-image-2.1": LayerRule(r"^transformer_blocks\.", r"norm"),
+    "boogu": LayerRule(r"^((noise|context|ref_image)_refiner|(double|single)_stream_layers)\.", r"norm"),
+    "ltx-2": LayerRule(r"^transformer_blocks\.", r"norm|to_gate_logits|^transformer_blocks\.(0|1|46|47)\."),
+    "ovis-image": LayerRule(r"^(double|single)_blocks\.", r"norm|mod"),
     "sd3": LayerRule(r"^joint_blocks\.", r"norm|adaLN_modulation"),
     "sd15": LayerRule(r"\.attn[12]\.to_|\.ff\.net\."),
     "sdxl": LayerRule(r"\.attn[12]\.to_|\.ff\.net\."),
+    "svd": LayerRule(r"\.attn[12]\.to_|\.ff\.net\."),
 }
 UNKNOWN_FAMILY = LayerRule(r"blocks?\.|layers\.", r"norm|embed|modulation|_mod\.|adaLN|time|final|head")
 

@@ -28,14 +28,38 @@ REFINED = {
     "noise": r"noise_refiner\.(\d+)\.",
     "context": r"context_refiner\.(\d+)\.",
 }
+BLOCK = {"block": r"(?:transformer_)?blocks\.(\d+)\."}
+LAYER = {"layer": r"(?:decoder\.)?layers\.(\d+)\."}
 UNET = {"in": r"input_blocks\.(\d+)\.", "mid": r"middle_block\.", "out": r"output_blocks\.(\d+)\."}
 KINDS: dict[str, dict[str, str]] = {
     **dict.fromkeys(UNETS, UNET),
-    **dict.fromkeys(("flux", "flux2", "chroma", *HUNYUANS), TWO_STREAMS),
+    **dict.fromkeys(("flux", "flux2", "chroma", "ovis-image", *HUNYUANS), TWO_STREAMS),
     **dict.fromkeys(("z-image", "lumina2"), REFINED),
     "omnigen2": {**REFINED, "ref": r"ref_image_refiner\.(\d+)\."},
     "sd3": {"joint": r"(?:joint_blocks|transformer_blocks)\.(\d+)\."},
-    "qwen-image": {"block": r"transformer_blocks\.(\d+)\."},
+    **dict.fromkeys(("qwen-image", "qwen-image-2.1", "mage-flow", "lens", "pixart", "cogvideox"), BLOCK),
+    **dict.fromkeys(("ltx-video", "ltx-2", "cosmos-predict2"), BLOCK),
+    **dict.fromkeys(("ernie-image", "ideogram-4", "ace-step-1.5"), LAYER),
+    "anima": {**BLOCK, "adapter": r"(?:llm_adapter|text_conditioner)\.blocks\.(\d+)\."},
+    "minimax-h3": {**BLOCK, "refiner": r"token_refiner\.(?:refiner_)?blocks\.(\d+)\."},
+    "krea-2": {
+        **BLOCK,
+        "layerwise": r"(?:txtfusion|text_fusion)\.layerwise_blocks\.(\d+)\.",
+        "refiner": r"(?:txtfusion|text_fusion)\.refiner_blocks\.(\d+)\.",
+    },
+    "joyimage": {"double": r"double_blocks\.(\d+)\."},
+    "boogu": {
+        **REFINED,
+        "ref": r"ref_image_refiner\.(\d+)\.",
+        "double": r"double_stream_layers\.(\d+)\.",
+        "single": r"single_stream_layers\.(\d+)\.",
+    },
+    "hidream": {"double": r"double_stream_blocks\.(\d+)\.", "single": r"single_stream_blocks\.(\d+)\."},
+    "kandinsky-5": {"visual": r"visual_transformer_blocks\.(\d+)\.", "text": r"text_transformer_blocks\.(\d+)\."},
+    "auraflow": {
+        "double": r"(?:double_layers|joint_transformer_blocks)\.(\d+)\.",
+        "single": r"(?:single_layers|single_transformer_blocks)\.(\d+)\.",
+    },
     "wan": {"block": r"blocks\.(\d+)\.", "vace": r"vace_blocks\.(\d+)\."},
 }
 ANY_KIND = re.compile(r"(?:^|.*?\.)([A-Za-z_]+)\.(\d+)\.")  # a family without a row here: the first numbered list
@@ -54,7 +78,12 @@ LISTS = {
 # Numbers of a bounded length: zeros before unbounded digits would be split in every possible way.
 ITEM = re.compile(r"(?P<kind>[a-z_]{1,40}?)(?:[._]?(?P<first>\d{1,6})(?:-(?P<last>\d{1,6}))?)?", re.ASCII)
 LONGEST, MOST = 4096, 256  # characters of a text, items in it
-ALIASES = {"m": "mid", "middle": "mid", "input": "in", "output": "out", "blocks": "block", "layers": "layer"}
+ALIASES = {
+    "m": "mid", "middle": "mid", "input": "in", "output": "out", "blocks": "block", "layers": "layer",
+    "transformer_blocks": "block", "double_layers": "double", "single_layers": "single",
+    "double_stream_blocks": "double", "single_stream_blocks": "single", "visual_transformer_blocks": "visual",
+    "text_transformer_blocks": "text",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Protocol, runtime_checkable
 
 from ...engine.plan import Target
@@ -133,7 +134,10 @@ class BaseNames:
         ``<module>.bias`` is the bias beside them.
         """
         if module.endswith(BIAS):
-            return beside(self.find(module.removesuffix(BIAS)), self._tensors)
+            alone = (
+                Target(name) for name in candidates(module) if name in self._tensors
+            )  # of a layer without a weight
+            return beside(self.find(module.removesuffix(BIAS)), self._tensors) or tuple(islice(alone, 1))
         for name in candidates(module):
             found = self._spellings.targets(name) or self._spellings.targets(self._flat.get(flat(name)) or "")
             if found:

@@ -62,15 +62,15 @@ single_layers.# = single_transformer_blocks.#:
     modCX.1 = norm1.linear
 """
 
-# Qwen-Image 2.1: the host joins the two halves of a gated layer.
-QWEN = """
+# The host joins the two halves of a gated layer.
+QWEN21 = """
 transformer_blocks.#.img_mlp.gate_up = transformer_blocks.#.img_mlp.gate_layer | transformer_blocks.#.img_mlp.proj
-transformer_blocks.#.txt_mlp.gate_up = transformer_blocks.#.txt_mlp.gate_layer | transformer_blocks.#.txt_mlp.proj
 """
 
 # Trainers load the decoder alone, and leave its name out.
 ACE_STEP = """
 decoder.condition_embedder = condition_embedder
+decoder.norm_out = norm_out
 decoder.proj_in.1 = proj_in.1
 decoder.proj_out.1 = proj_out.1
 decoder.time_embed = time_embed:
@@ -94,20 +94,205 @@ decoder.layers.# = layers.#:
     cross_attn.o_proj = cross_attn.o_proj
     cross_attn.q_norm = cross_attn.q_norm
     cross_attn.k_norm = cross_attn.k_norm
+    self_attn_norm = self_attn_norm
+    cross_attn_norm = cross_attn_norm
+    mlp_norm = mlp_norm
     mlp.gate_proj = mlp.gate_proj
     mlp.up_proj = mlp.up_proj
     mlp.down_proj = mlp.down_proj
 """
 
-LTX2 = "".join(
-    f"""
-{kind}_embeddings_connector.transformer_1d_blocks.# = connectors.{kind}_connector.transformer_blocks.#:
-    attn1.to_q = attn1.to_q
-    attn1.to_k = attn1.to_k
-    attn1.to_v = attn1.to_v
-    attn1.to_out.0 = attn1.to_out.0
-    ff.net.0.proj = ff.net.0.proj
-    ff.net.2 = ff.net.2
+
+def _same(whole: str, other: str, *layers: str) -> str:
+    """A rule for each layer that has one name inside two blocks that have not."""
+    return "".join(f"{whole}.{layer} = {other}.{layer}\n" for layer in layers)
+
+
+_ADALN = ("emb.timestep_embedder.linear_1", "emb.timestep_embedder.linear_2", "linear")
+_BLOCKS = "transformer_blocks.#"
+_BLOCK = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0", "ff.net.0.proj", "ff.net.2")
+
+LTX = (
+    _same("adaln_single", "time_embed", *_ADALN)
+    + """
+patchify_proj = proj_in
+*.q_norm = *.norm_q
+*.k_norm = *.norm_k
 """
-    for kind in ("audio", "video")
 )
+LTX2 = (
+    LTX
+    + _same("audio_adaln_single", "audio_time_embed", *_ADALN)
+    + _same("prompt_adaln_single", "prompt_adaln", *_ADALN)
+    + _same("audio_prompt_adaln_single", "audio_prompt_adaln", *_ADALN)
+    + _same("av_ca_video_scale_shift_adaln_single", "av_cross_attn_video_scale_shift", *_ADALN)
+    + _same("av_ca_audio_scale_shift_adaln_single", "av_cross_attn_audio_scale_shift", *_ADALN)
+    + _same("av_ca_a2v_gate_adaln_single", "av_cross_attn_video_a2v_gate", *_ADALN)
+    + _same("av_ca_v2a_gate_adaln_single", "av_cross_attn_audio_v2a_gate", *_ADALN)
+    + """
+audio_patchify_proj = audio_proj_in
+*.scale_shift_table_a2v_ca_video = *.video_a2v_cross_attn_scale_shift_table
+*.scale_shift_table_a2v_ca_audio = *.audio_a2v_cross_attn_scale_shift_table
+"""
+    + "".join(
+        _same(
+            f"{kind}_embeddings_connector.transformer_1d_blocks.#",
+            f"connectors.{kind}_connector.transformer_blocks.#",
+            *_BLOCK,
+        )
+        for kind in ("audio", "video")
+    )
+)
+
+KREA2 = """
+first = img_in
+tmlp.0 = time_embed.linear_1
+tmlp.2 = time_embed.linear_2
+tproj.1 = time_mod_proj
+txtmlp.1 = txt_in.linear_1
+txtmlp.3 = txt_in.linear_2
+txtfusion.projector = text_fusion.projector
+last.linear = final_layer.linear
+""" + "".join(
+    f"""
+{ours}.# = {theirs}.#:
+    attn.wq = attn.to_q
+    attn.wk = attn.to_k
+    attn.wv = attn.to_v
+    attn.wo = attn.to_out.0
+    attn.gate = attn.to_gate
+    mlp.gate = ff.gate
+    mlp.up = ff.up
+    mlp.down = ff.down
+"""
+    for ours, theirs in (
+        ("blocks", "transformer_blocks"),
+        ("txtfusion.layerwise_blocks", "text_fusion.layerwise_blocks"),
+        ("txtfusion.refiner_blocks", "text_fusion.refiner_blocks"),
+    )
+)
+
+# Diffusers computes value * silu(gate) with the value first, MiniMax with the gate first.
+MINIMAX_H3 = """
+video_patch_proj = proj_in
+audio_patch_proj = audio_proj_in
+condition_proj = context_embedder
+time_embedder.proj_in = time_embedder.linear_1
+time_embedder.proj_out = time_embedder.linear_2
+final_layer.norm = norm_out.norm
+final_layer.adaln_proj.linear = norm_out.linear
+final_layer.video_out = proj_out
+final_layer.audio_out = audio_proj_out
+""" + "".join(
+    f"""
+{ours}.# = {theirs}.#:
+    attn.qkv_proj = attn.to_q | attn.to_k | attn.to_v
+    attn.out_proj = attn.to_out.0
+    attn.q_norm = attn.norm_q
+    attn.k_norm = attn.norm_k
+    mlp.fc1 = ff.net.0.proj ~~
+    mlp.fc2 = ff.net.2
+    norm1 = norm1
+    norm2 = norm2
+    adaln_proj.linear = adaln_proj.linear
+"""
+    for ours, theirs in (("blocks", "transformer_blocks"), ("token_refiner.blocks", "token_refiner.refiner_blocks"))
+)
+
+_ADAPTER = (
+    *(f"{part}_attn.{layer}_proj" for part in ("self", "cross") for layer in "qkvo"),
+    *(f"{part}_attn.{layer}_norm" for part in ("self", "cross") for layer in "qk"),
+    "mlp.0", "mlp.2", "norm_self_attn", "norm_cross_attn", "norm_mlp",
+)  # fmt: skip
+ANIMA = (
+    _same("llm_adapter.blocks.#", "text_conditioner.blocks.#", *_ADAPTER)
+    + _same("llm_adapter", "text_conditioner", "embed", "in_proj", "out_proj", "norm")
+    + """
+x_embedder.proj.1 = patch_embed.proj
+t_embedder.1.linear_1 = time_embed.t_embedder.linear_1
+t_embedder.1.linear_2 = time_embed.t_embedder.linear_2
+t_embedding_norm = time_embed.norm
+final_layer.adaln_modulation.1 = norm_out.linear_1
+final_layer.adaln_modulation.2 = norm_out.linear_2
+final_layer.linear = proj_out
+blocks.# = transformer_blocks.#:
+    adaln_modulation_self_attn.1 = norm1.linear_1
+    adaln_modulation_self_attn.2 = norm1.linear_2
+    adaln_modulation_cross_attn.1 = norm2.linear_1
+    adaln_modulation_cross_attn.2 = norm2.linear_2
+    adaln_modulation_mlp.1 = norm3.linear_1
+    adaln_modulation_mlp.2 = norm3.linear_2
+    self_attn.q_proj = attn1.to_q
+    self_attn.k_proj = attn1.to_k
+    self_attn.v_proj = attn1.to_v
+    self_attn.output_proj = attn1.to_out.0
+    self_attn.q_norm = attn1.norm_q
+    self_attn.k_norm = attn1.norm_k
+    cross_attn.q_proj = attn2.to_q
+    cross_attn.k_proj = attn2.to_k
+    cross_attn.v_proj = attn2.to_v
+    cross_attn.output_proj = attn2.to_out.0
+    cross_attn.q_norm = attn2.norm_q
+    cross_attn.k_norm = attn2.norm_k
+    mlp.layer1 = ff.net.0.proj
+    mlp.layer2 = ff.net.2
+"""
+)
+
+IDEOGRAM4 = """
+*.attention.qkv = *.attention.to_q | *.attention.to_k | *.attention.to_v
+*.attention.o = *.attention.to_out.0
+"""
+
+OVIS = """
+txt_norm = context_embedder_norm
+time_in = timestep_embedder:
+    in_layer = linear_1
+    out_layer = linear_2
+""" + "".join(
+    f"""
+transformer_blocks.#.{theirs}.net.0.proj = double_blocks.#.{ours}.up_proj | double_blocks.#.{ours}.gate_proj
+double_blocks.#.{ours}.down_proj = transformer_blocks.#.{theirs}.net.2
+"""
+    for ours, theirs in (("img_mlp", "ff"), ("txt_mlp", "ff_context"))
+)
+
+COGVIDEOX = (
+    _same("blocks.#", _BLOCKS, "norm1.linear", "norm1.norm", "norm2.linear", "norm2.norm")
+    + """
+time_embedding_linear_1 = time_embedding.linear_1
+time_embedding_linear_2 = time_embedding.linear_2
+ofs_embedding_linear_1 = ofs_embedding.linear_1
+ofs_embedding_linear_2 = ofs_embedding.linear_2
+blocks.# = transformer_blocks.#:
+    q = attn1.to_q
+    k = attn1.to_k
+    v = attn1.to_v
+    attn_out = attn1.to_out.0
+    norm_q = attn1.norm_q
+    norm_k = attn1.norm_k
+    ff_proj = ff.net.0.proj
+    ff_out = ff.net.2
+"""
+)
+
+LATER_HUNYUANS = """
+vision_in.proj.0 = image_embedder.norm_in
+vision_in.proj.1 = image_embedder.linear_1
+vision_in.proj.3 = image_embedder.linear_2
+vision_in.proj.4 = image_embedder.norm_out
+byt5_in.layernorm = context_embedder_2.norm
+byt5_in.fc1 = context_embedder_2.linear_1
+byt5_in.fc2 = context_embedder_2.linear_2
+byt5_in.fc3 = context_embedder_2.linear_3
+cond_type_embedding = cond_type_embed
+time_in = time_guidance_embed.timestep_embedder:
+    in_layer = linear_1
+    out_layer = linear_2
+time_r_in = time_guidance_embed.timestep_embedder_r:
+    in_layer = linear_1
+    out_layer = linear_2
+guidance_in = time_guidance_embed.guidance_embedder:
+    in_layer = linear_1
+    out_layer = linear_2
+"""

@@ -17,8 +17,9 @@ from ...engine.plan import Target
 from ...engine.tensors import TensorInfo
 from .tables import GENERAL, TABLES
 
-UNETS = ("sd15", "sd2", "sdxl")
+UNETS = ("sd15", "sd2", "sdxl", "svd")
 SWAP = "swap_scale_shift"
+ADALN = "~"
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ class Template:
 
 @dataclass(frozen=True)
 class Rule:
-    """``whole`` has the rows of ``parts`` below each other, with its halves swapped if ``swap``."""
+    """``whole`` has the rows of ``parts`` below each other; ``swap``: its halves swapped, or an adaLN's."""
 
     whole: Template
     parts: tuple[Template, ...]
-    swap: bool = False
+    swap: str = ""
 
 
 def parse(table: str) -> tuple[Rule, ...]:
@@ -70,9 +71,9 @@ def parse(table: str) -> tuple[Rule, ...]:
             before = (f"{whole}.", f"{parts[:-1]}.")
             continue
         left, right = before if line.startswith(" ") else ("", "")
-        names = (part.strip().partition(":") for part in parts.removesuffix("~").split("|"))
+        names = (part.strip().partition(":") for part in parts.rstrip("~").split("|"))
         given = tuple(Template("" if name == "-" else right + name, int(size or 0)) for name, _, size in names)
-        rules.append(Rule(Template(left + whole), given, parts.endswith("~")))
+        rules.append(Rule(Template(left + whole), given, parts[len(parts.rstrip("~")) :]))
     return tuple(rules)
 
 
@@ -136,9 +137,9 @@ class Spellings:
         if part is not rule.whole:
             view = self._joined([each.name(values) for each in rule.parts])
             if view:
-                yield whole, self._swapped(view) if rule.swap else view
+                yield whole, self._swapped(view, rule.swap)
             return
-        view = self._swapped(self.views[whole]) if rule.swap else self.views[whole]
+        view = self._swapped(self.views[whole], rule.swap)
         start = 0
         for each, length in zip(rule.parts, self._lengths(rule.parts, view), strict=False):
             if each.text:
@@ -162,8 +163,8 @@ class Spellings:
             return []
         return [part.multiple * columns or rest // shares for part in parts]
 
-    def _swapped(self, view: View) -> View:
-        half = self._columns(view)
+    def _swapped(self, view: View, how: str) -> View:
+        half = {"": 0, ADALN: self._columns(view)}.get(how, height(view) // 2)
         return join(cut(view, half, half), cut(view, 0, half)) if half and height(view) == 2 * half else view
 
     def _columns(self, view: View) -> int:

@@ -2,14 +2,28 @@
 
 One line is one rule. ``#`` is a number and ``*`` anything, the same on both sides; ``a | b`` are rows below each other,
 ``a:3`` is as many rows as the weight has three times columns, parts without a number share the rest, ``-`` has no name
-of its own. ``~`` swaps the halves of an adaLN weight that holds one scale and one shift. Of several rules for one
-weight the first is that of diffusers: files in its dialect are written by it. A line that ends in a colon
-prefixes the indented lines below it. A new naming is a line here and a fixture in the tests.
+of its own. ``~`` swaps the halves of an adaLN weight that holds one scale and one shift, ``~~`` those of any weight. Of
+several rules for one weight the first is that of diffusers: files in its dialect are written by it. A line that ends in
+a colon prefixes the indented lines below it. A new naming is a line here and a fixture in the tests.
 """
 
 from __future__ import annotations
 
-from .more_tables import ACE_STEP, AURAFLOW, LTX2, PIXART, QWEN
+from .more_tables import (
+    ACE_STEP,
+    ANIMA,
+    AURAFLOW,
+    COGVIDEOX,
+    IDEOGRAM4,
+    KREA2,
+    LATER_HUNYUANS,
+    LTX,
+    LTX2,
+    MINIMAX_H3,
+    OVIS,
+    PIXART,
+    QWEN21,
+)
 
 # Names that any family may have: projections fused by a trainer or by diffusers, and ``to_out`` without its index.
 GENERAL = """
@@ -85,6 +99,9 @@ TIME_TEXT = """
 time_in = time_text_embed.timestep_embedder:
     in_layer = linear_1
     out_layer = linear_2
+time_in = time_embed.timestep_embedder:
+    in_layer = linear_1
+    out_layer = linear_2
 vector_in = time_text_embed.text_embedder:
     in_layer = linear_1
     out_layer = linear_2
@@ -112,7 +129,8 @@ distilled_guidance_layer.layers.# = distilled_guidance_layer.layers.#:
 distilled_guidance_layer.norms.#.scale = distilled_guidance_layer.norms.#
 """
 
-FLUX2 = """
+# FLUX.2 in diffusers; some write FLUX.1 so.
+LINEAR_IN = """
 double_blocks.# = transformer_blocks.#:
     img_mlp.0 = ff.linear_in
     img_mlp.2 = ff.linear_out
@@ -121,6 +139,9 @@ double_blocks.# = transformer_blocks.#:
 single_blocks.# = single_transformer_blocks.#:
     linear1 = attn.to_qkv_mlp_proj
     linear2 = attn.to_out
+"""
+
+FLUX2 = """
 double_stream_modulation_img.lin = double_stream_modulation_img.linear
 double_stream_modulation_txt.lin = double_stream_modulation_txt.linear
 single_stream_modulation.lin = single_stream_modulation.linear
@@ -285,7 +306,7 @@ context_refiner.#.attention_norm1 = context_refiner.#.norm1
     adaLN_modulation.1 = norm1.linear
 """
 
-FLUX = BLOCKS + ENDS + TIME_TEXT + XLABS + NUMBERED
+FLUX = BLOCKS + ENDS + TIME_TEXT + XLABS + NUMBERED + LINEAR_IN
 
 HUNYUANS = ("hunyuan-video", "hunyuan-video-1.5", "hunyuan-image-2.1")  # one set of names
 
@@ -293,17 +314,25 @@ TABLES = {
     "sd15": UNET,
     "sd2": UNET,
     "sdxl": UNET,
+    "svd": UNET,
     "sd3": SD3,
     "flux": FLUX,
     "chroma": FLUX + CHROMA,
-    "flux2": FLUX2 + BLOCKS + ENDS + TIME_TEXT + XLABS + NUMBERED,
+    "flux2": LINEAR_IN + FLUX2 + BLOCKS + ENDS + TIME_TEXT + XLABS + NUMBERED,
     "wan": WAN,
-    **dict.fromkeys(HUNYUANS, BLOCKS + ENDS + TIME_TEXT + HUNYUAN + NUMBERED),
-    "qwen-image": QWEN,
+    **dict.fromkeys(HUNYUANS, BLOCKS + ENDS + TIME_TEXT + HUNYUAN + LATER_HUNYUANS + NUMBERED),
+    "ovis-image": OVIS + FLUX,
+    "qwen-image-2.1": QWEN21,
     "pixart": PIXART,
     "auraflow": AURAFLOW,
     "ace-step-1.5": ACE_STEP,
+    "ltx-video": LTX,
     "ltx-2": LTX2,
+    "krea-2": KREA2,
+    "minimax-h3": MINIMAX_H3,
+    **dict.fromkeys(("anima", "cosmos-predict2"), ANIMA),
+    "ideogram-4": IDEOGRAM4,
+    "cogvideox": COGVIDEOX,
     "z-image": Z_IMAGE,
     "lumina2": Z_IMAGE + LUMINA2,
 }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from lora_foundry.engine.plan import STACK, Target
+from lora_foundry.engine.terms import TRANSFORMS
 from lora_foundry.loaders.bases.families import detect_base
 from lora_foundry.loaders.names.lookup import BaseNames
 from lora_foundry.loaders.plans.planner import make_layer
@@ -31,10 +33,41 @@ LTX2 = {
     "audio_embeddings_connector.transformer_1d_blocks.0.attn1.to_k": (W, W),
 }  # fmt: skip
 QWEN = {
-    "txt_norm": (W,), "transformer_blocks.0.img_mod.1": (6 * W, W), "transformer_blocks.0.img_mlp.gate_up": (8 * W, W),
+    "txt_in.in_layer": (W, 5), "modulation.1": (4 * W, W), "transformer_blocks.0.img_mlp.gate_up": (8 * W, W),
 }  # fmt: skip
 SPLIT = {name: shape for name, shape in QWEN.items() if "gate_up" not in name} | {
     "transformer_blocks.0.img_mlp.gate_layer": (4 * W, W), "transformer_blocks.0.img_mlp.proj": (4 * W, W),
+}  # fmt: skip
+KREA2 = {
+    "first": (W, 5), "tproj.1": (6 * W, W), "blocks.0.attn.wk": (2, W), "blocks.0.attn.gate": (W, W),
+    "txtfusion.projector": (1, 12), "txtfusion.refiner_blocks.1.mlp.up": (3 * W, W),
+}  # fmt: skip
+MINIMAX_H3 = {
+    "video_patch_proj": (W, 5), "audio_patch_proj": (W, 3), "blocks.0.attn.qkv_proj": (3 * W, W),
+    "blocks.0.mlp.fc1": (6 * W, W), "blocks.0.mlp.fc2": (W, 3 * W), "token_refiner.blocks.0.attn.out_proj": (W, W),
+    "final_layer.video_out": (5, W),
+}  # fmt: skip
+IN_DIFFUSERS = {
+    "proj_in": (W, 5), "audio_proj_in": (W, 3), "token_refiner.refiner_blocks.0.attn.to_out.0": (W, W),
+    "transformer_blocks.0.attn.to_q": (W, W), "transformer_blocks.0.attn.to_k": (W, W),
+    "transformer_blocks.0.attn.to_v": (W, W), "transformer_blocks.0.ff.net.0.proj": (6 * W, W),
+}  # fmt: skip
+OVIS = {
+    "img_in": (W, 5), "txt_norm": (W,), "double_blocks.0.img_mlp.gate_proj": (3 * W, W),
+    "double_blocks.0.img_mlp.up_proj": (3 * W, W), "double_blocks.0.txt_mlp.down_proj": (W, 3 * W),
+    "double_blocks.0.img_attn.qkv": (3 * W, W), "single_blocks.0.linear1": (9 * W, W), "time_in.in_layer": (W, 4),
+}  # fmt: skip
+ERNIE = {"layers.0.self_attention.to_q": (W, W), "layers.0.mlp.linear_fc2": (W, 3 * W)}
+ANIMA = {
+    "blocks.0.adaln_modulation_self_attn.1": (4, W), "blocks.0.self_attn.output_proj": (W, W),
+    "blocks.0.cross_attn.q_proj": (W, W), "llm_adapter.blocks.1.mlp.0": (3 * W, W), "t_embedder.1.linear_2": (3 * W, W),
+}  # fmt: skip
+COGVIDEOX = {"patch_embed.text_proj": (W, 4), "blocks.0.norm1.linear": (6 * W, W), "blocks.0.q": (W, W),
+             "blocks.0.k": (W, W), "blocks.0.v": (W, W), "blocks.0.ff_proj": (4 * W, W)}  # fmt: skip
+IDEOGRAM4 = {"embed_image_indicator": (2, W), "layers.0.attention.qkv": (3 * W, W), "layers.0.attention.o": (W, W)}
+HUNYUAN15 = {
+    "vision_in.proj.1": (W, W), "byt5_in.fc2": (W, W), "double_blocks.0.img_attn.qkv": (3 * W, W),
+    "time_in.in_layer": (W, 4), "txt_in.individual_token_refiner.blocks.0.self_attn.qkv": (3 * W, W),
 }  # fmt: skip
 CASCADE = {"clip_txt_pooled_mapper": (4 * W, 5), "down_blocks.0.2.attention.attn.in_proj": (W, W)}
 
@@ -52,6 +85,29 @@ CASES: list[tuple[dict[str, tuple[int, ...]], str, tuple[int, int], list[Place]]
     (ACE_STEP, "time_embed.time_proj", (6 * W, W), [("decoder.time_embed.time_proj", None)]),
     (LTX2, "connectors.audio_connector.transformer_blocks.0.attn1.to_k", (W, W),
      [("audio_embeddings_connector.transformer_1d_blocks.0.attn1.to_k", None)]),
+    (LTX2, "proj_in", (W, 5), [("patchify_proj", None)]),
+    (KREA2, "transformer_blocks.0.attn.to_k", (2, W), [("blocks.0.attn.wk", None)]),
+    (KREA2, "text_fusion.refiner_blocks.1.ff.up", (3 * W, W), [("txtfusion.refiner_blocks.1.mlp.up", None)]),
+    (KREA2, "time_mod_proj", (6 * W, W), [("tproj.1", None)]),
+    (MINIMAX_H3, "transformer_blocks.0.attn.to_k", (W, W), [("blocks.0.attn.qkv_proj", (0, W, W))]),
+    (MINIMAX_H3, "token_refiner.refiner_blocks.0.attn.to_out.0", (W, W),
+     [("token_refiner.blocks.0.attn.out_proj", None)]),
+    (MINIMAX_H3, "blocks.0.attn.qkv_proj", (3 * W, W), [("blocks.0.attn.qkv_proj", None)]),
+    (IN_DIFFUSERS, "blocks.0.attn.qkv_proj", (3 * W, W),
+     [(f"transformer_blocks.0.attn.to_{part}", None) for part in "qkv"]),
+    (OVIS, "transformer_blocks.0.ff.net.0.proj", (6 * W, W),
+     [("double_blocks.0.img_mlp.up_proj", None), ("double_blocks.0.img_mlp.gate_proj", None)]),
+    (OVIS, "single_transformer_blocks.0.proj_mlp", (6 * W, W), [("single_blocks.0.linear1", (0, 3 * W, 6 * W))]),
+    (OVIS, "transformer_blocks.0.ff_context.net.2", (W, 3 * W), [("double_blocks.0.txt_mlp.down_proj", None)]),
+    (OVIS, "timestep_embedder.linear_1", (W, 4), [("time_in.in_layer", None)]),
+    (ERNIE, "layers.0.self_attention.to_q", (W, W), [("layers.0.self_attention.to_q", None)]),
+    (ANIMA, "transformer_blocks.0.attn1.to_out.0", (W, W), [("blocks.0.self_attn.output_proj", None)]),
+    (ANIMA, "text_conditioner.blocks.1.mlp.0", (3 * W, W), [("llm_adapter.blocks.1.mlp.0", None)]),
+    (COGVIDEOX, "transformer_blocks.0.attn1.to_v", (W, W), [("blocks.0.v", None)]),
+    (COGVIDEOX, "transformer_blocks.0.ff.net.0.proj", (4 * W, W), [("blocks.0.ff_proj", None)]),
+    (IDEOGRAM4, "layers.0.attention.to_v", (W, W), [("layers.0.attention.qkv", (0, 2 * W, W))]),
+    (HUNYUAN15, "context_embedder_2.linear_2", (W, W), [("byt5_in.fc2", None)]),
+    (HUNYUAN15, "image_embedder.linear_1", (W, W), [("vision_in.proj.1", None)]),
     (QWEN, "transformer_blocks.0.img_mlp.proj", (4 * W, W),
      [("transformer_blocks.0.img_mlp.gate_up", (0, 4 * W, 4 * W))]),
     (SPLIT, "transformer_blocks.0.img_mlp.gate_up", (8 * W, W),
@@ -66,6 +122,23 @@ def test_a_module_finds_its_rows(base, module, size, places, spelling):
     on = a_base({f"{weight}.weight": shape for weight, shape in base.items()})
     found = [(p.target.weight, p.target.slice) for p in layer(on, tiny(pair(name, *size))).patches]
     assert found == [(f"{weight}.weight", rows) for weight, rows in places]
+
+
+def test_the_gate_of_minimax_comes_first_and_that_of_diffusers_last():
+    """Halves of any height change places, whichever of the two names the base has."""
+    for base, module in ((MINIMAX_H3, "transformer_blocks.0.ff.net.0.proj"), (IN_DIFFUSERS, "blocks.0.mlp.fc1")):
+        on = a_base({f"{weight}.weight": shape for weight, shape in base.items()})
+        (patch,) = layer(on, tiny(pair(module, 6 * W, W))).patches
+        assert patch.target.transform == "swap_scale_shift" and patch.target.slice is None
+        rows = TRANSFORMS["swap_scale_shift"](torch.arange(6 * W))
+        assert rows.tolist() == [*range(3 * W, 6 * W), *range(3 * W)]
+
+
+def test_a_bias_without_a_weight_is_found_by_its_own_name():
+    """Wan 2.2 Animate has layers that are a bias alone."""
+    name = "motion_encoder.enc.net_app.convs.0.1.bias"
+    names = BaseNames(a_base({name: (W,)}).source.tensors, "wan")
+    assert [names.find(each) for each in (name, f"diffusion_model.{name}")] == [(Target(name),)] * 2
 
 
 def test_rows_of_the_host_that_no_delta_fits_give_way_to_ours():
