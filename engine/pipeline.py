@@ -21,6 +21,9 @@ import torch
 from .tensors import CopySink, Extent, HandedSink, Reader, RowSink, StreamedSource, TensorSink, TensorSource
 
 Stored = TypeVar("Stored")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+AT_ONCE = 2  # items that are worked on: each has its memory
 IN_FLIGHT = 4  # tensors on their way to the disk; two of them large
 PartKey = tuple[int, str]  # id of a source of adapters, name of a tensor in it
 
@@ -107,6 +110,30 @@ def read_in_order(reads: Iterable[Read], ahead: bool = True) -> Generator[Loaded
                 yield loaded
         finally:
             worker.shutdown(cancel_futures=True)
+
+
+def worked_ahead(
+    work: Callable[[Item], Result], items: Iterable[Item], alone: Callable[[Item], bool]
+) -> Generator[Result, None, None]:
+    """``work(item)`` of every item, in order; two at the same time, those that are ``alone`` by themselves.
+
+    What an item raises is raised in its turn. Closing the iterator ends the work.
+    """
+    with ThreadPoolExecutor(AT_ONCE, "lora-foundry-work") as workers:
+        coming: deque[Future[Result]] = deque()
+        try:
+            for item in items:
+                by_itself = alone(item)
+                while len(coming) > (0 if by_itself else AT_ONCE - 1):
+                    yield coming.popleft().result()
+                if by_itself:
+                    yield work(item)
+                else:
+                    coming.append(workers.submit(work, item))
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            workers.shutdown(cancel_futures=True)
 
 
 class Outlet:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from .. import gemm
+from ..pipeline import worked_ahead
 from ..progress import Progress
 from .core import clamped, padded, spectrum, truncated
 from .deltas import Delta, Shape
@@ -107,23 +109,35 @@ def _shrinks(inputs: Sequence[Input], module: str, shape: Shape) -> bool:
 
 
 def results(job: Job, entries: Entries, on_step: Progress | None = None) -> Iterator[Merged]:
-    """Every module of ``entries`` (of ``outline``), finished, one at a time; only one is in memory.
+    """Every module of ``entries`` (of ``outline``), finished, in order; two are in memory, of full matrices one.
 
     ``on_step(done, total)`` is called before each and may raise to cancel.
     """
     method = method_of(job.method)
-    for done, (module, entry) in enumerate(entries.items()):
-        if on_step is not None:
-            on_step(done, len(entries))
-        parts = read_parts(job.inputs, module)
-        shrinks = job.policy is not None and _shrinks(job.inputs, module, entry.shape)
-        if method.plain and not shrinks:
-            yield Merged(module, *exactly(parts, job.dtype))
-            continue
-        there, clamp = [part for part in parts if part is not None], job.policy.clamp if job.policy else None
-        merged = _merged(method, there, entry.rank if shrinks else None, clamp)
-        stored = fold(merged if entry.rank is None else padded(merged, entry.rank), job.dtype, in_order=True)
-        yield Merged(module, stored, measure(parts, stored))
+
+    def modules() -> Iterator[str]:
+        for done, module in enumerate(entries):
+            if on_step is not None:
+                on_step(done, len(entries))
+            yield module
+
+    with gemm.full_fp32():  # it is of the process: no thread may put it back while another works
+        yield from worked_ahead(
+            lambda module: _finished(job, method, module, entries[module]),
+            modules(),
+            lambda module: entries[module].rank is None,
+        )
+
+
+def _finished(job: Job, method: Method, module: str, entry: Entry) -> Merged:
+    parts = read_parts(job.inputs, module)
+    shrinks = job.policy is not None and _shrinks(job.inputs, module, entry.shape)
+    if method.plain and not shrinks:
+        return Merged(module, *exactly(parts, job.dtype))
+    there, clamp = [part for part in parts if part is not None], job.policy.clamp if job.policy else None
+    merged = _merged(method, there, entry.rank if shrinks else None, clamp)
+    stored = fold(merged if entry.rank is None else padded(merged, entry.rank), job.dtype, in_order=True)
+    return Merged(module, stored, measure(parts, stored))
 
 
 def _merged(method: Method, parts: Sequence[Part], rank: int | None, clamp: float | None) -> Delta:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 import torch
 from fakes import Cancelled, Collected, Tensors, a_layer, a_plan, noise, random_delta
 from lora_foundry.engine.bake import bake
 from lora_foundry.engine.finish import Finish
-from lora_foundry.engine.pipeline import Direct, Read, WriteBehind, read_in_order
+from lora_foundry.engine.pipeline import Direct, Read, WriteBehind, read_in_order, worked_ahead
 
 FP8 = Finish("float8_e4m3fn", keep=())
 NAMES = [f"blocks.{i}.self_attn.q.weight" for i in range(6)]
@@ -95,3 +96,44 @@ def test_cancel_ends_both_threads():
     with pytest.raises(Cancelled):
         bake(plan_on(SlowTensors), FP8, sink, stop)
     assert workers() == [] and not {name for name in sink.values if NAMES[5] in name}
+
+
+def test_what_is_worked_ahead_comes_in_order_and_two_at_a_time():
+    meet = threading.Barrier(2, timeout=10)
+
+    def work(item):
+        if item < 4:
+            meet.wait()
+        return item * item
+
+    assert list(worked_ahead(work, range(6), lambda item: False)) == [0, 1, 4, 9, 16, 25]
+
+
+def test_what_is_alone_is_worked_by_itself():
+    running, seen = [], []
+
+    def work(item):
+        running.append(item)
+        seen.append((item, len(running)))
+        time.sleep(0.002)
+        running.remove(item)
+        return item
+
+    assert list(worked_ahead(work, range(9), lambda item: item % 3 == 0)) == list(range(9))
+    assert [count for item, count in sorted(seen) if item % 3 == 0] == [1, 1, 1]
+
+
+def test_an_error_is_raised_in_its_turn_and_ends_the_work():
+    done = []
+
+    def work(item):
+        if item == 2:
+            raise ValueError("two")
+        done.append(item)
+        return item
+
+    stream = worked_ahead(work, range(100), lambda item: False)
+    assert [next(stream), next(stream)] == [0, 1]
+    with pytest.raises(ValueError, match="two"):
+        next(stream)
+    assert len(done) < 5 and next(stream, None) is None
