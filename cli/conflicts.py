@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..engine.errors import FoundryError
 from .merge import inputs, numbers
-from .shared import DONE, answer
+from .shared import DONE, answer, write_text
 from .terminal import Bar
 
 
@@ -27,15 +27,6 @@ def svg_file(text: str) -> Path:
     return Path(text)
 
 
-def _write(path: Path, text: str) -> None:
-    from ..loaders.disk.header import disk_errors
-    from ..loaders.disk.temps import temporary
-
-    with disk_errors(path), temporary(path.parent) as temp:
-        temp.write_text(text, encoding="utf-8")
-        temp.replace(path)
-
-
 def run(options: argparse.Namespace) -> int:
     """Compare, and write the picture if one is asked for."""
     from ..loaders.merges.comparing import compare, conflicts_json, conflicts_sentences
@@ -49,6 +40,6 @@ def run(options: argparse.Namespace) -> int:
     with Bar("comparing") as bar:
         told = conflicts_json(compare(gathered, bar))
     if options.svg is not None:
-        _write(options.svg, svg(told))
+        write_text(options.svg, svg(told))
     answer(options.json, told, *conflicts_sentences(told))
     return DONE

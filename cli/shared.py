@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import FoundryError
@@ -67,6 +68,16 @@ def answer(as_json: bool, data: Mapping[str, object], *lines: str) -> None:
         print_json(data)
     else:
         print(*lines, sep="\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file, whole or not at all. Raises FoundryError ``file``."""
+    from ..loaders.disk.header import disk_errors
+    from ..loaders.disk.temps import temporary
+
+    with disk_errors(path), temporary(path.parent) as temp:
+        temp.write_text(text, encoding="utf-8", errors="replace")
+        temp.replace(path)
 
 
 def choose_device(name: str) -> torch.device:

@@ -7,7 +7,7 @@ Null is what was not looked at. A key that only sometimes is there stands in a c
 
 from __future__ import annotations
 
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
 LEVELS, CODES = ("declared", "derived", "guessed", "unknown"), "^(LF[1-5][0-9]{2}|[a-z]+)$"
 Level = Annotated[
@@ -238,3 +238,33 @@ class FailureJSON(TypedDict):
 
     error: ErrorJSON
     findings: Findings
+
+
+class ConvertedRowJSON(TypedDict, total=False):
+    """A LoRA that moved."""
+
+    path: str
+    strength: float
+    clip_strength: Annotated[float, "stacked: on the text encoders."]
+    on: Annotated[bool, "stacked: whether it is switched on."]
+
+
+class ConvertedJSON(TypedDict):
+    """One model whose LoRAs are in nodes of ours now."""
+
+    base: Annotated[str, "The name of its file, or empty."]
+    fused: Annotated[list[ConvertedRowJSON], "Known accelerators, in their order."]
+    stacked: Annotated[list[ConvertedRowJSON], "All other LoRAs, in their order."]
+    finish: Annotated[str, ("enum", ("apply", "quantize"))]
+    nodes: Annotated[list[str], "The new nodes."]
+
+
+class ConvertJSON(TypedDict):
+    """A workflow with our stages in place of native LoRA loaders."""
+
+    schema: Annotated[int, ("const", 1)]
+    form: Annotated[str, ("enum", ("workflow", "prompt")), "The form it came in, and `made` is in."]
+    changed: Annotated[bool, "Whether anything was converted; if not, `made` is what was given."]
+    converted: list[ConvertedJSON]
+    left: Annotated[list[FindingJSON], "What stays as it was, and why."]
+    made: Annotated[dict[str, Any], "The workflow."]

@@ -127,7 +127,7 @@ def test_there_are_commands_to_parse():
         cell.strip("`").split()[1] for cell in cells(doc("docs/command-line.md")) if cell.startswith("`lora-foundry ")
     }
     known = {"demo", "init", "inspect", "check", "lineage", "bake", "benchmark", "doctor"}
-    assert verbs <= table == known | {"merge", "resize", "extract", "conflicts", "batch"}
+    assert verbs <= table == known | {"merge", "resize", "extract", "conflicts", "batch", "convert"}
     assert {"inspect", "check", "bake"} <= {words[0] for words in commands(README)}
 
 

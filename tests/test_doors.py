@@ -25,6 +25,7 @@ FLOOR = {
     "loaders/lineage": 8,
     "loaders/lint": 9,
     "loaders/plans": 9,
+    "loaders/converting": 10,
     "loaders/bakes": 10,
     "loaders/merges": 10,
     "loaders/batches": 10.5,

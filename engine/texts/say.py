@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ..errors import FoundryError
 from ..findings import Finding
 from .areas import AREAS
+from .areas_convert import CONVERT
 from .areas_remote import REMOTE
 from .lf1 import ORDER
 from .lf2 import QUANTIZATION
@@ -33,7 +34,7 @@ class Text:
     fix: str = ""
 
 
-TABLES = (AREAS, REMOTE, ORDER, QUANTIZATION, FILES, MEANING, USE, MERGING, WRITING)
+TABLES = (AREAS, CONVERT, REMOTE, ORDER, QUANTIZATION, FILES, MEANING, USE, MERGING, WRITING)
 TEXTS = {key: Text(*parts) for table in TABLES for key, parts in table.items()}
 
 

@@ -75,6 +75,15 @@ class Files:
         self._known = cache(self._read)
         self._plain_names = cache(self._listed)
 
+    def spelled(self, name: str, loose: bool) -> str:
+        """The name by which a LoRA is listed, where one is written without its folder and ending."""
+        found = self._find is not None and self._find(LORAS, name) is None and loose
+        return (self._near(LORAS, name) if found else "") or name
+
+    def path(self, name: str) -> Path | None:
+        """The file of a LoRA, where it was looked for and found."""
+        return self._path(LORAS, name)
+
     def _lora(self, applied: Applied) -> LoraFacts:
         name = applied.row.name
         path = self._path(LORAS, name, applied.row.loose)

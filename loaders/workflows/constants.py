@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from .graph import Graph, GraphNode
+from .lora_kinds import LORA_NODES
 from .node_kinds import CONVERTERS, HELD, SWITCHES, Switch
 
 Scalar = bool | int | float | str
@@ -74,6 +75,8 @@ class _Reader:
             return self._input(node, name, hops) if name else None
         if through := CONVERTERS.get(node.kind):
             return self._input(node, through, hops)
+        if node.kind in LORA_NODES:  # a stacker's text is no value of its list
+            return None
         holding = next((name for name in HELD if name in node.values or name in node.links), "")
         if holding and node.links.keys() <= {holding}:
             return self._input(node, holding, hops)

@@ -19,7 +19,8 @@ OFF = (False, None, 0, "off", "false", "disable", "disabled")  # a switch beside
 class RowInputs:
     """How a node writes LoRAs into its inputs; ``{}`` stands for the number of a row.
 
-    The first of ``strengths`` that is there counts. ``switch`` turns a row (or the node) off, ``count`` says how many
+    The first of ``strengths`` that is there counts; ``clips`` are those on the text encoders, where a node has them
+    apart. ``switch`` turns a row (or the node) off, ``count`` says how many
     rows count, ``simple`` is the strength that counts while the input named first in it says "simple". ``when`` is an
     input and what it must say for any row to count, ``pick`` the input that says which one row does. ``half`` is the
     noise that these LoRAs are for, in nodes that hold both models.
@@ -33,6 +34,7 @@ class RowInputs:
     when: tuple[str, str] = ("", "")
     pick: str = ""
     half: str = ""
+    clips: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,18 +54,28 @@ class LoraNode:
     apart: bool = False
 
 
-_ONE = RowInputs("lora_name", ("strength_model", "lora_strength", "lora_model_strength", "model_weight", "strength"))
+_ONE = RowInputs(
+    "lora_name",
+    ("strength_model", "lora_strength", "lora_model_strength", "model_weight", "strength"),
+    clips=("strength_clip", "lora_clip_strength", "clip_weight"),
+)
 _RGTHREE = RowInputs("lora_{}", ("strength_{}",))
 _NUMBERED = RowInputs(
-    "lora_name_{}", ("model_str_{}", "model_weight_{}", "lora_strength_{}", "strength_{}", "lora_wt_{}")
+    "lora_name_{}",
+    ("model_str_{}", "model_weight_{}", "lora_strength_{}", "strength_{}", "lora_wt_{}"),
+    clips=("clip_str_{}", "clip_weight_{}"),
 )
-_EFFICIENCY = RowInputs("lora_name_{}", ("model_str_{}", "lora_wt_{}"), "", "lora_count", ("input_mode", "lora_wt_{}"))
+_EFFICIENCY = RowInputs(
+    "lora_name_{}", ("model_str_{}", "lora_wt_{}"), "", "lora_count", ("input_mode", "lora_wt_{}"),
+    clips=("clip_str_{}",),
+)  # fmt: skip
 _EASY = RowInputs(
-    "lora_{}_name", ("lora_{}_model_strength", "lora_{}_strength"), "toggle", "num_loras", ("mode", "lora_{}_strength")
-)
+    "lora_{}_name", ("lora_{}_model_strength", "lora_{}_strength"), "toggle", "num_loras", ("mode", "lora_{}_strength"),
+    clips=("lora_{}_clip_strength",),
+)  # fmt: skip
 _DYNAMIC = RowInputs(
     "lora_name_{}", ("model_strength_{}", "strength_{}"), "", "lora_count", ("settings_visibility", "strength_{}"),
-    ("input_mode", "dropdown"),
+    ("input_mode", "dropdown"), clips=("clip_strength_{}",),
 )  # fmt: skip
 _EASY_PICKED = RowInputs("lora_{}_name", ("lora_strength",), "toggle", pick="select")
 _FUN = LoraNode((_ONE,))
@@ -85,8 +97,10 @@ LORA_NODES = {
     "LoRAStackDynamic": LoraNode(
         (_DYNAMIC, replace(_DYNAMIC, name="lora_name_text_{}", when=("input_mode", "text"))), loose=True
     ),
-    "CR Load LoRA": LoraNode((RowInputs("lora_name", ("strength_model",), "switch"),)),
-    "CR LoRA Stack": LoraNode((RowInputs("lora_name_{}", ("model_weight_{}",), "switch_{}"),)),
+    "CR Load LoRA": LoraNode((RowInputs("lora_name", ("strength_model",), "switch", clips=("strength_clip",)),)),
+    "CR LoRA Stack": LoraNode(
+        (RowInputs("lora_name_{}", ("model_weight_{}",), "switch_{}", clips=("clip_weight_{}",)),)
+    ),
     "CR Apply LoRA Stack": LoraNode(),
     "LoRA Stacker": LoraNode((_EFFICIENCY,)),
     "Efficient Loader": LoraNode((_ONE,), own_first=True),
@@ -116,7 +130,7 @@ LORA_NODES = {
     **dict.fromkeys(("LoadCogVideoXFunLora", "LoadFlux2Lora", "LoadQwenImageLora", "LoadZImageLora"), _FUN),
     **dict.fromkeys(("LoadWanLora", "LoadWanFunLora"), _FUN),
     **dict.fromkeys(("LoadWan2_2Lora", "LoadWan2_2FunLora"), _FUN_PAIR),
-    "FoundryLoRA": LoraNode((RowInputs("lora_name", ("strength_model",), "enabled"),)),
+    "FoundryLoRA": LoraNode((RowInputs("lora_name", ("strength_model",), "enabled", clips=("strength_clip",)),)),
     "FoundryLoRAStack": LoraNode(text="loras"),
     "FoundryMergeLoRAs": LoraNode(),  # what it merged is the list wired in
     "FoundryLoRAConflicts": LoraNode(),

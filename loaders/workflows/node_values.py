@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -13,19 +13,27 @@ from ..documents.document import parse_rows
 from .graph import GraphNode
 from .lora_kinds import ANY_ROWS, HIGH, LORA_NODES, LOW, MAX_ROWS, NO_LORA, OFF, LoraNode, RowInputs
 
-TAG = re.compile(r"<lora:([^:<>]+):(-?\d*\.?\d+)")
+TAG = re.compile(r"<lora:([^:<>]+):(-?\d*\.?\d+)(?::(-?\d*\.?\d+))?")
+_NUMBER = re.compile(r"\s*-?\d*\.?\d+\s*")
 NAMES, STRENGTHS = ("lora", "lora_name", "name"), ("strength", "strength_model", "model_strength", "weight")
+CLIPS = ("strengthTwo", "clipStrength", "clip_strength", "strength_clip", "clip_weight")
 SWITCHES = ("on", "active", "enabled")
 _ANY = LoraNode(ANY_ROWS)
 MOST = sys.float_info.max  # JSON knows larger numbers, and some that are none
 
 
 class Named(NamedTuple):
-    """A row as it is written: a name, a strength, and the half it is for."""
+    """A row as it is written: a name, a strength, and the half it is for.
+
+    ``clip`` is its strength on the text encoders, None where it is written once for both; ``on``: it is not switched
+    off.
+    """
 
     name: str
     strength: float
     half: str = ""
+    clip: float | None = None
+    on: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,16 +80,21 @@ def rows_of(node: GraphNode) -> tuple[LoraRow, ...]:
     if "rows" not in node.memo:
         loose, beside = LORA_NODES.get(node.kind, _ANY).loose, node.values.get("merge_loras") is False
         doing = [each for each in named_loras(node) if each.strength and each.name.strip().lower() not in NO_LORA]
-        node.memo["rows"] = tuple(LoraRow(name, strength, loose, beside, half) for name, strength, half in doing)
+        node.memo["rows"] = tuple(LoraRow(each.name, each.strength, loose, beside, each.half) for each in doing)
     rows: tuple[LoraRow, ...] = node.memo["rows"]
     return rows
 
 
 def named_loras(node: GraphNode) -> list[Named]:
     """Every row that is on, "none" and those at 0 too. Raises FoundryError as ``rows_of`` does."""
+    return [each for each in written_loras(node) if each.on]
+
+
+def written_loras(node: GraphNode) -> list[Named]:
+    """Every row, those that are switched off too. Raises FoundryError as ``rows_of`` does."""
     if "loras" not in node.memo:
         try:
-            node.memo["loras"] = _named_loras(node)
+            node.memo["loras"] = _written_loras(node)
         except FoundryError as error:  # a text that took a while to read is not read again
             node.memo["loras"] = error
     found: list[Named] | FoundryError = node.memo["loras"]
@@ -90,7 +103,7 @@ def named_loras(node: GraphNode) -> list[Named]:
     return found
 
 
-def _named_loras(node: GraphNode) -> list[Named]:
+def _written_loras(node: GraphNode) -> list[Named]:
     if not is_lora_node(node):
         return []
     kind = LORA_NODES.get(node.kind, _ANY)
@@ -111,8 +124,10 @@ def _from_inputs(node: GraphNode, kind: LoraNode) -> Iterator[Named]:
             continue
         for spelled in _numbers(layout.name):
             name = word(node, layout.name.format(spelled))
-            if name and not _is_off(node, layout.switch.format(spelled)) and _counts(node, layout, spelled):
-                yield Named(name, _strength(node, layout, spelled), layout.half)
+            if name and _counts(node, layout, spelled):
+                on = not _is_off(node, layout.switch.format(spelled))
+                strengths = _strength(node, layout, spelled), layout.half, _clip(node, layout, spelled)
+                yield Named(name, *strengths, on)
 
 
 def _counts(node: GraphNode, layout: RowInputs, spelled: str) -> bool:
@@ -138,24 +153,41 @@ def _strength(node: GraphNode, layout: RowInputs, spelled: str) -> float:
     """The strength of a row; 1.0 where it is wired to something that is only known at run time."""
     mode, simple = layout.simple
     names = (simple,) if node.values.get(mode) == "simple" else layout.strengths
-    inputs = (name.format(spelled) for name in names)
-    name = next((name for name in inputs if name in node.values or name in node.links), "")
-    strength = number(node, name)
+    strength = _first_number(node, names, spelled)
     return 1.0 if strength is None else strength
+
+
+def _clip(node: GraphNode, layout: RowInputs, spelled: str) -> float | None:
+    """The strength of a row on the text encoders; None where it is the one strength it has."""
+    return None if node.values.get(layout.simple[0]) == "simple" else _first_number(node, layout.clips, spelled)
+
+
+def _first_number(node: GraphNode, names: Iterable[str], spelled: str) -> float | None:
+    """What the first of these inputs that is there says; None for no number, and for one only the run knows."""
+    inputs = (name.format(spelled) for name in names)
+    return number(node, next((name for name in inputs if name in node.values or name in node.links), ""))
 
 
 def _from_mappings(node: GraphNode, kind: LoraNode) -> Iterator[Named]:
     for row in _mappings(node):
         low = row.get("low_variant_name") if kind.variants and row.get("is_low") else None
         name = next((row[key] for key in NAMES if isinstance(row.get(key), str)), None)
-        strength = next((found for key in STRENGTHS if (found := finite(row.get(key))) is not None), None)
-        on = next((row[key] for key in SWITCHES if key in row), True)
-        if name is not None and (strength is not None or "lora" in row) and str(on).lower() not in _OFF:
+        strength = _row_number(row, STRENGTHS)
+        if name is not None and (strength is not None or "lora" in row):
+            on = str(next((row[key] for key in SWITCHES if key in row), True)).lower() not in _OFF
+            clip = _row_number(row, CLIPS)
             strength = 1.0 if strength is None else strength
-            yield Named(name, strength, HIGH if low or kind.apart else "")
+            yield Named(name, strength, HIGH if low or kind.apart else "", clip, on)
             if isinstance(low, str):
                 weaker = finite(row.get("low_strength", strength))
-                yield Named(low, 0.0 if weaker is None else weaker, LOW)
+                yield Named(low, 0.0 if weaker is None else weaker, LOW, None, on)
+
+
+def _row_number(row: Mapping[str, Any], keys: Iterable[str]) -> float | None:
+    """The first of these keys that says a number; some packs write it as text."""
+    values = (row[key] for key in keys if key in row)
+    said = (float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value for value in values)
+    return next((found for value in said if (found := finite(value)) is not None), None)
 
 
 def _mappings(node: GraphNode) -> Iterator[Mapping[str, Any]]:
@@ -174,7 +206,14 @@ def _mappings(node: GraphNode) -> Iterator[Mapping[str, Any]]:
 def _from_text(node: GraphNode, kind: LoraNode) -> Iterator[Named]:
     text = node.values.get(kind.text) if kind.text else None
     if isinstance(text, str) and "<lora:" in text:
-        tags = ((name, finite(float(strength))) for name, strength in TAG.findall(text))
-        yield from (Named(name, strength) for name, strength in tags if strength is not None)
+        yield from tagged_loras(text)
     elif text is not None and node.kind.startswith("Foundry"):
-        yield from (Named(row.path, row.strength) for row in parse_rows(text, node.title or node.kind) if row.on)
+        for row in parse_rows(text, node.title or node.kind):
+            yield Named(row.path, row.strength, "", row.clip_strength, row.on)
+
+
+def tagged_loras(text: str) -> Iterator[Named]:
+    """The LoRAs of ``<lora:name:strength>`` and ``<lora:name:strength:clip strength>`` in a text."""
+    for name, strength, clip in TAG.findall(text):
+        if (model := finite(float(strength))) is not None:
+            yield Named(name, model, "", finite(float(clip)) if clip else None)

@@ -34,15 +34,21 @@ _STRANGERS = {  # keys that tell what a JSON file is instead
 
 def read_workflow(path: Path) -> Graph:
     """The graph in a JSON file or a picture. Raises FoundryError ``workflow``, or ``file`` for what cannot be read."""
+    data, is_picture = read_data(path)
+    prompt, canvas = forms(data)
+    return _of_both(prompt, canvas, path.name, PICTURE if is_picture else _stranger(data))
+
+
+def read_data(path: Path) -> tuple[Any, bool]:
+    """(the JSON of a file, or that in a picture by name, whether it is a picture). Raises as ``read_workflow``."""
     where = path.name
     if (texts := embedded(path)) is not None:
-        prompt, canvas = _forms({name: _parsed_or_none(content) for name, content in texts.items()})
-        return _of_both(prompt, canvas, where, PICTURE)
+        return {name: _parsed_or_none(content) for name, content in texts.items()}, True
     if regular_file(path).st_size > MAX_BYTES:
         raise _no_workflow(where, f"it is larger than {MAX_BYTES // 2**20} MB")
     with disk_errors(path):
         data = path.read_bytes()
-    return graph_of(_parsed(data, where), where)
+    return _parsed(data, where), False
 
 
 def looks_like_workflow(path: Path) -> bool:
@@ -52,14 +58,14 @@ def looks_like_workflow(path: Path) -> bool:
     with disk_errors(path):
         data = path.read_bytes()
     try:
-        return any(_forms(_parsed(data, path.name)))
+        return any(forms(_parsed(data, path.name)))
     except FoundryError:
         return False
 
 
 def graph_of(data: object, where: str = "The workflow") -> Graph:
     """The graph of parsed JSON in any form. ``where`` names it in errors. Raises FoundryError ``workflow``."""
-    return _of_both(*_forms(data), where, _stranger(data))
+    return _of_both(*forms(data), where, _stranger(data))
 
 
 def _parsed(data: str | bytes, where: str) -> Any:
@@ -86,8 +92,8 @@ def _values(data: str | bytes) -> int:
     return sum(data.count(sign) for sign in b",[{")
 
 
-def _forms(data: object) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
-    """(prompt, workflow) in a document; None for what is not there."""
+def forms(data: object) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]:
+    """(prompt, workflow) in parsed JSON, wrapped or not; None for what is not there."""
     if isinstance(data, list) and len(data) > 2:  # an entry of /history or /queue: number, id, prompt, extra data
         return _prompt(data[2]), _canvas(_kept_beside(data[3] if len(data) > 3 else None))
     if not isinstance(data, Mapping):
@@ -96,10 +102,10 @@ def _forms(data: object) -> tuple[Mapping[str, Any] | None, Mapping[str, Any] | 
         return _prompt(data), _canvas(data)
     inside = next((data[name] for name in _PROMPTS if name in data), None)
     if isinstance(inside, list):
-        return _forms(inside)
+        return forms(inside)
     if len(data) == 1 and inside is None and "workflow" not in data:  # /history/<id>: the one run under its id
         (run,) = data.values()
-        return _forms(mapping(run).get("prompt"))
+        return forms(mapping(run).get("prompt"))
     return _prompt(inside), _canvas(data.get("workflow")) or _canvas(_kept_beside(data.get("extra_data")))
 
 

@@ -277,6 +277,18 @@ def _list_links(node: GraphNode) -> list[tuple[str, int]]:
 
 def _stack_rows(graph: Graph, node: GraphNode) -> Iterator[LoraRow]:
     """The rows of every list of LoRAs that is wired in, the first of a chain first."""
+    for above, link in _listed(graph, node):
+        rows = rows_of(above)
+        yield from _of_lane(rows, int(_is_second(graph, link))) if above.kind in PAIRS else rows
+
+
+def list_nodes(graph: Graph, node: GraphNode) -> list[GraphNode]:
+    """The nodes whose lists of LoRAs are wired into a node, one after the other, the first of a chain first."""
+    return [above for above, _ in _listed(graph, node)]
+
+
+def _listed(graph: Graph, node: GraphNode) -> list[tuple[GraphNode, tuple[str, int]]]:
+    """Those nodes, and the link by which each came."""
     read = graph.memo.get("lists", 0)
     most = MAX_LIST if read < MAX_STEPS else FEW
     waiting, chain = [node], list[tuple[GraphNode, tuple[str, int]]]()
@@ -289,6 +301,4 @@ def _stack_rows(graph: Graph, node: GraphNode) -> Iterator[LoraRow]:
                 chain.append((above, link))
                 waiting.append(above)
     graph.memo["lists"] = read + len(chain)
-    for above, link in reversed(chain):
-        rows = rows_of(above)
-        yield from _of_lane(rows, int(_is_second(graph, link))) if above.kind in PAIRS else rows
+    return list(reversed(chain))

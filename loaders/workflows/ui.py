@@ -248,13 +248,14 @@ def _from_setter(level: Level | None, getter: DrawnNode, wanted: str) -> Hop | N
 
 def _around(level: Level, node: DrawnNode, output: int, wanted: str) -> Hop | End:
     """Past a bypassed node: the input at the same place if its type fits, else the first one that does."""
-    socket = _passed_on(node, output, wanted)
+    socket = passed_on(node, output, wanted)
     if socket and socket.link is not None:
         return Hop(level, socket.link, socket.type)
     return None if node.id in level.inner else Lost(level.path + node.id)
 
 
-def _passed_on(node: DrawnNode, output: int, wanted: str) -> Socket | None:
+def passed_on(node: DrawnNode, output: int, wanted: str) -> Socket | None:
+    """The input of a bypassed node that comes out at an output, for a taker of type ``wanted``; None: nothing does."""
     made = node.outputs[output] if output < len(node.outputs) else ANY
     beside = node.inputs[output : output + 1]
     if wanted == ANY:

@@ -26,7 +26,14 @@ from lora_foundry.engine.json_lineage import (  # noqa: E402
     ShownLoRAJSON,
 )
 from lora_foundry.engine.json_merge import ConflictsJSON, ExtractJSON, MergeHeaderJSON, MergeJSON, VerifyJSON  # noqa: E402
-from lora_foundry.engine.json_types import DocumentJSON, FailureJSON, FindingJSON, LintJSON, ReportJSON  # noqa: E402
+from lora_foundry.engine.json_types import (  # noqa: E402
+    ConvertJSON,
+    DocumentJSON,
+    FailureJSON,
+    FindingJSON,
+    LintJSON,
+    ReportJSON,
+)
 from lora_foundry.engine.json_verbs import (  # noqa: E402
     DeclaredJSON,
     ExportedJSON,
@@ -44,6 +51,11 @@ SCHEMAS: dict[str, tuple[str, tuple[Any, ...]]] = {
         "What the Stack Validator, `lora-foundry check`, POST /lora_foundry/lint and the browser show: the same "
         "findings everywhere.",
         (FindingJSON, ReportJSON, DocumentJSON, LintJSON, FailureJSON),
+    ),
+    "convert": (
+        "What `lora-foundry convert --json` and POST /lora_foundry/convert tell: a workflow with the stages of this "
+        "pack, and what stays as it was.",
+        (ConvertJSON,),
     ),
     "bake": (
         "What `lora-foundry bake --json` and the finishing nodes tell of a bake, and what a result says in its header "
@@ -99,6 +111,8 @@ def schema(name: str) -> str:
 
 def _form(kind: Any, parts: dict[str, Any]) -> dict[str, Any]:
     """A type as a schema; TypedDicts become entries of ``parts``, which are referred to."""
+    if kind is Any:
+        return {}
     if kind in SIMPLE:
         return {"type": SIMPLE[kind]}
     if is_typeddict(kind):

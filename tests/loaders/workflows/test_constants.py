@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from drawings import SUB, Drawing
+from lint_parts import stacks_of
 from lora_foundry.loaders.lint.lint import lint
 from lora_foundry.loaders.workflows.constants import with_constants
 from lora_foundry.loaders.workflows.reading import graph_of
@@ -165,3 +166,13 @@ def test_a_switch_inside_a_subgraph_is_set_from_outside():
         saved = drawing.saved(definitions={"subgraphs": [inside.definition(SUB, "model switch", "model")]})
         (stack,) = lint(graph_of(saved)).to_json()["stacks"]
         assert [row["path"] for row in stack["loras"]] == ([LIGHTNING_8] if on else []), (on, wired)
+
+
+def test_the_text_of_a_stacker_is_not_its_list():
+    g = Sketch()
+    rows = [{"name": "detail", "strength": "0.5", "active": True, "clipStrength": "0.25"}]
+    stack = g("Lora Stacker (LoraManager)", text="<lora:detail:0.5>", loras={"__value__": rows})
+    base = g("CheckpointLoaderSimple", ckpt_name="sd_xl_base_1.0.safetensors")
+    model = g("Lora Loader (LoraManager)", model=base, clip=base(1), text="", loras={"__value__": []}, lora_stack=stack)
+    g.save(g.sample(model, model(1), 28, 6.0), base(2))
+    assert stacks_of(g) == [("sd_xl_base_1.0.safetensors", [("detail", "stack", 0.5, "3")])]

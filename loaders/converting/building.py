@@ -1,0 +1,218 @@
+"""What a chain becomes: which LoRAs are fused and which stacked, how it ends, and the nodes of ours that say so."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...engine.errors import FoundryError
+from ...engine.json_types import ConvertedJSON
+from ...engine.lineage import ACCELERATOR
+from ..disk.source import FileSource
+from ..lint.files import Files
+from ..loras.file import LoRAFile
+from ..workflows.node_kinds import APPLY_NODE, FUSE_NODE, QUANTIZE_NODE, STACK_NODE, VALIDATOR_NODE
+from ..workflows.node_values import LoraRow
+from ..workflows.trail import Applied
+from .chains import Chain, Tree, Written
+from .ground import Ground
+from .kinds import CLIP_OUT, LIST_NODE, LOADERS, MODEL_OUT, ROW_NODE
+from .level import Level, Out
+
+HELD_BY_FUSE = {"lora_name": "lora_name", "strength_model": "strength"}  # inputs of LoRA, and of 1 Fuse Base LoRA
+
+
+@dataclass
+class Made:
+    """The nodes of ours for one chain, the loader first: columns of node ids, from left to right."""
+
+    columns: list[list[str]] = field(default_factory=list)
+    told: ConvertedJSON | None = None
+
+
+class Builder:
+    """Puts the nodes for the chains of one tree on a level."""
+
+    def __init__(self, level: Level, files: Files, ground: Ground) -> None:
+        self._level, self._files, self._ground = level, files, ground
+        self._lists: dict[str, Out] = {}  # equal lists of stackers that serve several models are one
+
+    def build(self, tree: Tree) -> list[Made]:
+        """All nodes of a tree, wired; the nodes they stand for are gone."""
+        base, loader = self._base(tree)
+        made = [self._chain(chain, base) for chain in tree.chains]
+        if loader and made:
+            made[0].columns.insert(0, [loader])
+        self._level.remove([*tree.members, *self._idle_lists(tree)], tree.passed)
+        return made
+
+    def _base(self, tree: Tree) -> tuple[Out, str]:
+        """(where the model comes from now, the id of a loader that is new)."""
+        ground = self._ground
+        if not ground.loader:
+            return tree.source, ""
+        kind, name, ours = LOADERS[ground.loader]
+        if ground.replace:
+            self._level.become(tree.source[0], kind, {name: ours})
+            return tree.source, ""
+        made = self._level.add(kind, {ours: ground.name})
+        return (made, MODEL_OUT), made
+
+    def _chain(self, chain: Chain, base: Out) -> Made:
+        fused, stacked = self._sorted(chain)
+        made, here = Made(), base
+        for row in fused:
+            here = self._fuse(row, here, made)
+        clip = chain.clip
+        if stacked:
+            here, clip = self._stack(chain, stacked, here, made)
+        check = self._level.add(VALIDATOR_NODE, {})
+        self._level.wire(here, check, "model")
+        kind, settings = (QUANTIZE_NODE, self._ground.quantize) if self._ground.quantize else (APPLY_NODE, {})
+        end = self._level.add(kind, settings)
+        self._level.wire((check, MODEL_OUT), end, "model")
+        made.columns.append([check, end])
+        self._hand_over(chain, (end, MODEL_OUT), clip)
+        made.told = self._told(fused, stacked, made, kind)
+        return made
+
+    def _fuse(self, row: Written, below: Out, made: Made) -> Out:
+        node = self._level.add(FUSE_NODE, {"lora_name": self._name(row), "strength": row.strength})
+        self._level.wire(below, node, "model")
+        for ours, taker in row.held:
+            if ours in HELD_BY_FUSE:
+                self._level.move_input(taker, (node, HELD_BY_FUSE[ours]))
+        made.columns.append([node])
+        return node, MODEL_OUT
+
+    def _stack(self, chain: Chain, rows: list[Written], below: Out, made: Made) -> tuple[Out, Out | None]:
+        """2 Stack LoRAs with its rows: (the stacked model, the CLIP)."""
+        source, nodes = self._rows(rows)
+        node = self._level.add(STACK_NODE, {})
+        self._level.wire(below, node, "model")
+        self._level.wire(source, node, "lora_stack")
+        if chain.clip is not None:
+            self._level.wire(chain.clip, node, "clip")
+        made.columns += [nodes, [node]]
+        return (node, MODEL_OUT), (node, CLIP_OUT) if chain.clip is not None else None
+
+    def _rows(self, rows: list[Written]) -> tuple[Out, list[str]]:
+        """A list of rows: one LoRA Stack, and a LoRA node for each whose values are set from elsewhere."""
+        listed = [row for row in rows if not row.held]
+        nodes, here = [], None
+        for row in (row for row in rows if row.held):
+            here = self._held_row(row, here)
+            nodes.append(here[0])
+        if not listed and here is not None:
+            return here, nodes
+        text = rows_text([self._row(row) for row in listed])
+        if here is None and text in self._lists:
+            return self._lists[text], []
+        node = self._level.add(LIST_NODE, {"loras": text})
+        if here is not None:
+            self._level.wire(here, node, "lora_stack")
+        else:
+            self._lists[text] = (node, MODEL_OUT)
+        return (node, MODEL_OUT), [*nodes, node]
+
+    def _held_row(self, row: Written, above: Out | None) -> Out:
+        values = {"lora_name": self._name(row), "strength_model": row.strength, "strength_clip": row.clip}
+        node = self._level.add(ROW_NODE, {**values, "enabled": row.on})
+        if above is not None:
+            self._level.wire(above, node, "lora_stack")
+        for ours, taker in row.held:
+            self._level.move_input(taker, (node, ours))
+        return node, MODEL_OUT
+
+    def _hand_over(self, chain: Chain, model: Out, clip: Out | None) -> None:
+        """Whoever took model and CLIP of the chain takes them from ours; what stood among its nodes comes after."""
+        end = (chain.members[-1], MODEL_OUT)
+        for node in chain.between:
+            self._level.wire(model, node, "model")
+            model = (node, 0)
+        self._level.hand_over(end, model)
+        if clip is not None:
+            for old in chain.clip_ends:
+                self._level.hand_over(old, clip)
+
+    # --- which LoRA goes where
+
+    def _sorted(self, chain: Chain) -> tuple[list[Written], list[Written]]:
+        """(LoRAs to fuse, LoRAs to stack) of a chain, each in its order.
+
+        Fusing leaves CLIP alone: what a fused LoRA does to it is a row of the stack that is at 0 on the model.
+        """
+        fused, stacked = [], []
+        for row in chain.rows:
+            if row.on and row.strength and not self._names_itself(row) and self._is_accelerator(row):
+                fused.append(row)
+                if chain.clip is not None and row.clip and self._may_change_clip(row):
+                    stacked.append(Written(row.node, row.name, 0.0, row.clip, True, row.loose))
+            else:
+                stacked.append(row)
+        return fused, stacked
+
+    @staticmethod
+    def _names_itself(row: Written) -> bool:
+        """Whether which LoRA it is may change with something outside."""
+        return any(ours == "lora_name" for ours, _ in row.held)
+
+    def _is_accelerator(self, row: Written) -> bool:
+        applied = Applied(LoraRow(row.name, row.strength, row.loose), row.node)
+        known = self._files.lora(applied).lineage.accelerator
+        return known is not None and known.role == ACCELERATOR
+
+    def _may_change_clip(self, row: Written) -> bool:
+        """Whether a LoRA has parts for text encoders; one whose file is not seen may have them."""
+        path = self._files.path(self._name(row))
+        if path is None:
+            return True
+        try:
+            source = FileSource(path)
+            return bool(LoRAFile(source, path.name, "", source.metadata, path).text_encoder)
+        except FoundryError:  # it is told when it is used
+            return True
+
+    def _name(self, row: Written) -> str:
+        name = self._files.spelled(row.name, row.loose)
+        return f"{name}.safetensors" if name and row.loose and name == row.name else name
+
+    def _row(self, row: Written) -> dict[str, Any]:
+        clip = {} if row.clip == row.strength else {"clip_strength": row.clip}
+        return {"path": self._name(row), "strength": row.strength, **clip, **({} if row.on else {"on": False})}
+
+    def _idle_lists(self, tree: Tree) -> list[str]:
+        """Stackers that only this tree took from, or each other."""
+        gone = set(tree.members)
+        left = set(tree.lists)
+        while left:
+            idle = {key for key in left if {taker for taker, _ in self._takers(key)} <= gone}
+            if not idle:
+                break
+            gone |= idle
+            left -= idle
+        return [key for key in tree.lists if key in gone]
+
+    def _takers(self, key: str) -> list[tuple[str, str]]:
+        return [(piece.id, name) for piece in self._level.pieces.values()
+                for name, wire in piece.wires.items() if wire[0] == key]  # fmt: skip
+
+    def _told(self, fused: list[Written], stacked: list[Written], made: Made, kind: str) -> ConvertedJSON:
+        path = self._level.path
+        return {
+            "base": self._ground.name,
+            "fused": [{"path": self._name(row), "strength": row.strength} for row in fused],
+            "stacked": [
+                {"path": self._name(row), "strength": row.strength, "clip_strength": row.clip, "on": row.on}
+                for row in stacked
+            ],
+            "finish": "quantize" if kind == QUANTIZE_NODE else "apply",
+            "nodes": [path + node for column in made.columns for node in column],
+        }
+
+
+def rows_text(rows: list[dict[str, Any]]) -> str:
+    """Rows as LoRA Stack holds them: one a line."""
+    lines = ",\n".join(f"  {json.dumps(row, ensure_ascii=False)}" for row in rows)
+    return f"[\n{lines}\n]" if rows else "[]"

@@ -1,0 +1,185 @@
+"""A canvas, the workflow as the browser saves it or one of its subgraph definitions, as a level that can be changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..workflows.canvas import EXIT, SETTERS, Canvas, DrawnNode, entries, mapping, name_of, read_canvas, text
+from ..workflows.graph import BYPASSED
+from ..workflows.ui import GETTERS, REROUTES, passed_on
+from .kinds import APPLIERS, FORMS
+from .level import Level, Out, Piece, Taker
+from .links import Links, as_id
+
+_OF_THE_PACK = ("cnr_id", "aux_id", "ver", "Node name for S&R")  # properties that say whose node it is
+
+
+@dataclass
+class Numbers:
+    """The last ids in use of a whole workflow: its subgraphs count on."""
+
+    node: int
+    link: int
+
+
+class CanvasLevel(Level):
+    """A canvas, changed in place. ``hosts`` are the subgraph nodes that show this definition, as saved."""
+
+    def __init__(
+        self, path: str, saved: dict[str, Any], numbers: Numbers, hosts: Iterable[dict[str, Any]] = ()
+    ) -> None:
+        self.saved, self.numbers, self._hosts = saved, numbers, list(hosts)
+        self.nodes = {key: node for node in saved["nodes"] if (key := name_of(mapping(node).get("id"))) is not None}
+        self._links = Links(saved, self.nodes, objects=bool(path))
+        canvas = read_canvas({**saved, "extra": None})  # without the wires other packs draw: those are not here
+        self._drawn = canvas.nodes
+        super().__init__(path, (_piece(node, canvas) for node in canvas.nodes.values()))
+
+    # --- as it was found
+
+    def leaving(self, out: Out) -> Iterator[Taker]:
+        """The outputs of the subgraph."""
+        for _, origin, (target, slot) in self._links.all():
+            if origin == out and target == EXIT:
+                yield EXIT, str(slot)
+
+    def held(self, piece: Piece) -> Iterator[str]:
+        """Widgets that the subgraph's own node shows."""
+        for entry in self._shown():
+            if name_of(entry[0]) == piece.id:
+                yield text(entry[1])
+
+    def _shown(self) -> Iterator[list[Any]]:
+        for host in self._hosts:
+            listed = entries(mapping(host.get("properties")).get("proxyWidgets"))
+            yield from (entry for entry in listed if isinstance(entry, list) and len(entry) >= 2)
+
+    # --- changes
+
+    def add(self, kind: str, values: Mapping[str, Any], title: str = "") -> str:
+        """A new node at the origin; it is given a place later."""
+        self.numbers.node += 1
+        number, form = self.numbers.node, FORMS[kind]
+        outputs = [{"name": name, "type": made, "links": []} for name, made in form.outputs]
+        node = {
+            **{"id": number, "type": kind, "pos": [0, 0], "size": list(form.size), "flags": {}},
+            **{"order": len(self.nodes), "mode": 0, "inputs": _sockets(kind), "outputs": outputs},
+            **({"title": title} if title else {}),
+            "properties": {"Node name for S&R": kind},
+            "widgets_values": _widget_values(kind, values),
+        }
+        self.saved["nodes"].append(node)
+        self.nodes[str(number)] = node
+        return str(number)
+
+    def wire(self, out: Out, target: str, name: str) -> None:
+        """A new link; one that was there goes."""
+        slot, socket = self._socket(target, name)
+        if socket.get("link") is not None:
+            self._links.drop([socket["link"]])
+        self.numbers.link += 1
+        self._links.add(self.numbers.link, out, (target, slot), text(socket.get("type")))
+
+    def hand_over(self, old: Out, new: Out) -> None:
+        """Every link of the old output keeps its id and its way."""
+        for number, origin, _ in list(self._links.all()):
+            if origin == old:
+                self._links.start_at(number, new)
+
+    def move_input(self, old: Taker, new: Taker) -> None:
+        """The link with its way, and the place among the widgets that the subgraph's own node shows."""
+        for entry in self._shown():
+            if (name_of(entry[0]), entry[1]) == old:
+                entry[0], entry[1] = new
+        _, leaving = self._socket(*old)
+        slot, socket = self._socket(*new)
+        socket["link"], leaving["link"] = leaving.get("link"), None
+        if socket["link"] is not None:
+            self._links.end_at(socket["link"], (new[0], slot))
+
+    def become(self, identity: str, kind: str, names: Mapping[str, str]) -> None:
+        """The node keeps id, place, title, links and the values that ours knows."""
+        node, drawn = self.nodes[identity], self._drawn[identity]
+        values = {names[name]: value for name, value in drawn.values()[0].items() if name in names}
+        links = {names[socket.name]: socket.link for socket in drawn.inputs if socket.name in names and socket.link}
+        node["type"], node["widgets_values"], node["inputs"] = kind, _widget_values(kind, values), _sockets(kind)
+        node.pop("widgets_values_named", None)
+        for slot, socket in enumerate(node["inputs"]):
+            if socket["name"] in links:
+                socket["link"] = as_id(links[socket["name"]])
+                self._links.end_at(socket["link"], (identity, slot))
+        for (name, made), output in zip(FORMS[kind].outputs, node["outputs"], strict=False):
+            links_of = {key: value for key, value in output.items() if key not in ("localized_name", "label")}
+            output.clear()
+            output.update({**links_of, "name": name, "type": made})
+        kept = {key: value for key, value in mapping(node.get("properties")).items() if key not in _OF_THE_PACK}
+        node["properties"] = {**kept, "Node name for S&R": kind}
+        for entry in self._shown():
+            if name_of(entry[0]) == identity and entry[1] in names:
+                entry[1] = names[entry[1]]
+
+    def remove(self, ids: Iterable[str], passed: Iterable[str] = ()) -> None:
+        """The nodes with their links; of those ``passed`` (reroutes and their like) what nobody takes any more."""
+        candidates, gone = {*passed, *self._setters_of(passed)}, list(ids)
+        while gone:
+            self._remove(set(gone))
+            gone = [each for each in candidates if each in self.nodes and self._is_idle(self._drawn[each])]
+
+    def _remove(self, gone: set[str]) -> None:
+        self._links.drop([number for number, origin, target in self._links.all() if gone & {origin[0], target[0]}])
+        self.saved["nodes"] = [node for node in self.saved["nodes"] if name_of(mapping(node).get("id")) not in gone]
+        for identity in gone:
+            del self.nodes[identity]
+
+    def _is_idle(self, node: DrawnNode) -> bool:
+        """Whether nobody takes anything from a node; of a Set node, over its Get nodes either."""
+        taken = any(origin[0] == node.id for _, origin, _ in self._links.all())
+        names = [self._drawn[key].value_list()[:1] for key in self.nodes if key in self._drawn and self._gets(key)]
+        return not taken and not (node.kind in SETTERS and node.value_list()[:1] in names)
+
+    def _setters_of(self, passed: Iterable[str]) -> Iterator[str]:
+        """The Set nodes that the Get nodes among these read."""
+        names = [self._drawn[key].value_list()[:1] for key in passed if self._gets(key)]
+        yield from (key for key, node in self._drawn.items() if node.kind in SETTERS and node.value_list()[:1] in names)
+
+    def _gets(self, identity: str) -> bool:
+        return self._drawn[identity].kind in GETTERS
+
+    def _socket(self, identity: str, name: str) -> tuple[int, dict[str, Any]]:
+        sockets = entries(self.nodes[identity].get("inputs"))
+        return next((at, socket) for at, socket in enumerate(sockets) if socket.get("name") == name)
+
+
+def _piece(node: DrawnNode, canvas: Canvas) -> Piece:
+    wires = {socket.name: wire for socket in node.inputs if (wire := canvas.links.get(socket.link or ""))}
+    passing: dict[int, str] | None = None
+    if node.kind in REROUTES:
+        passing = {slot: socket.name for slot, socket in enumerate(node.inputs)}
+    elif node.kind in GETTERS:
+        passing = {}
+        setter = canvas.setters.get(text(next(iter(node.value_list()), None)))
+        source = next((canvas.links.get(socket.link or "") for socket in setter.inputs), None) if setter else None
+        if source:
+            passing, wires = {0: "set"}, {"set": source}
+    elif node.mode == BYPASSED and node.kind not in APPLIERS:  # those become rows that are off
+        inputs = {slot: passed_on(node, slot, made) for slot, made in enumerate(node.outputs)}
+        passing = {slot: socket.name for slot, socket in inputs.items() if socket}
+    return Piece(node.id, node.kind, node.mode, node.title, wires, passing)
+
+
+def _sockets(kind: str) -> list[dict[str, Any]]:
+    """The inputs of a node of ours: sockets first, as frontends write them."""
+    form = FORMS[kind]
+    found: list[dict[str, Any]] = []
+    for name, made in (*form.sockets, *form.widgets):
+        widget = {} if (name, made) in form.sockets else {"widget": {"name": name}}
+        optional = {"shape": 7} if name in form.optional else {}
+        found.append({"name": name, **optional, "type": made, **widget, "link": None})
+    return found
+
+
+def _widget_values(kind: str, values: Mapping[str, Any]) -> list[Any]:
+    form = FORMS[kind]
+    return [values.get(name, default) for (name, _), default in zip(form.widgets, form.defaults, strict=True)]

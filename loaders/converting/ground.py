@@ -1,0 +1,92 @@
+"""What a tree of chains stands on: the base below it, and whether our nodes can begin there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from ...engine.texts.say import refuse
+from ..disk.header import SUFFIXES
+from ..lint.files import Files
+from ..workflows.graph import ON, Graph
+from ..workflows.node_kinds import LOW_BITS, MERGES, STAGES
+from ..workflows.tracing import second, trails
+from ..workflows.trail import Trail
+from .chains import Tree
+from .kinds import APPLIERS, COMPILED, DTYPES, LOADERS
+from .level import Level
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Where a tree begins now. ``name`` is the base's; ``loader`` the kind of native loader that ours comes for, which
+    is replaced where nobody else takes its model (``replace``). Without one the MODEL is wired in as it is.
+    ``quantize`` are the settings of 3 Quantize, empty where nothing is quantized.
+    """
+
+    name: str = ""
+    loader: str = ""
+    replace: bool = False
+    quantize: Mapping[str, object] = field(default_factory=dict)
+
+
+def ground_of(graph: Graph, level: Level, tree: Tree, files: Files) -> Ground:
+    """The ground of a tree. Raises FoundryError ``convert`` where our nodes cannot begin there."""
+    member = next(key for key in level.pieces if key in tree.members and _is_lowest(level, tree, key))
+    node = graph.nodes[level.path + member]
+    link = node.links.get(APPLIERS[node.kind].model)
+    if link is None:
+        raise refuse("convert.unwired", at=f"{node.title or node.kind} (node {node.id})")
+    below = trails(graph)
+    ways = below.get(second(link[0]) if link[1] == 1 and second(link[0]) in below else link[0], ())
+    for way in ways:
+        _check_way(graph, way)
+    piece = level.pieces.get(tree.source[0])
+    known = piece is not None and piece.kind in LOADERS and piece.mode == ON and tree.source[1] == 0
+    if not known or piece is None:
+        _check_bases(ways, files)
+        return Ground(ways[0].source.name if ways else "")
+    loader = graph.nodes[level.path + piece.id]
+    name = str(loader.values.get(LOADERS[piece.kind][1], ""))
+    dtype = loader.values.get("weight_dtype", "default")
+    _check_bases(ways, files, cast=dtype in DTYPES)
+    fits = name.lower().endswith(SUFFIXES) and not {"weight_dtype"} & piece.wires.keys()
+    alone = {use[0] for use in level.uses(tree.source)} <= {*tree.members, *_between(tree)}
+    if dtype in DTYPES and fits:
+        format, matmul = DTYPES[str(dtype)]
+        return Ground(name, piece.kind, alone, {"format": format, "matmul": matmul})
+    if dtype in DTYPES:
+        raise refuse("convert.quantized", base=name, how=dtype)
+    return Ground(name, piece.kind, True) if fits and alone else Ground(name)
+
+
+def _between(tree: Tree) -> Iterator[str]:
+    for chain in tree.chains:
+        yield from chain.between
+
+
+def _is_lowest(level: Level, tree: Tree, key: str) -> bool:
+    return key in {chain.members[0] for chain in tree.chains}
+
+
+def _check_way(graph: Graph, way: Trail) -> None:
+    """Refuse a way on which something already happened that must not come before our nodes."""
+    kinds = {node: graph.nodes[node].kind for node in way.nodes if node in graph.nodes}
+    ours = [node for node, kind in kinds.items() if kind in STAGES]
+    if way.applied or ours:
+        names = ", ".join(applied.row.name for applied in way.applied) or kinds[ours[0]]
+        raise refuse("convert.below", loras=names)
+    for node, kind in kinds.items():
+        if COMPILED.search(kind) or MERGES.search(kind):
+            raise refuse("convert.before", at=f"{kind} (node {node})")
+
+
+def _check_bases(ways: tuple[Trail, ...], files: Files, cast: bool = False) -> None:
+    """Refuse a base that its loader or its file quantizes; ``cast``: our Quantize does what its loader does."""
+    for way in ways:
+        source = way.source
+        facts = files.base(source)
+        named = LOW_BITS.search(source.name) if not facts.seen else None
+        how = (None if cast else source.quantized) or facts.quantized or (named[0] if named else None)
+        if how:
+            raise refuse("convert.quantized", base=source.name or "The base", how=how)
