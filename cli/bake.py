@@ -60,6 +60,8 @@ def add_wishes(parser: argparse.ArgumentParser) -> None:
     add("--matmul", choices=(full, "fp8"), type=spelled({"full": full}), default=full, help=better)
     add("--keep", metavar="PATTERNS", default="auto", help="layers left in high precision: auto,*.ffn.2")
     add("--max-error", metavar="SHARE", type=share, help="keep the worst layers too, until it holds: 2%% or 0.02")
+    known = "what Calibrate collected of this model's inputs, by name or file: weights are rounded by it"
+    add("--calibration", metavar="NAME", help=known)
     add("--on-quantized-base", choices=("refuse", "dequantize"), help="instead of what the document says")
     add("--allow-partial", action="store_true", help=ALLOW_PARTIAL)
     exact = "the device and its way of adding count too: the same file to the last bit, or another recipe"
@@ -90,6 +92,7 @@ def _out(text: str) -> Path:
 def run(options: argparse.Namespace) -> int:
     """Plan everything, then bake: nothing is written while a document can still be refused."""
     from ..loaders.bakes.baking import FileRequest, bake_files, refuse_input, resolve
+    from ..loaders.bakes.calibrated import calibration_findings
     from ..loaders.bakes.wishes import format_of
     from ..loaders.documents.document import load_document
 
@@ -109,8 +112,9 @@ def run(options: argparse.Namespace) -> int:
         plan, findings = planned(document)
         if stops(findings):
             raise Refused(FoundryError.of(findings[0]), findings)
-        requests.append(FileRequest(resolve(plan, wishes.finish(document, how.device, how.memory)), out))
-        found.append(findings)
+        wanted = resolve(plan, wishes.finish(document, how.device, how.memory))
+        requests.append(FileRequest(wanted, out))
+        found.append((*findings, *calibration_findings(wanted)))
     with Bar("baking") as bar:
         baked = bake_files(requests, how, bar)
     options.done = True

@@ -69,6 +69,7 @@ class BakeReport:
             "arithmetic": self.arithmetic,
             "relative_error": self.relative_error,
             "sqnr_db": self.sqnr_db,
+            "by_outputs": self.by_outputs,
             "driven": self.driven,
             "worst_layers": self.worst_layers,
             "layers": {name: {"relative_error": e, "sqnr_db": decibel(e)} for name, e in self.layers.items()},
@@ -82,6 +83,11 @@ class BakeReport:
     def sqnr_db(self) -> float | None:
         """Signal to rounding noise of all changed and quantized weights, in dB."""
         return decibel(self.relative_error)
+
+    @property
+    def by_outputs(self) -> int:
+        """How many weights were judged by their outputs."""
+        return sum(measured.by_outputs for measured in self.measures.values())
 
     @property
     def driven(self) -> dict[str, float]:
@@ -164,7 +170,8 @@ def _open_device(
     requests: Sequence[BakeRequest], device: torch.device, memory: str, opened: ExitStack
 ) -> tuple[Upload | None, Room | None]:
     """(what brings weights to a GPU, how much of it may be used); (None, None) on the CPU, or where nothing fits."""
-    if device.type != "cuda":
+    calibrated = any(fate.calibrated for each in requests for fate in each.blueprint.fates.values())
+    if device.type != "cuda" or calibrated:  # error feedback is work for the CPU
         return None, None
     opened.enter_context(torch.cuda.device(device))
     source, arithmetic = requests[0].blueprint.plan.base.source, arithmetic_of(device, memory)

@@ -15,7 +15,7 @@ import torch
 
 from .codes import Format
 from .dither import rounding_for
-from .finish import Finish, beside_name, check_budget, layer_marker, layer_settings, marker_name
+from .finish import INPUT_SCALE, Finish, beside_name, check_budget, layer_marker, layer_settings, marker_name
 from .guard import already_quantized, raise_first
 from .ingredients import ingredients_json
 from .json_bake import HeaderJSON, RecipeBaseJSON, RecipeJSON, RecipeLayerJSON
@@ -36,6 +36,7 @@ class Fate:
     ``entries`` are the tensors of the result: itself, then the scale and the marker of a quantized weight. ``format``
     is how its numbers are rounded (None: to ``dtype``, which is what it has where it is not quantized). ``patches``
     come in listed order; ``kept``: an error budget keeps it in high precision; ``key``: see ``reuse.tensor_key``.
+    ``calibrated``: it is rounded by what is known of its inputs; ``input_scale``: what those are divided by in fp8.
     """
 
     info: TensorInfo
@@ -45,6 +46,8 @@ class Fate:
     patches: tuple[tuple[Layer, Patch], ...] = ()
     kept: bool = False
     key: str = ""
+    calibrated: bool = False
+    input_scale: float | None = None
 
     @property
     def result(self) -> TensorInfo:
@@ -186,10 +189,13 @@ def _resolved(plan: Plan, finish: Finish, quantized: frozenset[str]) -> list[tup
             fate = Fate(info, entries, dtype, None, pairs, info.name in finish.keep_names)
             made: Any = [str(dtype), *exact] if exact and pairs else str(dtype)
         else:
-            rounding = regrid if regrid and pairs else format
-            entries = tuple(_quantized_entries(info, rounding, marker))
-            fate = Fate(info, entries, dtype, rounding, pairs)
+            known = finish.calibration is not None and finish.calibration.covers(info.name, info.shape[1])
+            rounding = regrid if regrid and pairs and not known else format
+            scale = finish.input_scale_of(info.name)
+            entries = tuple(_quantized_entries(info, rounding, marker, scale))
+            fate = Fate(info, entries, dtype, rounding, pairs, calibrated=known, input_scale=scale)
             made = [finish.format, finish.matmul, *(["unbiased"] if rounding != format else []), *exact]
+            made += [finish.calibration.identity] if finish.calibration is not None and (known or scale) else []
         found.append((fate, essence_of(info.name, made, pairs)))
     return found
 
@@ -200,13 +206,17 @@ def _plain_dtype(info: TensorInfo, finish: Finish) -> torch.dtype:
     return finish.dtype if finish.dtype is not None and is_weight else info.dtype
 
 
-def _quantized_entries(info: TensorInfo, format: Format, marker: torch.Tensor | None) -> Iterator[TensorInfo]:
-    """A quantized weight, its scales and, in a format of newer hosts, its marker."""
+def _quantized_entries(
+    info: TensorInfo, format: Format, marker: torch.Tensor | None, input_scale: float | None
+) -> Iterator[TensorInfo]:
+    """A quantized weight, its scales and, in a format of newer hosts, its marker; the scale of its inputs."""
     yield TensorInfo(info.name, format.dtype, format.code_shape(info.shape))
     for suffix, dtype, shape in format.beside(info.shape):
         yield TensorInfo(beside_name(info.name, suffix), dtype, shape)
     if marker is not None:
         yield TensorInfo(marker_name(info.name), marker.dtype, tuple(marker.shape))
+    if input_scale is not None:
+        yield TensorInfo(beside_name(info.name, INPUT_SCALE), torch.float32, ())
 
 
 def _recipe(plan: Plan, finish: Finish, fingerprint: str, essences: list[list[Any]]) -> RecipeJSON:

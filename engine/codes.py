@@ -116,6 +116,24 @@ class Format:
         exact = prepared.div_(column) if column.ndim else prepared.mul_(column.reciprocal())
         codes.copy_(exact if self.dtype.is_floating_point else exact.round_())
 
+    def nearest(self, column: torch.Tensor, scale: torch.Tensor, number: int) -> torch.Tensor:
+        """What is stored of column ``number`` [rows] of a prepared weight, read back in fp32.
+
+        ``scale`` is that of all its columns as it is worked with, but columns first: [columns, rows].
+        """
+        step = scale[0] if scale.ndim else scale
+        return self._near(column / step).mul_(step)
+
+    def _near(self, exact: torch.Tensor) -> torch.Tensor:
+        """Numbers in steps, in place, rounded to codes."""
+        exact.clamp_(-self.largest, self.largest)
+        return exact.to(self.dtype).to(torch.float32) if self.dtype.is_floating_point else exact.round_()
+
+    def saturated(self, prepared: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """A prepared block [rows, in], in place, without numbers beyond the largest code."""
+        most = self.largest * _column(scale)
+        return prepared.clamp_(-most, most)
+
     def decode(self, codes: torch.Tensor, scale: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """The fp32 weight [rows, in] that the host computes with: codes times scale, rotated back."""
         out = torch.empty(codes.shape, device=codes.device) if out is None else out

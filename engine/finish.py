@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from .calibration import Calibration
 from .codes import Format
-from .formats import FORMATS
-from .json_bake import BudgetJSON, ExactJSON, FinishJSON
+from .formats import DEFAULT, FORMATS
+from .json_bake import BudgetJSON, CalibratedJSON, ExactJSON, FinishJSON
 from .quantize import AUTO
 from .texts.say import refuse
 
 FULL_PRECISION, FP8_MATMUL = "full precision", "fp8"
 SCALE_SUFFIX = "weight_scale"
 MARKER_SUFFIX = "comfy_quant"
+INPUT_SCALE = "input_scale"
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Finish:
     ``keep`` are patterns of layers that stay in high precision (``auto``: the family's list); ``linears`` are the
     weights a host knows to be nn.Linear (None: decided by name); ``keep_names`` are weights the error budget
     ``max_error`` keeps. ``arithmetic`` (see ``devices.arithmetic_of``) is the only one the result may be worked out
-    in; None: any will do, and recipe and keys do not tell them apart.
+    in; None: any will do, and recipe and keys do not tell them apart. ``calibration``: what is known of the inputs.
     """
 
     format: str = "none"
@@ -37,6 +39,7 @@ class Finish:
     keep_names: frozenset[str] = frozenset()
     max_error: float | None = None
     arithmetic: str | None = None
+    calibration: Calibration | None = field(default=None, repr=False)
 
     @property
     def quantization(self) -> Format | None:
@@ -52,12 +55,25 @@ class Finish:
         dtype = None if self.dtype is None else str(self.dtype).removeprefix("torch.")
         budget: BudgetJSON = {} if self.max_error is None else {"max_error": self.max_error}  # which decides keep_names
         exact: ExactJSON = {} if self.arithmetic is None else {"arithmetic": self.arithmetic}
+        known: CalibratedJSON = {} if self.calibration is None else {"calibration": self.calibration.identity}
         keep = list(self.keep)
-        return {"format": self.format, "dtype": dtype, "matmul": self.matmul, "keep": keep, **budget, **exact}
+        return {"format": self.format, "dtype": dtype, "matmul": self.matmul, "keep": keep, **budget, **exact, **known}
+
+    @property
+    def scales_inputs(self) -> bool:
+        """Whether a host rounds inputs to fp8 with a scale that the file may give."""
+        return self.matmul == FP8_MATMUL and self.format == DEFAULT.name
+
+    def input_scale_of(self, weight: str) -> float | None:
+        """What inputs of this weight are divided by where they are rounded to fp8; None where that is needless."""
+        seen = None if self.calibration is None else self.calibration.ranges.get(weight)
+        return seen.input_scale if seen is not None and self.scales_inputs else None
 
 
 def check_budget(finish: Finish) -> None:
-    """FoundryError for a ``max_error`` that is no share between 0 and 1, or that has nothing to work on."""
+    """FoundryError for a ``max_error`` that is no share between 0 and 1; for it or a calibration with nothing to do."""
+    if finish.calibration is not None and finish.quantization is None:
+        raise refuse("usage.calibration_alone")
     if finish.max_error is None:
         return
     if not 0 < finish.max_error < 1:

@@ -52,12 +52,14 @@ class Measure:
     """One weight: squared error and squared exact values (of all rows, from a sample), and each LoRA's share in it.
 
     ``driven``: of the factors by which LoRAs were driven to arrive whole the one farthest from 1, see ``repair``.
+    ``by_outputs``: error and shares are those of outputs, see ``outputs.py``.
     """
 
     noise: float
     signal: float
     shares: tuple[Share, ...] = ()
     driven: float = 1.0
+    by_outputs: bool = False
 
     @property
     def error(self) -> float | None:
@@ -65,15 +67,15 @@ class Measure:
         return math.sqrt(self.noise / self.signal) if self.signal > 0 else None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain numbers."""
-        return {key: value for key, value in asdict(self).items() if key != "driven" or value != 1.0}
+        """Plain numbers; what is as usual is left out."""
+        usual = {"driven": 1.0, "by_outputs": False}
+        return {key: value for key, value in asdict(self).items() if key not in usual or value != usual[key]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Measure:
         """The measure ``to_json`` wrote."""
-        return cls(
-            data["noise"], data["signal"], tuple(Share(**share) for share in data["shares"]), data.get("driven", 1.0)
-        )
+        shares = tuple(Share(**share) for share in data["shares"])
+        return cls(data["noise"], data["signal"], shares, data.get("driven", 1.0), data.get("by_outputs", False))
 
 
 def sampled_rows(shape: Sequence[int]) -> range:

@@ -129,6 +129,21 @@ class Grouped(Format):
             _pack(codes, self.bits, out[rows].view(torch.uint8))
         return out
 
+    def nearest(self, column: torch.Tensor, scale: torch.Tensor, number: int) -> torch.Tensor:
+        """As ``Format.nearest``."""
+        relative, whole = scale[number // BLOCK], scale[-1]
+        codes = column / (relative * whole)
+        if self.bits == 4:
+            places = codes.mul_(STEPS).add_(STEPS + 0.5).clamp_(0, 2 * STEPS).to(torch.int32)
+            codes = torch.index_select(_nearest_level(self.codebook, column.device), 0, places)
+        else:
+            codes.round_().clamp_(-31, 31)
+        return codes.mul_(relative).round_().clamp_(-LEVELS, LEVELS).mul_(whole)
+
+    def saturated(self, prepared: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Nothing to do: the largest code takes what is beyond it."""
+        return prepared
+
     def decode(self, codes: torch.Tensor, scale: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """The fp32 weight [rows, in] that the host computes with."""
         columns = codes.shape[1] * 8 // self.bits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,26 +11,26 @@ import torch
 from .blueprint import Blueprint, Fate
 from .dense import as_rows
 from .devices import CPU, arithmetic_of
+from .feedback import Guide, Guides
 from .finish import layer_marker, require_arithmetic
 from .formats import finite_amax, require_finite
-from .fuse import add_rows, any_needs_weight, fused_cast, joining, make_terms, start_and_terms
-from .gain import GainMeter, Measure, measure, measure_of, sampled_rows, whole_of
+from .fuse import any_needs_weight, fused_cast, joining, make_terms, start_and_terms
+from .gain import GainMeter, Measure, measure_of, sampled_rows, whole_of
 from .gemm import Workspace
 from .memory import AUTO
 from .on_device import make_result
+from .outputs import judge
 from .pipeline import Loaded, Outlet, Read
 from .plan import MATCH_TRAINING
 from .repair import quantized
 from .reuse import Previous
 from .room import Room, ran_out
 from .rows import RowBlocks, SampledRows, cast_blocks, is_same, row_ranges, rows_of
-from .sums import FusedSum
+from .sums import FusedSum, read_sum
 from .tensors import Nowhere, PlacedReader, Reader, TensorInfo, TensorSink
 from .terms import AnyTerm, canonical_key, is_as_trained, with_parts
 from .texts.say import refuse
 from .unread import Unread
-
-RowReader = Callable[[slice], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,8 @@ class Job:
         self._previous = previous
         self._placed = previous if isinstance(previous, PlacedReader) and outlet.copy is not None else None
         self._numbers = {id(layer): number for number, layer in enumerate(self._layers)}
-        self._marker = layer_marker(request.blueprint.finish)
+        finish = request.blueprint.finish
+        self._marker, self._guides = layer_marker(finish), Guides(finish.calibration, finish.quantization)
         self._workspace = Workspace()
         self._reserve()
         self._changed, self._driven = False, dict[str, float]()
@@ -171,12 +172,12 @@ class Job:
             def sum_of(wanted: Sequence[AnyTerm]) -> tuple[RowBlocks, torch.Tensor | None]:
                 merged = joining(pairs, wanted)
                 if not self.keep_sum:
-                    return self._blocks(info, lambda rows: start[rows], merged), None
+                    return read_sum(info.shape, lambda rows: start[rows], merged, self._workspace), None
                 fused = FusedSum(start, merged, self._workspace, 1 if format.row_scaled else 2)
                 return fused.blocks, None if format.row_scaled else fused.amax()
 
             scale, self._driven[info.name] = quantized(
-                fate, format, terms, sum_of, lambda rows: start[rows], self._workspace, out
+                fate, format, terms, sum_of, lambda rows: start[rows], self._workspace, out, guide=self._guide(fate)
             )
         self._changed = self._changed or (bool(pairs) and not is_same(weight, out))
         every = slice(None, None, sampled_rows(info.shape).step)
@@ -203,10 +204,12 @@ class Job:
             return base.read_rows(info.name, rows.start, rows.stop)
 
         def sum_of(wanted: Sequence[AnyTerm]) -> tuple[RowBlocks, None]:
-            return self._blocks(info, read, joining(pairs, wanted)), None
+            return read_sum(info.shape, read, joining(pairs, wanted), self._workspace), None
 
         if format is not None:
-            scale, self._driven[info.name] = quantized(fate, format, terms, sum_of, read, self._workspace, put=sink.put)
+            scale, self._driven[info.name] = quantized(
+                fate, format, terms, sum_of, read, self._workspace, put=sink.put, guide=self._guide(fate)
+            )
         elif pairs:
             cast_blocks(sum_of(terms)[0], fate.dtype, info.name, sink.put)
         else:
@@ -250,17 +253,6 @@ class Job:
         self.counts["touched"] += bool(fate.patches)
         self.counts["quantized"] += fate.format is not None
 
-    def _blocks(self, info: TensorInfo, read: RowReader, merged: Sequence[AnyTerm]) -> RowBlocks:
-        """The fp32 sum, block by block, made anew at every call; a block is overwritten by the next one."""
-
-        def blocks() -> Iterator[tuple[slice, torch.Tensor]]:
-            for rows in row_ranges(info.shape):
-                start = read(rows).flatten(start_dim=1)
-                block = self._workspace.take(start.shape, CPU)
-                yield rows, add_rows(block.copy_(start), rows, merged)
-
-        return blocks
-
     def _cast(self, fate: Fate, weight: torch.Tensor) -> torch.Tensor:
         """A tensor nothing touches, in its dtype; a cast that turns its numbers into Inf is refused."""
         cast = weight.to(fate.dtype)
@@ -285,8 +277,13 @@ class Job:
     def _measure(self, fate: Fate, base: torch.Tensor, stored: torch.Tensor, terms: Sequence[AnyTerm]) -> None:
         term_of = {id(pair): term for pair, term in zip(fate.patches, terms, strict=True)}
         deltas = [term_of[id(pair)] for pair in sorted(fate.patches, key=canonical_key)]
-        shape = fate.info.shape
-        self._add(fate, measure(as_rows(base), stored, sampled_rows(shape), shape, deltas, self._workspace))
+        shape, guide = fate.info.shape, self._guide(fate)
+        held = None if guide is None else guide.held
+        self._add(fate, judge(as_rows(base), stored, sampled_rows(shape), shape, deltas, self._workspace, held))
+
+    def _guide(self, fate: Fate) -> Guide | None:
+        """What is known of the inputs of a weight that is rounded by it."""
+        return self._guides.of(fate.info.name) if fate.calibrated else None
 
     def _add(self, fate: Fate, measured: Measure) -> None:
         """Count a measure, whose shares are in canonical order."""
@@ -301,8 +298,10 @@ class Job:
         if fate.format is None or scale is None:
             return
         beside = (*fate.format.stored_scales(scale), *(() if self._marker is None else (self._marker,)))
-        for entry, tensor in zip(fate.entries[1:], beside, strict=True):
+        for entry, tensor in zip(fate.entries[1 : 1 + len(beside)], beside, strict=True):
             self._write(entry.name, tensor)
+        if fate.input_scale is not None:
+            self._write(fate.entries[-1].name, torch.tensor(fate.input_scale))
 
     def _write(self, name: str, tensor: torch.Tensor) -> None:
         self._count(TensorInfo(name, tensor.dtype, tuple(tensor.shape)))

@@ -32,6 +32,7 @@ class NumbersJSON(TypedDict):
     arithmetic: Annotated[str, "How and where sums were taken, which decides their last bits."]
     relative_error: Annotated[Error | None, "Of all changed and quantized weights; null where there are none."]
     sqnr_db: Decibel | None
+    by_outputs: Annotated[Count, "Of those, weights whose error and gains are those of their outputs: a calibration."]
     driven: Annotated[dict[str, float], "Weights in which a LoRA was driven to arrive whole in 4 bits, by this factor."]
     worst_layers: Annotated[dict[str, Error], "The weights with the largest relative error, worst first."]
     layers: Annotated[dict[str, LayerJSON], "Every weight that was changed or quantized, worst first."]
@@ -117,7 +118,13 @@ class ExactJSON(TypedDict, total=False):
     arithmetic: Annotated[str, "The only one it may be worked out in."]
 
 
-class FinishJSON(BudgetJSON, ExactJSON):
+class CalibratedJSON(TypedDict, total=False):
+    """What a calibration adds to the settings."""
+
+    calibration: Annotated[SHA256, "Over what is known of the inputs."]
+
+
+class FinishJSON(BudgetJSON, ExactJSON, CalibratedJSON):
     """How a result is finished."""
 
     format: str

@@ -90,6 +90,17 @@ class MXFP8(Microscaled):
         codes = torch.empty(prepared.shape, dtype=self.dtype, device=prepared.device) if out is None else out
         return codes.copy_(self._nearest(self._divide(prepared, scale)))
 
+    def nearest(self, column: torch.Tensor, scale: torch.Tensor, number: int) -> torch.Tensor:
+        """As ``Format.nearest``; a block of zeros stays one."""
+        step = scale[number // self.block]
+        return self._near(column / torch.where(step > 0, step, 1.0)).mul_(step)
+
+    def saturated(self, prepared: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """As ``Format.saturated``, by block."""
+        most = (self.largest * scale)[..., None]
+        prepared.view(len(prepared), -1, self.block).clamp_(-most, most)
+        return prepared
+
     def _nearest(self, exact: torch.Tensor) -> torch.Tensor:
         return exact
 
@@ -178,6 +189,17 @@ class NVFP4(Microscaled):
             code.bitwise_or_(sign)
             pack_nibbles(code[:, 1::2], code[:, 0::2], out[rows])
         return out
+
+    def nearest(self, column: torch.Tensor, scale: torch.Tensor, number: int) -> torch.Tensor:
+        """As ``Format.nearest``; a block of zeros stays one."""
+        step = scale[number // self.block] * scale[-1]
+        exact = column / torch.where(step > 0, step, 1.0)
+        grid = (exact.view(torch.int32) & EXPONENT).view(torch.float32).clamp_(1, 4).mul_(ROUNDS)
+        return exact.add_(grid).sub_(grid).clamp_(-6, 6).mul_(step)
+
+    def saturated(self, prepared: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """Nothing to do: the largest code takes what is beyond it."""
+        return prepared
 
     def _nearest(self, exact: torch.Tensor, space: Workspace) -> torch.Tensor:
         """Magnitudes [rows, in] rounded to those of 4-bit floats, halves to the even code."""

@@ -16,9 +16,10 @@ import torch
 
 from .blueprint import Fate
 from .codes import Format
+from .feedback import CHUNK, Guide
 from .fuse import add_rows
 from .gemm import Workspace, full_fp32
-from .rows import Put, RowBlocks, quantize_blocks
+from .rows import Put, RowBlocks, gathered, quantize_blocks, row_ranges
 from .terms import AnyTerm, Term, is_as_trained
 
 Found = TypeVar("Found")
@@ -30,10 +31,13 @@ ALIKE = 1e-3  # of the Gram matrix of deltas of length 1: directions with less a
 
 
 class Gains:
-    """What a rounded weight lacks along each delta, from all of its rows; blocks of rows come in any order."""
+    """What a rounded weight lacks along each delta, from all of its rows; blocks of rows come in any order.
 
-    def __init__(self, terms: Sequence[AnyTerm], workspace: Workspace) -> None:
-        self._terms, self._workspace = terms, workspace
+    ``held``: inputs [tokens, in] whose outputs are compared instead of the weights.
+    """
+
+    def __init__(self, terms: Sequence[AnyTerm], workspace: Workspace, held: torch.Tensor | None = None) -> None:
+        self._terms, self._workspace, self._held = terms, workspace, held
         self._sums: list[torch.Tensor] = []
 
     def add(self, rows: slice, base: torch.Tensor, stored: torch.Tensor) -> None:
@@ -45,6 +49,7 @@ class Gains:
         for term, delta in zip(self._terms, deltas, strict=True):
             error.sub_(add_rows(delta, rows, [term]))
         with full_fp32():
+            each = each if self._held is None else each @ self._held.t()
             self._sums.append((each @ each.mT).double().sum(0))
 
     def missing(self) -> list[float]:
@@ -74,15 +79,16 @@ def arrived(
     numbers: Sequence[int],
     workspace: Workspace,
     attempt: Callable[[Sequence[AnyTerm], Gains], Found],
+    held: torch.Tensor | None = None,
 ) -> tuple[Sequence[AnyTerm], Found, float]:
     """(terms with which LoRAs arrive, what ``attempt`` gave with them, the factor that is farthest from 1).
 
     ``numbers`` are those of the terms that may be driven. ``attempt`` rounds with terms and adds all rows to ``Gains``;
-    its last call is the one that counts.
+    its last call is the one that counts. ``held``: see ``Gains``.
     """
     factors = dict.fromkeys(numbers, 1.0)
     for left in range(ROUNDS, -1, -1):
-        gains = Gains([terms[number] for number in numbers], workspace)
+        gains = Gains([terms[number] for number in numbers], workspace, held)
         wanted = [driven(term, factors.get(number, 1.0)) for number, term in enumerate(terms)]
         found = attempt(wanted, gains)
         pairs = zip(factors.items(), gains.missing(), strict=True)
@@ -111,26 +117,33 @@ def quantized(
     workspace: Workspace,
     out: torch.Tensor | None = None,
     put: Put | None = None,
+    guide: Guide | None = None,
 ) -> tuple[torch.Tensor, float]:
     """Round a sum to ``out``, or block by block to ``put``; (its scale, how far LoRAs were driven).
 
     ``terms`` are those of the fate's patches, ``sum_of`` the sum with such terms (see ``quantize_blocks``), ``read``
-    what it starts from.
+    what it starts from. ``guide``: its inputs are known.
     """
 
     def attempt(wanted: Sequence[AnyTerm], gains: Gains | None) -> torch.Tensor:
-        def encode(rows: slice, block: torch.Tensor, scale: torch.Tensor) -> None:
+        def encode(rows: slice, block: torch.Tensor, scale: torch.Tensor) -> object:
+            block = block if guide is None else guide.feedback.adjust(block, scale, workspace)
             codes = format.encode(block, scale, None if out is None else out[rows])
-            if gains is not None:
-                gains.add(rows, read(rows).flatten(start_dim=1), format.decode(codes, scale))
-            elif put is not None:
-                put(rows, codes)
+            if gains is None:
+                return None if put is None else put(rows, codes)
+            for part in row_ranges(block.shape):
+                place = slice(rows.start + part.start, rows.start + part.stop)
+                stored = format.decode(codes[part], scale[part] if scale.ndim else scale)
+                gains.add(place, read(place).flatten(start_dim=1), stored)
+            return None
 
         blocks, amax = sum_of(wanted)
+        blocks = blocks if guide is None else gathered(blocks, fate.info.shape, CHUNK)
         return quantize_blocks(blocks, format, fate.info.name, encode, amax)
 
     numbers = loose(fate)
     if not numbers:
         return attempt(terms, None), 1.0
-    wanted, scale, factor = arrived(terms, numbers, workspace, attempt)
+    held = None if guide is None else guide.held
+    wanted, scale, factor = arrived(terms, numbers, workspace, attempt, held)
     return (scale if put is None else attempt(wanted, None)), factor

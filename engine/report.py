@@ -154,7 +154,8 @@ def bake_sentence(report: BakeReport) -> str:
     factors = sorted(report.driven.values())
     span = " to ".join(dict.fromkeys(f"{each:.2f}" for each in factors[:: max(1, len(factors) - 1)]))
     driven = f"LoRAs driven by {span} in {len(factors)} of them, " if factors else ""
-    error = "" if report.sqnr_db is None else f"weights off by {report.relative_error:.2%} ({report.sqnr_db:.1f} dB), "
+    judged = f"outputs of {report.by_outputs} weights and the others" if report.by_outputs else "weights"
+    error = "" if report.sqnr_db is None else f"{judged} off by {report.relative_error:.2%} ({report.sqnr_db:.1f} dB), "
     return (
         f"{report.touched} of {report.tensors} tensors changed, {report.quantized} quantized, {reused}{driven}{error}"
         f"{report.bytes_read / 1e6:.1f} MB read, {report.bytes_written / 1e6:.1f} MB written, {report.seconds:.1f} s"

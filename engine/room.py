@@ -86,6 +86,8 @@ def choose_device(blueprints: Sequence[Blueprint], device: torch.device | None) 
     place = resolved(device)
     if place.type != "cuda":
         return place
+    if any(fate.calibrated for each in blueprints for fate in each.fates.values()):
+        return CPU  # error feedback goes column by column
     need = need_of(blueprints[0].plan.base.source, [worked_on(each) for each in blueprints])
     return CPU if room_in(need, free_bytes(place)) is None else place
 

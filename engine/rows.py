@@ -25,6 +25,27 @@ def row_ranges(shape: Sequence[int]) -> Iterator[slice]:
     return (slice(first, min(first + step, shape[0])) for first in range(0, shape[0], step))
 
 
+def gathered(blocks: RowBlocks, shape: Sequence[int], most: int) -> RowBlocks:
+    """The same sum in blocks of as many rows as ``most`` numbers are, whatever the blocks it comes in."""
+    step = max(1, most // max(1, shape[1]))
+
+    def larger() -> Iterator[tuple[slice, torch.Tensor]]:
+        held = torch.empty(0)
+        for rows, block in blocks():
+            at = rows.start
+            while at < rows.stop:
+                start = at - at % step
+                stop = min(start + step, shape[0])
+                held = torch.empty(stop - start, shape[1], device=block.device) if at == start else held
+                end = min(rows.stop, stop)
+                held[at - start : end - start] = block[at - rows.start : end - rows.start]
+                at = end
+                if at == stop:
+                    yield slice(start, stop), held
+
+    return larger
+
+
 def quantize_blocks(
     blocks: RowBlocks, format: Format, name: str, encode: Encode, amax: torch.Tensor | None = None
 ) -> torch.Tensor:

@@ -6,14 +6,15 @@ can hold the amax of the sum.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from . import gemm
-from .fuse import fused_blocks, largest, low_rank, row_blocks, row_segments, total
+from .fuse import add_rows, fused_blocks, largest, low_rank, row_blocks, row_segments, total
 from .gemm import JoinedProducts, Workspace
+from .rows import RowBlocks, row_ranges
 from .terms import AnyTerm
 
 PEAK_ROWS = 32  # rows that are searched at once for the largest number
@@ -27,6 +28,22 @@ class _Part:
     first: int
     stop: int
     joined: JoinedProducts
+
+
+def read_sum(
+    shape: Sequence[int], read: Callable[[slice], torch.Tensor], terms: Sequence[AnyTerm], workspace: Workspace
+) -> RowBlocks:
+    """The fp32 sum of what ``read`` gives of rows and all terms there, made anew at every call.
+
+    A block is overwritten by the next one.
+    """
+
+    def blocks() -> Iterator[tuple[slice, torch.Tensor]]:
+        for rows in row_ranges(shape):
+            start = read(rows).flatten(start_dim=1)
+            yield rows, add_rows(workspace.take(start.shape, start.device).copy_(start), rows, terms)
+
+    return blocks
 
 
 class FusedSum:

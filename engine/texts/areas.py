@@ -56,6 +56,12 @@ AREAS: dict[str, tuple[str, ...]] = {
         "",
         "Choose one, or leave max_error out.",
     ),
+    "usage.calibration_alone": (
+        "error",
+        "A calibration needs a quantized format.",
+        "It tells how weights are rounded to few bits.",
+        "Choose one, or leave the calibration out.",
+    ),
     "format.unknown": ("error", "Unknown quantization format '{format}'.", "", "Use none or {known}."),
     "format.no_fp8": (
         "error",

@@ -1,4 +1,4 @@
-"""Quantization: what LF201 to LF204 say. A row: severity, what was seen, why it matters, what to do."""
+"""Quantization: what LF201 to LF205 say. A row: severity, what was seen, why it matters, what to do."""
 
 from __future__ import annotations
 
@@ -139,5 +139,47 @@ QUANTIZATION: dict[str, tuple[str, ...]] = {
         "max_error {wanted} would keep every layer in high precision.",
         "Nothing would be quantized; {format} alone has {before}.",
         "Allow a larger error, or finish without quantization.",
+    ),
+    "LF205.base": (
+        "error",
+        "The calibration {calibration} was collected on {theirs}, and this is {base}.",
+        "The inputs of its layers are those of another model.",
+        "Choose the calibration of this base, or sample it once through Calibrate.",
+    ),
+    "LF205.nothing": (
+        "error",
+        "The calibration {calibration} knows none of the {count} layers that are quantized.",
+        "It is of a model whose layers have other names or shapes, or layers that are kept were calibrated.",
+        "Sample this model once through Calibrate.",
+    ),
+    "LF205.loras": (
+        "warning",
+        "The calibration {calibration} was collected with other LoRAs: {differences}.",
+        "Its inputs are near those of this model, not the same: rounding by them is a little worse than it could be.",
+        "Sample the model with these LoRAs through Calibrate.",
+    ),
+    "LF205.unknown": (
+        "note",
+        "The calibration {calibration} does not tell of which base and LoRAs it is ({others}).",
+        "Only names and shapes of layers could be compared.",
+        "Sample a MODEL of 3 Apply through Calibrate to have it on record.",
+    ),
+    "LF205.partly": (
+        "note",
+        "The calibration {calibration} knows {known} of the {count} layers that are quantized.",
+        "The others are rounded to the nearest, without what their inputs are.",
+        "Nothing must be done; the first of them is {first}.",
+    ),
+    "LF205.ranges": (
+        "note",
+        "The calibration {calibration} has ranges alone, which {format} with matmul {matmul} does not use.",
+        "Ranges give inputs a scale where a host multiplies in fp8; every other format scales them as they come.",
+        "Collect `ranges and rounding` to round weights by their inputs.",
+    ),
+    "LF205.damaged": (
+        "error",
+        "The calibration {calibration} holds no usable numbers for {weight}.",
+        "NaN, Inf or something else than products of inputs: the file is damaged.",
+        "Sample the model through Calibrate again.",
     ),
 }

@@ -38,6 +38,7 @@ from ..disk.writer import check_target, write_safetensors
 from ..documents.document import Document
 from ..documents.paths import resolve_path
 from .cache import BakeCache, Entry, Key
+from .calibrated import calibration_findings
 from .records import BakeRecord, base_facts, load_record, save_record
 
 MADE, UNCHANGED, CACHED = "made", "unchanged", "from the cache"
@@ -93,12 +94,14 @@ class BakeResult:
 def resolve(plan: Plan, finish: Finish) -> Blueprint:
     """The blueprint of a plan that passes the checks; the fingerprint of its base is taken here, once.
 
-    Raises FoundryError: the plan's first error, and what ``blueprint`` raises.
+    Raises FoundryError: the plan's first error, what ``blueprint`` raises, and LF205 for a calibration of another base.
     """
     raise_first(check(plan))
     source = plan.base.source
     model = source.identity
-    return blueprint(plan, finish, base_facts(source) | {"model": model, "revision": REVISION})
+    wanted = blueprint(plan, finish, base_facts(source) | {"model": model, "revision": REVISION})
+    raise_first(calibration_findings(wanted))
+    return wanted
 
 
 def bake_to_file(

@@ -6,6 +6,7 @@ torch is imported where it is needed: a batch that finds nothing to do compares 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class Wishes:
     memory: str | None = None
     device: str = "cpu"
     no_mmap: bool = False
+    calibration: str | None = None
 
     def adjusted(self, document: Document) -> Document:
         """The document with what is wished instead."""
@@ -47,14 +49,23 @@ class Wishes:
         told = [document.memory for document in documents if document.memory is not None]
         return self.memory or next(iter(told), AUTO)
 
+    def files(self) -> tuple[Path, ...]:
+        """Those a result depends on beside what its document names."""
+        from .calibrations import find_calibration
+
+        return (find_calibration(self.calibration).absolute(),) if self.calibration else ()
+
     def finish(self, document: Document, device: torch.device | None, memory: str) -> Finish:
         """How an adjusted document's bake ends, on that device in that memory mode."""
         import torch
 
-        from ...engine.devices import arithmetic_of
+        from ...engine.devices import CPU, arithmetic_of
         from ...engine.finish import Finish
         from ...engine.quantize import parse_keep
+        from .calibrations import find_calibration, load_calibration
 
+        known = load_calibration(find_calibration(self.calibration)) if self.calibration else None
+        place = device if known is None else CPU  # error feedback is work for the CPU
         dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, None: None}
         exact = self.reproducible or document.reproducible
         return Finish(
@@ -63,7 +74,8 @@ class Wishes:
             self.matmul,
             parse_keep(self.keep),
             max_error=self.max_error,
-            arithmetic=arithmetic_of(device, memory) if exact else None,
+            arithmetic=arithmetic_of(place, memory) if exact else None,
+            calibration=known,
         )
 
 

@@ -24,6 +24,7 @@ from ...engine.progress import Progress
 from ...engine.report import layers_json
 from ...engine.texts.say import refuse
 from ..bakes.baking import BakeOptions, BakeResult, FileRequest, bake_files, input_files, resolve
+from ..bakes.calibrated import calibration_findings
 from ..bakes.wishes import Wishes
 from ..documents.document import Document, load_document
 from ..documents.paths import resolve_path
@@ -108,7 +109,7 @@ def _plan(unit: Unit, task: Task, states: States) -> _Planned | None:
     sha256, out = task.sha256(), Path(unit.out) / f"{task.name}{ENDING}"
     try:
         document = unit.wishes.adjusted(load_document(Path(task.document)))
-        inputs = [states.of(path) for path in _inputs(document)]
+        inputs = [states.of(path) for path in (*_inputs(document), *unit.wishes.files())]
         found = judged(document)
         if found.unusable is not None or stops(found.findings):
             raise found.unusable or FoundryError.of(found.findings[0])
@@ -122,7 +123,7 @@ def _plan(unit: Unit, task: Task, states: States) -> _Planned | None:
         "asked": asked_of(unit.wishes),
         "base": found.plan.base.name,
         "inputs": inputs,
-        "findings": [finding.to_json() for finding in found.findings],
+        "findings": [each.to_json() for each in (*found.findings, *calibration_findings(request.blueprint))],
         "recipe_sha256": request.key.recipe_sha256,
         "base_identity": request.key.base_identity,
     }

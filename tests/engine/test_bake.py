@@ -255,7 +255,7 @@ def test_the_report_is_plain_numbers():
     data = report.to_json()
     names = {"tensors", "touched", "quantized", "reused", "bytes_read", "bytes_written", "seconds", "peak_rss_bytes"}
     numbers = names | {"relative_error", "sqnr_db"}
-    assert set(data) == numbers | {"worst_layers", "layers", "arithmetic", "driven"}
+    assert set(data) == numbers | {"worst_layers", "layers", "arithmetic", "driven", "by_outputs"}
     assert all(type(data[name]) in (int, float) for name in numbers)
     assert data["seconds"] > 0 and data["peak_rss_bytes"] > 10_000_000
     assert bake_sentence(report).startswith("3 of 8 tensors changed, 3 quantized, ")

@@ -11,10 +11,12 @@ from forms import Maker, form_layer
 from lora_foundry.engine.bake import bake
 from lora_foundry.engine.blueprint import blueprint
 from lora_foundry.engine.budget import within
+from lora_foundry.engine.calibration import Inputs
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import FP8_MATMUL, Finish
 from lora_foundry.engine.gain import Measure
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, STACK, Adapter, Base, Layer, LoRAInfo, Patch, Plan, Target
+from sampled_inputs import a_calibration
 
 W, OTHER, HEAD = "blocks.0.self_attn.q.weight", "blocks.1.self_attn.q.weight", "head.head.weight"
 FP8 = Finish("float8_e4m3fn")
@@ -94,6 +96,7 @@ def based(**values) -> Plan:
 PLAIN, FEW = plan_of(layer()), Finish("float8_e4m3fn", linears=frozenset({OTHER}))
 SOME = layer(MAKER.lora())
 TURNED = layer(MAKER.oft())
+SEEN = Inputs(torch.eye(32), torch.ones(16, 32))
 
 
 def as_kind(patch: Patch, kind: str) -> Patch:
@@ -125,6 +128,7 @@ BITS = {  # (class, field): two bakes that differ in it alone
     (Finish, "linears"): (FP8, FEW),
     (Finish, "keep_names"): (FP8, Finish("float8_e4m3fn", keep_names=frozenset({W}))),
     (Finish, "arithmetic"): (FP8, Finish("float8_e4m3fn", arithmetic="fp32 on the CPU")),
+    (Finish, "calibration"): (FP8, Finish("float8_e4m3fn", calibration=a_calibration({W: SEEN}))),
     (Base, "family"): (based(family="flux2"), based(family=None)),  # which names are kept
     (Base, "quantized"): (based(dequantized=True, quantized="float8"), based(dequantized=True, quantized="int8")),
     (Base, "dequantized"): (PLAIN, based(dequantized=True, quantized="float8")),

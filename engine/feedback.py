@@ -1,0 +1,142 @@
+"""Rounding that knows its inputs: what one column loses is made up for by the columns that come after it.
+
+A weight W [out, in] is rounded to Q for small |(Q - W) X^T|, X the inputs of a Linear, of which only the Gram matrix
+H = X^T X is known, in blocks of columns. Column by column the error of rounding goes to the columns behind it in the
+proportions of the rows of U, where H^-1 = U^T U (GPTQ, Frantar and others 2022; the order is that of the columns). Only
+what is handed to ``Format.encode`` changes, so the file and its loader are those of rounding to the nearest.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from .calibration import LEAST_HELD, Calibration
+from .codes import Format, rotate
+from .gemm import Workspace, full_fp32
+from .texts.say import refuse
+
+DAMPING = 0.01  # of the mean of H's diagonal, added to it: directions that were seldom seen are not driven far
+FEW = 8  # columns whose errors are spread one by one; those of more by one matrix product
+REMEMBERED = 4  # sets of inputs: q, k and v share theirs
+CHUNK = 1 << 25  # numbers of a weight that are rounded together: its columns are then long enough to be fast
+
+
+class Feedback:
+    """The rounding of one weight, or of all weights that see the same inputs, in one format."""
+
+    def __init__(self, gram: torch.Tensor, format: Format) -> None:
+        """``gram``: fp32 [in, size], the blocks of H below each other; the last one may be narrower than ``size``.
+
+        Raises ValueError for what no inputs can have given.
+        """
+        self._format = format
+        self._factors = [(columns, _factor(block, format.group)) for columns, block in gram_blocks(gram)]
+
+    def adjust(self, prepared: torch.Tensor, scale: torch.Tensor, workspace: Workspace) -> torch.Tensor:
+        """fp32 [rows, in] whose nearest codes are those of small output error; ``prepared`` is overwritten.
+
+        ``scale`` as the format works with it, for these rows.
+        """
+        across = scale.t().contiguous() if scale.ndim else scale
+        for columns, factor in self._factors:
+            shape = (columns.stop - columns.start, len(prepared))
+            block = workspace.take(shape, prepared.device, slot="feedback").copy_(prepared[:, columns].t())
+            errors = workspace.take(shape, prepared.device, slot="feedback errors")
+            with full_fp32():
+                _Spread(self._format, across, columns.start, factor, block, errors).run(0, shape[0])
+            prepared[:, columns] = block.t()
+        return self._format.saturated(prepared, scale)
+
+
+@dataclass(frozen=True, eq=False)
+class Guide:
+    """How one weight is rounded and judged: by ``held`` inputs [tokens, in], None where too few were kept aside."""
+
+    feedback: Feedback
+    held: torch.Tensor | None
+
+
+class Guides:
+    """The guides of all weights of a result; those that share their inputs share the work on them, if near by."""
+
+    def __init__(self, calibration: Calibration | None, format: Format | None) -> None:
+        self._calibration, self._format = calibration, format
+        self._made: OrderedDict[str, Guide] = OrderedDict()
+
+    def of(self, weight: str) -> Guide | None:
+        """That of a weight; None where nothing is known of its inputs."""
+        known = self._calibration
+        if known is None or self._format is None or weight not in known.sets:
+            return None
+        found = known.sets[weight]
+        if found not in self._made:
+            inputs = known.inputs(weight)
+            held = inputs.held if len(inputs.held) >= LEAST_HELD and inputs.held.any() else None
+            try:
+                feedback = Feedback(inputs.gram, self._format)
+            except ValueError as error:
+                raise refuse("LF205.damaged", calibration=known.name, weight=weight) from error
+            self._made[found] = Guide(feedback, held)
+            if len(self._made) > REMEMBERED:
+                self._made.popitem(last=False)
+        return self._made[found]
+
+
+class _Spread:
+    """One block of columns: ``block`` and ``errors`` are [columns, rows], ``factor`` is U."""
+
+    def __init__(
+        self, format: Format, scale: torch.Tensor, at: int, factor: torch.Tensor, block: torch.Tensor,
+        errors: torch.Tensor,
+    ) -> None:  # fmt: skip
+        self._format, self._scale, self._at = format, scale, at
+        self._factor, self._block, self._errors = factor, block, errors
+        self._weights = (factor / factor.diagonal()[:, None]).t().contiguous()
+
+    def run(self, first: int, stop: int) -> None:
+        """Round columns ``first`` to ``stop``; halves, so that almost all of the work is large matrix products."""
+        if stop - first <= FEW:
+            for column in range(first, stop):
+                exact = self._block[column]
+                torch.sub(exact, self._format.nearest(exact, self._scale, self._at + column), out=self._errors[column])
+                if column + 1 < stop:
+                    self._block[column + 1 : stop].addr_(
+                        self._weights[column + 1 : stop, column], self._errors[column], alpha=-1
+                    )
+            return
+        middle = first + (stop - first) // 2
+        self.run(first, middle)
+        self._block[middle:stop].addmm_(self._weights[middle:stop, first:middle], self._errors[first:middle], alpha=-1)
+        self.run(middle, stop)
+
+
+def gram_blocks(gram: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
+    """(columns, their square block of H) of an fp32 [in, size] matrix of blocks below each other."""
+    size = gram.shape[1]
+    for first in range(0, len(gram), size):
+        columns = slice(first, min(first + size, len(gram)))
+        yield columns, gram[columns, : columns.stop - columns.start]
+
+
+def _factor(block: torch.Tensor, group: int) -> torch.Tensor:
+    """U of a block of H, as the rotated columns see it, in fp32; of a block that saw nothing the unit matrix.
+
+    H = V V^T with an upper V is a Cholesky factor from the last column on, and U is its inverse.
+    """
+    block = rotate(rotate(block, group).t().contiguous(), group) if group else block
+    exact = block.double()
+    mean = exact.diagonal().mean()
+    if not mean > 0:
+        return torch.eye(len(block), device=block.device)
+    exact = exact / mean
+    exact.diagonal().add_(DAMPING)
+    below, failed = torch.linalg.cholesky_ex(exact.flip(0, 1))
+    if failed:
+        raise ValueError("these are no products of inputs")
+    unit = torch.eye(len(block), dtype=exact.dtype, device=block.device)
+    inverse: torch.Tensor = torch.linalg.solve_triangular(below, unit, upper=False)
+    return inverse.flip(0, 1).to(torch.float32)

@@ -1,0 +1,136 @@
+"""Calibrations in files: what the Linears of a model were given while it sampled, kept under a name of the user's.
+
+One safetensors file each: ranges, sets of inputs and where it all comes from are JSON in its header, Gram matrices and
+tokens kept aside its tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...engine.calibration import GRAM, HELD, Calibration, Origin, Range
+from ...engine.collect import Allocate, Collector
+from ...engine.errors import FoundryError
+from ..disk.header import file_error
+from ..disk.home import data_home
+from ..disk.source import FileSource
+from ..disk.targets import name_fault
+from ..disk.temps import sweep, temporary
+from ..disk.writer import write_safetensors
+
+KEY = "lora_foundry_calibration"  # of the header's metadata
+SCHEMA = 1
+SUFFIX = ".safetensors"
+
+
+def calibrations_folder() -> Path:
+    """Where they are kept by name; it need not exist."""
+    return data_home() / "calibrations"
+
+
+def calibration_names() -> list[str]:
+    """Those that are there, sorted."""
+    with suppress(OSError):
+        return sorted(path.name.removesuffix(SUFFIX) for path in calibrations_folder().glob(f"[!.]*{SUFFIX}"))
+    return []
+
+
+def calibration_path(name: str) -> Path:
+    """The file of a name. FoundryError ``usage`` for what no file can be called here or elsewhere."""
+    fault = "it names no folder and no file" if set(name) & set('/\\:*?"<>|') or name.strip(". ") != name else ""
+    fault = fault or name_fault(name + SUFFIX, windows=True)
+    if fault or not name:
+        what = f"A calibration cannot be called {name!r:.80}: {fault or 'it is empty'}."
+        raise FoundryError("usage", what, fix="Give it a plain name, such as qwen_portraits.")
+    return calibrations_folder() / (name + SUFFIX)
+
+
+def find_calibration(name: str) -> Path:
+    """The file of a name, or a path to one. FoundryError ``file`` where there is neither."""
+    if name.lower().endswith(SUFFIX):
+        return Path(name)
+    path = calibration_path(name)
+    if not path.is_file():
+        known = ", ".join(calibration_names()) or "none"
+        what = f"There is no calibration {name!r}; there are: {known}."
+        raise FoundryError("file", what, fix="Sample the model through Calibrate, or name its file.")
+    return path
+
+
+def save_calibration(path: Path, collected: Collector, origin: Origin) -> None:
+    """Write what was collected, tensor by tensor. Raises FoundryError ``file``."""
+    told: dict[str, Any] = {
+        "schema": SCHEMA,
+        "origin": asdict(origin),
+        "ranges": {name: asdict(seen) for name, seen in collected.ranges().items()},
+        "sets": collected.sets(),
+    }
+    parts = collected.parts()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    entries = [info for info, _ in parts]
+    with write_safetensors(path, entries, {"format": "pt", KEY: json.dumps(told)}) as sink:
+        for info, make in parts:
+            sink.write(info.name, make())
+
+
+def load_calibration(path: Path) -> Calibration:
+    """The calibration in a file; its tensors are read when they are asked for. Raises FoundryError ``file``."""
+    source = FileSource(path)
+    try:
+        told = json.loads(source.metadata.get(KEY, "null"))
+        if not isinstance(told, dict) or told.get("schema") != SCHEMA:
+            raise file_error(path, "is no calibration, or one of another version", "Choose a file Calibrate wrote.")
+        origin = Origin(**{**told["origin"], **{part: tuple(told["origin"][part]) for part in ("layers", "others")}})
+        ranges = {str(name): Range(**seen) for name, seen in told["ranges"].items()}
+        sets = {str(name): str(found) for name, found in told["sets"].items()}
+        sound = all(map(_is_sound, ranges.values())) and all(_is_there(source, found) for found in set(sets.values()))
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise file_error(path, f"holds a calibration that cannot be read ({error})", "Calibrate again.") from error
+    if not sound:
+        raise file_error(path, "holds a calibration with impossible numbers or shapes", "Calibrate again.")
+    identity = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return Calibration(path.name.removesuffix(SUFFIX), identity, ranges, sets, origin, source)
+
+
+def _is_sound(seen: Range) -> bool:
+    return all(isinstance(each, int | float) and math.isfinite(each) and each >= 0 for each in asdict(seen).values())
+
+
+def _is_there(source: FileSource, found: str) -> bool:
+    """Whether the tensors of a set fit each other."""
+    gram, held = (source.tensors.get(f"{found}.{part}") for part in (GRAM, HELD))
+    if gram is None or held is None or len(gram.shape) != 2 or len(held.shape) != 2:
+        return False
+    return 0 < gram.shape[1] <= gram.shape[0] == held.shape[1] and gram.dtype == torch.float32
+
+
+@contextmanager
+def spilled(folder: Path) -> Iterator[Allocate]:
+    """Matrices of zeros that lie in files of ``folder``, which the system keeps in memory as far as it likes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    sweep(folder)
+    with temporary(folder) as place:
+        place.mkdir()
+
+        def allocate(shape: tuple[int, int]) -> torch.Tensor:
+            path = place / str(len(list(place.iterdir())))
+            return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=torch.float32).view(shape)
+
+        yield allocate
+
+
+def file_state_of(name: str) -> str:
+    """What changes when a calibration is collected again; "missing" where there is none."""
+    with suppress(OSError, FoundryError):
+        state = find_calibration(name).stat()
+        return f"{state.st_size}:{state.st_mtime_ns}"
+    return "missing"
