@@ -9,6 +9,7 @@ from typing import Any
 
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding, stops
+from ..engine.json_verbs import DialectsJSON
 from .shared import DONE, STOPPED, answer, print_findings, print_json
 from .terminal import size, span, table
 
@@ -35,12 +36,13 @@ def _dialects(as_json: bool) -> int:
     """The table that detection goes by."""
     from ..loaders.loras.layouts import dialect_table
 
-    rows, columns = dialect_table(), ("name", "writers", "prefix", "alpha")
-    answer(as_json, {"dialects": rows}, table([[row[column] or "-" for column in columns] for row in rows], columns))
+    told: DialectsJSON = {"dialects": dialect_table()}
+    rows = [[row["name"], row["writers"], row["prefix"] or "-", row["alpha"]] for row in told["dialects"]]
+    answer(as_json, told, table(rows, ("name", "writers", "prefix", "alpha")))
     return DONE
 
 
-def _facts(facts: dict[str, Any]) -> list[tuple[str, str]]:
+def _facts(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
     """The facts of ``inspect`` as lines: names left, values right, nothing longer than a screen."""
     from ..loaders.disk.header import shown
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, TypedDict
+from typing import Annotated, Any, TypedDict
 
-from .json_lineage import ClaimJSON, Ids, RecordJSON
+from .json_lineage import ClaimJSON, Ids, KnownJSON, RecordJSON, Role
+from .json_types import FindingJSON, Level
 
 Schema = Annotated[int, ("const", 1)]
 
@@ -92,3 +93,93 @@ class StampedJSON(TypedDict):
     schema: Schema
     out: str
     ids: Ids
+
+
+Span = Annotated[list[float], ("minItems", 2), ("maxItems", 2), "Least and most."]
+
+
+class FactsJSON(TypedDict):
+    """What is told of every file."""
+
+    file: str
+    files: Annotated[list[str], "All files of a model that is cut into several."]
+    bytes: int
+    tensors: int
+    dtypes: Annotated[dict[str, int], "How many tensors are stored in which dtype."]
+    metadata: Annotated[dict[str, str], "As the file states it; claims."]
+    findings: list[FindingJSON]
+
+
+class TrainingJSON(TypedDict, total=False):
+    """What the metadata states of the training, as far as it does."""
+
+    tool: str
+    base_model: str
+    trigger_words: str
+    tags: Annotated[list[str], "Those used most."]
+
+
+class GroupJSON(TypedDict):
+    """A group of blocks of the model."""
+
+    blocks: int
+    modules: int
+
+
+class AdaptersJSON(TypedDict, total=False):
+    """What a LoRA changes, and how strongly; absent where it cannot be used, which a finding tells."""
+
+    role: Role
+    role_why: str
+    role_evidence: Level
+    family: str | None
+    variant: Annotated[dict[str, str], "By aspect: version, task ..."]
+    modules: int
+    text_encoder: Annotated[int, "Modules of text encoders."]
+    adapters: Annotated[dict[str, int], "How many of which kind."]
+    blocks: Annotated[dict[str, GroupJSON], "By group, as double_blocks; the rest is other."]
+    rank: Span | None
+    alpha: Span | None
+    alpha_from: Annotated[dict[str, int], "Where how many alphas stand."]
+    scale: Annotated[Span | None, "alpha / rank."]
+    unused: Annotated[list[str], "Tensors that no adapter has."]
+
+
+class InspectedLoRAJSON(FactsJSON, TrainingJSON, AdaptersJSON):
+    """What `lora-foundry inspect LORA --json` prints."""
+
+    kind: Annotated[str, ("enum", ("lora",))]
+    sha256: str
+    dialect: str
+    layout: Annotated[str | None, "The row of `inspect --dialects` that it is written like."]
+    writers: Annotated[str | None, "Who writes files like it."]
+    lineage: KnownJSON
+
+
+class InspectedBaseJSON(FactsJSON):
+    """What `lora-foundry inspect BASE --json` prints."""
+
+    kind: Annotated[str, ("enum", ("base",))]
+    family: str | None
+    prefix: Annotated[str, "What stands before the names of its weights."]
+    other_tensors: Annotated[int, "Of text encoders, autoencoders and others."]
+    quantized: Annotated[str | None, "How its weights are stored where that is no plain floating point."]
+    fingerprint: str
+    made_by: Annotated[dict[str, Any] | None, "What this pack wrote into its own result, as bake.schema.json says."]
+
+
+class DialectJSON(TypedDict):
+    """One known way of writing LoRAs."""
+
+    name: str
+    writers: str
+    prefix: str
+    modules: Annotated[str, "A regular expression for the start of a module's name."]
+    marks: Annotated[list[str], "Dialects, kinds and parts that must all be there."]
+    alpha: Annotated[str, "Where the scale is written."]
+
+
+class DialectsJSON(TypedDict):
+    """What `lora-foundry inspect --dialects --json` prints."""
+
+    dialects: list[DialectJSON]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
+from ...engine.json_verbs import DialectJSON
 from ..names.dialects import ALPHA, Part, split
 from ..names.lookup import is_text_encoder
 
@@ -113,6 +113,10 @@ def _compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def dialect_table() -> list[dict[str, Any]]:
+def dialect_table() -> list[DialectJSON]:
     """Every layout as plain data, in the order they are tried: for ``inspect --dialects`` and for tests."""
-    return [{key: value for key, value in asdict(row).items() if key != "never"} for row in LAYOUTS]
+    return [
+        {"name": row.name, "writers": row.writers, "prefix": row.prefix, "modules": row.modules,
+         "marks": [*row.marks], "alpha": row.alpha}
+        for row in LAYOUTS
+    ]  # fmt: skip

@@ -9,8 +9,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
+from ...engine.json_verbs import GroupJSON, TrainingJSON
 from ...engine.plan import Adapter
 from ..disk.header import shown
 from ..names.lookup import bare
@@ -74,7 +75,7 @@ def _structure(adapters: tuple[Adapter, ...]) -> str:
     return ""
 
 
-def tell_training(metadata: Mapping[str, str]) -> dict[str, Any]:
+def tell_training(metadata: Mapping[str, str]) -> TrainingJSON:
     """``tool``, ``base_model``, ``trigger_words`` and ``tags`` as far as the metadata states them: claims only."""
     tool = next((tool for key, pattern, tool in TOOLS if key in metadata and re.search(pattern, metadata[key])), None)
     told = {
@@ -83,7 +84,7 @@ def tell_training(metadata: Mapping[str, str]) -> dict[str, Any]:
         "trigger_words": next((metadata[key] for key in WORDS if metadata.get(key, "").strip()), None),
         "tags": _tags(metadata.get("ss_tag_frequency", "")),
     }
-    return {key: value for key, value in told.items() if value}
+    return cast(TrainingJSON, {key: value for key, value in told.items() if value})
 
 
 def _tags(text: str) -> list[str]:
@@ -101,7 +102,7 @@ def _tags(text: str) -> list[str]:
     return sorted(counts, key=lambda tag: -counts[tag])[:TAGS]
 
 
-def by_block(modules: tuple[str, ...]) -> dict[str, dict[str, int]]:
+def by_block(modules: tuple[str, ...]) -> dict[str, GroupJSON]:
     """Modules counted by block group: ``{"double_blocks": {"blocks": 19, "modules": 76}}``; the rest is ``other``."""
     numbers: dict[str, set[str]] = {}
     counts: dict[str, int] = {}

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from ...engine.errors import FoundryError
 from ...engine.findings import EVIDENCE
 from ...engine.json_merge import MERGE_KEY
+from ...engine.json_verbs import AdaptersJSON, FactsJSON, InspectedBaseJSON, InspectedLoRAJSON
 from ...engine.lineage import UNKNOWN, Lineage
 from ...engine.plan import Adapter
 from ...engine.tensors import TensorInfo
@@ -29,7 +29,7 @@ from ..names.dialects import identify
 MERGED_HERE = "LoRA Foundry (merge)"  # in the layout of whoever else writes it so
 
 
-def describe(path: Path) -> dict[str, Any]:
+def describe(path: Path) -> InspectedLoRAJSON | InspectedBaseJSON:
     """Facts about a LoRA or a base model (a file, an index, a folder of shards); ``kind`` says which of the two.
 
     A LoRA that cannot be used is described all the same, with the reason in ``findings``. Raises FoundryError ``file``
@@ -38,24 +38,35 @@ def describe(path: Path) -> dict[str, Any]:
     return describe_lora(FileSource(path)) if is_lora(path) else describe_base(open_checkpoint(path))
 
 
-def describe_lora(source: FileSource) -> dict[str, Any]:
+def describe_lora(source: FileSource) -> InspectedLoRAJSON:
     """Everything a LoRA file tells of itself, its hash and its lineage; what its metadata says are claims."""
     path = source.files[0]
     sha256 = identify_file(path).sha256
+    lora, error = _opened(source, sha256, path)
+    lineage = lineage_of_lora(lora) if lora else lineage_of(path)
+    findings = lora.findings if lora else [error.finding(source.label)] if error else []
+    about: AdaptersJSON = _adapter_facts(lora, role_of(lora, lineage)) if lora else {}
     found = layout(source.tensors)
-    facts = {"kind": "lora", **_common(source.label, source.files, source.tensors), "sha256": sha256}
-    facts |= {"dialect": identify(source.tensors), "layout": found.name if found else None}
-    writers = MERGED_HERE if MERGE_KEY in source.metadata else found.writers if found else None
-    facts |= {"writers": writers, **tell_training(source.metadata)}
-    facts |= {"metadata": dict(source.metadata)}
+    return {
+        "kind": "lora",
+        **_common(source.label, source.files, source.tensors, source.metadata),
+        "sha256": sha256,
+        "dialect": identify(source.tensors),
+        "layout": found.name if found else None,
+        "writers": MERGED_HERE if MERGE_KEY in source.metadata else found.writers if found else None,
+        **tell_training(source.metadata),
+        "lineage": lineage_json(lineage),
+        **about,
+        "findings": [finding.to_json() for finding in findings],
+    }
+
+
+def _opened(source: FileSource, sha256: str, path: Path) -> tuple[LoRAFile | None, FoundryError | None]:
+    """The file as a LoRA, or why it cannot be used as one."""
     try:
-        lora = LoRAFile(source, source.label, sha256, source.metadata, path)
+        return LoRAFile(source, source.label, sha256, source.metadata, path), None
     except FoundryError as error:
-        known = lineage_json(lineage_of(path))
-        return {**facts, "lineage": known, "findings": [error.finding(source.label).to_json()]}
-    lineage = lineage_of_lora(lora)
-    facts |= {"lineage": lineage_json(lineage), **_adapter_facts(lora, role_of(lora, lineage))}
-    return {**facts, "findings": [finding.to_json() for finding in lora.findings]}
+        return None, error
 
 
 def role_of(lora: LoRAFile, lineage: Lineage) -> Role:
@@ -69,7 +80,7 @@ def role_of(lora: LoRAFile, lineage: Lineage) -> Role:
     return Role(role, next(saying, known), level)
 
 
-def _adapter_facts(lora: LoRAFile, role: Role) -> dict[str, Any]:
+def _adapter_facts(lora: LoRAFile, role: Role) -> AdaptersJSON:
     adapters = lora.adapters
     scaled = [adapter for adapter in adapters if has_rank(adapter)]
     return {
@@ -97,24 +108,24 @@ def _kind(adapter: Adapter) -> str:
     return " + ".join([adapter.kind, *extra]) + (f" of {target}" if target else "")
 
 
-def describe_base(model: Checkpoint) -> dict[str, Any]:
+def describe_base(model: Checkpoint) -> InspectedBaseJSON:
     """Family, prefix and quantization of a base model, and the recipe in it when this pack made it."""
     everything = model.source.tensors
     return {
         "kind": "base",
-        **_common(model.label, model.files, everything),
+        **_common(model.label, model.files, everything, model.metadata),
         "family": detect_base(model.tensors),
         "prefix": model.prefix,
         "other_tensors": len(everything) - len(model.tensors),
         "quantized": model.quantized,
         "fingerprint": base_fingerprint(model),
         "made_by": made_by(model.metadata),
-        "metadata": dict(model.metadata),
-        "findings": [],
     }
 
 
-def _common(label: str, files: tuple[Path, ...], tensors: Mapping[str, TensorInfo]) -> dict[str, Any]:
+def _common(
+    label: str, files: tuple[Path, ...], tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]
+) -> FactsJSON:
     dtypes = Counter(str(info.dtype).removeprefix("torch.") for info in tensors.values())
     return {
         "file": label,
@@ -122,9 +133,11 @@ def _common(label: str, files: tuple[Path, ...], tensors: Mapping[str, TensorInf
         "bytes": sum(file.stat().st_size for file in files),
         "tensors": len(tensors),
         "dtypes": dict(dtypes.most_common()),
+        "metadata": dict(metadata),
+        "findings": [],
     }
 
 
-def span_of(values: list[Any]) -> list[Any] | None:
+def span_of(values: Sequence[float]) -> list[float] | None:
     """The least and the most of some values; None where there are none."""
     return [min(values), max(values)] if values else None

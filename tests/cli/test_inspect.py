@@ -7,6 +7,20 @@ import json
 import pytest
 import torch
 from lora_foundry.loaders.disk.small import save_small
+from schemas import faults
+
+
+@pytest.fixture
+def run(run):
+    """The command; what ``inspect --json`` prints is as docs/inspect.schema.json says."""
+
+    def call(*arguments: str):
+        code, out, err = run(*arguments)
+        if arguments[0] == "inspect" and isinstance(out, dict) and "error" not in out:
+            assert faults(out, "inspect") == []
+        return code, out, err
+
+    return call
 
 
 def test_inspect_a_lora(folder, run):

@@ -36,9 +36,12 @@ from lora_foundry.engine.json_types import (  # noqa: E402
 )
 from lora_foundry.engine.json_verbs import (  # noqa: E402
     DeclaredJSON,
+    DialectsJSON,
     ExportedJSON,
     ForgottenJSON,
     ImportedJSON,
+    InspectedBaseJSON,
+    InspectedLoRAJSON,
     ReadJSON,
     StampedJSON,
     WeighJSON,
@@ -89,6 +92,11 @@ SCHEMAS: dict[str, tuple[str, tuple[Any, ...]]] = {
             WeighJSON,
             StampedJSON,
         ),
+    ),
+    "inspect": (
+        "What `lora-foundry inspect --json` tells of a file. A key that only a LoRA that can be used has is absent "
+        "otherwise.",
+        (InspectedLoRAJSON, InspectedBaseJSON, DialectsJSON),
     ),
 }
 CLOSED = (FindingJSON, InsideJSON)  # no further key, in no version
