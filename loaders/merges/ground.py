@@ -20,7 +20,7 @@ from ..lineage.contents import contained_in
 from ..loras.file import LoRAFile
 from ..loras.matching import add_layer
 from ..names.lookup import BaseNames
-from ..names.native import stand_in
+from ..names.native import fuller, stand_in
 from ..names.outgoing import Outgoing
 from ..plans.planner import make_layer
 
@@ -76,7 +76,9 @@ def ground_of(loras: Sequence[LoRAFile], base: Path | None, dialect: str, on_qua
         found = _opened(base, on_quantized_base)
         return Ground(Plan(found), Outgoing(found.source.tensors, found.family, dialect), True)
     family = _family(loras)
-    modules = {adapter.module: adapter.delta_shape for lora in loras for adapter in lora.adapters}
+    modules: dict[str, tuple[int, ...]] = {}
+    for adapter in (each for lora in loras for each in lora.adapters):
+        modules[adapter.module] = fuller(modules.get(adapter.module), adapter.delta_shape)
     source = Shapes(stand_in(modules, family))
     return Ground(Plan(Base(source.label, family, source)), Outgoing(source.tensors, family, dialect), False)
 

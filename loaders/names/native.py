@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
@@ -154,7 +155,7 @@ def stand_in(modules: Mapping[str, Shape], family: str | None) -> dict[str, Tens
         for each in found:
             mine = (shape[0] // len(found), *shape[1:])
             if each.rule is None:
-                whole.setdefault(each.name, mine)
+                whole[each.name] = fuller(whole.get(each.name), mine)
             else:
                 shares[each.name].setdefault(each, mine)
     heights = _Heights(shares)
@@ -164,6 +165,13 @@ def stand_in(modules: Mapping[str, Shape], family: str | None) -> dict[str, Tens
     tensors = [_info(name, shape) for name, shape in whole.items()]
     tensors += [TensorInfo(each.name + BIAS, torch.float32, whole[each.name][:1]) for each, _ in biases]
     return {info.name: info for info in tensors}
+
+
+def fuller(one: Shape | None, other: Shape) -> Shape:
+    """The first of two shapes, but for one that also tells the kernel of a convolution: LoHa and LoKr store it flat."""
+    if one is None or (len(other) > len(one) and math.prod(one) == math.prod(other) and one[0] == other[0]):
+        return other
+    return one
 
 
 def _info(name: str, shape: Shape) -> TensorInfo:

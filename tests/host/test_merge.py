@@ -42,7 +42,7 @@ def merged(graph: Graph, names: list[str], clip: float = 0.0, **inputs: object) 
     return graph.add("FoundryMergeLoRAs", lora_stack=stack_of(graph, names, clip), **{**settings, **inputs})
 
 
-@pytest.mark.parametrize("family", ["wan", "sd15", "flux", "qwen-image"])
+@pytest.mark.parametrize("family", ["wan", "sd15", "sdxl", "flux", "qwen-image"])
 def test_the_merged_row_samples_as_the_live_stack(host, family):
     names = three(host, family)
     one, two, own = Graph(), Graph(), Graph()
