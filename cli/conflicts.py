@@ -14,7 +14,7 @@ from .terminal import Bar
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What ``conflicts`` takes."""
     add = parser.add_argument
-    add("inputs", metavar="FILE", nargs="+", type=Path, help="a stack document, or LoRA files")
+    add("inputs", metavar="FILE", nargs="+", help="a stack document, or LoRA files")
     add("--strengths", metavar="N,N", type=numbers, help="of the LoRAs, in their order")
     add("--base", metavar="FILE", type=Path, help="the model they are for; needed for DoRA, OFT and the like")
     add("--svg", metavar="OUT", type=svg_file, help="write the picture there: every pair, and every block")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.errors import FoundryError
 from ..engine.findings import stops
-from .shared import DONE, STOPPED, Refused, answer, print_findings, print_json
+from .shared import DONE, STOPPED, Refused, answer, from_elsewhere, print_findings, print_json
 from .terminal import Bar, note, size, table
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs",
         metavar="FILE",
         nargs="+",
-        type=Path,
         help="a stack document, or LoRA files; with --verify a merged file",
     )
     add("-o", "--out", metavar="OUT", type=out_file, help="the merged .safetensors file, replaced if there")
@@ -56,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_resize(parser: argparse.ArgumentParser) -> None:
     """What ``resize`` takes."""
-    parser.add_argument("inputs", metavar="FILE", nargs=1, type=Path, help="a LoRA file of any dialect")
+    parser.add_argument("inputs", metavar="FILE", nargs=1, help="a LoRA file of any dialect")
     parser.add_argument("-o", "--out", metavar="OUT", type=out_file, required=True, help="a .safetensors file")
     parser.add_argument("--base", metavar="FILE", type=Path, help="the model it is for; needed for DoRA and the like")
     add_policy(parser)
@@ -163,28 +162,31 @@ def requested(options: argparse.Namespace) -> Request:
 
 
 def inputs(
-    paths: Sequence[Path], strengths: Sequence[float] | None
+    names: Sequence[str], strengths: Sequence[float] | None
 ) -> tuple[tuple[Wanted, ...], tuple[Wanted, ...], Path | None]:
     """(the LoRAs to be merged, those fused below them, the base) of a document or of files with strengths."""
     from ..loaders.documents.document import load_document
-    from ..loaders.documents.paths import resolve_path
+    from ..loaders.documents.paths import find_lora, resolve_path
     from ..loaders.merges.matching import Wanted
+    from ..loaders.remote.names import is_remote
 
-    files = [path for path in paths if path.suffix.lower() == SUFFIX]
-    if not files and len(paths) == 1:
-        document = load_document(paths[0])
+    files = [name for name in names if name.partition("#")[0].lower().endswith(SUFFIX)]
+    if not files and len(names) == 1:
+        document = load_document(Path(names[0]))
         for text in document.notes:
             note(text)
         base = None if document.base is None else resolve_path(document.base, document.folder, Path.exists)
         rows = _rescaled(document.stack, strengths)
         return _wanted(document, rows), _wanted(document, document.fuse), base
-    if len(files) != len(paths):
+    if len(files) != len(names):
         what = "One stack document, or LoRA files: both together have no meaning here."
         raise FoundryError("usage", what, fix="Write the files into the document.")
     given = strengths or [1.0] * len(files)
     _same_count(given, len(files))
-    found = [resolve_path(str(path), None, Path.exists) for path in files]
-    return tuple(Wanted(path.name, path, n, n) for path, n in zip(found, given, strict=True)), (), None
+    with from_elsewhere() as asking:
+        found = [find_lora(name, None, asking) for name in files]
+    pairs = ((name if is_remote(name) else file.name, file.path) for name, file in zip(files, found, strict=True))
+    return tuple(Wanted(*pair, n, n) for pair, n in zip(pairs, given, strict=True)), (), None
 
 
 def _rescaled(rows: Sequence[Row], strengths: Sequence[float] | None) -> list[Row]:
@@ -202,20 +204,21 @@ def _same_count(strengths: Sequence[float], count: int) -> None:
 
 
 def _wanted(document: Document, rows: Sequence[Row]) -> tuple[Wanted, ...]:
-    from ..loaders.documents.paths import resolve_path
+    from ..loaders.documents.paths import find_lora
     from ..loaders.merges.matching import Wanted
 
-    return tuple(
-        Wanted(
-            row.path,
-            resolve_path(row.path, document.folder, Path.exists),
-            row.strength,
-            row.strength if row.clip_strength is None else row.clip_strength,
-            row.blocks,
+    with from_elsewhere() as asking:
+        return tuple(
+            Wanted(
+                row.path,
+                find_lora(row.path, document.folder, asking).path,
+                row.strength,
+                row.strength if row.clip_strength is None else row.clip_strength,
+                row.blocks,
+            )
+            for row in rows
+            if row.on
         )
-        for row in rows
-        if row.on
-    )
 
 
 def resize(options: argparse.Namespace) -> int:
@@ -248,7 +251,7 @@ def extract(options: argparse.Namespace) -> int:
 def _verify(options: argparse.Namespace) -> int:
     from ..loaders.merges.verifying import found_near, request_of
 
-    merged, *others = options.inputs
+    merged, *others = map(Path, options.inputs)
     request = request_of(merged, found_near(merged, others), options.base)
     found = _verified(request)
     if options.json:

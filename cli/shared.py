@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding
-from .terminal import note, span, table
+from .terminal import Transfers, note, span, table
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ..engine.json_types import LineageJSON
     from ..engine.plan import Plan
     from ..loaders.documents.document import Document
+    from ..loaders.remote.objects import Asking
 
 DONE, STOPPED, MISUSE, INTERRUPTED = 0, 1, 2, 130
 ALLOW_PARTIAL = "take LoRAs of which over 10%% of the energy finds no weight"
@@ -93,6 +95,15 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda", int(match[1] or 0))
 
 
+@contextmanager
+def from_elsewhere() -> Iterator[Asking]:
+    """How the terminal asks for files elsewhere: any address will do, and a line shows how far each is."""
+    from ..loaders.remote.objects import Asking
+
+    with Transfers() as transfers:
+        yield Asking(on_bytes=transfers)
+
+
 def planned(
     document: Document, policy: str = "allow accelerators", look_into_weights: bool = False
 ) -> tuple[Plan, tuple[Finding, ...]]:
@@ -104,7 +115,8 @@ def planned(
 
     for text in document.notes:
         note(text)
-    found = judged(document, policy, look_into_weights)
+    with from_elsewhere() as asking:
+        found = judged(document, policy, look_into_weights, asking)
     if found.unusable is not None:
         raise Refused(found.unusable, found.findings)
     return found.plan, found.findings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 _NUMERIC = re.compile(r"[-+]?[\d.,]+( ?%|x)?|-")
@@ -86,6 +86,42 @@ class Bar:
             self._open = False
 
     def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Transfers:
+    """``transfers(file, done, total)`` draws one line for each file that is on its way, with its bytes and speed."""
+
+    def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self.stream, self._clock = stream or sys.stderr, clock
+        self.shown = self.stream.isatty()
+        self._file, self._began, self._from, self._next, self._width = "", 0.0, 0, 0.0, 0
+
+    def __call__(self, file: str, done: int, total: int) -> None:
+        """Show how far it is, at most ten times a second; bytes that were here before do not count for the speed."""
+        now = self._clock()
+        if file != self._file or not done:
+            self.close()
+            self._file, self._began, self._from = file, now, done
+        if not self.shown or not total or (now < self._next and done < total):
+            return
+        self._next = now + 0.1
+        speed = (done - self._from) / max(now - self._began, 1e-3)
+        line = f"{file}: {size(done)} of {size(total)}, {size(round(speed))}/s"
+        self.stream.write(f"\r{line.ljust(self._width)}")
+        self.stream.flush()
+        self._width = len(line)
+
+    def close(self) -> None:
+        """End the line."""
+        if self._width:
+            self.stream.write("\n")
+            self._width = 0
+
+    def __enter__(self) -> Transfers:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -16,7 +16,7 @@ from ..loaders.disk.targets import prefix_fault
 from ..loaders.lint.order import check_order
 from ..loaders.remote.names import is_remote
 from . import folders, host
-from .remotes import allowed
+from .remotes import allowed, remote_state
 from .sockets import check_links
 
 CATEGORY = "LoRA Foundry"
@@ -89,6 +89,8 @@ def check_number(name: str, value: Any, least: float, most: float) -> str | None
 
 def file_state(name: str, *kinds: str) -> str:
     """What changes when a file is replaced, for IS_CHANGED: path, size and modification time."""
+    if is_remote(name):
+        return remote_state(name, *kinds)
     try:
         paths = folders.files_of(name, *kinds)
     except FoundryError:

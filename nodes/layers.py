@@ -14,7 +14,8 @@ from ..loaders.loras.matching import add_layer
 from ..loaders.loras.text_encoders import text_encoder_state
 from ..loaders.names.blocks import parse_blocks
 from ..loaders.plans.planner import make_layer
-from . import folders, host
+from . import host
+from .remotes import lora_file
 from .rows import StackRow
 from .sources import HostMatcher, host_source
 
@@ -23,7 +24,8 @@ ALLOW_PARTIAL = ("BOOLEAN", {"default": False, "tooltip": "Take a LoRA of which 
 
 def open_row(row: StackRow) -> LoRAFile:
     """The LoRA file of a stack row."""
-    return open_lora(folders.find_file(row[0], "loras"), row[0])
+    file = lora_file(row[0])
+    return open_lora(file.path, file.name, file.notes)
 
 
 def add_row(

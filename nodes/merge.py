@@ -31,6 +31,7 @@ from ..loaders.names.outgoing import DIALECTS
 from . import folders, host
 from .common import FoundryNode, reply
 from .news import changes, seen_file
+from .remotes import lora_file
 from .rows import StackRow, read_stack
 from .sockets import BASE, FUSED, LORA_STACK
 from .sources import plan_of
@@ -147,7 +148,7 @@ def _merged(request: Request, plan: Plan | None) -> MergeJSON:
 
 
 def _wanted(rows: Iterable[StackRow]) -> tuple[Wanted, ...]:
-    return tuple(Wanted(row[0], folders.find_file(row[0], FOLDER), row[1], row[2], row.blocks) for row in rows)
+    return tuple(Wanted(row[0], lora_file(row[0]).path, row[1], row[2], row.blocks) for row in rows)
 
 
 def _policy(shrink: str, amount: float, dtype: str, uniform: bool) -> Policy | None:

@@ -2,12 +2,50 @@
 
 from __future__ import annotations
 
+import time
+
+from ..engine.errors import FoundryError
 from ..engine.texts.say import refuse
 from ..loaders.remote.allowed import require_allowed
-from ..loaders.remote.names import Remote, masked, parse_remote
+from ..loaders.remote.cache import Fetched, fetch, state_of
+from ..loaders.remote.names import Remote, is_remote, masked, parse_remote
+from ..loaders.remote.objects import Asking, Transfer
+from . import folders, host
 from .folders import BASE_KINDS
+from .server import show_text
 
 LORAS = "loras"
+
+
+def lora_file(name: str) -> Fetched:
+    """A LoRA by the name that a node gives it: of ComfyUI's folder, or from elsewhere, with progress on the node.
+
+    Raises FoundryError ``file`` or ``remote``, and what the host raises when the user pressed Cancel.
+    """
+    if is_remote(name):
+        return fetch(allowed(name, LORAS), Asking(strict=True, on_bytes=transfers()))
+    return Fetched(folders.find_file(name, LORAS), name)
+
+
+def transfers() -> Transfer:
+    """Shows bytes and speed of what is on its way on the node, and raises when the user pressed Cancel."""
+    step, begun = host.progress(), dict[str, tuple[float, int]]()
+
+    def on_bytes(file: str, done: int, total: int) -> None:
+        step(done, max(total, 1))
+        began, before = begun.setdefault(file, (time.monotonic(), done))  # what was here before is not of the speed
+        speed = (done - before) / max(time.monotonic() - began, 1e-3)
+        show_text(f"{file}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB, {speed / 1e6:,.1f} MB/s")
+
+    return on_bytes
+
+
+def remote_state(name: str, *kinds: str) -> str:
+    """What changes when a file elsewhere is replaced, for IS_CHANGED; only what is allowed is asked for."""
+    try:
+        return state_of(allowed(name, *kinds), Asking(strict=True))
+    except FoundryError as error:
+        return error.text
 
 
 def allowed(name: str, *kinds: str) -> Remote:

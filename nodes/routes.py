@@ -13,11 +13,14 @@ from ..loaders.bases.checkpoint import open_checkpoint
 from ..loaders.lineage.provenance import lineage_of
 from ..loaders.lint.lint import lint
 from ..loaders.plans.rows import row_facts
+from ..loaders.remote.cache import cached
+from ..loaders.remote.names import is_remote
 from ..loaders.workflows.node_values import finite
 from ..loaders.workflows.reading import graph_of
 from ..validator.stacks import ALLOW, POLICIES
 from . import folders, server
 from .lineage import Declaration, NamedLoRAs, declare, hashed_ids, told_json
+from .remotes import allowed
 
 VANILLA = "vanilla"  # in place of a list of LoRAs: the untouched base
 FORMS = ("prompt", "workflow")  # keys of a body
@@ -95,8 +98,11 @@ def readable_base(name: str) -> Path | None:
 
 
 def row_of(name: str, base: Path | None) -> dict[str, Any]:
-    """The facts of one LoRA by name."""
+    """The facts of one LoRA by name; of one from elsewhere those of the copy that is here, for nothing is loaded."""
     try:
+        if is_remote(name):
+            here = cached(allowed(name, "loras"))
+            return {} if here is None else row_facts(here, base)
         path = folders.find_file(name, "loras")
     except FoundryError as error:
         return {"missing": True, "error": str(error)}

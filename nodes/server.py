@@ -44,6 +44,14 @@ def serve(method: str, path: str, answer: Answer) -> bool:
     return True
 
 
+def show_text(text: str) -> None:
+    """A line of text on the node that is running, where the host's page shows such; anywhere else nothing."""
+    instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    send, node = getattr(instance, "send_progress_text", None), getattr(instance, "last_node_id", None)
+    if send is not None and node is not None:
+        send(text, node)
+
+
 class Worker:
     """One thread for the requests of one route, in turn."""
 

@@ -229,6 +229,7 @@ def test_the_package_is_complete():
 
 
 IMPORT_NAMES = {"pyyaml": "yaml"}
+TAKEN_WHERE_THERE = {"boto3", "botocore"}  # profiles of ~/.aws
 FOR_TESTS = {"test", "host"}  # extras that the pack itself does not import
 WITH_THE_HOST = HOST_MODULES | {"aiohttp"}  # there wherever nodes/ is
 WITH_TORCH = {"triton"}  # there with some builds of torch: engine/triton_kernels.py is imported only then
@@ -241,7 +242,7 @@ def test_what_is_imported_is_declared_and_the_other_way_round():
     declared = {re.split(r"[^\w.-]", line, maxsplit=1)[0].lower() for line in wanted}
     declared = {IMPORT_NAMES.get(name, name) for name in declared}
     imported = {name for path in PACK for name in absolute_imports(path)}
-    assert imported - sys.stdlib_module_names - WITH_THE_HOST - WITH_TORCH == declared
+    assert imported - sys.stdlib_module_names - WITH_THE_HOST - WITH_TORCH - TAKEN_WHERE_THERE == declared
 
 
 def tomllib():

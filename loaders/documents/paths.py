@@ -10,7 +10,9 @@ from ...engine.errors import FoundryError
 from ...engine.near import near
 from ...engine.texts.say import refuse
 from ..disk.header import disk_errors, shown
-from ..remote.names import is_remote, masked
+from ..remote.cache import Fetched, fetch
+from ..remote.names import is_remote, masked, parse_remote
+from ..remote.objects import Asking
 
 
 def resolve_path(name: str, folder: Path | None, exists: Callable[[Path], bool] = Path.exists) -> Path:
@@ -35,6 +37,17 @@ def resolve_path(name: str, folder: Path | None, exists: Callable[[Path], bool] 
         if exists(path):
             return path
     raise FoundryError("file", f"'{shown(name)}' does not exist (looked for {shown(str(path))}).", fix=_near_file(path))
+
+
+def find_lora(name: str, folder: Path | None, asking: Asking) -> Fetched:
+    """The LoRA file a document means: one of this machine, or one from elsewhere, which is in the cache then.
+
+    Raises FoundryError ``file`` or ``remote``.
+    """
+    if is_remote(name):
+        return fetch(parse_remote(name), asking)
+    path = resolve_path(name, folder, Path.exists)
+    return Fetched(path, path.name)
 
 
 def _near_file(path: Path) -> str:

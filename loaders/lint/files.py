@@ -24,6 +24,8 @@ from ..disk.header import read_header
 from ..lineage.accelerators import known_name
 from ..lineage.contents import contained_in
 from ..names.dialects import split
+from ..remote.cache import cached
+from ..remote.names import is_remote, parse_remote
 from ..workflows.node_kinds import LORAS
 from ..workflows.trail import Applied, Source
 
@@ -124,6 +126,8 @@ class Files:
             return BaseFacts(contains=guessed, findings=(bad,))
 
     def _looked_for(self, kind: str, name: str, loose: bool = False) -> Path | None:
+        if is_remote(name):
+            return _here(name)
         if self._find is None:
             return None
         found = self._find(kind, name)
@@ -148,12 +152,20 @@ class Files:
         """LF306, where it was looked for; names that need not be whole can only be checked against a list."""
         name, loose = (wanted.row.name, wanted.row.loose) if isinstance(wanted, Applied) else (wanted.name, False)
         blind = loose and not self._plain_names(LORAS)
-        if self._find is None or not folders or blind or name.lower().endswith(".gguf"):
+        if self._find is None or not folders or blind or is_remote(name) or name.lower().endswith(".gguf"):
             return
         near = next((found for kind in folders if (found := self._near(kind, name))), "")
         key = "LF306.near" if near else "LF306.missing"
         where = " or ".join(folders)
         yield say(key, subject=name, node=wanted.node, name=name, at=wanted.node, folder=where, near=near)
+
+
+def _here(name: str) -> Path | None:
+    """The copy of a file from elsewhere that is here already: a check loads nothing."""
+    try:
+        return cached(parse_remote(name))
+    except FoundryError:
+        return None
 
 
 def _has_scales(checkpoint: Checkpoint) -> bool:

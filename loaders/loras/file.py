@@ -6,7 +6,7 @@ leaving it out would change what its author made, and told of in a finding when 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -46,6 +46,7 @@ class LoRAFile(Over):
         sha256: str,
         metadata: Mapping[str, str] | None = None,
         path: Path | None = None,
+        notes: Sequence[Finding] = (),
     ) -> None:
         self.label = label = shown(name)
         self.metadata = header = dict(metadata or {})
@@ -64,7 +65,7 @@ class LoRAFile(Over):
         self.info = LoRAInfo(name, sha256, identify(source.tensors), detect_lora(self.shapes))
         stated = alpha_findings(label, alphas, header, self.info.dialect)
         lost = _lost_magnitudes(label, alphas.configs, adapters)
-        self.findings = (*told, *repairs, *stated, *lost, *_unused(label, self.unused, len(self.tensors)))
+        self.findings = (*notes, *told, *repairs, *stated, *lost, *_unused(label, self.unused, len(self.tensors)))
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -114,14 +115,15 @@ def _is_silent(adapter: Adapter, zeros: Container[str]) -> bool:
     return adapter.kind in PRODUCTS and MAGNITUDE not in parts and any(name in zeros for name in factors)
 
 
-def open_lora(path: Path, name: str | None = None) -> LoRAFile:
+def open_lora(path: Path, name: str | None = None, notes: Sequence[Finding] = ()) -> LoRAFile:
     """Open and check a LoRA file: the header and the alphas are read, the factors are not.
 
-    ``adapter_config.json`` beside the file is read for the scale. Raises FoundryError: ``file`` for a damaged file,
+    ``adapter_config.json`` beside the file is read for the scale; ``notes`` are what was found before. Raises
+    FoundryError: ``file`` for a damaged file,
     LF304 for anything in it that cannot be applied as a whole.
     """
     source = FileSource(path)
-    return LoRAFile(source, name or path.name, file_sha256(path), source.metadata, path)
+    return LoRAFile(source, name or path.name, file_sha256(path), source.metadata, path, notes)
 
 
 def _lost_magnitudes(label: str, configs: Iterable[Config], adapters: Iterable[Adapter]) -> Iterator[Finding]:

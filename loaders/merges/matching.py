@@ -20,6 +20,7 @@ from ..names.blocks import parse_blocks
 from ..names.lookup import BIAS
 from ..names.outgoing import Unit, text_key
 from ..plans.planner import make_layer
+from ..remote.names import is_remote, parse_remote
 from .ground import Ground
 from .placing import keeps_all, order_of, placed
 
@@ -37,7 +38,7 @@ class Wanted:
     @property
     def file_name(self) -> str:
         """Its name without folders: no folder of the user goes into a file to be shared."""
-        return self.path.name
+        return parse_remote(self.name).file if is_remote(self.name) else self.path.name
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from ...validator.rules import check
 from ..documents.document import Document
 from ..lineage.probes import Probed, probe
 from ..loras.verify import verify
+from ..remote.objects import ANYTHING, Asking
 from .loudness import loudness
 from .planner import plan_document
 
@@ -29,13 +30,16 @@ class Judged:
     unusable: FoundryError | None = None
 
 
-def judged(document: Document, policy: str = ANY, look_into_weights: bool = False) -> Judged:
+def judged(
+    document: Document, policy: str = ANY, look_into_weights: bool = False, asking: Asking = ANYTHING
+) -> Judged:
     """Plan a document and judge it; FoundryError for a base that cannot be used.
 
-    ``look_into_weights`` also compares the LoRAs with each other, as the Stack Validator does.
+    ``look_into_weights`` also compares the LoRAs with each other, as the Stack Validator does; ``asking``: how files
+    from elsewhere are asked for.
     """
     failed: list[tuple[FoundryError, Finding]] = []
-    plan = plan_document(document, on_error=lambda row, error: failed.append((error, error.finding(row.path))))
+    plan = plan_document(document, lambda row, error: failed.append((error, error.finding(row.path))), asking)
     damaged = verify(plan)
     loud = () if damaged else loudness(plan)
     probed = probe(plan) if look_into_weights and not damaged else Probed()

@@ -21,7 +21,7 @@ from ..bases.dequantize import Dequantized, opened
 from ..bases.families import detect_base, differ
 from ..disk.header import shown
 from ..documents.document import Document, Row
-from ..documents.paths import resolve_path
+from ..documents.paths import find_lora, resolve_path
 from ..lineage.contents import contained_in
 from ..lineage.provenance import lineage_of_lora
 from ..lineage.registry import registry_fault
@@ -31,6 +31,7 @@ from ..loras.matching import Fit, add_layer, match
 from ..names.affixes import Trimmed, affixes
 from ..names.blocks import BlockWeights, parse_blocks
 from ..names.lookup import BaseNames, Matcher
+from ..remote.objects import ANYTHING, Asking
 from .coverage import clashes_of, coverage_of, partly, refuse_loss, refuse_misfit, refuse_missing
 from .doubles import once
 
@@ -81,11 +82,12 @@ def make_layer(
     return layer
 
 
-def plan_document(doc: Document, on_error: OnError | None = None) -> Plan:
+def plan_document(doc: Document, on_error: OnError | None = None, asking: Asking = ANYTHING) -> Plan:
     """The plan of a stack document: its base, the fuse rows, the stack rows, in order; ``on: false`` is skipped.
 
     A document has no CLIP: text-encoder parts are not used, and a note says so. A row that cannot be planned
     raises; with ``on_error`` it is handed over and left out instead, so that all of them can be told at once.
+    ``asking``: how files from elsewhere are asked for.
     """
     if doc.base is None:
         raise FoundryError("document", "The document names no base.", fix="Add `base: FILE`, the model to start from.")
@@ -104,13 +106,12 @@ def plan_document(doc: Document, on_error: OnError | None = None) -> Plan:
     for stage, row in _rows(doc):
         rounding = doc.rounding if stage == FUSE else ONCE
         try:
-            file = resolve_path(row.path, doc.folder, Path.exists)
-            if file not in files:
-                files[file] = open_lora(file)
-            layer = make_layer(
-                plan.base, files[file], stage, row.strength, matcher, rounding, row.blocks, doc.allow_partial
-            )
-            findings = (*layer.findings, *_left_out(files[file]))
+            file = find_lora(row.path, doc.folder, asking)
+            if file.path not in files:
+                files[file.path] = open_lora(file.path, file.name, file.notes)
+            lora = files[file.path]
+            layer = make_layer(plan.base, lora, stage, row.strength, matcher, rounding, row.blocks, doc.allow_partial)
+            findings = (*layer.findings, *_left_out(lora))
             plan = add_layer(plan, replace(layer, path=row.path, findings=findings))
         except FoundryError as error:
             if on_error is None:

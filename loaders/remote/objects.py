@@ -1,0 +1,76 @@
+"""What every store of files elsewhere can do, and which of them an address needs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from .allowed import require_allowed
+from .names import HUB, S3, Remote
+
+ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")  # of S3; without one it is Amazon's
+Transfer = Callable[[str, int, int], None]  # (file, bytes done, bytes in all), five times a second; raises to cancel
+
+
+@dataclass(frozen=True)
+class Asking:
+    """Who asks for files: ``strict`` for a workflow, which may name only what the owner allows.
+
+    ``on_bytes`` is told how far a transfer is.
+    """
+
+    strict: bool = False
+    on_bytes: Transfer | None = None
+
+
+ANYTHING = Asking()  # the user at the terminal
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One state of a file: size in bytes, what tells it from another state (``etag``), and its hash where known.
+
+    ``sha256`` is of the whole file, ``md5`` too; empty where the server does not tell.
+    """
+
+    size: int
+    etag: str
+    sha256: str = ""
+    md5: str = ""
+
+
+class RemoteObject(Protocol):
+    """A file elsewhere. Every fault is a FoundryError ``remote`` without a secret in its text."""
+
+    remote: Remote
+
+    def facts(self) -> Facts:
+        """Ask for its state now."""
+
+    def read(self, begin: int, end: int, facts: Facts) -> memoryview:
+        """Bytes ``begin`` to ``end`` of just that state, all of them. May be called by several threads."""
+
+
+def server_of(remote: Remote, environment: Mapping[str, str] = os.environ) -> str:
+    """What tells the server of an address from another one with a file of the same name: what the environment names."""
+    named = ENDPOINTS if remote.scheme == S3 else ("HF_ENDPOINT",) if remote.scheme == HUB else ()
+    return next((value for name in named if (value := environment.get(name, "").strip())), "")
+
+
+def object_of(remote: Remote, asking: Asking) -> RemoteObject:
+    """The file of an address; nothing is sent yet. FoundryError ``remote`` for what is missing or not allowed here."""
+    if asking.strict:
+        require_allowed(remote)
+    if remote.scheme == S3:
+        from .s3 import S3Object
+
+        return S3Object(remote)
+    if remote.scheme == HUB:
+        from .hub import HubObject
+
+        return HubObject(remote)
+    from .web import WebObject
+
+    return WebObject(remote, asking.strict)
