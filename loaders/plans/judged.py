@@ -30,9 +30,7 @@ class Judged:
     unusable: FoundryError | None = None
 
 
-def judged(
-    document: Document, policy: str = ANY, look_into_weights: bool = False, asking: Asking = ANYTHING
-) -> Judged:
+def judged(document: Document, policy: str = ANY, look_into_weights: bool = False, asking: Asking = ANYTHING) -> Judged:
     """Plan a document and judge it; FoundryError for a base that cannot be used.
 
     ``look_into_weights`` also compares the LoRAs with each other, as the Stack Validator does; ``asking``: how files

@@ -33,7 +33,8 @@ from ..disk.temps import remove
 from ..disk.writer import writing
 from .allowed import require_allowed
 from .names import Remote
-from .objects import Asking, Facts, RemoteObject, object_of, server_of
+from .objects import Asking, Facts, RemoteObject, server_of
+from .opening import object_of
 from .workers import patiently, wait, workers
 
 FOLDER, LIMIT, USUAL = "LORA_FOUNDRY_REMOTE_CACHE", "LORA_FOUNDRY_REMOTE_CACHE_SIZE", "50GB"

@@ -1,4 +1,4 @@
-"""What every store of files elsewhere can do, and which of them an address needs."""
+"""What every store of files elsewhere can do, and who asks for them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from .allowed import require_allowed
 from .names import HUB, S3, Remote
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")  # of S3; without one it is Amazon's
@@ -57,20 +56,3 @@ def server_of(remote: Remote, environment: Mapping[str, str] = os.environ) -> st
     """What tells the server of an address from another one with a file of the same name: what the environment names."""
     named = ENDPOINTS if remote.scheme == S3 else ("HF_ENDPOINT",) if remote.scheme == HUB else ()
     return next((value for name in named if (value := environment.get(name, "").strip())), "")
-
-
-def object_of(remote: Remote, asking: Asking) -> RemoteObject:
-    """The file of an address; nothing is sent yet. FoundryError ``remote`` for what is missing or not allowed here."""
-    if asking.strict:
-        require_allowed(remote)
-    if remote.scheme == S3:
-        from .s3 import S3Object
-
-        return S3Object(remote)
-    if remote.scheme == HUB:
-        from .hub import HubObject
-
-        return HubObject(remote)
-    from .web import WebObject
-
-    return WebObject(remote, asking.strict)
