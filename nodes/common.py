@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+from ..engine.choice import CHOICES
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding
 from ..engine.formats import FORMATS
@@ -56,10 +57,15 @@ def check_file(name: Any, *kinds: str) -> str | None:
 
 
 def check_format(name: str | None) -> str | None:
-    """Why this ComfyUI cannot load a quantized format, or None (another dtype; a linked one is not known yet)."""
+    """Why this ComfyUI cannot load a quantized format, or None (another dtype; a linked one is not known yet).
+
+    A choice (``auto``) is refused where it comes to such a format.
+    """
     try:
         if name in FORMATS:
             host.refuse_format(name)
+        elif name in CHOICES:
+            host.chosen_format(name)
     except FoundryError as error:
         return str(error)
     return None

@@ -29,7 +29,7 @@ from ..loaders.merges.merging import (
 from ..loaders.merges.telling import find_merged, merge_json, merge_sentences
 from ..loaders.names.outgoing import DIALECTS
 from . import folders, host
-from .common import FoundryNode, reply
+from .common import FoundryNode, check_number, check_prefix, reply
 from .news import changes, seen_file
 from .remotes import lora_file
 from .rows import StackRow, read_stack
@@ -37,6 +37,7 @@ from .sockets import BASE, FUSED, LORA_STACK
 from .sources import plan_of
 
 FOLDER = "loras"
+MOST_AMOUNT = 1e6
 NO, RANK, ENERGY, ERROR, SIZE = SHRINK = ("no", "rank", "energy", "error", "size in MB")
 STACK_INPUT = (LORA_STACK, {"tooltip": "The weighted LoRAs: from LoRA, LoRA Stack, or a stacker of another pack."})
 MODEL_INPUT = (
@@ -68,7 +69,7 @@ class FoundryMergeLoRAs(FoundryNode):
                     "Ranks are chosen over all layers at once.",
                 },
             ),
-            "amount": ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1e6, "step": 0.001, "round": False}),
+            "amount": ("FLOAT", {"default": 0.0, "min": 0.0, "max": MOST_AMOUNT, "step": 0.001, "round": False}),
             "dialect": (list(DIALECTS), {"tooltip": "How the file names its tensors. comfyui holds everything."}),
             "dtype": (list(DTYPES), {"tooltip": "fp32 is exact; 16 bits lose what the report says."}),
             "filename_prefix": (
@@ -95,8 +96,17 @@ class FoundryMergeLoRAs(FoundryNode):
     }  # fmt: skip
 
     @classmethod
-    def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any], filename_prefix: Any = None) -> bool | str:
-        """Wires, and that the file will be where LoRA loaders look."""
+    def VALIDATE_INPUTS(
+        cls, input_types: Mapping[str, Any], filename_prefix: Any = None, amount: Any = None, max_error: Any = None
+    ) -> bool | str:
+        """Wires, numbers, and that the file will be where LoRA loaders look."""
+        faults = (
+            check_prefix(filename_prefix),
+            check_number("amount", amount, 0, MOST_AMOUNT),
+            check_number("max_error", max_error, 0, 1),
+        )
+        if fault := next(filter(None, faults), None):
+            return fault
         if isinstance(filename_prefix, str) and not filename_prefix.replace("\\", "/").startswith(f"{FOLDER}/"):
             return f"filename_prefix: '{filename_prefix}' is not below {FOLDER}/, where LoRA loaders look."
         return super().VALIDATE_INPUTS(input_types)

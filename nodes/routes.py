@@ -122,6 +122,7 @@ def register() -> None:
     """Put the routes on ComfyUI's server, if there is one."""
     for route in ROUTES:
         server.serve(*route)
+    server.limit_texts()
 
 
 def rows_of(body: Mapping[str, Any], key: str, strength: float) -> NamedLoRAs | None:

@@ -7,6 +7,8 @@ from typing import Any
 
 from ..engine.errors import FoundryError
 from ..engine.texts.say import refuse
+from ..loaders.disk.process import PROMPT
+from ..loaders.disk.text import too_much_together
 from ..loaders.documents.document import parse_rows
 from ..loaders.workflows.lora_kinds import NO_LORA
 from . import folders
@@ -133,7 +135,10 @@ class FoundryLoRAStack(FoundryNode):
         """Wires, and with a typed-in text also its rows: a bad row or a missing file is refused when queued."""
         if isinstance(loras, str):
             try:
-                problems = [check_file(name, "loras") for name, _, _ in rows_of_text(loras)]
+                rows, prompt = rows_of_text(loras), PROMPT.get()
+                if prompt is not None and not prompt.spend(len(rows)):
+                    raise too_much_together("loras")
+                problems = [check_file(name, "loras") for name, _, _ in rows]
             except FoundryError as error:
                 return str(error)
             if any(problems):

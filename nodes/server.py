@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..engine.errors import FoundryError
+from ..loaders.disk.process import PROMPT, Budget
 
 MOST_BYTES = 2 << 20  # of a request body
 MOST_WAITING = 16  # requests of one route, the one that is worked on included
@@ -50,6 +51,19 @@ def show_text(text: str) -> None:
     send, node = getattr(instance, "send_progress_text", None), getattr(instance, "last_node_id", None)
     if send is not None and node is not None:
         send(text, node)
+
+
+def limit_texts() -> None:
+    """Give every prompt that is posted one budget for all its texts: they are checked in the server's own thread."""
+    instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    if instance is not None and hasattr(instance, "add_on_prompt_handler"):
+        instance.add_on_prompt_handler(begin_prompt)
+
+
+def begin_prompt(posted: Any) -> Any:
+    """What was posted, as it is; what is checked from here on in this request shares a budget."""
+    PROMPT.set(Budget())
+    return posted
 
 
 class Worker:

@@ -19,7 +19,7 @@ from ..loaders.lineage.identity import identify_file
 from ..loaders.lineage.record import Record
 from ..loaders.lineage.store import save
 from . import folders, host
-from .common import FoundryNode, reply
+from .common import FoundryNode, check_prefix, reply
 from .lineage import names
 from .sources import LEDGER_SOURCE
 
@@ -48,6 +48,11 @@ class FoundrySaveTrainedLoRA(FoundryNode):
         },
         "optional": {"steps": ("INT", {"forceInput": True, "tooltip": "Goes into the file name, as Save LoRA does."})},
     }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, input_types: Mapping[str, Any], filename_prefix: Any = None) -> bool | str:
+        """Wires, and what a file may be called."""
+        return check_prefix(filename_prefix) or super().VALIDATE_INPUTS(input_types)
 
     def run(self, lora: Any, model: Any, filename_prefix: str, steps: int | None = None) -> dict[str, Any]:
         """(path, report)."""

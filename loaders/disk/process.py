@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Hashable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+MOST_TOGETHER = 20_000  # the server answers nobody else meanwhile
 MOST = 8192  # findings about files; the oldest go first
 T = TypeVar("T")
 
@@ -40,10 +42,23 @@ class Memory:
 
 
 @dataclass
+class Budget:
+    """What the texts of one prompt may take together: tokens of YAML and rows to look up, some 15 us each."""
+
+    left: int = MOST_TOGETHER
+
+    def spend(self, count: int) -> bool:
+        """Take so many from it; False where it is used up."""
+        self.left -= count
+        return self.left >= 0
+
+
+@dataclass
 class Process:
     """``home``: the folder that the host named. ``temps``: names of unfinished files. ``in_use``: entries of caches.
 
-    ``claims``: locks on hidden files beside unfinished ones, as (open handle, how many hold it).
+    ``claims``: locks on hidden files beside unfinished ones, as (open handle, how many hold it). ``reading_lock`` is
+    held by who reads a whole file in the background; ``rotten``: findings about cached results, yet to be told.
     """
 
     home: Path | None = None
@@ -52,7 +67,10 @@ class Process:
     claims_lock: threading.Lock = field(default_factory=threading.Lock)
     in_use: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
     in_use_lock: threading.Lock = field(default_factory=threading.Lock)
+    reading_lock: threading.Lock = field(default_factory=threading.Lock)
     files: Memory = field(default_factory=Memory)
+    rotten: list[Any] = field(default_factory=list)
 
 
 PROCESS = Process()
+PROMPT: ContextVar[Budget | None] = ContextVar("PROMPT", default=None)  # of the prompt that is being checked here

@@ -8,6 +8,7 @@ from typing import Any
 
 from ...engine.errors import FoundryError
 from .header import shown, unique
+from .process import MOST_TOGETHER
 
 try:
     import yaml
@@ -63,6 +64,12 @@ def document_error(where: str, what: str, fix: str = "") -> FoundryError:
     return FoundryError("document", f"{shown(where)}: {what}.", fix=fix)
 
 
+def too_much_together(where: str) -> FoundryError:
+    """What is said of the text with which those of a prompt became too many."""
+    what = f"with this text the lists of the prompt have more than {MOST_TOGETHER} words, signs and rows together"
+    return document_error(where, what, "Use fewer nodes with lists, or write them as JSON, which is read at once.")
+
+
 def _parse_yaml(text: str, where: str) -> Any:
     try:
         loader = Loader(text)
@@ -70,6 +77,8 @@ def _parse_yaml(text: str, where: str) -> Any:
         _check_nodes(node, where)
         return None if node is None else loader.construct_document(node)
     except TooMuch as error:
+        if error.together:
+            raise too_much_together(where) from error
         raise document_error(
             where, f"it has more than {MAX_TOKENS} words and signs", "A list is a few lines."
         ) from error

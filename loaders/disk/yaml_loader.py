@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from .process import PROMPT
+
 MAX_TOKENS = 20_000
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 _PLAIN = {
@@ -23,7 +25,10 @@ _PLAIN = {
 
 
 class TooMuch(ValueError):
-    """More tokens than a person writes."""
+    """More tokens than a person writes; ``together``: than all texts of a prompt may have."""
+
+    def __init__(self, together: bool = False) -> None:
+        self.together = together
 
 
 class Loader(yaml.SafeLoader):
@@ -35,7 +40,7 @@ class Loader(yaml.SafeLoader):
     }
 
     def __init__(self, text: str) -> None:
-        self._fetched = 0
+        self._fetched, self._prompt = 0, PROMPT.get()
         super().__init__(text)
 
     def fetch_more_tokens(self) -> Any:
@@ -43,6 +48,8 @@ class Loader(yaml.SafeLoader):
         self._fetched += 1
         if self._fetched > MAX_TOKENS:
             raise TooMuch
+        if self._prompt is not None and not self._prompt.spend(1):
+            raise TooMuch(together=True)
         return super().fetch_more_tokens()
 
 

@@ -133,7 +133,7 @@ def parse_rows(text_or_list: object, where: str) -> tuple[Row, ...]:
     return _rows_of_data(text_or_list, where)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=128)
 def _rows_of_text(text: str, where: str) -> tuple[Row, ...]:
     return _rows_of_data(parse_text(text, where, MAX_NODE_TEXT) if text.strip() else None, where)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextvars import copy_context
 
 import pytest
-from limits import within
+from limits import calling, within
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.disk import text as text_module
+from lora_foundry.loaders.disk.process import MOST_TOGETHER, PROMPT, Budget
 from lora_foundry.loaders.disk.text import MAX_NODE_TEXT, MAX_TEXT, parse_text
 from lora_foundry.loaders.documents.document import load_document, parse_rows
 from lora_foundry.loaders.evidence.configs import read_readme, read_yaml
@@ -45,7 +47,7 @@ def flood(name: str, size: int) -> str:
 
 @pytest.mark.parametrize("name", ["a list of a", "brackets", "blank lines", "one word", "a literal"])
 def test_a_megabyte_of(name):
-    with within(3):
+    with calling(25_000_000):
         try:
             parse_text(flood(name, MAX_TEXT), "loras")
         except FoundryError as error:
@@ -54,7 +56,7 @@ def test_a_megabyte_of(name):
 
 @pytest.mark.parametrize("name", FLOODS)
 def test_sixty_four_kilobytes_in_a_node_of(name):
-    with within(0.5):
+    with calling(5_500_000):
         try:
             parse_rows(flood(name, MAX_NODE_TEXT), "loras")
         except FoundryError as error:
@@ -81,7 +83,7 @@ def test_a_sexagesimal_is_text(number):
 
 @pytest.mark.parametrize("tag", ["!!int", "!!float"])
 def test_a_sexagesimal_of_a_megabyte(tag):
-    with within(1), pytest.raises(FoundryError, match="base 60"):
+    with calling(4_500_000), pytest.raises(FoundryError, match="base 60"):
         parse_text(f"a: {tag} 1" + ":1" * 490_000, "loras")
 
 
@@ -103,9 +105,31 @@ def test_a_text_is_parsed_once_a_queue(monkeypatch):
     assert len(asked) == 1
 
 
+def test_hundreds_of_texts_in_one_prompt():
+    """Each is within its limit, and together they took the server's own thread for minutes."""
+
+    def check(prompt: Budget) -> int:
+        PROMPT.set(prompt)
+        refused = 0
+        for number in range(300):
+            try:
+                parse_rows(f"# {number}\n" + "- a\n" * 500, "loras")
+            except FoundryError as error:
+                refused += 1
+                assert f"more than {MOST_TOGETHER} words, signs and rows together" in str(error)  # noqa: PT017
+        return refused
+
+    prompt = Budget()
+    with calling(6_000_000):
+        refused = copy_context().run(check, prompt)
+    assert 250 < refused < 300 and prompt.left < 0
+    assert PROMPT.get() is None  # other requests, and the run itself, are not limited together
+    assert len(parse_rows("# again\n" + "- a\n" * 500, "loras")) == 500
+
+
 @pytest.mark.parametrize("read", [read_yaml, read_readme])
 def test_evidence_of_a_hundred_thousand_characters(read):
-    with within(1):
+    with calling(4_500_000):
         try:
             read("---\n" + flood("a list of a", 90_000), "config")
         except FoundryError as error:

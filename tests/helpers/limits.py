@@ -1,13 +1,15 @@
-"""How long and how much a test may take, measured: by the processor's time of this thread, not by a busy machine's."""
+"""How long and how much a test may take, measured: by the processor's time of this thread, or counted.
+
+A core that others use too takes up to four times as long for the same work. What is allowed less room is counted.
+"""
 
 from __future__ import annotations
 
+import cProfile
 import time
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-BUSY = 3  # a core that others use too takes longer for the same work; the attacks took minutes
 
 
 @contextmanager
@@ -18,7 +20,19 @@ def within(seconds: float) -> Iterator[None]:
         yield
     finally:
         used = time.thread_time() - start
-        assert used < BUSY * seconds, f"{used:.2f} s of processor time, {seconds} s are allowed"
+        assert used < seconds, f"{used:.2f} s of processor time, {seconds} s are allowed"
+
+
+@contextmanager
+def calling(most: int) -> Iterator[None]:
+    """Fails when the block called more functions than that, of Python and C, whether it raised or not."""
+    with cProfile.Profile() as profile:
+        try:
+            yield
+        finally:
+            profile.disable()
+    calls = sum(entry.callcount for entry in profile.getstats())
+    assert calls <= most, f"{calls} calls, {most} are allowed"
 
 
 @contextmanager

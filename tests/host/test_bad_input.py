@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from host import rig
-from host.foundry import codes, load, loras, message, quantize, report, stack
+from host.foundry import codes, load, loras, message, quantize, report, row, stack, train
 from host.graphs import Graph
 from lora_foundry.cli.demo import tiny
 from safetensors.torch import save
@@ -114,3 +114,56 @@ def test_the_validator_tells_of_a_damaged_lora(host):
     validator = graph.add("FoundryStackValidator", model=plan, policy="match training", strict=False)
     seen = report(host.run(graph), validator)["findings"]
     assert [(finding["code"], finding["subject"]) for finding in seen] == [("LF304", "damaged.safetensors")]
+
+
+def refusal(host, graph: Graph) -> str:
+    """What is said of a prompt that is refused when it is queued."""
+    status, answer = host.post(graph)
+    assert status == 400, answer
+    return " ".join(error["details"] for node in answer["node_errors"].values() for error in node["errors"])
+
+
+def merge_of(graph: Graph, lora: str, **inputs: object) -> None:
+    settings = {"method": "exact", "shrink": "no", "amount": 0.0, "dialect": "comfyui", "dtype": "fp32"}
+    settings |= {"filename_prefix": "loras/bad"}
+    graph.add("FoundryMergeLoRAs", lora_stack=row(graph, lora), **{**settings, **inputs})
+
+
+@pytest.mark.parametrize(("prefix", "said"), [
+    ("loras/a\0b", "control"), ("loras/" + "x" * 300, "300 bytes"), ("loras/\ud800", "surrogate"),
+])  # fmt: skip
+@pytest.mark.parametrize("node", ["merge", "train"])
+def test_a_prefix_that_no_file_can_have_is_refused_when_queued(host, node, prefix, said):
+    """Save Trained LoRA once trained for hours and then failed."""
+    lightning, _ = loras(host, "wan")
+    graph = Graph()
+    if node == "merge":
+        merge_of(graph, lightning, filename_prefix=prefix)
+    else:
+        model = graph.unet(host.tiny("wan"))
+        graph.add("FoundrySaveTrainedLoRA", lora=train(host, graph, model, "wan"), model=model, filename_prefix=prefix)
+    assert said in refusal(host, graph)
+
+
+@pytest.mark.parametrize("inputs", [{"amount": float("nan")}, {"amount": 1e999}, {"max_error": float("nan")}])
+def test_a_number_that_is_none_is_refused_when_queued(host, inputs):
+    lightning, _ = loras(host, "wan")
+    graph = Graph()
+    merge_of(graph, lightning, **inputs)
+    assert "Give a number from 0" in refusal(host, graph)
+
+
+def test_the_lists_of_a_prompt_have_a_limit_together(host):
+    """Each within its own, and together they held up the server for minutes; half as many are no fault."""
+    lightning, _ = loras(host, "wan")
+    for count, refused in ((4, False), (20, True)):
+        graph, link = Graph(), None
+        for number in range(count):
+            text = f"# {number} {refused}\n" + f"- {{path: {lightning}, strength: 0.0}}\n" * 200
+            link = graph.add("FoundryLoRAStack", loras=text, **({} if link is None else {"lora_stack": link}))
+        plan = graph.add("FoundryStackLoRAs", model=load(graph, host.tiny("wan")), lora_stack=link)
+        graph.sample(graph.add("FoundryApply", model=plan, how="patches"), "wan")
+        if refused:
+            assert "words, signs and rows together" in refusal(host, graph)
+        else:
+            host.run(graph)
