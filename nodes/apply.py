@@ -41,6 +41,7 @@ from .making import (
     made_reply,
     ready,
 )
+from .news import changes
 from .sockets import ANY
 from .sources import host_source, plan_of
 
@@ -70,15 +71,27 @@ class FoundryApply(StageNode):
         "hidden": HIDDEN,
     }
 
+    @classmethod
+    def IS_CHANGED(cls, unique_id: str | None = None, **_: Any) -> int:
+        """Runs again when the file it kept its result in turned out to be damaged."""
+        return changes(str(unique_id))
+
     def run(
-        self, model: Any, how: str, memory: str = AUTO, keep: str = MEMORY, reproducible: bool = False, **_: Any
+        self,
+        model: Any,
+        how: str,
+        memory: str = AUTO,
+        keep: str = MEMORY,
+        reproducible: bool = False,
+        unique_id: str | None = None,
+        **_: Any,
     ) -> dict[str, Any]:
         """(MODEL, report)."""
         plan = plan_of(model)
         findings = ready(plan)
         wanted = resolve(plan, Finish(arithmetic=exactly(reproducible and how == BAKE, memory)))
         if how == BAKE:
-            return made_reply(plan, findings, *baked_model(wanted, memory, keep), how=how)
+            return made_reply(plan, findings, *baked_model(wanted, memory, keep, unique_id), how=how)
         result, made = patched_model(wanted, host.progress())
         done = f"{made.report.touched} of {made.report.tensors} tensors get a patch"
         return finished(plan, findings, made, (result,), done, how=how)

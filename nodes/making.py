@@ -30,6 +30,7 @@ from ..loaders.plans.loudness import loudness
 from ..validator.rules import check
 from . import again, folders, host
 from .common import reply
+from .news import kept_file
 from .sources import host_source
 
 MEMORY, FILE = "memory", "file"
@@ -79,9 +80,12 @@ def exactly(reproducible: bool, memory: str) -> str | None:
     return arithmetic_of(host.compute_device(), memory) if reproducible else None
 
 
-def baked_model(wanted: Blueprint, memory: str = AUTO, keep: str = MEMORY) -> tuple[Any, BakeResult]:
+def baked_model(
+    wanted: Blueprint, memory: str = AUTO, keep: str = MEMORY, node_id: str | None = None
+) -> tuple[Any, BakeResult]:
     """(a MODEL of the finished plan that keeps the wrappers, options and attachments of the MODEL it came from, what
-    was done for it). ``memory``: what may be held while it bakes; ``keep``: where the result is kept.
+    was done for it). ``memory``: what may be held while it bakes; ``keep``: where the result is kept; ``node_id``: of
+    whom ``changes`` counts it when the kept file turns out to be damaged.
     """
     make = _from_file if keep == FILE else _in_memory
     fresh, result = make(wanted, memory)
@@ -91,6 +95,8 @@ def baked_model(wanted: Blueprint, memory: str = AUTO, keep: str = MEMORY) -> tu
     def rebuild(**options: Any) -> Any:
         return make(wanted, memory, **options)[0]
 
+    if result.entry is not None:
+        kept_file(result.entry.path, str(node_id))
     return host.sign(model, ledger_of(wanted), rebuild, result.entry), result
 
 
@@ -162,6 +168,7 @@ def finished(
     budget = [] if cost is None else [budget_sentence(cost)]
     why = [host.why_cpu()] if report.arithmetic and host.why_cpu() else []
     told_why = [chosen] if chosen else []
+    findings = (*findings, *made.findings)
     lines = [*plan_sentences(plan, findings, report.gains), *told_why, *budget, done or bake_sentence(report), *why]
     told = {**extra, **({"chosen": chosen} if chosen else {}), "budget": None if cost is None else cost.to_json()}
     return reply((*outputs, "\n".join(lines)), lines, {**bake_json(plan, findings, report, made.sha256), **told})

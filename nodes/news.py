@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..engine.lineage import Contained, Lineage
 from ..engine.plan import Base, Layer, Plan
+from ..loaders.bakes.rot import is_damaged
 from ..loaders.lineage.contents import contained_in
 from ..loaders.lineage.provenance import lineage_of
 from ..loaders.loras.file import LoRAFile
@@ -42,6 +43,11 @@ def seen_file(path: Path, node_id: str) -> None:
     """From here on ``changes`` of that node counts it when the file is replaced or gone."""
     look = partial(_state, path)
     SESSION.watches[node_id].seen(path, look, look())
+
+
+def kept_file(path: Path, node_id: str) -> None:
+    """From here on ``changes`` of that node counts it when a file of the bake cache turns out to be damaged."""
+    SESSION.watches[node_id].seen(path, partial(is_damaged, path), is_damaged(path))
 
 
 def _state(path: Path) -> tuple[int, ...]:

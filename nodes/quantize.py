@@ -13,6 +13,7 @@ from ..loaders.bakes.baking import resolve
 from . import host
 from .common import HIDDEN, FormatNode, stage_input
 from .making import KEEP, MAX_ERROR, MEMORY, MEMORY_MODE, REPRODUCIBLE, baked_model, exactly, made_reply, ready
+from .news import changes
 from .sockets import ANY, QUANTIZED_MODEL
 from .sources import host_source, plan_of
 
@@ -48,6 +49,11 @@ class FoundryQuantizeFP8(FormatNode):
         "hidden": HIDDEN,
     }
 
+    @classmethod
+    def IS_CHANGED(cls, unique_id: str | None = None, **_: Any) -> int:
+        """Runs again when the file it kept its result in turned out to be damaged."""
+        return changes(str(unique_id))
+
     def run(
         self,
         model: Any,
@@ -58,6 +64,7 @@ class FoundryQuantizeFP8(FormatNode):
         memory: str = AUTO_MEMORY,
         keep: str = MEMORY,
         reproducible: bool = False,
+        unique_id: str | None = None,
         **_: Any,
     ) -> dict[str, Any]:
         """(quantized MODEL, report)."""
@@ -68,4 +75,4 @@ class FoundryQuantizeFP8(FormatNode):
         patterns = parse_keep(keep_high_precision)
         exact = exactly(reproducible, memory)
         finish = Finish(format, None, matmul, patterns, facts.linears, max_error=max_error or None, arithmetic=exact)
-        return made_reply(plan, findings, *baked_model(resolve(plan, finish), memory, keep), chosen=chosen)
+        return made_reply(plan, findings, *baked_model(resolve(plan, finish), memory, keep, unique_id), chosen=chosen)

@@ -131,6 +131,12 @@ AREAS: dict[str, tuple[str, ...]] = {
         "Choose the first base LoRA in trained_with, or unplug the stack.",
     ),
     "lora.no_tensors": ("error", "The lora input is a {kind} without tensors.", "", "Connect Train LoRA's lora."),
+    "cache.damaged": (
+        "warning",
+        "A finished model in the bake cache is no longer what was written: its bits changed on the disk ({place}).",
+        "Nothing else shows that, and images made with it since this program was started may be wrong.",
+        "It was thrown away and is made anew when it is asked for. Look after this disk.",
+    ),
     "memory.beyond": (
         "error",
         "This bake needs up to {needed} of memory, and {free} are free.",

@@ -18,6 +18,7 @@ from ...engine.blueprint import Blueprint, blueprint
 from ...engine.budget import Cost, hold_budgets
 from ...engine.devices import arithmetic_of
 from ...engine.errors import FoundryError
+from ...engine.findings import Finding
 from ...engine.finish import Finish
 from ...engine.guard import raise_first
 from ...engine.job import BakeRequest
@@ -40,6 +41,7 @@ from ..documents.paths import resolve_path
 from .cache import BakeCache, Entry, Key
 from .calibrated import calibration_findings
 from .records import BakeRecord, base_facts, load_record, save_record
+from .rot import told
 
 MADE, UNCHANGED, CACHED = "made", "unchanged", "from the cache"
 
@@ -80,7 +82,8 @@ class FileRequest:
 class BakeResult:
     """One result: the report, whether it was made, what an error budget cost, and its files, if it has some.
 
-    ``entry`` holds a result that stays in the cache; it is not evicted while the object lives.
+    ``entry`` holds a result that stays in the cache; it is not evicted while the object lives. ``findings`` are about
+    an earlier result that was thrown away.
     """
 
     report: BakeReport
@@ -89,6 +92,7 @@ class BakeResult:
     state: str = MADE
     files: tuple[Path, ...] = ()
     entry: Entry | None = field(default=None, compare=False)
+    findings: tuple[Finding, ...] = ()
 
 
 def resolve(plan: Plan, finish: Finish) -> Blueprint:
@@ -130,9 +134,10 @@ def bake_files(
         else:
             missing.setdefault(request.blueprint.base_identity, []).append(number)
     for part, numbers in enumerate(missing.values()):
-        results = _make([requests[number] for number in numbers], options, part_of(on_step, part, len(missing)))
+        results = _made([requests[number] for number in numbers], options, part_of(on_step, part, len(missing)))
         done.update(zip(numbers, results, strict=True))
-    return [done[number] for number in range(len(requests))]
+    first, *others = (done[number] for number in range(len(requests)))
+    return [replace(first, findings=told()), *others]
 
 
 # --- results that are there already -----------------------------------------------------------------------------------
@@ -147,7 +152,9 @@ def _already(request: FileRequest, options: BakeOptions) -> BakeResult | None:
         files = tuple(request.out.parent / str(file["name"]) for file in record.files)
         return replace(_recalled(request, record), state=UNCHANGED, files=files)
     entry = options.cache.find(request.key) if options.cache else None
-    if entry is None:
+    if entry is None or options.cache is None:
+        return None
+    if request.out is not None and not options.cache.is_sound(entry):  # a copy would not be thrown away with it
         return None
     recalled = _recalled(request, entry.record)
     return replace(recalled, state=CACHED, files=(_delivered(request, entry, options),), entry=entry)
@@ -185,6 +192,18 @@ def _recalled(request: FileRequest, record: BakeRecord) -> BakeResult:
 # --- results that are made --------------------------------------------------------------------------------------------
 
 
+class _Damaged(Exception):
+    """An earlier result that parts of a new one were taken from turned out to be damaged; it is thrown away."""
+
+
+def _made(requests: Sequence[FileRequest], options: BakeOptions, on_step: Progress | None) -> list[BakeResult]:
+    """``_make``, and again where a damaged result was taken for a sound one."""
+    try:
+        return _make(requests, options, on_step)
+    except _Damaged:
+        return _made(requests, options, on_step)  # each time there is one result less to take from
+
+
 def _make(requests: Sequence[FileRequest], options: BakeOptions, on_step: Progress | None) -> list[BakeResult]:
     """Bake results on one base in one pass over it; an error budget takes a pass before that."""
     wanted = [request.blueprint for request in requests]
@@ -198,8 +217,15 @@ def _make(requests: Sequence[FileRequest], options: BakeOptions, on_step: Progre
     costs = [cost for _, cost in held]
     with ExitStack() as opened:
         sinks = [_sink(request, cost, options, opened) for request, cost in zip(requests, costs, strict=True)]
-        asked = [_request(request, options, sink) for request, (sink, _) in zip(requests, sinks, strict=True)]
+        found = [_earlier(request, options) for request in requests]
+        asked = [
+            BakeRequest(request.blueprint, sink, previous)
+            for request, (sink, _), (previous, _) in zip(requests, sinks, found, strict=True)
+        ]
         reports = bake_all(asked, part_of(on_step, passes - 1, passes), *how)
+        cache, entries = options.cache, [entry for _, entry in found if entry is not None]
+        if cache is not None and not all(cache.is_sound(entry, on_step) for entry in entries):
+            raise _Damaged
         for (_, publish), report in zip(sinks, reports, strict=True):
             publish(report)
     return [_result(*each, options) for each in zip(requests, costs, reports, strict=True)]
@@ -229,18 +255,18 @@ def _sink(
     return opened.enter_context(write_sharded(request.out, entries, metadata, options.max_shard)), lambda _: None
 
 
-def _request(request: FileRequest, options: BakeOptions, sink: TensorSink) -> BakeRequest:
-    """What the engine is asked for, with an earlier result on the same base to copy from, if there is one."""
+def _earlier(request: FileRequest, options: BakeOptions) -> tuple[Previous | None, Entry | None]:
+    """An earlier result on the same base to copy from, if there is one, and its entry where the cache has it."""
     identity = request.blueprint.base_identity
     record = _record_of(request, options)
-    folder = request.out.parent if request.out is not None else Path()
+    folder, entry = request.out.parent if request.out is not None else Path(), None
     if (record is None or record.base_identity != identity) and options.cache is not None and not options.fresh:
         entry = options.cache.latest_like(identity)
         record, folder = (entry.record, entry.path.parent) if entry is not None else (None, folder)
     if record is None:
-        return BakeRequest(request.blueprint, sink)
+        return None, None
     source = FileSource(*(folder / str(file["name"]) for file in record.files))
-    return BakeRequest(request.blueprint, sink, Previous(record.keys, record.measures, source, record.arithmetic))
+    return Previous(record.keys, record.measures, source, record.arithmetic), entry
 
 
 def _record(made: Blueprint, report: BakeReport, cost: Cost | None) -> BakeRecord:
@@ -257,7 +283,10 @@ def _result(request: FileRequest, cost: Cost | None, report: BakeReport, options
         entry = options.cache.find(request.key)
         if entry is None:
             raise FoundryError("cache", "The result was removed from the cache at once.", fix="Bake without the cache.")
-        return replace(made, files=(_delivered(request, entry, options),), entry=entry)
+        made = replace(made, files=(_delivered(request, entry, options),), entry=entry)
+        if request.out is not None:
+            options.cache.is_sound(entry)  # its hash is written down before this process ends
+        return made
     files: tuple[Path, ...] = ()
     if request.out is not None:
         files = _paths(request.blueprint, request.out, options)

@@ -10,21 +10,26 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
 from ...engine.errors import FoundryError
+from ...engine.progress import Progress
 from ..disk.header import shown
 from ..disk.home import keep, recall, seal, unseal
 from ..disk.process import PROCESS
 from ..disk.temps import sweep, temporary
 from .records import BakeRecord, parsed, stamped
+from .rot import is_damaged, looked_at
 
 RESULT, RECORD = "model.safetensors", "record.json"
 _PLACE = re.compile(r"[0-9a-f]{16}-[0-9a-f]{32}")
+WAIT = 0.2  # seconds between two looks whether the user cancelled
 PAUSES = (0.1, 0.3, 1.0, 0.0)  # seconds between attempts to rename what another program looks at
 
 
@@ -112,6 +117,20 @@ class BakeCache:
             slot.entry = self._publish(key, work, slot)
         self._make_room()
 
+    def is_sound(self, entry: Entry, on_step: Progress | None = None) -> bool:
+        """Whether a result is what was written, by its hash; waits until it was read. A damaged one is gone then.
+
+        ``on_step`` is called meanwhile, and may raise to cancel.
+        """
+        try:
+            answer = looked_at(entry.path, partial(self._evict, entry.path.parent, True))
+        except OSError:
+            return False  # gone
+        while not wait([answer], WAIT).done:
+            if on_step is not None:
+                on_step(1, 1)
+        return answer.result()
+
     def drop(self, key: Key) -> None:
         """Take one result away, even one in use, so that the next one of its key is not taken for it."""
         self._evict(self.folder / key.name, in_use_too=True)
@@ -122,12 +141,18 @@ class BakeCache:
         if record is None:
             return None
         entry = Entry(place / RESULT, record)  # in use from here on, so that no thread evicts what is being checked
-        if not record.holds(place):
+        if not record.holds(place) or self._is_damaged(entry):
             return None
         with suppress(OSError):
             now = time.time_ns()
             os.utime(place / RECORD, ns=(now, now))
         return entry
+
+    def _is_damaged(self, entry: Entry) -> bool:
+        """Whether a result is known to be damaged; that of one that nobody looked at yet begins in the background."""
+        with suppress(OSError):  # it is being evicted
+            looked_at(entry.path, partial(self._evict, entry.path.parent, True))
+        return is_damaged(entry.path)
 
     def _publish(self, key: Key, work: Path, slot: Slot) -> Entry:
         if slot.record is None or (slot.record.recipe_sha256, slot.record.base_identity) != key:

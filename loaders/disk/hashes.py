@@ -54,9 +54,25 @@ def file_hashes(path: Path, on_step: Progress | None = None) -> Hashes:
     return _hashes(path, on_step, lambda found: found.tensors is not None)
 
 
+def is_as_hashed(path: Path) -> bool:
+    """Whether a file has the hash that is written down for its state; where none is, this one is written down.
+
+    Reads all of it. Raises FoundryError ``file``, also when it changes meanwhile.
+    """
+    key = _key(path, regular_file(path))
+    known, seen = _look_up(key), _hash(path, key[1:3], None)
+    if known is None:
+        STORE.put(key_of(*key), list(seen))
+    return known is None or known.file == seen.file
+
+
+def _key(path: Path, state: os.stat_result) -> Key:
+    return str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ino
+
+
 def _hashes(path: Path, on_step: Progress | None, enough: Callable[[Hashes], bool]) -> Hashes:
     state = regular_file(path)
-    key = (str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ino)
+    key = _key(path, state)
     settled = time.time_ns() - state.st_mtime_ns > SETTLED_NS
     found: Hashes | None = PROCESS.files.get("hashes", key[0], key) or _look_up(key)
     if found is None or not enough(found):

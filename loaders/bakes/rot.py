@@ -1,0 +1,73 @@
+"""Bits of cached results that a disk changed without a word: a file is read whole in the background of its first use.
+
+Size, time and inode stay as they were, so only the hash tells. It is taken once for each state of a file while this
+process runs; the first one ever taken is what later ones are compared with.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+
+from ...engine.errors import FoundryError
+from ...engine.findings import Finding
+from ...engine.texts.say import say
+from ..disk.hashes import is_as_hashed
+from ..disk.header import shown
+from ..disk.process import PROCESS
+
+KIND = "rot"  # what is remembered of a file: the answer, as a future
+LOG = logging.getLogger("lora_foundry")
+
+
+def looked_at(path: Path, throw_away: Callable[[], object]) -> Future[bool]:
+    """Whether a file is what was written, as soon as that is known; one that is not is thrown away by then.
+
+    Raises OSError for a file that is not there.
+    """
+    state = _state(path)
+    found: Future[bool] | None = PROCESS.files.get(KIND, path, state)
+    if found is None:
+        found = PROCESS.files.put(Future[bool](), KIND, path, state)
+        work = threading.Thread(target=_look, args=(path, found, throw_away), name="lora_foundry_rot", daemon=True)
+        work.start()
+    return found
+
+
+def is_damaged(path: Path) -> bool:
+    """Whether a file was found damaged in the state it has now; False while nobody knows."""
+    try:
+        found: Future[bool] | None = PROCESS.files.get(KIND, path, _state(path))
+    except OSError:
+        return False
+    return found is not None and found.done() and not found.result()
+
+
+def told() -> tuple[Finding, ...]:
+    """What is to be said of results that were thrown away; each once."""
+    found, PROCESS.rotten = tuple(PROCESS.rotten), []
+    return found
+
+
+def _look(path: Path, answer: Future[bool], throw_away: Callable[[], object]) -> None:
+    sound = True
+    try:
+        with PROCESS.reading_lock:  # one file at a time: they share a disk
+            sound = is_as_hashed(path)
+        if not sound:
+            finding = say("cache.damaged", subject=path.parent.name, place=shown(str(path.parent)))
+            PROCESS.rotten = [*PROCESS.rotten, finding]
+            LOG.warning(finding.sentence())
+            throw_away()
+    except FoundryError:
+        pass  # it was replaced or evicted meanwhile: that state has an answer of its own
+    finally:
+        answer.set_result(sound)
+
+
+def _state(path: Path) -> tuple[int, int, int]:
+    state = path.stat()
+    return state.st_size, state.st_mtime_ns, state.st_ino
