@@ -141,6 +141,7 @@ def run(options: argparse.Namespace) -> int:
     with Bar("merging") as bar:
         merged = merge(request, bar, gathered)
     verified = _verified(request) if options.verify else None
+    options.done = verified is None or verified.agrees
     if options.json:
         print_json(_json(merged, verified))
     else:
@@ -240,6 +241,7 @@ def extract(options: argparse.Namespace) -> int:
     wish = Wish(options.tuned, options.base, options.out, policy, options.dialect, options.dtype, most)
     with Bar("extracting") as bar:
         made = extract_lora(wish, bar)
+    options.done = True
     lost = f"{made['modules']} modules, {made['proof']['error']:.2%} of the difference lost"
     answer(options.json, made, f"{made['recipe']['policy']}: {lost}", size(made["bytes"]), made["out"])
     return DONE

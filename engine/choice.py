@@ -46,6 +46,8 @@ def choose(wanted: str, machine: Machine) -> tuple[str, str]:
 
 def choose_for_others(wanted: str) -> tuple[str, str]:
     """The same where no ComfyUI is known: 8 bits that all load; 4 bits for the GPU here, if there is one."""
+    if wanted in CHOICES and torch.backends.mps.is_available():
+        return INT8, f"{wanted}: {INT8}, for ComfyUI 0.27.0 and later: the GPU of this Mac (MPS) knows no fp8"
     if wanted == FITTING:
         return FP8, f"{wanted}: {FP8}, which every ComfyUI from 0.3.75 on loads; no ComfyUI is asked here"
     if wanted == SMALLEST and not torch.cuda.is_available():

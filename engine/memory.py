@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections.abc import Iterable
@@ -39,6 +40,18 @@ def available_bytes() -> int | None:
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):  # Windows, macOS
+        return _told_by_psutil()
+
+
+def _told_by_psutil() -> int | None:
+    """The same through psutil, which comes with ComfyUI and is not needed elsewhere."""
+    try:
+        psutil = importlib.import_module("psutil")
+    except ImportError:
+        return None
+    try:
+        return int(psutil.virtual_memory().available)
+    except (OSError, RuntimeError):  # what psutil raises where the system refuses to tell
         return None
 
 

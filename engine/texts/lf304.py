@@ -135,6 +135,9 @@ MEANING: dict[str, tuple[str, ...]] = {
         _OWN_LOADER,
     ),
     "LF304.glora_sizes": _misfit("Their ranks or widths differ."),
+    "LF304.oft_large": _misfit(
+        "Blocks may have {most} rows: solving for larger ones takes minutes and gigabytes for a single weight."
+    ),
     "LF304.oft_square": _misfit("Each block must be square."),
     "LF304.boft_stages": _misfit("{stages} stages of blocks of {size} do not go into {rows} rows."),
     "LF304.rescale": _misfit("One number per row."),

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 
 LONGEST = 255  # bytes of one name, on every file system in use
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
 FORBIDDEN = '<>:"|?*'  # Windows
+SHORT_PATH, LONG_PATH = 259, 32_000  # characters of a whole path on Windows, and where long paths are switched on
+_LONG_PATHS = r"SYSTEM\CurrentControlSet\Control\FileSystem"
 
 
 def name_fault(name: str, windows: bool = os.name == "nt", room: int = 0) -> str:
@@ -28,6 +32,33 @@ def prefix_fault(prefix: str, windows: bool = os.name == "nt") -> str:
         return f"it has {len(prefix)} characters"
     faults = (name_fault(part, windows, ADDED) for part in prefix.replace("\\", "/").split("/"))
     return next(filter(None, faults), "")
+
+
+def path_fault(path: Path, windows: bool = os.name == "nt", most: int | None = None) -> str:
+    """Why no file can be written there for the length of its path, in words; empty where one can.
+
+    ``path`` is the longest that is needed, a hidden name too. ``most``: characters, None: what this Windows takes.
+    """
+    if not windows:
+        return ""
+    most = _most_on_windows() if most is None else most
+    length = len(str(path.absolute()))
+    if length <= most:
+        return ""
+    return f"with the hidden name it is written under, its path has {length} characters, and Windows takes {most} here"
+
+
+def _most_on_windows() -> int:
+    """259 characters, unless the owner of the machine switched long paths on."""
+    if sys.platform == "win32":
+        import winreg
+
+        try:
+            with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, _LONG_PATHS) as key:
+                return LONG_PATH if winreg.QueryValueEx(key, "LongPathsEnabled")[0] == 1 else SHORT_PATH
+        except OSError:
+            return SHORT_PATH
+    return SHORT_PATH
 
 
 def _windows_fault(name: str) -> str:

@@ -62,9 +62,14 @@ def claimed(folder: Path) -> Iterator[None]:
 
 def hidden(folder: Path) -> Path:
     """A new hidden name in ``folder``, which is to be made and renamed in a ``claimed`` block."""
-    name = f".lora_foundry-{owner()}-{uuid.uuid4().hex[:12]}.tmp"
+    name = hidden_name()
     PROCESS.temps.add(name)
     return folder / name
+
+
+def hidden_name() -> str:
+    """Such a name; all of a process are equally long."""
+    return f".lora_foundry-{owner()}-{uuid.uuid4().hex[:12]}.tmp"
 
 
 def owner() -> str:

@@ -25,8 +25,8 @@ from ...engine.errors import FoundryError
 from ...engine.tensors import Extent, TensorInfo
 from .header import DTYPES, MAX_HEADER, SUFFIXES, disk_errors, file_error, shown
 from .ranges import copy_range
-from .targets import name_fault
-from .temps import claimed, hidden, sweep
+from .targets import name_fault, path_fault
+from .temps import claimed, hidden, hidden_name, sweep
 
 LOCKED_WHILE_OPEN = os.name == "nt"  # whether a file that a program holds open cannot be replaced
 LARGE = 1 << 20  # bytes that are sent to the disk as soon as they are written
@@ -270,6 +270,8 @@ def check_target(path: Path, size: int = 0) -> None:
         raise file_error(path, "would not be read by any loader", f"Let the name end in {SUFFIXES[0]}.")
     if fault := name_fault(path.name):
         raise file_error(path, f"is no possible name: {fault}", "Choose another one.")
+    if fault := path_fault(path.with_name(max(path.name, hidden_name(), key=len))):
+        raise file_error(path, f"cannot be written: {fault}", "Choose a shorter folder, or switch on long paths.")
     if path.is_dir():
         raise file_error(path, "is a folder", "Name a file in it.")
     if path.exists() and not path.is_file():

@@ -24,6 +24,7 @@ from .groups import Group
 
 WIDENED = ("img_in", "x_embedder")  # the input layer: a control LoRA reads the control image beside the latents
 MOST_OVER, SMALL_CORE = 8, 1024  # times the rows of a weight that a core may have rows; so many are always fine
+MOST_BLOCK = 4096  # rows of a block of a rotation: the largest of LoRAs in use are 3072, for a quarter of 12288
 Shape = tuple[int, ...]
 
 
@@ -220,6 +221,7 @@ def _oft(builder: Builder, group: Group) -> list[Adapter]:
     *stages, count, size, other = blocks.shape
     rows = count * size
     builder.fit(size == other, "LF304.oft_square", blocks)
+    builder.fit(size <= MOST_BLOCK, "LF304.oft_large", blocks, most=MOST_BLOCK)
     if stages:
         whole = size % 2 == 0 and rows % (2 ** (min(stages[0], 64) - 1) * size) == 0
         builder.fit(whole, "LF304.boft_stages", blocks, stages=stages[0], size=size, rows=rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.disk import locks, reading, temps
 from lora_foundry.loaders.disk.process import PROCESS
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sources import ROOT
 
 pytestmark = [pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL"), pytest.mark.timeout(60)]
@@ -37,6 +38,40 @@ with temps.temporary(Path(sys.argv[2])) as path:
     print("half", flush=True)
     time.sleep(60)
 """
+
+
+NAMESPACES = {  # how a real one is entered, where this system lets us
+    "another container": ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc"],
+    "a host of another name": [
+        *("unshare", "--user", "--map-root-user", "--uts", "sh", "-c", 'hostname elsewhere && exec "$@"', "sh"),
+    ],
+    "a container on a host of another name": [
+        *("unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts"),
+        *("sh", "-c", 'hostname elsewhere && exec "$@"', "sh"),
+    ],
+}
+WRITER = """
+import runpy, sys
+runpy.run_path(sys.argv[1])
+from pathlib import Path
+import torch
+from lora_foundry.engine.tensors import TensorInfo
+from lora_foundry.loaders.disk import temps
+from lora_foundry.loaders.disk.writer import write_safetensors
+temps._owner = (lambda pid: sys.argv[3]) if sys.argv[3] else temps._owner
+print(temps.owner(), flush=True)
+for value in range(40):
+    with write_safetensors(Path(sys.argv[2]), [TensorInfo("a", torch.float32, (64,))], {}) as sink:
+        temps.sweep(Path(sys.argv[2]).parent)
+        sink.write("a", torch.full((64,), float(value)))
+"""
+
+
+def entered(kind: str) -> list[str]:
+    """What a command begins with to run there; nothing where the system forbids it: then a name stands for it."""
+    way = NAMESPACES[kind]
+    tried = subprocess.run([*way, "true"], capture_output=True, check=False) if shutil.which("unshare") else None
+    return way if tried is not None and tried.returncode == 0 else []
 
 
 def owner(name: str) -> str:
@@ -66,6 +101,40 @@ def test_the_live_temp_of(name, tmp_path):
     child.stdout.close()
     temps.sweep(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", NAMESPACES)
+def test_the_live_temp_of_what_really_is(kind, tmp_path):
+    way = entered(kind)
+    arguments = [str(ROOT / "tests" / "conftest.py"), str(tmp_path), "" if way else owner("another container")]
+    code = HOLDER.replace("temps._owner =", "if sys.argv[3]: temps._owner =")
+    child = subprocess.Popen([*way, sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"half\n"
+    there = set(tmp_path.iterdir())
+    assert len(there) == 2 and not any(temps.owner() in path.name for path in there)
+    temps.sweep(tmp_path)
+    assert set(tmp_path.iterdir()) == there
+    child.kill()
+    assert child.stdout.read() == b""  # not before all of that namespace are gone
+    child.wait()
+    child.stdout.close()
+    temps.sweep(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", NAMESPACES)
+def test_two_of_them_write_one_file_again_and_again(kind, tmp_path):
+    """Each sweeps while the other writes; in containers both are process 1 of a machine of one name."""
+    way, path = entered(kind), tmp_path / "model.safetensors"
+    names = ["", ""] if way else [owner("another container"), owner("another machine")]
+    common = [sys.executable, "-c", WRITER, str(ROOT / "tests" / "conftest.py"), str(path)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    children = [subprocess.Popen([*way, *common, name], **pipes) for name in names]
+    said = [child.communicate(timeout=60) for child in children]
+    assert [child.returncode for child in children] == [0, 0], said
+    assert len({out for out, _ in said}) == 2
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]
+    assert float(load_file(path)["a"].unique()) == 39.0
 
 
 @pytest.mark.parametrize(("name", "gone"), [

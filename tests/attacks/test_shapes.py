@@ -17,6 +17,7 @@ from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.memory import AUTO, HELD
 from lora_foundry.engine.plan import Plan
+from lora_foundry.loaders.loras.building import MOST_BLOCK
 from lora_foundry.loaders.loras.file import open_lora
 from lora_foundry.loaders.loras.matching import MOST_WIDER, add_layer
 from lora_foundry.loaders.names.lookup import BaseNames
@@ -92,6 +93,18 @@ def test_a_product_that_is_larger_than_its_weight(parts, tmp_path):
     stored = {f"{WEIGHT}.{part}": torch.ones(shape, dtype=torch.float8_e4m3fn) for part, shape in parts.items()}
     with within(2), holding(20), pytest.raises(FoundryError, match=r"\[LF30[14]"):
         planned(lora(tmp_path, stored))
+
+
+@pytest.mark.parametrize("shape", [(1, 8192, 8192), (1, 1, 8192, 8192)])
+def test_a_rotation_whose_blocks_are_larger_than_anybody_solves(shape, tmp_path):
+    """A sparse file of 64 MB took minutes and 13 GB, and no Cancel was heard meanwhile; the header tells."""
+    path, size = tmp_path / "hostile.safetensors", math.prod(shape)
+    start = pack({f"{WEIGHT}.oft_blocks": tensor(0, size, shape=list(shape), dtype="F8_E4M3")})
+    with path.open("wb") as file:
+        file.write(start)
+        file.truncate(len(start) + size)
+    with within(2), holding(20), pytest.raises(FoundryError, match=f"Blocks may have {MOST_BLOCK} rows"):
+        open_lora(path)
 
 
 def test_shapes_whose_product_no_number_holds(tmp_path):

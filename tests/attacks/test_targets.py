@@ -17,7 +17,15 @@ import torch
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.formats import FORMATS, require_device
 from lora_foundry.loaders.disk import home, writer
-from lora_foundry.loaders.disk.targets import ADDED, LONGEST, name_fault, prefix_fault
+from lora_foundry.loaders.disk.targets import (
+    ADDED,
+    LONG_PATH,
+    LONGEST,
+    SHORT_PATH,
+    name_fault,
+    path_fault,
+    prefix_fault,
+)
 from lora_foundry.loaders.disk.writer import check_target
 from lora_foundry.loaders.documents.paths import resolve_path
 from planner_parts import pair
@@ -88,6 +96,19 @@ def test_a_link_as_out_is_written_through(run_cli, tmp_path):
     assert gone.returncode == 0 and "Traceback" not in gone.stderr and (tmp_path / "c.safetensors").is_file()
 
 
+@posix
+@pytest.mark.parametrize("verb", ["merge", "resize"])
+def test_a_merge_whose_reader_is_gone_has_succeeded(verb, tmp_path):
+    save_file(pair("blocks.0.q", 16, 16), tmp_path / "a.safetensors")
+    more = "--rank 1" if verb == "resize" else ""
+    run = f"{shlex.quote(sys.executable)} lora_foundry.py {verb}"
+    command = f"{run} {tmp_path}/a.safetensors {more} -o {tmp_path}/o.safetensors"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | true"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0 and "Traceback" not in done.stderr and (tmp_path / "o.safetensors").is_file()
+
+
 WAITS = """
 import runpy, sys, time
 runpy.run_path(sys.argv[1])
@@ -133,6 +154,22 @@ def test_a_record_that_another_program_holds_open_on_windows(tmp_path, monkeypat
     monkeypatch.setattr(Path, "replace", shared)
     monkeypatch.setattr(home, "LOCKED_WHILE_OPEN", True)
     assert home.keep(path, "new") and path.read_text() == "new" and len(attempts) == 4
+
+
+@pytest.mark.parametrize(("most", "long"), [(SHORT_PATH, True), (LONG_PATH, False)])
+def test_a_path_too_long_for_windows(most, long, tmp_path, monkeypatch):
+    """The hidden name of the unfinished file is longer than the name of the file: it was refused as "not found"."""
+    folder = tmp_path / ("a" * 200)
+    folder.mkdir()
+    path = folder / "b.safetensors"
+    check_target(path)
+    monkeypatch.setattr(writer, "path_fault", functools.partial(path_fault, windows=True, most=most))
+    assert not path_fault(path.with_name("c"), windows=False)
+    if long:
+        with pytest.raises(FoundryError, match=f"Windows takes {SHORT_PATH} here"):
+            check_target(path)
+    else:
+        check_target(path)
 
 
 def test_a_target_that_is_locked_is_found_before_the_bake(tmp_path, monkeypatch):

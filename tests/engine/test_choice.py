@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from lora_foundry.engine.choice import CHOICES, Machine, choose, choose_for_others, machine_of
-from lora_foundry.engine.formats import FORMATS
+from lora_foundry.engine.formats import FORMATS, is_held
 
 OLD, NEW = ("float8_e4m3fn",), tuple(FORMATS)
 CARDS = {
@@ -46,6 +46,22 @@ def test_where_no_comfyui_is_known_a_file_is_for_all_or_for_this_gpu(monkeypatch
     assert choose_for_others("auto")[0] == "float8_e4m3fn" and choose_for_others("w6a8") == ("w6a8", "")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_for_others("smallest")[0] == "w4a8" and "no GPU here" in choose_for_others("smallest")[1]
+
+
+def test_a_file_made_on_a_mac_is_one_its_gpu_can_hold(monkeypatch):
+    """``auto`` once made fp8 there: the bake succeeded, and sampling failed."""
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    for wanted in CHOICES:
+        format, why = choose_for_others(wanted)
+        assert format == "int8_convrot" and is_held(format, "mps") and "MPS" in why
+    assert choose_for_others("float8_e4m3fn") == ("float8_e4m3fn", "")  # whoever names it bakes for another machine
+
+
+@pytest.mark.parametrize("kind", ["mps", "privateuseone"])
+def test_a_choice_on_a_device_without_fp8_is_never_fp8(kind):
+    held = [name for name in NEW if is_held(name, kind)]
+    for wanted in CHOICES:
+        assert choose(wanted, machine_of(torch.device("cpu"), held))[0] == "int8_convrot"
 
 
 def test_a_machine_without_cuda_has_no_capability(monkeypatch):

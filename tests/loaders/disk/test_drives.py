@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -44,10 +46,30 @@ def test_links_are_followed_to_their_drive(tmp_path):
     assert is_local(tmp_path / "a", tmp_path / "mounts")
 
 
-@pytest.mark.parametrize(("platform", "local"), [("darwin", True), ("linux", False), ("freebsd14", False)])
-def test_without_a_list_of_mounts_only_macos_is_trusted(platform, local, tmp_path, monkeypatch):
+@pytest.mark.parametrize("platform", ["linux", "freebsd14"])
+def test_without_a_list_of_mounts_nothing_is_trusted(platform, tmp_path, monkeypatch):
     monkeypatch.setattr(drives.sys, "platform", platform)
-    assert is_local(tmp_path, tmp_path / "missing") is local
+    assert not is_local(tmp_path, tmp_path / "missing")
+
+
+@pytest.mark.parametrize(("machine", "name"), [("arm64", "statfs"), ("x86_64", "statfs$INODE64")])
+@pytest.mark.parametrize(("kind", "flags", "answer", "local"), [
+    ("apfs", 0x1000, 0, True), ("hfs", 0x1001, 0, True), ("smbfs", 0, 0, False), ("nfs", 0, 0, False),
+    ("macfuse", 0x1000, 0, False), ("apfs", 0, 0, False), ("apfs", 0x1000, -1, False),
+])  # fmt: skip
+def test_macos_tells_by_statfs(machine, name, kind, flags, answer, local, tmp_path, monkeypatch):
+    """Its structure as <sys/mount.h> has it; a network drive was once taken for a disk, for there is no /proc."""
+
+    def statfs(path, told):
+        assert path == os.fsencode(tmp_path) and len(told) == 2168
+        told[:] = struct.pack("=Ii5Q2i4I16s1024s1024s8I", 0, 0, *[1] * 5, 1, 1, 501, 26, flags, 0, kind.encode(), b"/",
+                              b"disk", *[0] * 8)  # fmt: skip
+        return answer
+
+    monkeypatch.setattr(drives.sys, "platform", "darwin")
+    monkeypatch.setattr(drives.platform, "machine", lambda: machine)
+    monkeypatch.setattr(drives.ctypes, "CDLL", lambda none: {name: statfs})
+    assert is_local(tmp_path) is local
 
 
 def test_windows_never_maps_by_itself(monkeypatch, tmp_path):
