@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
 
@@ -35,10 +35,13 @@ def block_size(widths: Mapping[str, int], limit: int) -> int:
 
 
 class Collector:
-    """Counts what ``add`` is given; ``size`` is that of the blocks of Gram matrices, 0 for ranges alone."""
+    """Counts what ``add`` is given; ``size`` is that of the blocks of Gram matrices, 0 for ranges alone.
 
-    def __init__(self, size: int = 0, allocate: Allocate = torch.zeros) -> None:
-        self._size, self._allocate = size, allocate
+    ``wanted``: the weights whose inputs get a Gram matrix; None: all.
+    """
+
+    def __init__(self, size: int = 0, allocate: Allocate = torch.zeros, wanted: Collection[str] | None = None) -> None:
+        self._size, self._allocate, self._wanted = size, allocate, wanted
         self._sums: dict[str, _Sums] = {}
         self._last: _Sums | None = None
 
@@ -46,14 +49,14 @@ class Collector:
         """Count one call of the Linear with this weight; inputs are [..., in]. Empty ones are passed over."""
         if not inputs.numel() or not inputs.is_floating_point():
             return
-        sums = self._sums.get(weight)
-        if sums is None and self._last is not None and self._last.saw(inputs):
+        sums, size = self._sums.get(weight), self._size if self._wanted is None or weight in self._wanted else 0
+        if sums is None and self._last is not None and self._last.saw(inputs) and self._last.size >= size:
             self._sums[weight] = self._last
             return
         if sums is not None and sums.saw(inputs):
             return
         if sums is None or sums.owner != weight:  # it shared a set until now
-            sums = self._sums[weight] = _Sums(weight, inputs.shape[-1], self._size, self._allocate)
+            sums = self._sums[weight] = _Sums(weight, inputs.shape[-1], size, self._allocate)
         sums.add(inputs)
         self._last = sums
 
@@ -80,7 +83,7 @@ class _Sums:
     """One set of inputs; ``owner`` is the first Linear that was given them."""
 
     def __init__(self, owner: str, width: int, size: int, allocate: Allocate) -> None:
-        self.owner, self.counted = owner, 0
+        self.owner, self.size, self.counted = owner, size, 0
         self._width, self._tokens = width, 0
         self._amax, self._squares = torch.zeros(()), torch.zeros((), dtype=torch.float64)
         self._gram = allocate((width, min(width, size))) if size else None

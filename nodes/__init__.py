@@ -6,6 +6,7 @@ from __future__ import annotations
 from ..loaders.disk.home import set_home
 from . import folders, routes
 from .apply import FoundryApply
+from .calibrate import FoundryCalibrate
 from .declare import FoundryDeclareLineage
 from .fuse import FoundryFuseBaseLoRA
 from .load import FoundryLoadBase, FoundryLoadCheckpoint
@@ -35,6 +36,7 @@ NODE_CLASS_MAPPINGS = {
     "FoundrySaveTrainedLoRA": FoundrySaveTrainedLoRA,
     "FoundryMergeLoRAs": FoundryMergeLoRAs,
     "FoundryLoRAConflicts": FoundryLoRAConflicts,
+    "FoundryCalibrate": FoundryCalibrate,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -52,4 +54,5 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "FoundrySaveTrainedLoRA": "Save Trained LoRA",
     "FoundryMergeLoRAs": "Merge LoRAs",
     "FoundryLoRAConflicts": "LoRA Conflicts",
+    "FoundryCalibrate": "Calibrate",
 }

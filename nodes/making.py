@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 from ..engine.bake import bake_all
 from ..engine.blueprint import Blueprint
 from ..engine.budget import hold_budgets
-from ..engine.devices import arithmetic_of
+from ..engine.calibration import Calibration
+from ..engine.devices import CPU, arithmetic_of
 from ..engine.findings import Finding
 from ..engine.guard import raise_first
 from ..engine.ingredients import ingredients_json
@@ -24,6 +25,7 @@ from ..engine.room import choose_device, device_bytes
 from ..engine.tensors import StateDict
 from ..loaders.bakes.baking import MADE, BakeOptions, BakeResult, FileRequest, bake_files
 from ..loaders.bakes.cache import BakeCache
+from ..loaders.bakes.calibrations import calibration_names, file_state_of, find_calibration, load_calibration
 from ..loaders.disk.sharding import parse_size
 from ..loaders.loras.verify import verify
 from ..loaders.plans.loudness import loudness
@@ -58,6 +60,8 @@ REPRODUCIBLE = (
         "one recipe is the same file to the last bit.",
     },
 )
+NO_CALIBRATION = "none"
+ROUNDED_BY = "What Calibrate collected: weights are rounded by their inputs, and judged by their outputs."
 KEEP = (
     [MEMORY, FILE],
     {
@@ -75,9 +79,26 @@ def ready(plan: Plan) -> tuple[Finding, ...]:
     return (*findings, *loudness(plan, host.progress()))
 
 
-def exactly(reproducible: bool, memory: str) -> str | None:
+def exactly(reproducible: bool, memory: str, known: Calibration | None = None) -> str | None:
     """The arithmetic a reproducible result is worked out in here; None where any will do."""
-    return arithmetic_of(host.compute_device(), memory) if reproducible else None
+    device = host.compute_device() if known is None else CPU  # error feedback is work for the CPU
+    return arithmetic_of(device, memory) if reproducible else None
+
+
+def with_calibration(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Declared inputs and, last of the optional ones, the calibrations there are now."""
+    choices = [NO_CALIBRATION, *calibration_names()]
+    return {**inputs, "optional": {**inputs["optional"], "calibration": (choices, {"tooltip": ROUNDED_BY})}}
+
+
+def calibration_of(name: str) -> Calibration | None:
+    """The calibration of that name, or None. FoundryError ``file``."""
+    return None if name == NO_CALIBRATION else load_calibration(find_calibration(name))
+
+
+def calibration_state(name: str) -> str:
+    """What changes when it is collected again, for IS_CHANGED."""
+    return "" if name == NO_CALIBRATION else file_state_of(name)
 
 
 def baked_model(
@@ -145,6 +166,7 @@ def ledger_of(made: Blueprint) -> dict[str, Any]:
         FUSE: fused,
         STACK: [*plan.base.applied, *stacked],
         "ingredients": ingredients_json(plan),
+        "recipe": {"base": made.recipe["base"], "layers": made.recipe["layers"]},
         "format": made.finish.format,
         "recipe_sha256": made.recipe_sha256,
     }

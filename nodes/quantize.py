@@ -10,9 +10,24 @@ from ..engine.formats import FORMATS
 from ..engine.memory import AUTO as AUTO_MEMORY
 from ..engine.quantize import AUTO, parse_keep
 from ..loaders.bakes.baking import resolve
+from ..loaders.bakes.calibrated import calibration_findings
 from . import host
 from .common import HIDDEN, FormatNode, stage_input
-from .making import KEEP, MAX_ERROR, MEMORY, MEMORY_MODE, REPRODUCIBLE, baked_model, exactly, made_reply, ready
+from .making import (
+    KEEP,
+    MAX_ERROR,
+    MEMORY,
+    MEMORY_MODE,
+    NO_CALIBRATION,
+    REPRODUCIBLE,
+    baked_model,
+    calibration_of,
+    calibration_state,
+    exactly,
+    made_reply,
+    ready,
+    with_calibration,
+)
 from .news import changes
 from .sockets import ANY, QUANTIZED_MODEL
 from .sources import host_source, plan_of
@@ -50,9 +65,14 @@ class FoundryQuantizeFP8(FormatNode):
     }
 
     @classmethod
-    def IS_CHANGED(cls, unique_id: str | None = None, **_: Any) -> int:
-        """Runs again when the file it kept its result in turned out to be damaged."""
-        return changes(str(unique_id))
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """ComfyUI's V1 declaration of inputs."""
+        return with_calibration(cls.INPUTS)
+
+    @classmethod
+    def IS_CHANGED(cls, unique_id: str | None = None, calibration: str = NO_CALIBRATION, **_: Any) -> str:
+        """Runs again when the file of its result turned out to be damaged, or the calibration was collected anew."""
+        return f"{changes(str(unique_id))} {calibration_state(calibration)}"
 
     def run(
         self,
@@ -64,6 +84,7 @@ class FoundryQuantizeFP8(FormatNode):
         memory: str = AUTO_MEMORY,
         keep: str = MEMORY,
         reproducible: bool = False,
+        calibration: str = NO_CALIBRATION,
         unique_id: str | None = None,
         **_: Any,
     ) -> dict[str, Any]:
@@ -73,6 +94,17 @@ class FoundryQuantizeFP8(FormatNode):
         findings = ready(plan)
         facts = host_source(plan).facts
         patterns = parse_keep(keep_high_precision)
-        exact = exactly(reproducible, memory)
-        finish = Finish(format, None, matmul, patterns, facts.linears, max_error=max_error or None, arithmetic=exact)
-        return made_reply(plan, findings, *baked_model(resolve(plan, finish), memory, keep, unique_id), chosen=chosen)
+        known = calibration_of(calibration)
+        finish = Finish(
+            format,
+            None,
+            matmul,
+            patterns,
+            facts.linears,
+            max_error=max_error or None,
+            arithmetic=exactly(reproducible, memory, known),
+            calibration=known,
+        )
+        wanted = resolve(plan, finish)
+        told = (*findings, *calibration_findings(wanted))
+        return made_reply(plan, told, *baked_model(wanted, memory, keep, unique_id), chosen=chosen)

@@ -14,9 +14,21 @@ from ..engine.memory import AUTO as AUTO_MEMORY
 from ..engine.quantize import AUTO, parse_keep
 from ..engine.room import device_bytes
 from ..loaders.bakes.baking import BakeOptions, FileRequest, bake_files, resolve
+from ..loaders.bakes.calibrated import calibration_findings
 from . import folders, host
 from .common import HIDDEN, FormatNode, check_number, check_prefix, stage_input
-from .making import MAX_ERROR, MEMORY_MODE, REPRODUCIBLE, exactly, finished, ready
+from .making import (
+    MAX_ERROR,
+    MEMORY_MODE,
+    NO_CALIBRATION,
+    REPRODUCIBLE,
+    calibration_of,
+    calibration_state,
+    exactly,
+    finished,
+    ready,
+    with_calibration,
+)
 from .sockets import ANY
 from .sources import host_source, plan_of
 
@@ -83,6 +95,16 @@ class FoundrySaveModel(FormatNode):
         faults = (check_prefix(filename_prefix), check_number("max_shard_gb", max_shard_gb, 0, MOST_GB))
         return next(filter(None, faults), None) or super().VALIDATE_INPUTS(input_types, format, keep_high_precision)
 
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """ComfyUI's V1 declaration of inputs."""
+        return with_calibration(cls.INPUTS)
+
+    @classmethod
+    def IS_CHANGED(cls, calibration: str = NO_CALIBRATION, **_: Any) -> str:
+        """Runs again when the calibration was collected anew."""
+        return calibration_state(calibration)
+
     def run(
         self,
         model: Any,
@@ -94,6 +116,7 @@ class FoundrySaveModel(FormatNode):
         memory: str = AUTO_MEMORY,
         max_shard_gb: float = 0.0,
         reproducible: bool = False,
+        calibration: str = NO_CALIBRATION,
         **_: Any,
     ) -> dict[str, Any]:
         """(path, report)."""
@@ -101,6 +124,7 @@ class FoundrySaveModel(FormatNode):
         plan = plan_of(model)
         findings = ready(plan)
         facts = host_source(plan).facts
+        known = calibration_of(calibration) if format in FORMATS else None
         quantized, patterns = (format if format in FORMATS else "none"), parse_keep(keep_high_precision)
         finish = Finish(
             quantized,
@@ -109,7 +133,8 @@ class FoundrySaveModel(FormatNode):
             patterns,
             facts.linears,
             max_error=(max_error or None) if format in FORMATS else None,
-            arithmetic=exactly(reproducible, memory),
+            arithmetic=exactly(reproducible, memory, known),
+            calibration=known,
         )
         shard = round(max_shard_gb * 1e9) or None
         path, wanted = folders.output_file(filename_prefix), resolve(plan, finish)
@@ -117,4 +142,5 @@ class FoundrySaveModel(FormatNode):
             how = BakeOptions(device, memory, max_shard=shard, records=False)
             (baked,) = bake_files([FileRequest(wanted, path)], how, host.progress())
         first, files = str(baked.files[0]), [str(file) for file in baked.files]
-        return finished(plan, findings, baked, (first,), chosen=chosen, out=first, files=files)
+        told = (*findings, *calibration_findings(wanted))
+        return finished(plan, told, baked, (first,), chosen=chosen, out=first, files=files)

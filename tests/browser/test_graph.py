@@ -11,6 +11,7 @@ NODES = [
     "FoundryLoadBase", "FoundryLoadCheckpoint", "FoundryFuseBaseLoRA", "FoundryLoRA", "FoundryLoRAStack",
     "FoundryStackLoRAs", "FoundryStackValidator", "FoundryQuantizeFP8", "FoundryApply", "FoundrySaveModel",
     "FoundryDeclareLineage", "FoundrySaveTrainedLoRA", "FoundryMergeLoRAs", "FoundryLoRAConflicts",
+    "FoundryCalibrate",
 ]  # fmt: skip
 
 

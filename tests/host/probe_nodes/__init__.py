@@ -70,15 +70,18 @@ class TinyStats:
 
 
 class ModelDtypes:
-    """Reports what a MODEL is made of: how many parameters of which dtype, and the class of its patcher."""
+    """Reports what a MODEL is made of: how many parameters of which dtype, and the class of its patcher.
+
+    ``after``: a latent that has to be there before.
+    """
 
     CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = "probe", "look", ("MODEL",), True
 
     @classmethod
     def INPUT_TYPES(cls):
-        return {"required": {"model": ("MODEL",)}}
+        return {"required": {"model": ("MODEL",)}, "optional": {"after": ("LATENT",)}}
 
-    def look(self, model):
+    def look(self, model, after=None):
         dtypes: dict[str, int] = {}
         for value in model.model.diffusion_model.state_dict().values():
             dtype = str(getattr(value, "dtype", type(value).__name__))
@@ -88,6 +91,7 @@ class ModelDtypes:
             "patcher": type(model).__name__,
             "model": type(model.model).__name__,
             "patched": len(model.patches),
+            "hooks": sum(len(each._forward_pre_hooks) for each in model.model.diffusion_model.modules()),
             "attachments": sorted(model.attachments),
             "model_options": sorted(model.model_options),
             "wrappers": sorted(f"{kind}/{key}" for kind, keys in model.wrappers.items() for key in keys),
