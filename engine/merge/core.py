@@ -20,6 +20,7 @@ EXACT = 1024  # ranks of the largest core that is decomposed as it is, and the s
 FULL_VALUES = 256  # of a larger full matrix: of how many values its spectrum is
 ROUNDS, OVER = 4, 16  # of the randomised SVD: power iterations, and directions beyond the wanted rank
 ZERO = 1e-9  # of the largest value; what is smaller is what rounding made of nothing
+STEADY = 1e-3  # what each column must have beside those before it: a Gram matrix loses the square of that
 Apply = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -63,8 +64,7 @@ def spectrum(delta: Delta) -> Spectrum:
         return shrunk(delta, smaller if smaller <= EXACT else FULL_VALUES)[0]
     up, down = joined(delta)
     if max(_core_size(up, down)) <= EXACT:
-        core = torch.linalg.qr(up, mode="r").R @ torch.linalg.qr(down.T, mode="r").R.T
-        values = torch.linalg.svdvals(core)
+        values = torch.linalg.svdvals(factored(up).r @ factored(down.T).r.T)
     else:
         values = _values_of_grams(up, down)
     energy = float(values.square().sum())
@@ -92,19 +92,40 @@ def _core_size(up: torch.Tensor, down: torch.Tensor) -> tuple[int, int]:
 
 
 def _of_factors(up: torch.Tensor, down: torch.Tensor) -> Svd:
-    rows, columns = torch.geqrf(up), torch.geqrf(down.T)
-    core = _upper(rows[0]) @ _upper(columns[0]).T
-    left, values, right = torch.linalg.svd(core, full_matrices=False)
-    return _signed(_turned(*rows, left), values, _turned(*columns, right.T).T)
+    rows, columns = factored(up), factored(down.T)
+    left, values, right = torch.linalg.svd(rows.r @ columns.r.T, full_matrices=False)
+    return _signed(rows.turned(left), values, columns.turned(right.T).T)
 
 
-def _upper(packed: torch.Tensor) -> torch.Tensor:
-    """R [min(rows, r), r] of what geqrf gives."""
-    return packed[: min(packed.shape)].triu()
+@dataclass(frozen=True, eq=False)
+class Factored:
+    """Q R of a matrix; ``r`` [min(rows, columns), columns], ``turned`` gives Q @ small, Q is never formed."""
+
+    r: torch.Tensor
+    turned: Apply
+
+
+def factored(matrix: torch.Tensor) -> Factored:
+    """QR of a float64 matrix: from its Gram matrix by Cholesky, by Householder where that would lose digits."""
+    steady = _cholesky(matrix)
+    if steady is not None:
+        return Factored(steady, lambda small: matrix @ torch.linalg.solve_triangular(steady, small, upper=True))
+    packed, tau = torch.geqrf(matrix)
+    return Factored(packed[: min(packed.shape)].triu(), lambda small: _turned(packed, tau, small))
+
+
+def _cholesky(matrix: torch.Tensor) -> torch.Tensor | None:
+    """R with R^T R = matrix^T matrix, columns at one length meanwhile; None where they are close to dependent."""
+    gram = matrix.T @ matrix
+    lengths = gram.diagonal().sqrt()
+    if not bool((lengths > 0).all()) or matrix.shape[0] < matrix.shape[1]:
+        return None
+    r, fault = torch.linalg.cholesky_ex(gram / lengths / lengths[:, None], upper=True)
+    return r * lengths if not fault and float(r.diagonal().min()) > STEADY else None
 
 
 def _turned(packed: torch.Tensor, tau: torch.Tensor, small: torch.Tensor) -> torch.Tensor:
-    """Q @ small, Q never formed."""
+    """Q @ small of what geqrf gives."""
     tall = torch.nn.functional.pad(small, (0, 0, 0, packed.shape[0] - small.shape[0]))
     reflectors = packed[:, : len(tau)].contiguous()
     turned: torch.Tensor = torch.ormqr(reflectors, tau, tall)
@@ -113,7 +134,7 @@ def _turned(packed: torch.Tensor, tau: torch.Tensor, small: torch.Tensor) -> tor
 
 def _signed(left: torch.Tensor, values: torch.Tensor, right: torch.Tensor) -> Svd:
     """An SVD leaves the sign of each pair open: the one that makes the cubes of ``right`` sum up to more than 0."""
-    sign = torch.where(right.pow(3).sum(1) < 0, -1.0, 1.0).to(right.dtype)
+    sign = torch.where((right.square() * right).sum(1) < 0, -1.0, 1.0).to(right.dtype)
     return Svd(left * sign, values, right * sign[:, None])
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from .. import gemm
-from ..pipeline import worked_ahead
+from ..pipeline import Item, worked_ahead
 from ..progress import Progress
 from .core import clamped, padded, spectrum, truncated
 from .deltas import Delta, Shape
@@ -92,13 +92,26 @@ def _rank(inputs: Sequence[Input], module: str) -> int | None:
 
 def _spectra(job: Job, method: Method, entries: Entries, on_step: Progress | None) -> Iterator[tuple[str, Spectrum]]:
     """The singular values of every module that can be shrunk."""
+
+    def values(module: str) -> tuple[str, Spectrum]:
+        parts = [part for part in read_parts(job.inputs, module) if part is not None]
+        return module, spectrum(merged_parts(method, parts)[0])
+
+    shrinking = (each for each in _stepped(entries, on_step) if _shrinks(job.inputs, each, entries[each].shape))
+    return _together(values, shrinking, entries)
+
+
+def _stepped(entries: Entries, on_step: Progress | None) -> Iterator[str]:
     for done, module in enumerate(entries):
         if on_step is not None:
             on_step(done, len(entries))
-        if not _shrinks(job.inputs, module, entries[module].shape):
-            continue
-        bent, _ = merged_parts(method, [part for part in read_parts(job.inputs, module) if part is not None])
-        yield module, spectrum(bent)
+        yield module
+
+
+def _together(work: Callable[[str], Item], modules: Iterable[str], entries: Entries) -> Iterator[Item]:
+    """The work on every module in order, full matrices by themselves."""
+    with gemm.full_fp32():  # it is of the process: no thread may put it back while another works
+        yield from worked_ahead(work, modules, lambda module: entries[module].rank is None)
 
 
 def _shrinks(inputs: Sequence[Input], module: str, shape: Shape) -> bool:
@@ -114,19 +127,9 @@ def results(job: Job, entries: Entries, on_step: Progress | None = None) -> Iter
     ``on_step(done, total)`` is called before each and may raise to cancel.
     """
     method = method_of(job.method)
-
-    def modules() -> Iterator[str]:
-        for done, module in enumerate(entries):
-            if on_step is not None:
-                on_step(done, len(entries))
-            yield module
-
-    with gemm.full_fp32():  # it is of the process: no thread may put it back while another works
-        yield from worked_ahead(
-            lambda module: _finished(job, method, module, entries[module]),
-            modules(),
-            lambda module: entries[module].rank is None,
-        )
+    return _together(
+        lambda module: _finished(job, method, module, entries[module]), _stepped(entries, on_step), entries
+    )
 
 
 def _finished(job: Job, method: Method, module: str, entry: Entry) -> Merged:

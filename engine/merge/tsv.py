@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from ..gemm import Product
-from .core import Svd, decompose
+from .core import Svd, decompose, factored
 from .deltas import Delta
 from .parts import Part
 
@@ -33,8 +33,8 @@ def _by_values(found: Svd) -> list[float]:
 def polar(matrix: torch.Tensor) -> torch.Tensor:
     """The nearest matrix whose columns (or rows) are orthonormal; what they all lack, it lacks too."""
     tall = matrix.shape[0] > matrix.shape[1]
-    basis, core = torch.linalg.qr(matrix if tall else matrix.T)
-    left, values, right = torch.linalg.svd(core, full_matrices=False)
+    whole = factored(matrix if tall else matrix.T)
+    left, values, right = torch.linalg.svd(whole.r, full_matrices=False)
     there = values > ALIKE * values[:1]
-    found: torch.Tensor = basis @ (left[:, there] @ right[there])
+    found = whole.turned(left[:, there] @ right[there])
     return found if tall else found.T

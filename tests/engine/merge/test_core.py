@@ -1,0 +1,43 @@
+"""QR from a Gram matrix: as exact as Householder's, and left to Householder where columns are close to dependent."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from lora_foundry.engine.merge import core
+
+ROWS, COLUMNS = 96, 12
+
+
+def a_matrix(kind: str) -> torch.Tensor:
+    random = torch.Generator().manual_seed(3)
+    matrix = torch.randn(ROWS, COLUMNS, generator=random, dtype=torch.float64)
+    if kind == "lengths apart":
+        return matrix * torch.logspace(-9, 6, COLUMNS, dtype=torch.float64)
+    if kind == "twice the same":
+        matrix[:, 5] = matrix[:, 2]
+    if kind == "nearly the same":
+        matrix[:, 5] = matrix[:, 2] + 1e-7 * matrix[:, 7]
+    if kind == "a column of zeros":
+        matrix[:, 4] = 0
+    return matrix[: COLUMNS - 5] if kind == "wide" else matrix
+
+
+@pytest.mark.parametrize("kind", ["plain", "lengths apart"])
+def test_the_gram_matrix_is_enough(kind, monkeypatch):
+    monkeypatch.setattr(torch, "geqrf", None)
+    holds(a_matrix(kind))
+
+
+@pytest.mark.parametrize("kind", ["twice the same", "nearly the same", "a column of zeros", "wide"])
+def test_householder_where_it_would_lose_digits(kind):
+    matrix = a_matrix(kind)
+    assert core._cholesky(matrix) is None
+    holds(matrix)
+
+
+def holds(matrix: torch.Tensor) -> None:
+    found, least = core.factored(matrix), min(matrix.shape)
+    basis = found.turned(torch.eye(least, dtype=torch.float64))
+    torch.testing.assert_close(basis.T @ basis, torch.eye(least, dtype=torch.float64), atol=1e-9, rtol=0)
+    torch.testing.assert_close(basis @ found.r, matrix, atol=1e-12 * float(matrix.abs().max()), rtol=1e-9)
