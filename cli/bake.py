@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding, stops
+from ..engine.texts.say import refuse
 from . import own
 from .parser import share
 from .shared import (
@@ -98,8 +99,7 @@ def run(options: argparse.Namespace) -> int:
 
     how = _how(options)
     if own.is_own(options) == bool(options.documents):
-        what = "Both a document and --base, --fuse or --lora are there." if options.documents else "Nothing to bake."
-        raise FoundryError("usage", what, fix="Name a document, or --base with its --fuse and --lora.")
+        raise refuse("usage.bake_both" if options.documents else "usage.bake_nothing")
     read = [load_document(path) for path in options.documents] or [own.own_document(options)]
     wishes = wishes_of(options)
     documents = [wishes.adjusted(document) for document in read]
@@ -134,8 +134,7 @@ def _outs(documents: Sequence[Path], out: Path) -> list[Path]:
     into = out.is_dir() and not out.name.lower().endswith(".safetensors")
     outs = [out / f"{path.stem}.safetensors" for path in documents] if into else [out] * len(documents)
     if len(set(outs)) < len(documents):
-        what = f"{len(documents)} documents would be written to {len(set(outs))} file."
-        raise FoundryError("usage", what, fix="Name a folder with -o, and give the documents names of their own.")
+        raise refuse("usage.one_out", count=len(documents), outs=len(set(outs)))
     return outs
 
 
@@ -146,9 +145,9 @@ def _how(options: argparse.Namespace) -> BakeOptions:
 
     shard = parse_size(options.max_shard_size) if options.max_shard_size else None
     if shard is not None and shard < LEAST_SHARD:
-        raise FoundryError("usage", f"--max-shard-size is {size(shard)}, under 1 MB.", fix="Write 5GB, or 500MB.")
+        raise refuse("usage.shard_size", size=size(shard))
     if shard is not None and options.cache is not None:
-        raise FoundryError("usage", "The cache keeps whole files, not shards.", fix="Leave one of the two out.")
+        raise refuse("usage.shard_cache")
     cache = BakeCache(options.cache, parse_size(options.cache_size)) if options.cache is not None else None
     mmap = False if options.no_mmap else None
     device = None if options.device == "cpu" else choose_device(options.device)

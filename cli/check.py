@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.errors import FoundryError
 from ..engine.findings import stops
+from ..engine.texts.say import refuse
 from . import own
 from .shared import (
     ALLOW_PARTIAL,
@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     """Check the file, whatever of the two it is, or the stack the options name."""
     named = options.document is not None
     if own.is_own(options) == named:
-        raise FoundryError("usage", "Check one thing.", fix="Name a file, or --base and its --fuse and --lora.")
+        raise refuse("usage.check_one")
     return (_check_workflow if named and is_workflow(options.document) else _check_document)(options)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ..engine.errors import FoundryError
+from ..engine.texts.say import refuse
 from .merge import inputs, numbers
 from .shared import DONE, answer, write_text
 from .terminal import Bar
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
 
     loras, fuse, base = inputs(options.inputs, options.strengths)
     if len(loras) < 2:
-        raise FoundryError("usage", f"{len(loras)} LoRA is nothing to compare.", fix="Name two or more.")
+        raise refuse("usage.compare", count=len(loras))
     gathered = gather(Request(loras, Path("unused.safetensors"), fuse, options.base or base))
     with Bar("comparing") as bar:
         told = conflicts_json(compare(gathered, bar))

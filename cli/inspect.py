@@ -7,9 +7,9 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ..engine.errors import FoundryError
 from ..engine.findings import Finding, stops
 from ..engine.json_verbs import DialectsJSON
+from ..engine.texts.say import refuse
 from .shared import DONE, STOPPED, answer, print_findings, print_json
 from .terminal import size, span, table
 
@@ -21,7 +21,7 @@ def inspect(options: argparse.Namespace) -> int:
     if options.dialects:
         return _dialects(options.json)
     if options.file is None:
-        raise FoundryError("usage", "Nothing to inspect.", fix="Name a file. See: lora-foundry inspect --help")
+        raise refuse("usage.inspect")
     facts = describe(options.file)
     findings = [Finding.from_json(finding) for finding in facts["findings"]]
     if options.json:

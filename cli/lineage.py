@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..engine.errors import FoundryError
 from ..engine.lineage import ROLES, UNKNOWN
+from ..engine.texts.say import refuse
 from .lineage_text import claims_table, found_lines, record_text, subject_json, subject_text
 from .shared import DONE, STOPPED, OldOption, answer, print_json
 from .terminal import Bar
@@ -97,14 +97,14 @@ def _declare(options: argparse.Namespace) -> int:
     subject = _subject(options.file)
     trained = _ingredients(options.trained_with, options.strength)
     if options.use_with == [SAME] and trained is None:
-        raise _usage("--use-with same needs --trained-with.")
+        raise refuse("usage.lineage_same")
     used = trained if options.use_with == [SAME] else _ingredients(options.use_with)
     inside = _ingredients(options.contains) or ()
     said = trained is not None or used is not None or options.role is not None
     if (subject.kind == BASE) is not bool(inside) or (inside and said):
-        raise _usage("--contains is for a base model, and everything else for a LoRA.")
+        raise refuse("usage.lineage_contains")
     if not said and not inside:
-        raise _usage("Nothing was declared: say --trained-with, --use-with or --role.")
+        raise refuse("usage.lineage_nothing")
     record = declare(
         subject.ids,
         subject.path.name,
@@ -220,7 +220,7 @@ def _stamp(options: argparse.Namespace) -> int:
 
     out = options.out or options.file.with_name(f"{options.file.stem}_lineage{options.file.suffix}")
     if out.exists() and (options.out is None or out.samefile(options.file)):
-        raise _usage(f"{out.name} is there already: name another file with -o.")
+        raise refuse("usage.lineage_there", out=out.name)
     with Bar("hashing") as bar:
         subject = open_lora_subject(options.file, bar)
     stamp(subject.path, out, lineage_metadata(subject))
@@ -244,7 +244,7 @@ def _stored(path: Path) -> Record:
 
     record = read(_subject(path).ids)
     if record is None:
-        raise FoundryError("lineage", f"There is no record of {path.name}.", fix="Declare one: lineage declare FILE.")
+        raise refuse("lineage.no_record", file=path.name)
     return record
 
 
@@ -261,19 +261,15 @@ def _ingredients(names: Sequence[str] | None, strengths: Sequence[float] | None 
 
     if not names:
         if strengths:
-            raise _usage("--strength needs --trained-with.")
+            raise refuse("usage.lineage_strength")
         return None
     if names == [NONE]:
         return ()
     if NONE in names or SAME in names:
-        raise _usage(f"{NONE} and {SAME} stand alone.")
+        raise refuse("usage.lineage_alone", none=NONE, same=SAME)
     given: Sequence[float | None] = strengths or [None]
     if len(given) not in (1, len(names)):
-        raise _usage(f"There are {len(given)} strengths for {len(names)} LoRAs.")
+        raise refuse("usage.lineage_strengths", count=len(given), loras=len(names))
     each = [*given, *[given[0]] * (len(names) - len(given))]
     with Bar("hashing") as bar:
         return tuple(name_lora(name, strength, bar) for name, strength in zip(names, each, strict=True))
-
-
-def _usage(what: str) -> FoundryError:
-    return FoundryError("usage", what, fix="See lora-foundry lineage --help.")

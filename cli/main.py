@@ -17,6 +17,7 @@ from typing import Any
 from .. import __version__
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding
+from ..engine.texts.say import refuse
 from . import bake as cli_bake
 from . import batch as cli_batch
 from . import check as cli_check
@@ -74,18 +75,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, (), as_json)
     except KeyboardInterrupt as end:
         by = end.name if isinstance(end, Ended) else "Ctrl-C"
-        _fail(
-            FoundryError("stopped", f"Stopped by {by}.", "Nothing was changed; the unfinished file is removed."),
-            (),
-            as_json,
-        )
+        _fail(refuse("stopped.by", by=by), (), as_json)
         return 128 + end.number if isinstance(end, Ended) else INTERRUPTED
     except BrokenPipeError:  # `lora-foundry inspect ... | head`: whoever read us has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE if options.done else STOPPED
     except OSError as error:
-        what = f"{error.filename or 'The system'}: {error.strerror or error}."
-        return _fail(FoundryError("system", what), (), as_json)
+        refused_by = refuse("system.refused", what=error.filename or "The system", reason=error.strerror or error)
+        return _fail(refused_by, (), as_json)
 
 
 def _fail(error: FoundryError, findings: Sequence[Finding], as_json: bool) -> int:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.errors import FoundryError
 from ..engine.findings import stops
+from ..engine.texts.say import refuse
 from .shared import DONE, STOPPED, Refused, answer, from_elsewhere, print_findings, print_json
 from .terminal import Bar, note, size, table
 
@@ -154,7 +155,7 @@ def requested(options: argparse.Namespace) -> Request:
     from ..loaders.merges.merging import Request
 
     if options.out is None:
-        raise FoundryError("usage", "No file is named to merge into.", fix="Name one with -o.")
+        raise refuse("usage.no_out")
     loras, fuse, base = inputs(options.inputs, options.strengths)
     return Request(
         loras, options.out, fuse, options.base or base, options.method, options.dialect, options.dtype,
@@ -180,8 +181,7 @@ def inputs(
         rows = _rescaled(document.stack, strengths)
         return _wanted(document, rows), _wanted(document, document.fuse), base
     if len(files) != len(names):
-        what = "One stack document, or LoRA files: both together have no meaning here."
-        raise FoundryError("usage", what, fix="Write the files into the document.")
+        raise refuse("usage.merge_both")
     given = strengths or [1.0] * len(files)
     _same_count(given, len(files))
     with from_elsewhere() as asking:
@@ -200,8 +200,7 @@ def _rescaled(rows: Sequence[Row], strengths: Sequence[float] | None) -> list[Ro
 
 def _same_count(strengths: Sequence[float], count: int) -> None:
     if len(strengths) != count:
-        what = f"{len(strengths)} strengths are given for {count} LoRAs."
-        raise FoundryError("usage", what, fix="Give one for each, in their order: --strengths 1,0.7")
+        raise refuse("usage.strengths", count=len(strengths), loras=count)
 
 
 def _wanted(document: Document, rows: Sequence[Row]) -> tuple[Wanted, ...]:
@@ -225,8 +224,7 @@ def _wanted(document: Document, rows: Sequence[Row]) -> tuple[Wanted, ...]:
 def resize(options: argparse.Namespace) -> int:
     """A merge of one LoRA, made smaller."""
     if policy_of(options) is None:
-        what = "Nothing says how small it is to become."
-        raise FoundryError("usage", what, fix="Give --rank, --energy, --size or --max-error.")
+        raise refuse("usage.resize")
     return run(options)
 
 

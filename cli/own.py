@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.errors import FoundryError
+from ..engine.texts.say import refuse
 from .shared import DONE, print_json
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def own_document(options: argparse.Namespace) -> Document:
     from ..loaders.documents.document import parse_document
 
     if not options.base:
-        raise FoundryError("usage", "There are LoRAs and no base.", fix="Name the base model: --base model.safetensors")
+        raise refuse("usage.no_base")
     settings = _settings(options.base, options.fuse, options.lora)
     return parse_document(settings, "the command line")
 
@@ -70,8 +70,7 @@ def run_init(options: argparse.Namespace) -> int:
         with options.out.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        fix = "Name another file with -o, or remove it."
-        raise FoundryError("usage", f"'{options.out}' is there already.", fix=fix) from None
+        raise refuse("usage.there", out=options.out) from None
     if options.json:
         print_json({"out": str(options.out), "document": settings})
     else:
@@ -87,7 +86,7 @@ def _beside(document: Path, name: str) -> str:
 def _settings(base: str, fuse: Sequence[str], lora: Sequence[str]) -> dict[str, object]:
     """The keys of the document."""
     if NONE in fuse and len(fuse) > 1:
-        raise FoundryError("usage", "--fuse none says that no LoRA is fused, and another is named.", fix="Keep one.")
+        raise refuse("usage.fuse_none")
     settings: dict[str, object] = {"base": base}
     if fuse:
         settings["fuse"] = [] if NONE in fuse else [_row(text) for text in fuse]

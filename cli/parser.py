@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from ..engine.errors import FoundryError
 from ..engine.near import near
+from ..engine.texts.say import refuse
 
 EXITS = "exit codes: 0 done, 1 findings that stop it, 2 wrong use or bad input, 130 stopped by Ctrl-C"
 
@@ -22,7 +23,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Wrong use: what it is, and where the right use is told."""
-        raise FoundryError("usage", f"{message[:1].upper()}{message[1:]}.", fix=_see(self.prog))
+        raise refuse("usage.line", what=message[:1].upper() + message[1:], prog=self.prog)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """A verb or a choice that is not there: the nearest one is named."""
@@ -60,8 +61,6 @@ def _verbs(parser: argparse.ArgumentParser) -> Any:
 
 def _unknown(what: str, word: str, known: Iterable[str], prog: str) -> FoundryError:
     alike = near(word, known)
-    return FoundryError("usage", what + (f", did you mean '{alike[0]}'?" if alike else "."), fix=_see(prog))
-
-
-def _see(prog: str) -> str:
-    return f"See: {prog} --help"
+    if alike:
+        return refuse("usage.line_near", what=what, near=alike[0], prog=prog)
+    return refuse("usage.line", what=what, prog=prog)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding
+from ..engine.texts.say import refuse
 from .terminal import Transfers, note, span, table
 
 if TYPE_CHECKING:
@@ -90,8 +91,7 @@ def choose_device(name: str) -> torch.device:
         return torch.device(name)
     count, match = torch.cuda.device_count(), re.fullmatch(r"cuda(?::([0-9]+))?", name)
     if match is None or int(match[1] or 0) >= count:
-        what = f"There is no device '{name}' here: this torch ({torch.__version__}) sees {count} CUDA devices."
-        raise FoundryError("usage", what, fix="Use cpu, or cuda or cuda:0 with a torch built for your GPU.")
+        raise refuse("usage.device", device=name, torch=torch.__version__, count=count)
     return torch.device("cuda", int(match[1] or 0))
 
 

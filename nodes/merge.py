@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from ..engine.errors import FoundryError
 from ..engine.json_merge import MergeJSON
 from ..engine.merge.methods import METHODS
 from ..engine.merge.ranks import Policy
 from ..engine.plan import Plan
+from ..engine.texts.say import refuse
 from ..loaders.merges.comparing import advised, compare, conflicts_json, conflicts_sentences
 from ..loaders.merges.heat import pixels
 from ..loaders.merges.matching import Wanted
@@ -134,7 +134,7 @@ class FoundryMergeLoRAs(FoundryNode):
         """(the merged row and those apart, path, report)."""
         rows, plan = read_stack(lora_stack), None if model is None else plan_of(model)
         if not rows:
-            raise FoundryError("stack", "The LoRA stack is empty: there is nothing to merge.", fix="Add a LoRA to it.")
+            raise refuse("stack.empty")
         policy = _policy(shrink, amount, dtype, uniform)
         most = max_error or (amount if shrink == ERROR else None)
         request = Request(
@@ -211,7 +211,7 @@ class FoundryLoRAConflicts(FoundryNode):
         """(rows, image [1, height, width, 3], report)."""
         rows, plan = read_stack(lora_stack), None if model is None else plan_of(model)
         if len(rows) < 2:
-            raise FoundryError("stack", f"The LoRA stack has {len(rows)} rows.", fix="Two are needed to be compared.")
+            raise refuse("stack.single", count=len(rows))
         wanted = _wanted(rows)
         found = compare(gather(Request(wanted, Path("unused.safetensors")), plan), host.progress())
         for each in wanted:

@@ -9,6 +9,7 @@ from typing import Any
 from ..engine.errors import FoundryError
 from ..engine.json_types import LintJSON
 from ..engine.lineage import ROLES, UNKNOWN
+from ..engine.texts.say import refuse
 from ..loaders.bases.checkpoint import open_checkpoint
 from ..loaders.lineage.provenance import lineage_of
 from ..loaders.lint.lint import lint
@@ -34,7 +35,7 @@ def post_lint(query: Mapping[str, str], body: Any) -> LintJSON:
     """
     forms = {form: body[form] for form in FORMS if body.get(form) is not None}
     if not forms:
-        raise FoundryError("body", "The body has neither a prompt nor a workflow.", fix="Send one of them, or both.")
+        raise refuse("body.nothing")
     policy, strict = one_of(body, "policy", POLICIES, ALLOW), body.get("strict", False)
     if not isinstance(strict, bool):
         raise unfit("strict", strict, "true or false")
@@ -163,4 +164,4 @@ def one_of(body: Mapping[str, Any], key: str, choices: tuple[str, ...], default:
 
 def unfit(key: str, given: object, wanted: str) -> FoundryError:
     """FoundryError ``body``."""
-    return FoundryError("body", f"{key} is {given!r:.100}.", fix=f"It must be {wanted}.")
+    return refuse("body.choice", name=key, given=f"{given!r:.100}", wanted=wanted)

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..engine.errors import FoundryError
+from ..engine.texts.say import refuse
 from ..loaders.disk.process import PROMPT, Budget
 
 MOST_BYTES = 2 << 20  # of a request body
@@ -75,8 +76,7 @@ class Worker:
     async def work(self, function: Callable[..., str], *args: object) -> str:
         """What the function gives. FoundryError ``busy`` while too many requests wait already."""
         if self._waiting >= MOST_WAITING:
-            what = f"{MOST_WAITING} requests of {self._path} are waiting already."
-            raise FoundryError("busy", what, "They are answered one after the other.", "Ask again in a moment.")
+            raise refuse("busy.waiting", count=MOST_WAITING, route=self._path)
         self._waiting += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, function, *args)
@@ -90,12 +90,12 @@ async def read_body(request: Any) -> bytes:
     A page of another site may post a form here without being asked for leave, but no ``application/json``.
     """
     if request.content_type != JSON:
-        raise FoundryError("body", f"The body came as {request.content_type}.", fix=f"Send {JSON}.")
+        raise refuse("body.kind", kind=request.content_type, wanted=JSON)
     body = bytearray()
     async for chunk in request.content.iter_chunked(1 << 16):
         body += chunk
         if len(body) > MOST_BYTES:
-            raise FoundryError("size", f"The body is larger than {MOST_BYTES >> 20} MiB.", "No workflow is that large.")
+            raise refuse("size.body", most=MOST_BYTES >> 20)
     return bytes(body)
 
 
@@ -105,8 +105,7 @@ def answer_text(answer: Answer, query: Mapping[str, str], body: bytes | None) ->
     try:
         return json.dumps(data, allow_nan=False)
     except ValueError as error:
-        what = "The answer would hold an infinite number."
-        raise FoundryError("body", what, "No browser reads that.", "Look for 1e999 or NaN in the body.") from error
+        raise refuse("body.infinite") from error
 
 
 def parse_body(body: bytes) -> dict[str, Any]:
@@ -114,9 +113,9 @@ def parse_body(body: bytes) -> dict[str, Any]:
     try:
         parsed = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise FoundryError("body", f"The body is no JSON: {error}.", fix="Send one JSON object.") from error
+        raise refuse("body.no_json", reason=error) from error
     if not isinstance(parsed, dict):
-        raise FoundryError("body", f"The body is a {type(parsed).__name__}.", fix="Send one JSON object.")
+        raise refuse("body.no_object", kind=type(parsed).__name__)
     return parsed
 
 

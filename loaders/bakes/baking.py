@@ -249,7 +249,7 @@ def _sink(
 
         return opened.enter_context(write_safetensors(slot.path, entries, metadata)), publish
     if request.out is None:
-        raise FoundryError("usage", "A result without a file needs a cache.", fix="Name one of the two.")
+        raise refuse("usage.no_cache")
     if options.max_shard is None:
         return opened.enter_context(write_safetensors(request.out, entries, metadata)), lambda _: None
     return opened.enter_context(write_sharded(request.out, entries, metadata, options.max_shard)), lambda _: None
@@ -282,7 +282,7 @@ def _result(request: FileRequest, cost: Cost | None, report: BakeReport, options
     if options.cache is not None:
         entry = options.cache.find(request.key)
         if entry is None:
-            raise FoundryError("cache", "The result was removed from the cache at once.", fix="Bake without the cache.")
+            raise refuse("cache.removed")
         made = replace(made, files=(_delivered(request, entry, options),), entry=entry)
         if request.out is not None:
             options.cache.is_sound(entry)  # its hash is written down before this process ends
@@ -315,8 +315,7 @@ def refuse_input(out: Path, doc: Document, sharded: bool = False) -> None:
     for path in input_files(doc):
         whole = path.exists() and out.exists() and path.samefile(out)
         if whole or (sharded and is_part(out, path.name) and path.parent.samefile(out.parent)):
-            what = f"{out} is an input of the document itself ({path.name})."
-            raise FoundryError("usage", what, "It would be lost.", "Choose another name for the result.")
+            raise refuse("usage.input", out=out, file=path.name)
 
 
 def input_files(doc: Document) -> Iterator[Path]:

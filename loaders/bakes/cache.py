@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from ...engine.errors import FoundryError
 from ...engine.progress import Progress
+from ...engine.texts.say import refuse
 from ..disk.header import shown
 from ..disk.home import keep, recall, seal, unseal
 from ..disk.process import PROCESS
@@ -178,9 +179,7 @@ class BakeCache:
 
     def _require_fit(self, nbytes: int) -> None:
         if nbytes > self.limit:
-            what = f"The result takes {_gigabytes(nbytes)} and the bake cache holds {_gigabytes(self.limit)}."
-            why = "It was not stored: everything else would have to go, and it would still not fit."
-            raise FoundryError("cache", what, why, "Raise the limit of the cache, or bake without it.")
+            raise refuse("cache.too_large", size=_gigabytes(nbytes), limit=_gigabytes(self.limit))
 
     def _make_room(self, nbytes: int = 0) -> None:
         """Evict the least recently used results until ``nbytes`` more fit; those in use stay."""
@@ -222,8 +221,7 @@ def _writable(folder: Path) -> Iterator[None]:
 
 
 def _refused(folder: Path, reason: str) -> FoundryError:
-    what = f"The bake cache in {shown(str(folder))} cannot be written: {reason}."
-    return FoundryError("cache", what, "Nothing was stored.", "Name another folder for it, or bake without it.")
+    return refuse("cache.refused", folder=shown(str(folder)), reason=reason)
 
 
 def _rename(work: Path, place: Path) -> str:

@@ -20,6 +20,7 @@ import torch
 from ...engine.calibration import GRAM, HELD, Calibration, Origin, Range
 from ...engine.collect import Allocate, Collector
 from ...engine.errors import FoundryError
+from ...engine.texts.say import refuse
 from ..disk.header import file_error
 from ..disk.home import data_home
 from ..disk.source import FileSource
@@ -49,8 +50,7 @@ def calibration_path(name: str) -> Path:
     fault = "it names no folder and no file" if set(name) & set('/\\:*?"<>|') or name.strip(". ") != name else ""
     fault = fault or name_fault(name + SUFFIX, windows=True)
     if fault or not name:
-        what = f"A calibration cannot be called {name!r:.80}: {fault or 'it is empty'}."
-        raise FoundryError("usage", what, fix="Give it a plain name, such as qwen_portraits.")
+        raise refuse("usage.calibration", name=f"{name!r:.80}", fault=fault or "it is empty")
     return calibrations_folder() / (name + SUFFIX)
 
 
@@ -60,9 +60,7 @@ def find_calibration(name: str) -> Path:
         return Path(name)
     path = calibration_path(name)
     if not path.is_file():
-        known = ", ".join(calibration_names()) or "none"
-        what = f"There is no calibration {name!r}; there are: {known}."
-        raise FoundryError("file", what, fix="Sample the model through Calibrate, or name its file.")
+        raise refuse("file.calibration", name=repr(name), known=", ".join(calibration_names()) or "none")
     return path
 
 

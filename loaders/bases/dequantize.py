@@ -21,6 +21,7 @@ from einops import rearrange
 from ...engine.codes import Format
 from ...engine.formats import FORMATS
 from ...engine.tensors import FP8_DTYPES, Over, Reader, TensorInfo
+from ...engine.texts.say import refuse
 from ..disk.header import shown
 from ..disk.reading import LIVES
 from ..names.lookup import bare
@@ -184,7 +185,7 @@ def _scale(source: Checkpoint, name: str, weight: TensorInfo) -> torch.Tensor:
     count = math.prod(shape)
     if count != 1 and not (count == rows == shape[0]):
         what = f"the scale '{shown(name)}' has shape {list(shape)} for a weight of shape {list(weight.shape)}"
-        raise damaged(source, what, "One number is understood, or one per row; not one per block.")
+        raise refuse("file.scale", base=shown(source.label), what=what)
     scale = source.read(name).to(torch.float32)
     if not (torch.isfinite(scale) & (scale > 0)).all():
         raise damaged(source, f"the scale '{shown(name)}' holds NaN, infinity, zero or a negative number")

@@ -123,8 +123,6 @@ def refused(source: Checkpoint, form: str, name: str) -> FoundryError:
     return refuse("LF201.kernel_order" if form == "mxfp8" else "LF201.packed", **values)
 
 
-def damaged(source: Checkpoint, what: str, why: str = "") -> FoundryError:
+def damaged(source: Checkpoint, what: str) -> FoundryError:
     """FoundryError ``file`` for a part that is missing or odd."""
-    why = why or "With a wrong scale the layer would be noise."
-    fix = "Download the file again, or start from the bf16 or fp16 file of this model."
-    return FoundryError("file", f"{shown(source.label)}: {what}.", why, fix)
+    return refuse("file.damaged", base=shown(source.label), what=what)

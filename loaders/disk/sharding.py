@@ -13,6 +13,7 @@ import torch
 
 from ...engine.errors import FoundryError
 from ...engine.tensors import Extent, RowSink, TensorInfo
+from ...engine.texts.say import refuse
 from .header import file_error, shown
 from .shards import INDEX, MAX_SHARDS, find_files
 from .temps import temporary
@@ -28,8 +29,7 @@ def parse_size(text: str) -> int:
     unit = (1024 if match[3] else 1000) ** ("KMGT".index(match[2].upper()) + 1) if match and match[2] else 1
     size = round(float(match[1]) * unit) if match else 0
     if size < 1:
-        what = f"'{shown(text)}' is not a size."
-        raise FoundryError("usage", what, fix="Write a number of bytes, or one with KB, MB, GB, KiB, MiB or GiB: 5GB.")
+        raise refuse("usage.size", text=shown(text))
     return size
 
 

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save
 
-from ...engine.errors import FoundryError
+from ...engine.texts.say import refuse
 from .temps import temporary
 from .writer import check_target, sync_folder, writing
 
@@ -50,7 +50,7 @@ def serialised(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] 
     try:
         return save(plain, dict(metadata) if metadata else None)
     except (SafetensorError, KeyError, ValueError) as error:
-        raise FoundryError("file", f"These tensors cannot be stored as safetensors: {error}.") from error
+        raise refuse("file.stored", reason=error) from error
 
 
 def data_of(file: bytes) -> memoryview:

@@ -23,6 +23,7 @@ import torch
 
 from ...engine.errors import FoundryError
 from ...engine.tensors import Extent, TensorInfo
+from ...engine.texts.say import refuse
 from .header import DTYPES, MAX_HEADER, SUFFIXES, disk_errors, file_error, shown
 from .ranges import copy_range
 from .targets import name_fault, path_fault
@@ -106,15 +107,15 @@ def layout(entries: Sequence[TensorInfo], metadata: Mapping[str, str], room: int
     starts, end = {}, 0
     for info in sorted(entries, key=lambda info: -info.dtype.itemsize):
         if info.name in table or info.name == "__metadata__":
-            raise FoundryError("file", f"Two tensors would be stored as '{shown(info.name)}'.")
+            raise refuse("file.twice", tensor=shown(info.name))
         if info.dtype not in _CODES:
-            raise FoundryError("file", f"Tensor '{shown(info.name)}' is {info.dtype}, which safetensors cannot store.")
+            raise refuse("file.dtype", tensor=shown(info.name), dtype=info.dtype)
         starts[info.name], begin, end = end, end, end + info.nbytes
         table[info.name] = {"dtype": _CODES[info.dtype], "shape": list(info.shape), "data_offsets": [begin, end]}
     text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
     text += b" " * (room + -(len(text) + room) % 8)
     if len(text) > MAX_HEADER:
-        raise FoundryError("file", f"The header would be {len(text)} bytes; readers accept {MAX_HEADER}.")
+        raise refuse("file.header", bytes=len(text), most=MAX_HEADER)
     return len(text).to_bytes(8, "little") + text, {name: 8 + len(text) + start for name, start in starts.items()}
 
 

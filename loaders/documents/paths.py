@@ -31,12 +31,12 @@ def resolve_path(name: str, folder: Path | None, exists: Callable[[Path], bool] 
     elif not path.is_absolute():
         windows = PureWindowsPath(name)
         if windows.drive or windows.root:
-            raise FoundryError("file", f"'{shown(name)}' is a path of a Windows machine.", fix="Name the file here.")
+            raise refuse("file.windows", file=shown(name))
         path = (folder or Path()).joinpath(*windows.parts)
     with disk_errors(path):
         if exists(path):
             return path
-    raise FoundryError("file", f"'{shown(name)}' does not exist (looked for {shown(str(path))}).", fix=_near_file(path))
+    raise _missing(shown(name), path)
 
 
 def find_lora(name: str, folder: Path | None, asking: Asking) -> Fetched:
@@ -50,11 +50,12 @@ def find_lora(name: str, folder: Path | None, asking: Asking) -> Fetched:
     return Fetched(path, path.name)
 
 
-def _near_file(path: Path) -> str:
-    """Names in the same folder that look like the missing one."""
+def _missing(file: str, path: Path) -> FoundryError:
+    """What is not there, with names in the same folder that look like it."""
+    said = {"file": file, "path": shown(str(path))}
     try:
         names = [entry.name for entry in path.parent.iterdir()]
     except (OSError, ValueError):
-        return f"Its folder {shown(str(path.parent))} does not exist either."
-    alike = near(path.name, names, 3)
-    return f"Did you mean {' or '.join(shown(name) for name in alike)}?" if alike else "Check the name and the folder."
+        return refuse("file.missing_folder", **said, folder=shown(str(path.parent)))
+    alike = " or ".join(shown(name) for name in near(path.name, names, 3))
+    return refuse("file.missing_near", **said, near=alike) if alike else refuse("file.missing", **said)

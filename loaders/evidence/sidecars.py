@@ -10,6 +10,7 @@ from typing import Any
 
 from ...engine.errors import FoundryError
 from ...engine.lineage import DECLARED, GUESSED, Claim, Contained
+from ...engine.texts.say import refuse
 from ..disk.header import disk_errors, regular_file
 from .claims import Statement, base_name, evidence, ingredient, number, texts
 from .configs import parse_json, read_config
@@ -50,7 +51,7 @@ def contained_from_fusion_metadata(base: Path) -> tuple[Contained, ...]:
 def small_text(path: Path) -> str:
     """The text of a regular file of at most 1 MB. Raises FoundryError ``file`` or UnicodeDecodeError."""
     if regular_file(path).st_size > MAX_SIDECAR:
-        raise FoundryError("file", f"{path.name} is larger than {MAX_SIDECAR} bytes.")
+        raise refuse("file.sidecar", file=path.name, most=MAX_SIDECAR)
     with disk_errors(path), path.open("rb") as file:
         return file.read(MAX_SIDECAR).decode("utf-8-sig")
 

@@ -12,6 +12,7 @@ from typing import Any
 from ...engine.errors import FoundryError
 from ...engine.json_lineage import ExportJSON
 from ...engine.lineage import SCHEMA, Claim, Contained
+from ...engine.texts.say import refuse
 from ..disk.header import disk_errors, shown
 from ..disk.home import keep
 from . import store as lineages
@@ -45,7 +46,7 @@ def export_to(path: Path, records: Iterable[Record] | None = None) -> int:
     """
     document = export(records)
     if not keep(path, json.dumps(document, indent=1) + "\n"):
-        raise FoundryError("file", f"{shown(path.name)} cannot be written.", fix="Choose another folder.")
+        raise refuse("file.written", file=shown(path.name))
     return len(document["records"])
 
 

@@ -28,6 +28,7 @@ from ...engine.lineage import (
     Lineage,
     Sketch,
 )
+from ...engine.texts.say import refuse
 from ..disk.header import read_header, regular_file, shown
 from ..disk.process import PROCESS
 from ..evidence.claims import checked
@@ -175,7 +176,7 @@ def _recorded(text: str, where: str, ids: tuple[str, ...]) -> Iterator[Claim]:
         return
     try:
         if len(text) > MAX_RECORD:
-            raise FoundryError("lineage", f"It is longer than {MAX_RECORD} characters.")
+            raise refuse("lineage.long", most=MAX_RECORD)
         record = parse_record(parse_json(text, where), where)
     except FoundryError as error:
         yield Claim(Evidence(UNKNOWN, f"the record in {where} is not used", error.what))

@@ -18,6 +18,7 @@ from typing import Any
 from ...engine.errors import FoundryError
 from ...engine.lineage import ACCELERATOR, FILE_ID, ROLES, TENSORS_ID, UNKNOWN
 from ...engine.plan import Adapter
+from ...engine.texts.say import refuse
 from ...validator.fingerprint import Fingerprint
 from ..disk.header import shown
 from ..disk.home import data_home, recall
@@ -224,6 +225,4 @@ READERS: dict[str, tuple[Callable[[Any], Any], bool]] = {  # key -> what reads i
 
 
 def _broken(path: Path, fault: str) -> FoundryError:
-    what = f"{path.name} in {path.parent} cannot be used: {fault}."
-    fix = "Mend it, or move it away: all other entries are used meanwhile, the built-in ones too."
-    return FoundryError("registry", what, "The registry tells accelerators from other LoRAs.", fix)
+    return refuse("registry.wrong", file=path.name, folder=path.parent, what=fault)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from ...engine.errors import FoundryError
 from ...engine.findings import Finding
 from ...engine.json_merge import ProofJSON
 from ...engine.lineage import ACCELERATOR, REPAIR, TRAINING_ADAPTER
@@ -216,8 +215,7 @@ def refuse_inputs(request: Request) -> None:
     check_target(request.out)
     for wanted in (*request.loras, *request.fuse):
         if request.out.exists() and wanted.path.exists() and wanted.path.samefile(request.out):
-            what = f"{request.out} is one of the LoRAs to be merged."
-            raise FoundryError("usage", what, "It would be lost.", "Choose another name for the result.")
+            raise refuse("usage.merged", out=request.out)
 
 
 def _refuse_loss(request: Request, proof: Proof) -> None:

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import torch
 
-from ...engine.errors import FoundryError
 from ...engine.json_merge import MERGE_KEY, MergeHeaderJSON, ProofJSON, VerifiedJSON
 from ...engine.merge.deltas import Delta
 from ...engine.merge.fold import Stored
@@ -109,8 +108,7 @@ def _wanted(entry: dict[str, Any], find: Find) -> Wanted:
     name, sha256 = str(entry["name"]), str(entry["sha256"])
     path = find(name, sha256)
     if path is None:
-        fix = "Put it beside the merged file, or name it as well."
-        raise FoundryError("file", f"{name}, of which the file was merged, is not found.", "", fix)
+        raise refuse("file.merged_of", file=name)
     strength = float(entry["strength"])
     return Wanted(name, path, strength, float(entry.get("clip_strength", strength)), str(entry.get("blocks", "")))
 

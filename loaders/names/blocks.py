@@ -14,6 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ...engine.errors import FoundryError
+from ...engine.texts.say import refuse
 from ..disk.header import shown
 from .spellings import UNETS, unet_block
 from .tables import HUNYUANS
@@ -226,6 +227,4 @@ def _number(text: str, where: str) -> float:
 
 
 def _wrong(text: str, why: str, instead: str) -> FoundryError:
-    return FoundryError(
-        "blocks", f"blocks: '{shown(text)}' cannot be used: {why}.", fix=f"Write for example: {instead}."
-    )
+    return refuse("blocks.wrong", text=shown(text), why=why, instead=instead)

@@ -90,14 +90,13 @@ def plan_document(doc: Document, on_error: OnError | None = None, asking: Asking
     ``asking``: how files from elsewhere are asked for.
     """
     if doc.base is None:
-        raise FoundryError("document", "The document names no base.", fix="Add `base: FILE`, the model to start from.")
+        raise refuse("document.no_base")
     path = resolve_path(doc.base, doc.folder, Path.exists)
     source = opened(open_checkpoint(path), doc.on_quantized_base)
     dequantized = isinstance(source, Dequantized)
     family, inside = detect_base(source.tensors), contained_in(source)
     if differ(family, doc.family):
-        what = f"The model block says that {shown(path.name)} is {doc.family}, and it is {family}."
-        raise FoundryError("document", what, "Its LoRAs would not fit.", "Name the model they were trained on.")
+        raise refuse("document.family", base=shown(path.name), stated=doc.family, family=family)
     base = Base(path.name, family, source, source.quantized, dequantized=dequantized, contains=inside)
     matcher = BaseNames(source.tensors, base.family)
     fault = registry_fault()

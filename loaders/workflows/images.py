@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ...engine.errors import FoundryError
+from ...engine.texts.say import refuse
 from ..disk.header import disk_errors, regular_file, shown
 
 NAMES = ("prompt", "workflow")
@@ -181,9 +182,4 @@ def _sane(size: int) -> int:
 
 
 def _damaged(path: Path, what: str) -> FoundryError:
-    return FoundryError(
-        "workflow",
-        f"The workflow in {shown(path.name)} cannot be read: {what}.",
-        "A picture that was cut off or edited may have lost it.",
-        "Take the picture as ComfyUI saved it, or the workflow's JSON file.",
-    )
+    return refuse("workflow.damaged", file=shown(path.name), what=what)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...engine.errors import FoundryError
+from ...engine.texts.say import refuse
 from ..disk.header import disk_errors, regular_file, shown
 from .canvas import mapping, text
 from .graph import MAX_NODES, ON, Graph, GraphNode
@@ -206,9 +207,4 @@ def _stranger(data: object) -> str:
 
 
 def _no_workflow(where: str, what: str) -> FoundryError:
-    return FoundryError(
-        "workflow",
-        f"{shown(where)} holds no workflow: {what}.",
-        "Without a graph there is nothing to check.",
-        "Give a workflow saved or exported by ComfyUI (JSON in either form), or a picture it saved.",
-    )
+    return refuse("workflow.none", file=shown(where), what=what)

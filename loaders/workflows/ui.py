@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ...engine.errors import FoundryError
+from ...engine.texts.say import refuse
 from ..disk.header import shown
 from .canvas import (
     ANY,
@@ -127,12 +128,7 @@ def _open(
 
 
 def _endless(where: str, what: str) -> FoundryError:
-    return FoundryError(
-        "workflow",
-        f"{shown(where)} cannot be unfolded: {what}.",
-        "ComfyUI cannot run it either.",
-        "Open it in ComfyUI and replace the inner subgraph, or check a version that runs.",
-    )
+    return refuse("workflow.endless", file=shown(where), what=what)
 
 
 def _entered(level: Level, node: DrawnNode, canvas: Canvas, overrides: dict[str, dict[str, Any]]) -> Level:

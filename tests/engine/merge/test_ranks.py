@@ -157,6 +157,13 @@ def test_no_other_choice_of_this_size_is_better():
             assert kept(ranks) <= kept(chosen) + 1e-9
 
 
+def test_a_value_is_worth_what_it_brings_for_all_its_numbers():
+    """A wide weight's largest value is larger, and costs five times as many numbers."""
+    one = torch.ones(1, dtype=torch.float64)
+    spectra = {"wide": Spectrum((40, 360), 1.1 * one, 1.21), "square": Spectrum((40, 40), one, 1.0)}
+    assert choose(spectra, Policy("energy", 0.4)) == {"wide": 0, "square": 1}
+
+
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.8])
 @pytest.mark.parametrize("uniform", [False, True])
 def test_a_file_size_is_met_from_below(share, uniform):
