@@ -17,11 +17,12 @@ import torch
 from .dense import DeltaRows, Index, Make, Parts, difference, replacement, require, take
 from .low_rank import glora, loha, lokr, lora
 from .plan import Adapter
-from .rotations import boft, oft
+from .rotations import TERMS, boft, boft_in, oft, oft_in
 from .tensors import TensorInfo
 from .texts.say import refuse
 
 LORA, DIFF, SET = "lora", "diff", "set"
+OFT_IN, BOFT_IN = "oft_in", "boft_in"  # they rotate the inputs, where oft and boft rotate the outputs
 MAGNITUDE, RESHAPE = "magnitude", "reshape"
 PEFT_MAGNITUDE = "magnitude_vector"  # of a tensor's name: PEFT's is one number per row, in any shape
 NOT_READ = ("alpha", RESHAPE)
@@ -29,9 +30,8 @@ BLOCK = 1 << 20  # numbers worked on together where a whole weight is gone throu
 EPS = torch.finfo(torch.float32).eps
 
 
-def _of_split(adapter: Adapter) -> float:
-    """LoKr: alpha counts only where a factor is split."""
-    return adapter.scale if any(part.endswith("_a") for part, _ in adapter.parts) else 1.0
+def _terms(adapter: Adapter) -> float:
+    return TERMS if adapter.alpha is None else adapter.alpha
 
 
 def _limit(adapter: Adapter) -> float:
@@ -62,10 +62,12 @@ class Kind:
 KINDS: Mapping[str, Kind] = {
     LORA: Kind(lora, (("up",), ("down",)), ("mid", MAGNITUDE, RESHAPE)),
     "loha": Kind(loha, (("w1_a",), ("w1_b",), ("w2_a",), ("w2_b",)), ("t1", "t2", MAGNITUDE)),
-    "lokr": Kind(lokr, (("w1", "w1_a w1_b"), ("w2", "w2_a w2_b")), ("t2", MAGNITUDE), number=_of_split),
+    "lokr": Kind(lokr, (("w1", "w1_a w1_b"), ("w2", "w2_a w2_b")), ("t2", MAGNITUDE)),
     "glora": Kind(glora, (("a1",), ("a2",), ("b1",), ("b2",)), needs_weight=True),
     "oft": Kind(oft, (("blocks",),), ("rescale",), needs_weight=True, mixes_rows=True, number=_limit),
     "boft": Kind(boft, (("blocks",),), ("rescale",), needs_weight=True, mixes_rows=True, number=_limit),
+    OFT_IN: Kind(oft_in, (("turns",),), (MAGNITUDE,), needs_weight=True, number=_terms),
+    BOFT_IN: Kind(boft_in, (("turned",), ("sizes",)), needs_weight=True, number=_limit),
     DIFF: Kind(difference, (("diff",),)),
     SET: Kind(replacement, (("set",),), needs_weight=True),
 }
@@ -97,7 +99,7 @@ def needs_all_rows(adapter: Adapter, stored: Mapping[str, TensorInfo]) -> str | 
 def scale_of(adapter: Adapter) -> float:
     """alpha / rank where that multiplies the delta; 1 where alpha means something else or nothing."""
     kind = KINDS.get(adapter.kind)
-    return kind.number(adapter) if kind is not None and kind.number is not _limit else 1.0
+    return kind.number(adapter) if kind is not None and kind.number not in (_limit, _terms) else 1.0
 
 
 def kind_of(adapter: Adapter) -> Kind:

@@ -26,6 +26,7 @@ LEAST = 1 << 18  # numbers: with fewer at once a weight is better off on the CPU
 SHARE = 0.9  # of the free memory that is taken
 # Bytes for each number that is worked on at once, beside the fp32 sum, by kind of adapter; and for each of the weight.
 MAKING = {"lora": 0, "loha": 12, "lokr": 8, "diff": 8, "set": 8, "glora": 20, "oft": 4, "boft": 4}
+MAKING |= {"oft_in": 16, "boft_in": 16}
 HOLDING = {"oft": 16, "boft": 12}
 DECOMPOSED, ROTATING, DITHERING = 12, 12, 24  # more for a magnitude; to rotate; to round without bias
 SEARCHING = 40  # to search scales of blocks

@@ -279,7 +279,7 @@ def row_order(target: Target, rows: int, device: torch.device) -> torch.Tensor |
 
 def _as_in_file(patch: Patch, weight: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
     """The weight with each row where the adapter has it; rows of other targets hold anything, nothing looks at them."""
-    rows = weight.shape[0] if patch.target.part is None else patch.adapter.delta_shape[0]
+    rows = weight.shape[0] if patch.target.part is None else max(patch.adapter.delta_shape[0], int(order.max()) + 1)
     if weight.is_meta or not needs_weight(patch.adapter):
         return torch.empty(rows, weight.shape[1], device="meta")
     whole = weight.new_empty(rows, weight.shape[1])

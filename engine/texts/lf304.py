@@ -85,7 +85,7 @@ MEANING: dict[str, tuple[str, ...]] = {
     "LF304.dense_scale": (
         "error",
         "{lora}: '{module}' is a LoKr of whole factors, and {source} states a scale of {scale}.",
-        "This combination is not supported yet: ComfyUI and LyCORIS would use 1.",
+        "It is of a text encoder: ComfyUI, which puts it there, would use 1.",
         "Set alpha to r in {source}, and use the LoRA at {scale} times the strength you want.",
     ),
     "LF304.attached_to_none": _broken(
@@ -138,6 +138,7 @@ MEANING: dict[str, tuple[str, ...]] = {
     "LF304.oft_large": _misfit(
         "Blocks may have {most} rows: solving for larger ones takes minutes and gigabytes for a single weight."
     ),
+    "LF304.oft_numbers": _misfit("An OFT of the inputs has the numbers above the diagonal of a square matrix."),
     "LF304.oft_square": _misfit("Each block must be square."),
     "LF304.boft_stages": _misfit("{stages} stages of blocks of {size} do not go into {rows} rows."),
     "LF304.rescale": _misfit("One number per row."),

@@ -22,7 +22,8 @@ from ...engine.plan import Adapter
 from ...engine.tensors import TensorSource
 from ...engine.texts.say import refuse, say_of
 from ..disk.header import shown
-from ..names.dialects import ALPHA, LOKR
+from ..names.dialects import ALPHA, LOKR, OFT_IN
+from ..names.lookup import is_text_encoder
 from .building import plain
 from .configs import CONFIG_FILE, Config, SlowPatternError
 from .groups import SCALED
@@ -126,8 +127,10 @@ def _settled(label: str, adapter: Adapter, read: Callable[[str], float], configs
     tensor = dict(adapter.parts).get(ALPHA)
     alpha = None if tensor is None else read(tensor)
     if is_dense(adapter):
-        _refuse_scaled_dense(label, adapter, configs)
-        return Settled(adapter, "", {})
+        return Settled(_scaled_dense(label, adapter, configs), "", {})
+    if adapter.kind == OFT_IN:
+        terms = (config.terms(adapter.module) for config in configs)
+        return Settled(replace(adapter, alpha=next((each for each in terms if each is not None), None)), "", {})
     if not is_scaled(adapter):
         return Settled(adapter if tensor is None else replace(adapter, alpha=alpha), "", {})
     origin = "none" if tensor is None else "tensor"
@@ -142,13 +145,17 @@ def _settled(label: str, adapter: Adapter, read: Callable[[str], float], configs
     return Settled(replace(adapter, alpha=alpha), origin, against)
 
 
-def _refuse_scaled_dense(label: str, adapter: Adapter, configs: Iterable[Config]) -> None:
-    """Alpha is no scale of a dense LoKr, except in PEFT's own files."""
+def _scaled_dense(label: str, adapter: Adapter, configs: Iterable[Config]) -> Adapter:
+    """Alpha is no scale of a dense LoKr, except in PEFT's own files; the host, who loads text encoders, knows none."""
     for config in configs:
         alpha, rank = config.alpha(adapter.module, 1), config.rank(adapter.module, 0)
-        if config.covers(adapter.module) and alpha is not None and rank and alpha != rank:
+        if not config.covers(adapter.module) or alpha is None or not rank or alpha == rank:
+            continue
+        if is_text_encoder(adapter.module):
             values = {"module": shown(adapter.module), "source": config.origin, "scale": f"{alpha / rank:.4g}"}
             raise refuse("LF304.dense_scale", lora=label, **values)
+        return replace(adapter, alpha=alpha, rank=rank)
+    return adapter
 
 
 def alpha_findings(label: str, alphas: Alphas, metadata: Mapping[str, str], dialect: str) -> list[Finding]:

@@ -15,16 +15,18 @@ import torch
 from ...engine.adapters import KINDS
 from ...engine.errors import FoundryError
 from ...engine.plan import Adapter
+from ...engine.rotations import block_size
 from ...engine.tensors import TensorInfo, TensorSource
 from ...engine.texts.say import refuse
 from ..disk.header import shown
-from ..names.dialects import ALPHA, DIFF, GLORA, LOHA, LOKR, LORA, OFT, SET
+from ..names.dialects import ALPHA, BOFT_IN, DIFF, GLORA, LOHA, LOKR, LORA, OFT, OFT_IN, SET
 from ..names.lookup import bare
 from .groups import Group
 
 WIDENED = ("img_in", "x_embedder")  # the input layer: a control LoRA reads the control image beside the latents
 MOST_OVER, SMALL_CORE = 8, 1024  # times the rows of a weight that a core may have rows; so many are always fine
 MOST_BLOCK = 4096  # rows of a block of a rotation: the largest of LoRAs in use are 3072, for a quarter of 12288
+KERNELS = (1, 4, 9, 16, 25, 27, 49)  # numbers of a kernel
 Shape = tuple[int, ...]
 
 
@@ -102,10 +104,16 @@ class Builder:
         info = self.info(group, "magnitude", (1, 8))
         rows, columns = math.prod(info.shape) == info.shape[0], info.shape[0] == 1
         by_rows = math.prod(info.shape) == shape[0] and (rows or "lora_magnitude_vector" in info.name)
-        by_columns = columns and len(info.shape) > 1 and math.prod(info.shape) == shape[1] == info.shape[1]
+        channels = math.prod(info.shape)
+        by_columns = columns and len(info.shape) > 1 and channels == info.shape[1] and shape[1] in _inputs(channels)
         if not (by_rows or by_columns):
             values = {"shape": list(info.shape), "weight_shape": list(shape)}
             raise self.refuse("LF304.magnitude", tensor=shown(info.name), **values)
+
+
+def _inputs(channels: int) -> tuple[int, ...]:
+    """Columns of a factor over so many channels: a convolution's may be stored flat, with its kernel."""
+    return tuple(channels * taps for taps in KERNELS)
 
 
 # --- one function per kind
@@ -231,6 +239,30 @@ def _oft(builder: Builder, group: Group) -> list[Adapter]:
     return [builder.adapter(group, 1, (rows,), "boft" if stages else OFT)]
 
 
+def _oft_in(builder: Builder, group: Group) -> list[Adapter]:
+    """turns [count, size * (size - 1) / 2]; the shape is [1, columns], rows are any; a rank of 1: one block for all."""
+    builder.only(group)
+    turns = builder.info(group, "turns")
+    count, size = turns.shape[0], block_size(turns.shape[1])
+    builder.fit(size > 1, "LF304.oft_numbers", turns)
+    builder.fit(size <= MOST_BLOCK, "LF304.oft_large", turns, most=MOST_BLOCK)
+    magnitude = group.parts.get("magnitude")
+    rows = builder.source.tensors[magnitude].shape[:1] if magnitude else ()
+    return [builder.adapter(group, count, (*(rows or (1,)), count * size))]
+
+
+def _boft_in(builder: Builder, group: Group) -> list[Adapter]:
+    """turned [stages, count, size, size] and sizes, one number a row."""
+    builder.only(group)
+    blocks, sizes = builder.info(group, "turned", (4, 4)), builder.info(group, "sizes", (1, 8))
+    stages, count, size, other = blocks.shape
+    builder.fit(size == other, "LF304.oft_square", blocks)
+    builder.fit(size <= MOST_BLOCK, "LF304.oft_large", blocks, most=MOST_BLOCK)
+    whole = stages == 1 or (size % 2 == 0 and count % 2 ** (min(stages, 64) - 1) == 0)
+    builder.fit(whole, "LF304.boft_stages", blocks, stages=stages, size=size, rows=count * size)
+    return [builder.adapter(group, 1, (math.prod(sizes.shape), count * size))]
+
+
 def _single(builder: Builder, group: Group) -> list[Adapter]:
     """A difference or a replacement: a tensor of the target's own shape."""
     info = builder.info(group, group.kind, (1, 8))
@@ -238,9 +270,11 @@ def _single(builder: Builder, group: Group) -> list[Adapter]:
 
 
 BUILDERS: Mapping[str, Callable[[Builder, Group], list[Adapter]]] = {
-    LORA: _lora, LOHA: _loha, LOKR: _lokr, GLORA: _glora, OFT: _oft, DIFF: _single, SET: _single,
+    LORA: _lora, LOHA: _loha, LOKR: _lokr, GLORA: _glora, OFT: _oft, OFT_IN: _oft_in, BOFT_IN: _boft_in,
+    DIFF: _single, SET: _single,
 }  # fmt: skip
 NAMES = {
-    LORA: "LoRA", LOHA: "LoHa", LOKR: "LoKr", GLORA: "GLoRA", OFT: "OFT/BOFT", DIFF: "difference",
+    LORA: "LoRA", LOHA: "LoHa", LOKR: "LoKr", GLORA: "GLoRA", OFT: "OFT/BOFT", OFT_IN: "OFT of the inputs",
+    BOFT_IN: "BOFT of the inputs", DIFF: "difference",
     SET: "replaced weight",
 }  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...engine.findings import Finding
+from ...engine.rotations import TERMS
 from ...engine.texts.say import refuse, say_of
 from ..disk.header import shown
 from ..names.lookup import bare, is_text_encoder
@@ -22,6 +23,7 @@ CONFIG_HOMES = ("adapter_model", "pytorch_lora_weights", "diffusion_pytorch_mode
 MAX_CONFIG = 4 << 20
 MOST_PARTS, PATIENCE = 64, 1.0  # parts of a module name; seconds for all expressions of one config
 MOST_EXPRESSIONS, MOST_WAYS = 1000, 64  # of one config; ways through the groups of one, each of which may be tried
+MOST_TERMS = 64.0  # of a series that has no more digits long before
 LONGEST = 250  # characters of a name that expressions are tried on: the longest of models have 200
 PATTERNS = ("rank_pattern", "alpha_pattern")
 PLAIN, EXPRESSION = re.compile(r"[\w.-]+"), re.compile(r"[\w.^$\\|()\[\]*+?-]{1,200}")
@@ -63,6 +65,13 @@ class Config:
         """The alpha of a module, such that alpha / rank is its scale also with rs-LoRA; None when none is stated."""
         alpha = _number(self._of(module, "alpha_pattern", "lora_alpha", "alpha"))
         return alpha if alpha is None or self.entries.get("use_rslora") is not True else alpha * math.sqrt(rank)
+
+    def terms(self, module: str) -> float | None:
+        """The terms of the series an OFT is made by, 0 for none; None where it does not say."""
+        if not self.covers(module) or "use_cayley_neumann" not in self.entries:
+            return None
+        terms = _number(self.entries.get("num_cayley_neumann_terms")) or TERMS
+        return 0.0 if self.entries["use_cayley_neumann"] is not True else min(max(terms, 1.0), MOST_TERMS)
 
     def _of(self, module: str, pattern: str, *keys: str) -> Any:
         names, expressions = self._patterns[pattern]

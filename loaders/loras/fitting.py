@@ -6,10 +6,11 @@ import math
 from collections.abc import Iterable
 
 from ...engine.plan import Adapter, Patch
-from ..names.dialects import OFT
+from ..names.dialects import BOFT_IN, LORA, OFT, OFT_IN
 from .alphas import is_scaled
 
 ROTATIONS = (OFT, "boft")  # they turn rows of any length
+INPUT_ROTATIONS = (OFT_IN, BOFT_IN)  # they turn columns
 
 
 def fits(adapter: Adapter, shape: tuple[int, ...]) -> bool:
@@ -21,12 +22,22 @@ def fits(adapter: Adapter, shape: tuple[int, ...]) -> bool:
     delta = adapter.delta_shape
     if adapter.kind in ROTATIONS:
         return delta[:1] == shape[:1]
+    if adapter.kind in INPUT_ROTATIONS:
+        return _turns(adapter, shape)
     if "reshape" in dict(adapter.parts):
         return len(delta) == len(shape) and all(wide >= size for wide, size in zip(delta, shape, strict=True))
     if _without_ones(delta) == _without_ones(shape):
         return True
-    flat = len(delta) == 2 and len(shape) > 2 and "magnitude" not in dict(adapter.parts)
+    flat = len(delta) == 2 < len(shape) and not (adapter.kind == LORA and "magnitude" in dict(adapter.parts))
     return flat and delta == (shape[0], math.prod(shape[1:]))
+
+
+def _turns(adapter: Adapter, shape: tuple[int, ...]) -> bool:
+    """Whether a rotation of the inputs has as many columns; one block may serve all, and rows may be any."""
+    rows, columns = adapter.delta_shape
+    inputs = math.prod(shape[1:])
+    shared = adapter.kind == OFT_IN and adapter.rank == 1 and inputs % columns == 0
+    return len(shape) > 1 and (columns == inputs or shared) and rows in (1, shape[0])
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -16,11 +16,27 @@ from ...engine.tensors import TensorInfo
 from ...engine.texts.say import refuse
 from ..bases.families import detect_base
 from ..disk.header import SHOWN, quoted, shown
-from ..names.dialects import ALPHA, ATTACHED, DIFF, GLORA, LOHA, LOKR, LORA, NORM_SCALE, OFT, SET, Part, split, whole
+from ..names.dialects import (
+    ALPHA,
+    ATTACHED,
+    BOFT_IN,
+    DIFF,
+    GLORA,
+    LOHA,
+    LOKR,
+    LORA,
+    NORM_SCALE,
+    OFT,
+    OFT_IN,
+    SET,
+    Part,
+    split,
+    whole,
+)  # fmt: skip
 from ..names.lookup import bare, flat, is_text_encoder
 
 SCALED = (LORA, LOHA, LOKR, GLORA)  # kinds whose alpha is a scale
-BUILT = (*SCALED, OFT, DIFF, SET)  # kinds that are understood
+BUILT = (*SCALED, OFT, OFT_IN, BOFT_IN, DIFF, SET)  # kinds that are understood
 
 
 class Names(NamedTuple):

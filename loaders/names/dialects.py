@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 LORA, LOHA, LOKR, GLORA, OFT, DIFF, SET = "lora", "loha", "lokr", "glora", "oft", "diff", "set"
+OFT_IN, BOFT_IN = "oft_in", "boft_in"
 ATTACHED = "attached"  # the kind of a part that belongs to whatever adapter its module has
 ALPHA, NORM_SCALE = "alpha", "norm_scale"  # parts that alone are no sign of an adapter: whole models have them too
 SCALE_ENDINGS = (".scale_weight", ".weight_scale", "_scale", ".scale")  # of a factor's scale: behind its name, or stem
@@ -96,6 +97,12 @@ OTHER_PARTS = (
     Suffix(".oft_blocks", "blocks", OFT),
     Suffix(".oft_blocks.*", "blocks", OFT),  # sd-scripts: one for each part of a fused layer
     Suffix(".rescale", "rescale", OFT),
+    Suffix(".oft_R.weight", "turns", OFT_IN),  # PEFT, OneTrainer
+    Suffix(".oft_R.*.weight", "turns", OFT_IN),
+    Suffix(".boft_R", "turned", BOFT_IN),  # PEFT
+    Suffix(".boft_R.*", "turned", BOFT_IN),
+    Suffix(".boft_s", "sizes", BOFT_IN),
+    Suffix(".boft_s.*", "sizes", BOFT_IN),
     Suffix(".diff", "diff", DIFF),
     Suffix(".diff_b", "diff", DIFF, tensor="bias"),
     Suffix(".diff_m", "diff", DIFF, tensor="modulation"),
@@ -113,24 +120,30 @@ WHOLE = (Suffix(".weight", "set", SET), Suffix(".bias", "set", SET, tensor="bias
 EMBEDDINGS = "bundle_emb."  # OneTrainer puts embeddings into the file
 
 # Adapters that no builder knows: a file that has one is refused by this name.
-UNSUPPORTED = (
+UNSUPPORTED: tuple[Suffix, ...] = (
     Suffix(".on_input", "on_input", "IA3"),
     Suffix(".ia3_l", "l", "IA3"),
     Suffix(".ia3_l.*", "l", "IA3"),
-    Suffix(".oft_*", "*", "OFT as PEFT and OneTrainer store it"),
-    Suffix(".oft_*.weight", "*", "OFT as PEFT and OneTrainer store it"),
-    Suffix(".boft_*", "*", "BOFT as PEFT stores it"),
+    Suffix(".oft_*", "*", "OFT as an older PEFT stores it"),
+    Suffix(".oft_*.weight", "*", "OFT as an older PEFT stores it"),
     Suffix(".lora_embedding_A", "down", "embedding LoRA"),
     Suffix(".lora_embedding_A.*", "down", "embedding LoRA"),
     Suffix(".lora_embedding_B", "up", "embedding LoRA"),
     Suffix(".lora_embedding_B.*", "up", "embedding LoRA"),
     Suffix(".lora_E", "e", "AdaLoRA"),
     Suffix(".lora_E.*", "e", "AdaLoRA"),
-    Suffix(".vera_lambda_*", "*", "VeRA"),
-    Suffix(".fourierft_spectrum", "spectrum", "FourierFT"),
-    Suffix(".hra_u", "u", "HRA"),
     Suffix(".bone_block", "block", "Bone"),
 )
+# What else PEFT has, by what it puts before the names of its parameters.
+OF_PEFT = {
+    "adamss": "AdaMSS", "beft": "BEFT", "c3a": "C3A", "deft": "DEFT", "delora": "DeLoRA", "fourierft": "FourierFT",
+    "frod": "FRoD", "gralora": "GraLoRA", "hira": "HiRA", "hra": "HRA", "lily": "Lily", "miss": "MiSS",
+    "osf": "OSF", "peanut": "PEANuT", "poly": "Poly", "psoft": "PSOFT", "pvera": "PVeRA", "randlora": "RandLoRA",
+    "road": "RoAd", "shira": "SHiRA", "supertuning": "supertuning", "tinylora": "TinyLoRA", "unilora": "Uni-LoRA",
+    "vblora": "VB-LoRA", "vera_lambda": "VeRA", "waveft": "WaveFT",
+}  # fmt: skip
+UNSUPPORTED += tuple(Suffix(f".{before}_*", "*", name) for before, name in OF_PEFT.items())
+UNSUPPORTED += tuple(Suffix(f".{before}_*.weight", "*", name) for before, name in OF_PEFT.items())
 
 PAIRED_PARTS = tuple(
     Suffix(text, part, LORA, row.dialect)

@@ -128,9 +128,11 @@ def test_rotations_are_orthogonal_and_held_by_the_limit():
     assert torch.equal(rotations(blocks * 1e-3, 1.0), rotations(blocks * 1e-3, 0.0))
 
 
-def test_alpha_of_a_whole_lokr_counts_nothing():
-    form = LINEAR.lokr()
-    assert form.alpha == 3.0 and KINDS["lokr"].number(form.adapter()) == 1.0
+def test_a_whole_lokr_has_the_scale_it_is_given_and_none_by_itself():
+    """Loaders give it none for its alpha tensor (``loaders/loras/alphas.py``), and PEFT's for its config."""
+    whole = LINEAR.lokr().adapter()
+    assert whole.alpha is None and KINDS["lokr"].number(whole) == 1.0
+    assert KINDS["lokr"].number(replace(whole, alpha=3.0)) == 0.75
     assert KINDS["lokr"].number(LINEAR.lokr("split", "whole").adapter()) == 0.75
 
 

@@ -23,8 +23,9 @@ def parts(module: str, **tensors: torch.Tensor) -> dict[str, torch.Tensor]:
     return {f"{module}.{part.replace('__', '.')}": tensor for part, tensor in tensors.items()}
 
 
-def hada(module: str = "m") -> dict[str, torch.Tensor]:
-    sides = {"a": (OUT, RANK), "b": (RANK, IN)}
+def hada(module: str = "m", taps: int = 1) -> dict[str, torch.Tensor]:
+    """Of a convolution the kernel of ``taps`` numbers is stored flat."""
+    sides = {"a": (OUT, RANK), "b": (RANK, IN * taps)}
     return {f"{module}.hada_w{n}_{side}": numbers(*shape, seed=n) for n in (1, 2) for side, shape in sides.items()}
 
 
@@ -86,6 +87,13 @@ ZOO = {
     ),
     "oft": ("oft", (6,), parts("m", oft_blocks=numbers(3, 2, 2), alpha=torch.tensor(0.0))),
     "boft": ("boft", (8,), parts("m", oft_blocks=numbers(2, 2, 4, 4), rescale=numbers(8, 1))),
+    "oft inputs": ("oft_in", (1, 8), {"m.oft_R.weight": numbers(2, 6)}),
+    "oft inputs named": ("oft_in", (1, 8), {"m.oft_R.default.weight": numbers(2, 6)}),
+    "oft inputs alike": ("oft_in", (1, 4), {"m.oft_R.weight": numbers(1, 6)}),
+    "oft inputs dora": ("oft_in", (6, 8), {"m.oft_R.weight": numbers(2, 6), "m.dora_scale": numbers(6, 1)}),
+    "boft inputs": ("boft_in", (6, 8), {"m.boft_R": numbers(2, 2, 4, 4), "m.boft_s": numbers(6, 1)}),
+    "loha dora rows": ("loha", (6, 36), {**hada(taps=9), "m.dora_scale": numbers(6, 1, 1, 1)}),
+    "loha dora columns": ("loha", (6, 36), {**hada(taps=9), "m.dora_scale": numbers(1, 4, 1, 1)}),
     "diff": ("diff", (6, 4), parts("m", diff=numbers(6, 4))),
     "norm": ("diff", (6,), parts("m", w_norm=numbers(6))),
     "set": ("set", (6, 4), parts("m", set_weight=numbers(6, 4))),

@@ -107,8 +107,9 @@ class Maker:
             parts |= {
                 "t2": self.core(), "w2_a": self.noise(self.rank, o2), "w2_b": self.noise(self.rank, i2),
             }  # fmt: skip
-        scale = 1.0 if (first, second) == ("whole", "whole") else 3 / self.rank
-        return self.form("lokr", parts, lambda w: scale * self._kron(parts, (o1, i1, o2, i2)))
+        alpha = None if (first, second) == ("whole", "whole") else 3.0
+        scale = 1.0 if alpha is None else alpha / self.rank
+        return self.form("lokr", parts, lambda w: scale * self._kron(parts, (o1, i1, o2, i2)), alpha)
 
     def _kron(self, stored: dict[str, Tensor], sizes: Sequence[int]) -> Tensor:
         parts = {name: part.double() for name, part in stored.items()}
@@ -168,6 +169,44 @@ class Maker:
             whole = mixing @ whole
         return self.form("boft", parts, lambda w: self._turned(whole, w, parts), limit)
 
+    def oft_in(self, shared: bool = False, terms: float | None = None, magnitude: bool = False) -> Form:
+        """Blocks of 4 columns; PEFT's series of 5 terms, or with ``terms`` of 0 the inverse."""
+        inputs = self.inp * self.taps
+        vectors = self.noise(1 if shared else inputs // 4, 6, rms=0.1)
+        skew = torch.zeros(len(vectors), 4, 4, dtype=torch.float64)
+        for number, (row, column) in enumerate(((0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3))):
+            skew[:, row, column], skew[:, column, row] = vectors[:, number].double(), -vectors[:, number].double()
+        one = torch.eye(4, dtype=torch.float64)
+        powers = [torch.linalg.matrix_power(skew, power) for power in range(5)]
+        turns = one + 2 * (powers[1] + powers[2] + powers[3]) + powers[4]
+        if terms == 0:
+            turns = torch.linalg.inv(one + skew) @ (one - skew)
+        each = turns.expand(inputs // 4, 4, 4) if shared else turns
+        whole = torch.block_diag(*each)  # type: ignore[no-untyped-call]
+        parts = {"turns": vectors}
+        form = self.form("oft_in", parts, lambda w: w.reshape(self.out, -1) @ whole.T - w.reshape(self.out, -1), terms)
+        return self.dora(form, "rows") if magnitude else form
+
+    def boft_in(self, stages: int = 2) -> Form:
+        """Blocks of 4 columns; in stage i a block holds two columns, and the two that lie 2^(i + 1) further on."""
+        inputs = self.inp * self.taps
+        blocks, sizes = self.noise(stages, inputs // 4, 4, 4, rms=0.2), 1 + self.noise(self.out, 1, rms=0.1)
+        skew = (blocks.double() - blocks.double().transpose(-1, -2)) / 2
+        one = torch.eye(4, dtype=torch.float64)
+        turns = (one - skew) @ torch.linalg.inv(one + skew)
+        whole = torch.eye(inputs, dtype=torch.float64)
+        for stage in range(stages):
+            mixing, apart = torch.zeros_like(whole), 2 ** (stage + 1)
+            for number in range(inputs // 4):
+                group, place = divmod(number, 2**stage)
+                first = group * 2 * apart + 2 * place
+                members = torch.tensor([first, first + 1, first + apart, first + apart + 1])
+                mixing[members[:, None], members] = turns[stage][number]
+            whole = mixing @ whole
+        rows = sizes.double()
+        exact = lambda w: rows * (w.reshape(self.out, -1) @ whole.T) - w.reshape(self.out, -1)  # noqa: E731
+        return self.form("boft_in", {"turned": blocks, "sizes": sizes}, exact, None)
+
     def _rescale(self, wanted: bool) -> dict[str, Tensor]:
         return {"rescale": 1 + self.noise(self.out, *(1,) * (len(self.shape) - 1), rms=0.1)} if wanted else {}
 
@@ -218,6 +257,11 @@ def weight_forms(maker: Maker) -> dict[str, Form]:
     for name in ("oft", "boft"):
         make = getattr(maker, name)
         forms |= {name: make(), f"{name} limit": make(0.01), f"{name} rescale": make(None, True)}
+    forms |= {"inputs turned": maker.oft_in(), "inputs turned alike": maker.oft_in(shared=True)}
+    forms |= {"inputs turned, inverse": maker.oft_in(terms=0.0), "inputs in blocks": maker.boft_in(1)}
+    forms |= {"inputs turned, magnitudes": maker.oft_in(magnitude=True)}
+    if maker.inp * maker.taps % 8 == 0:
+        forms |= {"inputs in a butterfly": maker.boft_in()}
     for axis in ("rows", "columns"):
         forms |= {
             f"dora {axis} {name}": maker.dora(form, axis)

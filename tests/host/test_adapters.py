@@ -24,7 +24,12 @@ SUFFIXES = {
     "set": "set_weight",
 }
 MAKERS = {"linear": Maker(32, 16), "conv": Maker(32, 16, (3, 3), seed=1)}
-FORMS = {f"{name}, {at}": (maker, form) for at, maker in MAKERS.items() for name, form in every_form(maker).items()}
+FORMS = {  # the host knows no rotations of inputs
+    f"{name}, {at}": (maker, form)
+    for at, maker in MAKERS.items()
+    for name, form in every_form(maker).items()
+    if not name.startswith("inputs")
+}
 OTHERWISE = ("dora rows", "limit", "oft rescale, ")  # ComfyUI computes these in another way, see below
 LEFT_ALONE = ("core, ", "glora 1.x, conv")  # it fails on these and leaves the weight as it is, with a line in its log
 LIKE_HOST = [
@@ -39,6 +44,7 @@ def file_of(form, module):
     parts = {"magnitude": "dora_scale", "rescale": "rescale"}
     named = {parts.get(part, SUFFIXES[form.kind].format(part)): value for part, value in form.parts.items()}
     alpha = 0.0 if form.alpha is None and "oft" in form.kind else form.alpha
+    alpha = 3.0 if form.kind == "lokr" else alpha  # of two whole factors it counts nothing
     if form.kind == "diff":  # ComfyUI scales no difference; the loader gives a scale to biases of LoRAs only
         named, alpha = {suffix: value * form.scale for suffix, value in named.items()}, None
     extra = {} if alpha is None else {"alpha": torch.tensor(alpha)}

@@ -8,6 +8,7 @@ import math
 import pytest
 import torch
 from fixtures_parts import ZOO, numbers, pair
+from lora_foundry.engine.adapters import scale_of
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.loras.file import LoRAFile, open_lora
 from safetensors.torch import save_file
@@ -207,5 +208,18 @@ def test_loha_and_lokr_of_peft(tmp_path):
     assert scales(split) == {RAW: 6.0}
     same = open_lora(saved(tmp_path, config={"r": 4, "alpha": 4}, tensors=of("lokr dense")))
     assert scales(same) == {RAW: 1.0}
-    with pytest.raises(FoundryError, match="whole factors.*scale of 1.5"):
-        open_lora(saved(tmp_path, config={"r": 4, "alpha": 6}, tensors=of("lokr dense")))
+    made = open_lora(saved(tmp_path, config={"r": 4, "alpha": 6}, tensors=of("lokr dense")))
+    assert scales(made) == {RAW: 1.5} and scale_of(made.adapters[0]) == 1.5
+    text = {key.replace(RAW, "text_model.encoder.layers.0.mlp.fc1"): value for key, value in of("lokr dense").items()}
+    with pytest.raises(FoundryError, match="whole factors.*scale of 1.5.*text encoder"):
+        open_lora(saved(tmp_path, config={"r": 4, "alpha": 6}, tensors=text))
+
+
+def test_the_series_of_an_oft_is_told_by_its_config(tmp_path):
+    tensors = {f"{RAW}.oft_R.weight": numbers(2, 6)}
+    for stated, terms in (({}, None), ({"use_cayley_neumann": True}, 5), ({"use_cayley_neumann": False}, 0),
+                          ({"use_cayley_neumann": True, "num_cayley_neumann_terms": 3}, 3),
+                          ({"use_cayley_neumann": True, "num_cayley_neumann_terms": 10**8}, 64)):  # fmt: skip
+        config = {"peft_type": "OFT", "r": 0, "oft_block_size": 4, **stated}
+        file = open_lora(saved(tmp_path, config=config, tensors=tensors))
+        assert file.adapters[0].alpha == terms and not file.findings

@@ -164,7 +164,11 @@ def test_a_control_lora_widens_the_input():
 def test_kinds_that_nobody_can_apply_are_named():
     ia3 = {**pair(), "n.weight": numbers(OUT), "n.on_input": torch.tensor(True)}
     assert "(IA3)" in refused(ia3) and "n.on_input" in refused(ia3)
-    assert "OFT as PEFT" in refused({"m.oft_R.weight": numbers(3, 1)})
+    assert "OFT as an older PEFT" in refused({"m.oft_r": numbers(3, 2, 2)})
+    for suffix, kind in (("miss_block", "MiSS"), ("randlora_lambda", "RandLoRA"), ("delora_A", "DeLoRA"),
+                         ("gralora_A_general", "GraLoRA"), ("lily_A.weight", "Lily"), ("vera_lambda_b", "VeRA"),
+                         ("road_theta", "RoAd"), ("waveft_spectrum", "WaveFT"), ("hira_A", "HiRA")):  # fmt: skip
+        assert f"({kind})" in refused({f"base_model.model.m.{suffix}": numbers(4, 4)})
     assert "embedding" in refused({**pair(), "e.lora_embedding_A": numbers(2, 4)})
     for tensors in ({"m.hada_w3_a": numbers(2, 2), **hada()}, {**ZOO["lokr dense"][2], "m.lokr_w2_a": numbers(3, 1)}):
         assert "m." in refused(tensors)
@@ -256,6 +260,10 @@ def test_sound_or_unclear_triples_are_left_alone():
 FITTING = [
     ("lora", (6, 4), (6, 4, 1, 1), (6, 8), (4, 6)), ("lora conv", (6, 4, 3, 3), (6, 4, 3, 3), (6, 36), (6, 4)),
     ("oft", (6, 99), (6, 4, 3, 3), (8, 6), (3, 2)), ("boft", (8, 1), (8, 4, 3, 3), (6, 8), (4, 8)),
+    ("oft inputs", (9, 8), (5, 2, 2, 2), (8, 6), (8,)), ("oft inputs alike", (9, 8), (9, 12), (8, 6), (4,)),
+    ("oft inputs dora", (6, 8), (6, 2, 2, 2), (8, 8), (6, 4)), ("boft inputs", (6, 8), (6, 2, 4), (8, 8), (6, 4)),
+    ("loha dora rows", (6, 36), (6, 4, 3, 3), (6, 4), (4, 36)),
+    ("loha dora columns", (6, 36), (6, 4, 3, 3), (6, 9), (6,)),
     ("reshape", (6, 2), (6, 4), (6, 5), (6, 4, 1)), ("norm", (6,), (6,), (4,), (6, 1)),
     ("lokr right split", (6, 4), (6, 2, 2, 1), (6, 5), (4, 6)),
     ("dora rows", (6, 4), (6, 4, 1, 1), (6, 2, 2, 1), (4, 6)),
@@ -373,6 +381,8 @@ def test_what_is_accepted_can_be_computed(data):
     for adapter in file.adapters:
         rows, *rest = adapter.delta_shape
         columns = 5 if adapter.kind in ("oft", "boft") else int(torch.tensor(rest).prod()) if rest else 1
+        if adapter.kind == "oft_in" and (rows, adapter.rank) == (1, 1):
+            rows, columns = 3, 2 * columns  # one block serves as many as there are, and rows may be any
         read = {part: file.read(name) for part, name in adapter.parts}
         delta = delta_rows(adapter, read, torch.ones(rows, columns))(slice(0, rows))
         assert delta.shape == (rows, columns)
