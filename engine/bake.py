@@ -18,6 +18,7 @@ from .blueprint import blueprint
 from .devices import CPU, arithmetic_of, resolved
 from .finish import Finish, require_arithmetic
 from .gain import Measure
+from .gemm import Workspace
 from .job import BakeRequest, Job, is_reused
 from .json_bake import NumbersJSON
 from .memory import AUTO, LOWEST, choose_memory, peak_rss_bytes
@@ -142,7 +143,8 @@ def bake_all(
         base = opened.enter_context(reader_of(source, mmap))
         upload, room = _open_device(requests, device, memory, opened)
         arithmetic = arithmetic_of(device if upload is not None else CPU, memory)
-        jobs = [_open(request, opened, device, memory, mmap, arithmetic, room) for request in requests]
+        shared = Workspace() if room is None else None  # they take turns; on a GPU each lets go of its own
+        jobs = [_open(request, opened, device, memory, mmap, arithmetic, room, shared) for request in requests]
         reads = _reads(infos, jobs, base, upload, memory)
         ahead = memory == AUTO and (upload is not None or source.on_disk)
         stream = opened.enter_context(closing(read_in_order(reads, ahead)))
@@ -199,6 +201,7 @@ def _open(
     mmap: bool | None,
     arithmetic: str,
     room: Room | None,
+    workspace: Workspace | None,
 ) -> Job:
     """A job with its outlet, and with the reader of the earlier result it may copy from."""
     require_arithmetic(request.blueprint.finish, arithmetic)
@@ -216,7 +219,8 @@ def _open(
     previous = None
     if request.previous is not None:
         previous = opened.enter_context(reader_of(request.previous.source, mmap))
-    return Job(request, opened.enter_context(outlet(sink)), previous, device, memory == AUTO, arithmetic, room)
+    held = opened.enter_context(outlet(sink))
+    return Job(request, held, previous, device, memory == AUTO, arithmetic, room, workspace)
 
 
 def _is_whole(info: TensorInfo, jobs: Sequence[Job], upload: Upload | None, memory: str) -> bool:

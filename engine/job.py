@@ -57,6 +57,7 @@ class Job:
 
     ``keep_sum``: the fp32 sum of a weight is held while it is quantized; else it is computed twice, block by block.
     ``arithmetic`` is what that is, in words; ``room`` how much of a GPU may be used, where there is one.
+    ``workspace``: what jobs that take turns work in, weight by weight; nothing of it is handed on.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Job:
         keep_sum: bool,
         arithmetic: str,
         room: Room | None = None,
+        workspace: Workspace | None = None,
     ) -> None:
         self.request, self.outlet, self.device, self.keep_sum = request, outlet, device, keep_sum
         self._arithmetic, self._room, self._unread = arithmetic, room, Unread()
@@ -78,7 +80,7 @@ class Job:
         self._numbers = {id(layer): number for number, layer in enumerate(self._layers)}
         finish = request.blueprint.finish
         self._marker, self._guides = layer_marker(finish), Guides(finish.calibration, finish.quantization)
-        self._workspace = Workspace()
+        self._workspace = Workspace() if workspace is None else workspace
         self._reserve()
         self._changed, self._driven = False, dict[str, float]()
         self.meter = GainMeter()

@@ -56,6 +56,8 @@ class BatchRecordJSON(BatchResultJSON):
     arithmetic: Annotated[str, "How and where sums were taken, which decides their last bits."]
     together: Annotated[Count, "How many documents shared the reading of the base."]
     seconds: Annotated[float, "Of their common pass."]
+    cpu_seconds: Annotated[float, "Processor time of that pass, of all threads."]
+    peak_rss_bytes: Annotated[Count, "The most memory that the process held until then."]
     worker: Annotated[str, "Machine and process."]
 
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 
 from .adapters import kind_of
+from .blueprint import Blueprint
 from .job import BakeRequest
-from .memory import HELD, available_bytes
+from .memory import AUTO, HELD, available_bytes
 from .plan import Layer, Patch, Plan
 from .texts.say import refuse
 
@@ -16,9 +17,18 @@ TURNED = 5 * 8  # bytes for each number of a rotation's blocks: in fp64, the two
 
 
 def needed_bytes(requests: Sequence[BakeRequest], memory: str) -> int:
-    """What baking these at once holds at most: the largest weight with its adapters, and results kept in memory."""
+    """What baking these at once holds at most: the largest weight with its adapters, and results kept in memory.
+
+    Each further result in a file has buffers of its own for what is being written.
+    """
     work = max((working_bytes(request.blueprint.plan, memory) for request in requests), default=0)
-    return work + sum(_kept(request) for request in requests if not request.sink.on_disk)
+    beside = sum(_written(request.blueprint, memory) for request in requests[1:] if request.sink.on_disk)
+    return work + beside + sum(_kept(request) for request in requests if not request.sink.on_disk)
+
+
+def _written(wanted: Blueprint, memory: str) -> int:
+    """The buffers of one result: of its largest tensor, two where writing goes on behind."""
+    return (2 if memory == AUTO else 1) * max((entry.nbytes for entry in wanted.entries), default=0)
 
 
 def _kept(request: BakeRequest) -> int:

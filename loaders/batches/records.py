@@ -124,6 +124,8 @@ def blank_record(task: Task, run: str, worker: str) -> BatchRecordJSON:
         "arithmetic": "",
         "together": 0,
         "seconds": 0.0,
+        "cpu_seconds": 0.0,
+        "peak_rss_bytes": 0,
         "worker": worker,
     }
 

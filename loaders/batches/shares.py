@@ -7,7 +7,7 @@ holds more than ``TOGETHER`` documents open.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +19,14 @@ from ..bakes.baking import input_files
 from ..bakes.wishes import Wishes
 from ..disk.header import read_header
 from ..disk.shards import find_files
-from ..documents.document import Document
+from ..documents.document import NONE, Document
 from ..documents.paths import resolve_path
 from .records import ENDING, Task
 from .unit import Unit
 
 TOGETHER = 16  # documents of one pass: beyond that the reading of the base is a small part of the work
 SLACK = 0.25  # of a worker's share: a base that is so little too large is not read twice
+WRITTEN = 2  # buffers of each result for its largest weight
 PROCESS = 500_000_000  # bytes that a worker holds before it has read anything: Python, torch, the plans
 
 
@@ -97,11 +98,12 @@ def _split(tasks: Sequence[tuple[Task, Document]], count: int) -> list[Sequence[
     return [tasks[begin:end] for begin, end in zip(cuts, cuts[1:], strict=False)]
 
 
-def _memory_bytes(ground: Ground, documents: Iterable[Document]) -> int:
-    """What a process holds at most, about: itself, the largest weight at work, every LoRA of its documents."""
-    loras = {path.resolve() for document in documents for path in input_files(document)} - set(ground.files)
+def _memory_bytes(ground: Ground, documents: Sequence[Document]) -> int:
+    """What a process holds at most, about: itself, the largest weight at work, what is being written of each result."""
     with suppress(FoundryError, OSError):
         infos = [info for path in ground.files for info in read_header(path).tensors.values()]
         largest = max((math.prod(info.shape) for info in infos), default=0)
-        return PROCESS + largest * HELD.get(ground.memory, 1) + sum(path.stat().st_size for path in loras)
+        stored = max((info.dtype.itemsize for info in infos), default=1)
+        written = sum(WRITTEN * (1 if document.quantize != NONE else stored) for document in documents[1:])
+        return PROCESS + largest * (HELD.get(ground.memory, 1) + written)
     return PROCESS

@@ -151,7 +151,7 @@ def _bake(planned: Sequence[_Planned], unit: Unit, on_step: Progress | None) -> 
         return
     mmap = False if unit.wishes.no_mmap else None
     options = BakeOptions(_device(unit), planned[0].memory, mmap, records=False)
-    started = time.perf_counter()
+    started = time.perf_counter(), time.process_time()
     try:
         results = bake_files([each.request for each in planned], options, on_step)
     except FoundryError as error:
@@ -160,13 +160,13 @@ def _bake(planned: Sequence[_Planned], unit: Unit, on_step: Progress | None) -> 
         for half in (planned[: len(planned) // 2], planned[len(planned) // 2 :]) if len(planned) > 1 else ():
             _bake(half, unit, on_step)
         return
-    seconds = time.perf_counter() - started
+    took = time.perf_counter() - started[0], time.process_time() - started[1]
     for each, result in zip(planned, results, strict=True):
-        write_record(Path(unit.out), _made(each, result, len(planned), seconds))
+        write_record(Path(unit.out), _made(each, result, len(planned), took))
 
 
-def _made(planned: _Planned, result: BakeResult, together: int, seconds: float) -> BatchRecordJSON:
-    """The record of a finished result."""
+def _made(planned: _Planned, result: BakeResult, together: int, took: tuple[float, float]) -> BatchRecordJSON:
+    """The record of a finished result; ``took``: seconds of its pass by the clock and of the processor."""
     files = [States().of(path) for path in result.files]
     layers = layers_json(planned.request.blueprint.plan, result.report.gains)
     return planned.record | {
@@ -178,7 +178,9 @@ def _made(planned: _Planned, result: BakeResult, together: int, seconds: float) 
         "relative_error": result.report.relative_error,
         "arithmetic": result.report.arithmetic,
         "together": together,
-        "seconds": seconds,
+        "seconds": took[0],
+        "cpu_seconds": took[1],
+        "peak_rss_bytes": result.report.peak_rss_bytes,
     }
 
 

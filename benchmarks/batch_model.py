@@ -1,0 +1,204 @@
+"""What a batch costs: a model of four numbers, measured here, and a simulation of the loop that a real run checks.
+
+python benchmarks/batch_model.py [folder]            measures, fits, predicts two workers, runs them, compares
+python benchmarks/batch_model.py --documents 1000 --bases 5 --gigabytes 24 --machines 10 --workers 2 [--network 1.25]
+                                                     simulates alone, with the numbers below
+
+A unit of n documents on a base of G GB takes  START + n * PLAN + G * (READ + n * DOCUMENT)  processor seconds with one
+thread, and moves  G * (1 + n * OUT)  GB over the network where files lie on another machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from lora_foundry.cli.demo import tiny
+from lora_foundry.engine.tensors import TensorInfo
+from lora_foundry.loaders.batches.shares import parts
+from lora_foundry.loaders.disk.small import save_small
+from lora_foundry.loaders.disk.writer import write_safetensors
+
+WIDTH, RANK = 1024, 16
+SMALL, LARGE = 4, 16  # blocks of a base: 0.1 and 0.4 GB
+COUNTS = (1, 6)  # documents of a unit that is measured
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Processor seconds: of a process, of a document's plan, of reading a GB once, of a document for each GB."""
+
+    start: float
+    plan: float
+    read: float
+    document: float
+    out: float = 0.51  # GB that a document writes for each GB of a bf16 base in fp8
+
+    def cpu(self, gigabytes: float, documents: int) -> float:
+        """Processor seconds of a unit."""
+        return self.start + documents * self.plan + gigabytes * (self.read + documents * self.document)
+
+    def moved(self, gigabytes: float, documents: int) -> float:
+        """GB of a unit that are read or written."""
+        return gigabytes * (1 + documents * self.out)
+
+
+# Of the machine of benchmarks/RESULTS.md, see there.
+HERE = Costs(start=2.0, plan=0.1, read=0.3, document=2.0)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The seconds of a batch until its last worker is through, its processor seconds, and the GB that were moved."""
+
+    seconds: float
+    cpu: float
+    moved: float
+    passes: int
+
+
+def simulate(groups: Sequence[tuple[float, int]], workers: int, costs: Costs, network: float = 0.0) -> Outcome:
+    """The loop over (GB of a base, documents on it); ``network``: GB/s of each worker, 0: files are on its own disks.
+
+    Units are those of ``batch``, the largest first, each to the worker that is free first.
+    """
+    work = [gigabytes * count for gigabytes, count in groups]
+    share = sum(work) / workers
+    units = [
+        (gigabytes, count * (i + 1) // number - count * i // number)
+        for (gigabytes, count), each in zip(groups, work, strict=True)
+        for number in [parts(count, each / share)]
+        for i in range(number)
+    ]
+    free = [0.0] * workers
+    for unit in sorted(units, key=lambda unit: -unit[0] * unit[1]):
+        busy = max(costs.cpu(*unit), costs.moved(*unit) / network if network else 0.0)
+        heapq.heappush(free, heapq.heappop(free) + busy)
+    cpu, moved = (sum(each(*unit) for unit in units) for each in (costs.cpu, costs.moved))
+    return Outcome(max(free), cpu, moved, len(units))
+
+
+# --- what is measured -------------------------------------------------------------------------------------------------
+
+
+def make_files(folder: Path) -> None:
+    """A small base, a large one, another small one, and two LoRAs for each."""
+    for seed, (name, blocks) in enumerate((("small", SMALL), ("large", LARGE), ("other", SMALL))):
+        block = {"q": (WIDTH, WIDTH), "k": (WIDTH, WIDTH), "v": (WIDTH, WIDTH), "o": (WIDTH, WIDTH)}
+        block |= {"up": (4 * WIDTH, WIDTH), "down": (WIDTH, 4 * WIDTH)}
+        shapes = {f"blocks.{i}.{part}.weight": shape for i in range(blocks) for part, shape in block.items()}
+        generator = torch.Generator().manual_seed(seed)
+        infos = [TensorInfo(key, torch.bfloat16, shape) for key, shape in shapes.items()]
+        with write_safetensors(folder / f"{name}.safetensors", infos, {}) as sink:
+            for info in infos:
+                sink.write(info.name, (torch.randn(info.shape, generator=generator) * 0.02).bfloat16())
+        for lora in (0, 1):
+            tensors = tiny.lora(shapes, rank=RANK, alpha=RANK, prefix="diffusion_model.", seed=10 * seed + lora)
+            save_small(folder / f"{name}_{lora}.safetensors", tensors)
+
+
+def documents(folder: Path, base: str, count: int) -> list[Path]:
+    """Documents on a base, each with both LoRAs at strengths of its own."""
+    made = []
+    for number in range(count):
+        stack = [{"path": f"{base}_{lora}.safetensors", "strength": 0.5 + (number + lora) / 50} for lora in (0, 1)]
+        made.append(folder / f"{base}{number:02}.json")
+        made[-1].write_text(json.dumps({"base": f"{base}.safetensors", "stack": stack, "quantize": "fp8"}))
+    return made
+
+
+@contextmanager
+def measured() -> Iterator[dict[str, float]]:
+    """Seconds by the clock and processor seconds of the processes that the block waits for."""
+    told: dict[str, float] = {}
+    begun, used = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    yield told
+    now = resource.getrusage(resource.RUSAGE_CHILDREN)
+    told["seconds"] = time.perf_counter() - begun
+    told["cpu"] = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
+
+
+def batch(folder: Path, wanted: Sequence[Path], workers: int) -> dict[str, float]:
+    """A batch anew with one thread a worker; what the command itself takes is that of one that has nothing to do."""
+    words = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv)], str(Path(__file__).resolve())]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "LORA_FOUNDRY_HOME": str(folder / "home")}
+    command = [*words, "--command", "batch", *map(str, wanted), "-o", str(folder / "out"), "--workers", str(workers)]
+    with measured() as told:
+        subprocess.run([*command, "--threads", "1", "--fresh"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    return told
+
+
+def fit(folder: Path) -> Costs:
+    """The four numbers from four units: the small and the large base, with few and with many documents."""
+    rows, seen = [], []
+    for base in ("small", "large"):
+        gigabytes = (folder / f"{base}.safetensors").stat().st_size / 1e9
+        for count in COUNTS:
+            best = min(batch(folder, documents(folder, base, count), 1)["cpu"] for _ in range(2))
+            print(f"{base}, {gigabytes:.2f} GB, {count} documents: {best:.1f} CPU s")
+            rows.append((1.0, count, gigabytes, gigabytes * count))
+            seen.append(best)
+    found = np.linalg.solve(np.array(rows), np.array(seen))
+    return Costs(*(float(each) for each in found))
+
+
+def compare(folder: Path, costs: Costs) -> None:
+    """20 documents over two bases by one worker and by two: what the model says, and what was seen."""
+    wanted = [*documents(folder, "small", 10), *documents(folder, "other", 10)]
+    gigabytes = (folder / "small.safetensors").stat().st_size / 1e9
+    told = {workers: simulate([(gigabytes, 10)] * 2, workers, costs) for workers in (1, 2)}
+    seen = {workers: batch(folder, wanted, workers) for workers in (1, 2)}
+    for workers in (1, 2):
+        print(
+            f"{workers} workers: {told[workers].cpu:.1f} CPU s by the model, {seen[workers]['cpu']:.1f} seen; "
+            f"{told[workers].seconds:.1f} s by the model, {seen[workers]['seconds']:.1f} seen"
+        )
+    print(
+        f"two for one: {told[2].seconds / told[1].seconds:.2f} by the model, "
+        f"{seen[2]['seconds'] / seen[1]['seconds']:.2f} seen (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)"
+    )
+
+
+def main() -> None:
+    """Simulate what the options say, or measure, fit and compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", nargs="?", type=Path)
+    for name, kind in (("documents", int), ("bases", int), ("gigabytes", float), ("machines", int), ("workers", int)):
+        parser.add_argument(f"--{name}", type=kind, default=1)
+    parser.add_argument("--network", type=float, default=0.0, help="GB/s of a machine, shared by its workers")
+    options = parser.parse_args()
+    if options.documents > 1:
+        groups = [(options.gigabytes, options.documents // options.bases)] * options.bases
+        workers = options.machines * options.workers
+        told = simulate(groups, workers, HERE, options.network / options.workers)
+        print(
+            f"{told.seconds / 3600:.2f} h, {told.cpu / 3600:.1f} CPU h, {told.moved / 1e3:.1f} TB moved, "
+            f"{told.passes} passes by {workers} workers"
+        )
+        return
+    with tempfile.TemporaryDirectory(prefix="lora_foundry_bench_", dir=options.folder) as name:
+        make_files(Path(name))
+        costs = fit(Path(name))
+        print(costs)
+        compare(Path(name), costs)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--command"]:
+        from lora_foundry.cli.main import main as command
+
+        sys.exit(command(sys.argv[2:]))
+    main()
