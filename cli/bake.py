@@ -25,7 +25,7 @@ from .shared import (
     print_layers,
     spelled,
 )
-from .terminal import Bar, size
+from .terminal import Bar, Transfers, size
 
 if TYPE_CHECKING:
     from ..engine.json_bake import BakeJSON, MadeJSON
@@ -107,15 +107,15 @@ def run(options: argparse.Namespace) -> int:
     outs = _outs(options.documents or [Path("model")], options.out)
     for out, document in ((out, document) for out in outs for document in documents):
         refuse_input(out, document, sharded=how.max_shard is not None)
-    requests, found = [], []
+    requests, found, transfers = [], [], Transfers()
     for document, out in zip(documents, outs, strict=True):
-        plan, findings = planned(document)
+        plan, findings = planned(document, transfers=transfers)
         if stops(findings):
             raise Refused(FoundryError.of(findings[0]), findings)
         wanted = resolve(plan, wishes.finish(document, how.device, how.memory))
         requests.append(FileRequest(wanted, out))
         found.append((*findings, *calibration_findings(wanted)))
-    with Bar("baking") as bar:
+    with Bar("baking", beside=lambda: transfers.told) as bar:
         baked = bake_files(requests, how, bar)
     options.done = True
     chosen = [format_of(document)[1] for document in documents]

@@ -96,26 +96,30 @@ def choose_device(name: str) -> torch.device:
 
 
 @contextmanager
-def from_elsewhere() -> Iterator[Asking]:
+def from_elsewhere(transfers: Transfers | None = None) -> Iterator[Asking]:
     """How the terminal asks for files elsewhere: any address will do, and a line shows how far each is."""
     from ..loaders.remote.objects import Asking
 
-    with Transfers() as transfers:
-        yield Asking(on_bytes=transfers)
+    with transfers or Transfers() as shown:
+        yield Asking(on_bytes=shown)
 
 
 def planned(
-    document: Document, policy: str = "allow accelerators", look_into_weights: bool = False
+    document: Document,
+    policy: str = "allow accelerators",
+    look_into_weights: bool = False,
+    transfers: Transfers | None = None,
 ) -> tuple[Plan, tuple[Finding, ...]]:
     """(the plan of every row that can be planned, all findings worst first); Refused when a row's file is unusable.
 
-    ``look_into_weights`` also compares the LoRAs with each other, as the Stack Validator does.
+    ``look_into_weights`` also compares the LoRAs with each other, as the Stack Validator does; ``transfers`` is told
+    of what comes from elsewhere, later of a base too.
     """
     from ..loaders.plans.judged import judged
 
     for text in document.notes:
         note(text)
-    with from_elsewhere() as asking:
+    with from_elsewhere(transfers) as asking:
         found = judged(document, policy, look_into_weights, asking)
     if found.unusable is not None:
         raise Refused(found.unusable, found.findings)

@@ -60,8 +60,8 @@ class Bar:
 
     WIDTH = 30
 
-    def __init__(self, label: str, stream: TextIO | None = None) -> None:
-        self.label, self.stream = label, stream or sys.stderr
+    def __init__(self, label: str, stream: TextIO | None = None, beside: Callable[[], str] = str) -> None:
+        self.label, self.stream, self.beside = label, stream or sys.stderr, beside
         self.shown = self.stream.isatty()
         self._next = 0.0
         self._open = False
@@ -73,7 +73,9 @@ class Bar:
             return
         self._next = time.monotonic() + 0.1
         filled = self.WIDTH * done // max(1, total)
-        self.stream.write(f"\r{self.label} [{'#' * filled}{'.' * (self.WIDTH - filled)}] {done}/{total}")
+        text = f"{self.label} [{'#' * filled}{'.' * (self.WIDTH - filled)}] {done}/{total}"
+        beside = self.beside()
+        self.stream.write(f"\r{text} {beside} " if beside else f"\r{text}")
         self._open = True
         if last:
             self.close()
@@ -99,6 +101,7 @@ class Transfers:
         self.stream, self._clock = stream or sys.stderr, clock
         self.shown = self.stream.isatty()
         self._file, self._began, self._from, self._next, self._width = "", 0.0, 0, 0.0, 0
+        self.told = ""  # of the last one, for a bar that is drawn meanwhile
 
     def __call__(self, file: str, done: int, total: int) -> None:
         """Show how far it is, at most ten times a second; bytes that were here before do not count for the speed."""
@@ -106,14 +109,16 @@ class Transfers:
         if file != self._file or not done:
             self.close()
             self._file, self._began, self._from = file, now, done
-        if not self.shown or not total or (now < self._next and done < total):
+        if not total:
             return
-        self._next = now + 0.1
         speed = (done - self._from) / max(now - self._began, 1e-3)
-        line = f"{file}: {size(done)} of {size(total)}, {size(round(speed))}/s"
-        self.stream.write(f"\r{line.ljust(self._width)}")
-        self.stream.flush()
-        self._width = len(line)
+        self.told = f"{size(done)} of {size(total)}, {size(round(speed))}/s"
+        if self.shown and (now >= self._next or done >= total):
+            self._next = now + 0.1
+            line = f"{file}: {self.told}"
+            self.stream.write(f"\r{line.ljust(self._width)}")
+            self.stream.flush()
+            self._width = len(line)
 
     def close(self) -> None:
         """End the line."""
@@ -126,3 +131,4 @@ class Transfers:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+        self.shown, self.told = False, ""

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from .plan import Plan
 from .progress import Progress
 from .room import Room, cargo_of, choose_device, free_bytes, need_of, room_in, worked_on
 from .streams import Download, Upload
-from .tensors import Nowhere, Reader, TensorInfo, TensorSink
+from .tensors import Nowhere, Reader, TensorInfo, TensorSink, stop_reading
 
 WORST = 5
 
@@ -147,7 +148,7 @@ def bake_all(
         jobs = [_open(request, opened, device, memory, mmap, arithmetic, room, shared) for request in requests]
         reads = _reads(infos, jobs, base, upload, memory)
         ahead = memory == AUTO and (upload is not None or source.on_disk)
-        stream = opened.enter_context(closing(read_in_order(reads, ahead)))
+        stream = opened.enter_context(closing(read_in_order(reads, ahead, partial(stop_reading, source))))
         for done, info in enumerate(infos):
             if on_step is not None:
                 on_step(done, len(infos))

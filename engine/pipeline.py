@@ -89,10 +89,12 @@ def reader_of(source: TensorSource, mmap: bool | None = None) -> Iterator[Reader
         yield Direct(source)
 
 
-def read_in_order(reads: Iterable[Read], ahead: bool = True) -> Generator[Loaded, None, None]:
+def read_in_order(
+    reads: Iterable[Read], ahead: bool = True, stop: Callable[[], None] = _nothing
+) -> Generator[Loaded, None, None]:
     """The tensors, in order; ``ahead``: the next one is read, and brought to its place, while this one is used.
 
-    Closing the iterator ends the reading.
+    Closing the iterator ends the reading; ``stop`` is called where that has to wait for a read.
     """
     if not ahead:
         yield from (read.now() for read in reads)
@@ -108,6 +110,9 @@ def read_in_order(reads: Iterable[Read], ahead: bool = True) -> Generator[Loaded
                 loaded = coming.popleft().result()
                 read.reader.forget()
                 yield loaded
+        except BaseException:
+            stop()
+            raise
         finally:
             worker.shutdown(cancel_futures=True)
 

@@ -143,6 +143,22 @@ class SampledSource(Protocol):
         """The first and the last 4 KiB, or all of a smaller tensor."""
 
 
+@runtime_checkable
+class StoppableSource(Protocol):
+    """A source whose reads may wait for long, as for a server."""
+
+    def stop(self) -> None:
+        """Let the read that waits end now, with an error."""
+
+
+def stop_reading(source: TensorSource) -> None:
+    """Let no read of a source be waited for, whatever it is shown through."""
+    while isinstance(source, Over):
+        source = source.source
+    if isinstance(source, StoppableSource):
+        source.stop()
+
+
 @dataclass(frozen=True)
 class Extent:
     """The bytes ``begin`` to ``end`` (not included) of an open file."""

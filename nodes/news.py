@@ -65,7 +65,7 @@ def _lineage(layer: Layer, watch: Watch) -> Lineage:
 
 def _contents(base: Base, watch: Watch) -> tuple[Contained, ...]:
     checkpoint = checkpoint_of(base)
-    if checkpoint is None:
+    if checkpoint is None or not checkpoint.files:
         return base.contains
     return watch.seen(checkpoint.files[0], partial(contained_in, checkpoint), base.contains)
 

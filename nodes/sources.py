@@ -17,15 +17,18 @@ from ..engine.lineage import DERIVED, Contained, Ingredient
 from ..engine.plan import STACK, Base, Plan, Target
 from ..engine.tensors import InMemory, Over, Reader, TensorInfo, TensorSource
 from ..engine.texts.say import refuse
-from ..loaders.bases.checkpoint import Checkpoint, open_checkpoint
+from ..loaders.bases.checkpoint import Checkpoint, open_checkpoint, open_elsewhere
 from ..loaders.bases.dequantize import REFUSE, Dequantized, opened
 from ..loaders.bases.families import detect_base
 from ..loaders.disk.reading import Renamed
 from ..loaders.lineage.contents import contained_in
 from ..loaders.names.lookup import BIAS, BaseNames, beside, host_spellings
+from ..loaders.remote.names import is_remote
+from ..loaders.remote.objects import Asking
 from . import folders, host
 from .facts import KeyMap, ModelFacts
 from .guards import refuse_bypassed, refuse_compiled
+from .remotes import allowed, transfers
 
 LEDGER_SOURCE = "LoRA Foundry's record on the MODEL"
 
@@ -48,7 +51,7 @@ class BaseFile(Over):
 
     model: Any = None
 
-    def __init__(self, checkpoint: Checkpoint | Dequantized, path: Path, kind: str) -> None:
+    def __init__(self, checkpoint: Checkpoint | Dequantized, path: Path | None, kind: str) -> None:
         self.source: Checkpoint | Dequantized = checkpoint
         self.path, self.kind = path, kind
         self.label = checkpoint.label
@@ -73,8 +76,8 @@ class BaseFile(Over):
         return self.source.edges(self._files[name])
 
     def load_model(self) -> Any:
-        """The MODEL as ComfyUI's own loader makes it; of shards, or of a dequantized file, from their tensors."""
-        if self.path.is_dir() or isinstance(self.source, Dequantized):
+        """The MODEL as ComfyUI's own loader makes it; of shards, dequantized, or elsewhere: from the tensors."""
+        if self.path is None or self.path.is_dir() or isinstance(self.source, Dequantized):
             tensors = {name: self.read(name).to(info.dtype) for name, info in self.tensors.items()}
             return host.build_model(tensors, {}, self.facts.dtype)
         return host.load_file(self.path, self.kind)
@@ -132,10 +135,16 @@ def open_base(name: str, *kinds: str, on_quantized_base: str = REFUSE, no_mmap: 
 
     ``no_mmap``: it is read plainly, never mapped.
     """
-    path, kind = folders.find_base(name, *kinds)
-    checkpoint = opened(open_checkpoint(path, mapped=False if no_mmap else None), on_quantized_base)
+    path: Path | None = None
+    if is_remote(name):
+        remote, kind = allowed(name, *(kinds or folders.BASE_KINDS)), ""
+        called, stored = remote.file, open_elsewhere(remote, Asking(strict=True, on_bytes=transfers()))
+    else:
+        path, kind = folders.find_base(name, *kinds)
+        called, stored = name, open_checkpoint(path, mapped=False if no_mmap else None)
+    checkpoint = opened(stored, on_quantized_base)
     dequantized = isinstance(checkpoint, Dequantized)
-    base = Base(name, None, checkpoint, checkpoint.quantized, dequantized=dequantized)
+    base = Base(called, None, checkpoint, checkpoint.quantized, dequantized=dequantized)
     raise_first(already_quantized(Plan(base)))
     source = BaseFile(checkpoint, path, kind)
     return Plan(replace(base, family=detect_base(source.tensors), source=source, contains=contained_in(checkpoint)))

@@ -1,4 +1,4 @@
 """Base models: which tensors of a file are the diffusion model, its family, quantized weights as plain ones.
 
-Imports ``disk`` and ``names``. Start at ``checkpoint.py``.
+Imports ``disk``, ``names`` and ``remote``. Start at ``checkpoint.py``.
 """

@@ -20,6 +20,10 @@ from ..disk.shards import INDEX, find_files
 from ..disk.source import FileSource
 from ..names.dialects import adapter_parts
 from ..names.lookup import uncompiled
+from ..remote.cache import fetch
+from ..remote.names import WEB, Remote
+from ..remote.objects import Asking
+from ..remote.source import RemoteSource, shards_of
 
 # What a network is put under: beside other models in one file, or as the whole of a file.
 SHARED_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
@@ -35,11 +39,11 @@ class Checkpoint(Over):
     plain floating point, as far as the header tells, else None.
     """
 
-    def __init__(self, source: FileSource) -> None:
-        self.source: FileSource = source
+    def __init__(self, source: FileSource | RemoteSource) -> None:
+        self.source: FileSource | RemoteSource = source
         self.label = source.label
         found = source.tensors
-        _refuse_other_kinds(source.files[0], found)
+        _refuse_other_kinds(source.files[0] if source.files else Path(source.label), found)
         plain = {uncompiled(name): name for name in found}
         self.prefix = _prefix(plain)
         kept = (name for name in plain if name.startswith(self.prefix) or name in MARKERS)
@@ -48,6 +52,11 @@ class Checkpoint(Over):
             bare: replace(found[name], name=bare) for bare, name in self._names.items()
         }
         self.quantized = _quantized(self.tensors, source.metadata)
+
+    @property
+    def stored_names(self) -> tuple[str, ...]:
+        """What its tensors are called where they are stored, in file order."""
+        return tuple(self._names.values())
 
     @property
     def metadata(self) -> Mapping[str, str]:
@@ -83,6 +92,20 @@ def open_checkpoint(path: Path, mapped: bool | None = None) -> Checkpoint:
             what = f"does not hold the tensor '{shown(name)}', which the index says it does"
             raise file_error(file, what, "Download the shards and the index again, from one place.")
     return Checkpoint(source)
+
+
+def open_elsewhere(remote: Remote, asking: Asking) -> Checkpoint:
+    """Open a base of a bucket or the Hub: its weights are read by ranges when they are wanted. One shard names all.
+
+    One of a web server is loaded whole first, for its name says by a hash what it must be. Raises FoundryError
+    ``remote`` or ``file``.
+    """
+    if remote.scheme == WEB:
+        return Checkpoint(FileSource(fetch(remote, asking).path, label=remote.file))
+    source = RemoteSource(shards_of(remote), asking, remote.file)
+    checkpoint = Checkpoint(source)
+    source.want(checkpoint.stored_names)
+    return checkpoint
 
 
 def is_lora(path: Path) -> bool:

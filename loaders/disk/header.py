@@ -11,7 +11,7 @@ import math
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,18 +61,22 @@ class Header:
 def read_header(path: Path) -> Header:
     """Read and check a file's header. Every fault is a FoundryError ``file`` that names the file and what was seen."""
     state = regular_file(path)
-    _check_name(path)
     with disk_errors(path), path.open("rb") as file:
-        start = file.read(9)
-        length = _header_length(path, start, state.st_size)
-        raw = start[8:] + file.read(length - 1)
-    entries = _parse(path, raw)
+        return parse_header(path, file.read, state.st_size, state.st_mtime_ns)
+
+
+def parse_header(path: Path, read: Callable[[int], bytes], size: int, mtime_ns: int = 0) -> Header:
+    """The same from wherever the bytes of a file of ``size`` come: ``read(n)`` gives the next ``n`` of them."""
+    _check_name(path)
+    start = read(9)
+    length = _header_length(path, start, size)
+    entries = _parse(path, start[8:] + read(length - 1))
     metadata = _metadata(path, entries.pop("__metadata__", {}))
     tensors, offsets, end = _tensors(path, entries, 8 + length)
-    if end != state.st_size:
-        fault = "is incomplete" if end > state.st_size else "has bytes after its last tensor"
-        _refuse(path, f"{fault}: its header says {end} bytes, the file has {state.st_size}", _AGAIN)
-    return Header(path, tensors, offsets, metadata, state.st_size, state.st_mtime_ns)
+    if end != size:
+        fault = "is incomplete" if end > size else "has bytes after its last tensor"
+        _refuse(path, f"{fault}: its header says {end} bytes, the file has {size}", _AGAIN)
+    return Header(path, tensors, offsets, metadata, size, mtime_ns)
 
 
 def shown(text: str, limit: int = 160) -> str:

@@ -72,7 +72,7 @@ class FileReader:
         """Rows ``first`` to ``stop`` (not included) of a tensor, [stop - first, ...]; a scalar has none."""
         header = self._homes[name]
         info, begin = header.tensors[name], header.offsets[name][0]
-        _check_rows(header.path, info, first, stop)
+        check_rows(header.path, info, first, stop)
         row = math.prod(info.shape[1:]) * info.dtype.itemsize
         shape = (stop - first, *info.shape[1:])
         return self._tensor(header, begin + first * row, begin + stop * row, info.dtype, shape)
@@ -295,7 +295,8 @@ def _find_madvise() -> Callable[[int, int, int], int] | None:
 _madvise = _find_madvise()
 
 
-def _check_rows(path: Path, info: TensorInfo, first: int, stop: int) -> None:
+def check_rows(path: Path, info: TensorInfo, first: int, stop: int) -> None:
+    """FoundryError ``file`` for rows that a tensor does not have."""
     if not info.shape or not 0 <= first <= stop <= info.shape[0]:
         what = f"has no rows {first} to {stop} in the tensor '{shown(info.name)}' of shape {list(info.shape)}"
         raise file_error(path, what)

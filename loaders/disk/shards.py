@@ -22,7 +22,7 @@ def find_files(path: Path) -> tuple[tuple[Path, ...], Mapping[str, Path]]:
         if path.is_dir():
             path = _in_folder(path)
         weight_map = _read_index(path) if path.name.endswith(INDEX) else {}
-        files = tuple(sorted(set(weight_map.values()))) or _all_shards(path)
+        files = tuple(sorted(set(weight_map.values()))) or all_shards(path)
         _check_complete(path, files)
     return files, weight_map
 
@@ -32,7 +32,7 @@ def _in_folder(folder: Path) -> Path:
     names = sorted(entry.name for entry in folder.iterdir())
     indexes = [name for name in names if name.endswith(".safetensors" + INDEX)]
     models = [name for name in names if name.endswith(SUFFIXES)]
-    found = indexes or list({_all_shards(folder / name): name for name in models}.values())
+    found = indexes or list({all_shards(folder / name): name for name in models}.values())
     if len(found) == 1:
         return folder / found[0]
     if found:
@@ -44,7 +44,7 @@ def _in_folder(folder: Path) -> Path:
     )
 
 
-def _all_shards(path: Path) -> tuple[Path, ...]:
+def all_shards(path: Path) -> tuple[Path, ...]:
     """Every shard of the set this file is one of, or the file alone."""
     match = _SHARD.fullmatch(path.name)
     if not match or int(match[3]) > MAX_SHARDS:

@@ -99,6 +99,16 @@ def file_state(path: Path, folder: Path) -> dict[str, Any]:
     return {"name": name, "size": state.st_size, "mtime_ns": state.st_mtime_ns, "inode": state.st_ino}
 
 
+def states_of(source: TensorSource) -> list[Any]:
+    """What tells a stored model from any other: the states of its files, or the identity of one elsewhere.
+
+    Empty for a model in memory, which nothing outlives. Raises FoundryError ``file`` for a missing file.
+    """
+    if not source.files and source.on_disk:
+        return [source.identity] if source.identity else []
+    return [file_state(path, path.parent) for path in source.files]
+
+
 def _read(header: Header, begin: int, end: int) -> torch.Tensor:
     """Bytes ``begin`` to ``end`` of a file as uint8, in memory of their own."""
     data = torch.empty(end - begin, dtype=torch.uint8)

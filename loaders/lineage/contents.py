@@ -40,7 +40,7 @@ def contained_in(model: Model) -> tuple[Contained, ...]:
     metadata = model.metadata
     recipe = (made_by(metadata) or {}).get("recipe", {})
     told = [*_from_record(metadata)] or [*_from_recipe(recipe)] or [*_from_workflow(metadata)]
-    told += contained_from_fusion_metadata(model.files[0])
+    told += contained_from_fusion_metadata(model.files[0]) if model.files else ()
     found = (*told, *_from_merge_list(metadata), *_from_store(model, recipe))
     return tuple(map(recognised, found))
 
@@ -127,6 +127,6 @@ def base_ids(model: Model) -> tuple[str, ...]:
     model = model.source if isinstance(model, Dequantized) else model  # what is stored, however it is read
     stats = [regular_file(path) for path in model.files]
     state = [(each.st_size, each.st_mtime_ns, each.st_ino) for each in stats]
-    files = PROCESS.files
-    found: str | None = files.get("base", model.files, state)
-    return (BASE_ID + (found or files.put(base_fingerprint(model), "base", model.files, state)),)
+    files, place = PROCESS.files, model.files or model.identity
+    found: str | None = files.get("base", place, state)
+    return (BASE_ID + (found or files.put(base_fingerprint(model), "base", place, state)),)

@@ -32,7 +32,7 @@ from ...validator.containment import contains
 from ...validator.magnitudes import Nearest, has_magnitudes, nearest, quote
 from ...validator.overlap import COMPARED, Overlap, Pair, as_filed, overlaps
 from ...validator.stacks import stack_of
-from ..disk.source import file_state
+from ..disk.source import states_of
 from ..disk.store import Store, key_of
 from ..loras.file import LoRAFile
 from ..names.blocks import block_of
@@ -192,7 +192,7 @@ def _trained(plan: Plan, on_step: Progress | None) -> Iterator[tuple[int, tuple[
 
 
 def _nearest(plan: Plan, layer: Layer, fused: Sequence[Layer], on_step: Progress | None) -> Nearest | None:
-    files = [file_state(path, path.parent) for path in plan.base.source.files]
+    files = states_of(plan.base.source)
     key = _key("nearest", (layer, *fused), files, plan.base.dequantized) if files else None
     if (known := _find(key)) is not None:
         return Nearest(**{**known, "choice": tuple(known["choice"])}) if known else None

@@ -21,7 +21,7 @@ from ...engine.terms import effective_scale
 from ...engine.texts.say import say_of
 from ...validator.overlap import spread
 from ..disk.header import shown
-from ..disk.source import file_state
+from ..disk.source import states_of
 from ..disk.store import Store, key_of
 from ..loras.energy import energies
 from ..loras.file import LoRAFile
@@ -120,7 +120,7 @@ def _share(ratio: float) -> str:
 
 def _rms(base: Base, weights: Collection[str], on_step: Progress | None) -> dict[str, float]:
     """The rms of each weight, kept by the files of the base."""
-    files = [file_state(path, path.parent) for path in base.source.files]
+    files = states_of(base.source)
     key = key_of("rms", files, base.dequantized) if files else ""
     stored = STORE.get(key) if key else None
     known = dict(stored) if isinstance(stored, dict) else {}

@@ -16,7 +16,7 @@ from ...engine.findings import Finding
 from ...engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK, Base, Coverage, Layer, Plan
 from ...engine.terms import refuse_untrained
 from ...engine.texts.say import refuse, say_of
-from ..bases.checkpoint import open_checkpoint
+from ..bases.checkpoint import Checkpoint, open_checkpoint, open_elsewhere
 from ..bases.dequantize import Dequantized, opened
 from ..bases.families import detect_base, differ
 from ..disk.header import shown
@@ -31,6 +31,7 @@ from ..loras.matching import Fit, add_layer, match
 from ..names.affixes import Trimmed, affixes
 from ..names.blocks import BlockWeights, parse_blocks
 from ..names.lookup import BaseNames, Matcher
+from ..remote.names import is_remote, parse_remote
 from ..remote.objects import ANYTHING, Asking
 from .coverage import clashes_of, coverage_of, partly, refuse_loss, refuse_misfit, refuse_missing
 from .doubles import once
@@ -91,13 +92,13 @@ def plan_document(doc: Document, on_error: OnError | None = None, asking: Asking
     """
     if doc.base is None:
         raise refuse("document.no_base")
-    path = resolve_path(doc.base, doc.folder, Path.exists)
-    source = opened(open_checkpoint(path), doc.on_quantized_base)
+    name, stored = _open_base(doc.base, doc.folder, asking)
+    source = opened(stored, doc.on_quantized_base)
     dequantized = isinstance(source, Dequantized)
     family, inside = detect_base(source.tensors), contained_in(source)
     if differ(family, doc.family):
-        raise refuse("document.family", base=shown(path.name), stated=doc.family, family=family)
-    base = Base(path.name, family, source, source.quantized, dequantized=dequantized, contains=inside)
+        raise refuse("document.family", base=shown(name), stated=doc.family, family=family)
+    base = Base(name, family, source, source.quantized, dequantized=dequantized, contains=inside)
     matcher = BaseNames(source.tensors, base.family)
     fault = registry_fault()
     plan = Plan(base, vanilla=doc.vanilla, findings=(fault.finding(severity="warning"),) if fault else ())
@@ -117,6 +118,15 @@ def plan_document(doc: Document, on_error: OnError | None = None, asking: Asking
                 raise
             on_error(row, error)
     return plan
+
+
+def _open_base(name: str, folder: Path | None, asking: Asking) -> tuple[str, Checkpoint]:
+    """(what the file of a base is called, its tensors), of this machine or from elsewhere; headers are read."""
+    if is_remote(name):
+        remote = parse_remote(name)
+        return remote.file, open_elsewhere(remote, asking)
+    path = resolve_path(name, folder, Path.exists)
+    return path.name, open_checkpoint(path)
 
 
 def _rows(doc: Document) -> Iterator[tuple[str, Row]]:

@@ -10,7 +10,8 @@ from typing import Protocol
 from .names import HUB, S3, Remote
 
 ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")  # of S3; without one it is Amazon's
-Transfer = Callable[[str, int, int], None]  # (file, bytes done, bytes in all), five times a second; raises to cancel
+# (file, bytes done, bytes in all; 0: not known yet), five times a second; it may raise to cancel.
+Transfer = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,14 @@ def test_a_document_with_loras_of_a_bucket_bakes_to_the_same_bytes(files, capsys
     assert "s3://models/wan/style.safetensors" in capsys.readouterr().out
 
 
+def test_a_base_of_a_bucket_bakes_to_the_same_bytes(files, server, capsys):
+    here = baked(files, document(files, ""))
+    server.asked.clear()
+    there = baked(files, document(files, "s3://models/wan/", "s3://models/wan/base.safetensors"))
+    assert there == here and "base.safetensors" in capsys.readouterr().out
+    assert not (files / "lora-foundry" / "remote").exists()
+
+
 def test_the_toolkits_block_may_name_them(files):
     block = {"model": {"name_or_path": "base.safetensors", "lora_paths": ["s3://models/wan/style.safetensors"]}}
     (files / "toolkit.json").write_text(json.dumps(block))
