@@ -42,18 +42,14 @@ EDGE = 4096
 # --- progress
 
 
-def stop_if_cancelled() -> None:
-    """Raises when the user pressed Cancel."""
-    comfy.model_management.throw_exception_if_processing_interrupted()
-
-
 def progress() -> Progress:
     """A callback that moves the node's progress bar and raises when the user pressed Cancel."""
     bar = comfy.utils.ProgressBar(1)
 
     def step(done: int, total: int) -> None:
-        stop_if_cancelled()
-        bar.update_absolute(done, total)
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if total:
+            bar.update_absolute(done, total)
 
     return step
 

@@ -32,9 +32,8 @@ def transfers() -> Transfer:
     step, begun = host.progress(), dict[str, tuple[float, int]]()
 
     def on_bytes(file: str, done: int, total: int) -> None:
-        host.stop_if_cancelled()
+        step(done, total)
         if total:
-            step(done, total)
             began, before = begun.setdefault(file, (time.monotonic(), done))  # what was here before is not of the speed
             speed = (done - before) / max(time.monotonic() - began, 1e-3)
             show_text(f"{file}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB, {speed / 1e6:,.1f} MB/s")
