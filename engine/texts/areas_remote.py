@@ -196,6 +196,7 @@ REMOTE: dict[str, tuple[str, ...]] = {
         "A login page or an error page may have been sent in its place. Nothing of it is kept.",
         "Look at what the address shows in a browser.",
     ),
+    "remote.stopped": ("error", "{name}: reading it was stopped.", "", "Run again."),
     "remote.cache_small": (
         "error",
         "{name} has {size}, and the cache holds {limit}.",

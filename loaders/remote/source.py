@@ -157,7 +157,7 @@ class RemoteSource:
 
     def _pulse(self, done: int = 0, total: int = 0) -> None:
         if self._stopped.is_set():
-            raise FoundryError("stopped", "Reading was stopped.")
+            raise refuse("remote.stopped", name=self.label)
         if self._asking.on_bytes is not None:
             self._asking.on_bytes(self.label, done, total)
 
