@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: host, browser and tests share two cores
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRE = os.environ.get("LORA_FOUNDRY_REQUIRE_HOST", "") not in ("", "0")
+WITHOUT_POSIX = os.environ.get("LORA_FOUNDRY_WITHOUT_POSIX", "") not in ("", "0")
 
 
 def load_pack(root: Path = ROOT, name: str = "lora_foundry") -> ModuleType:
@@ -26,6 +28,13 @@ def load_pack(root: Path = ROOT, name: str = "lora_foundry") -> ModuleType:
     return module
 
 
+def without_posix() -> None:
+    """With LORA_FOUNDRY_WITHOUT_POSIX the pack gets only what Windows has."""
+    if WITHOUT_POSIX:
+        runpy.run_path(str(ROOT / "tests" / "helpers" / "without_posix.py"))["take_away"]("lora_foundry")
+
+
+without_posix()
 load_pack()
 
 
@@ -75,6 +84,13 @@ def every_bake_on_cuda(request: pytest.FixtureRequest):
 
     with bakes_on_cuda():
         yield
+
+
+@pytest.fixture(autouse=True)
+def only_with_posix(request: pytest.FixtureRequest):
+    """With LORA_FOUNDRY_WITHOUT_POSIX the tests of what Windows does not have are left out."""
+    if WITHOUT_POSIX and request.node.get_closest_marker("posix"):
+        pytest.skip("about what Windows does not have")
 
 
 @pytest.fixture(scope="session")

@@ -13,11 +13,21 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import torch
 from attacks.files import GOOD, pack, tensor
+from attacks.hostile_shapes import hostile_shapes
+from fakes import Collected
+from lora_foundry.engine.bake import bake
 from lora_foundry.engine.errors import FoundryError
+from lora_foundry.engine.finish import Finish
+from lora_foundry.engine.memory import AUTO
+from lora_foundry.engine.needs import working_bytes
+from lora_foundry.engine.plan import Plan
 from lora_foundry.engine.quantize import keeps, parse_keep
+from lora_foundry.loaders.converting.convert import convert
 from lora_foundry.loaders.disk.header import read_header
 from lora_foundry.loaders.disk.shards import find_files
 from lora_foundry.loaders.disk.text import decode, parse_text
@@ -27,12 +37,15 @@ from lora_foundry.loaders.evidence.reading import read_evidence
 from lora_foundry.loaders.lineage.record import parse_record
 from lora_foundry.loaders.lint.lint import lint
 from lora_foundry.loaders.loras.file import LoRAFile
+from lora_foundry.loaders.loras.matching import add_layer
 from lora_foundry.loaders.names.blocks import parse_blocks
+from lora_foundry.loaders.remote.names import parse_remote
 from lora_foundry.loaders.workflows.reading import graph_of, read_workflow
 from planner_parts import a_base, layer
 from samples import ShapeSource
 
 SEEDS = Path(__file__).parent / "seeds"
+MOST_WORK = 64e6  # bytes that a bake of weights of at most 1536 numbers may announce
 SLOW = 2.0  # seconds of processor time of one case
 BASE = a_base({"blocks.0.q.weight": (48, 32), "patch_embedding.weight": (16, 8), "blocks.0.q.bias": (48,)})
 WORDS = [
@@ -73,11 +86,15 @@ WORDS = [
 
 @dataclass(frozen=True)
 class Target:
-    """A reader of bytes (through a file of this ending), and what it usually reads."""
+    """A reader of bytes (through a file of this ending), and what it usually reads.
+
+    ``make`` writes whole inputs of its own: every second case is one, and is not changed.
+    """
 
     read: Callable[[Path], object]
     ending: str
     seeds: tuple[bytes, ...]
+    make: Callable[[random.Random], bytes] | None = None
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -124,14 +141,25 @@ def _said(path: Path) -> str:
 
 
 def _shapes(path: Path) -> None:
-    """A LoRA of any shapes, planned on a base; nothing is allocated for it before the shapes are checked."""
+    """A LoRA of any shapes, planned on a base and, where that is allowed, baked within what was announced.
+
+    Nothing is allocated for it before the shapes are checked.
+    """
     stated = parse_json(_said(path), "shapes")
     shapes: dict[str, tuple[int, ...]] = {}
     for name, shape in stated.items() if isinstance(stated, dict) else ():
         if isinstance(shape, list) and all(type(size) is int and 0 <= size < 2**10 for size in shape[:5]):
             shapes[name] = tuple(shape[:5])
     shapes = {name: shape for name, shape in shapes.items() if len(shape) < 3 or max(shape, default=0) < 100}
-    layer(BASE, LoRAFile(ShapeSource(shapes, label="x"), "x", "0" * 64))
+    values = {name: torch.full(shape, 0.1) for name, shape in shapes.items()}
+    made = layer(BASE, LoRAFile(ShapeSource({}, values, label="x"), "x", "0" * 64))
+    plan = add_layer(Plan(BASE), made)
+    assert working_bytes(plan, AUTO) < MOST_WORK, "a weight of a few numbers takes megabytes"
+    bake(plan, Finish("none"), Collected())
+
+
+def _convert(path: Path) -> None:
+    convert(parse_json(_said(path), "x")).to_json()
 
 
 def _texts(path: Path) -> None:
@@ -154,8 +182,8 @@ TARGETS = {
     "rows": Target(lambda path: parse_rows(_said(path), "rows"), ".json", (
         b'[{"path": "a", "weight": 1.0, "blocks": "double=1"}]', b"- a\n- {path: b, on: false}\n",
     )),
-    "workflow": Target(lambda path: lint(read_workflow(path)).to_json(), ".json", (PROMPT, CANVAS)),
     "posted": Target(lambda path: lint(graph_of({"prompt": parse_json(_said(path), "x")})), ".json", (PROMPT,)),
+    "workflow": Target(lambda path: lint(read_workflow(path)).to_json(), ".json", (PROMPT, CANVAS)),
     "script": Target(read_evidence, ".sh", (SCRIPT,)),
     "config": Target(read_evidence, ".toml", (b'base_weights = ["a"]\n[x]\nnetwork_module = "y"\n',)),
     "job": Target(read_evidence, ".yaml", (b"config:\n  process:\n  - model: {lora_path: a}\n",)),
@@ -166,7 +194,11 @@ TARGETS = {
         + b"\0\0\0\0prompt:{}", b"\xff\xd8\xff\xe1\0\x10Exif\0\0MM\0*\0\0\0\x08\0\0",
     )),
     "record": Target(lambda path: parse_record(parse_json(_said(path), "x"), "x"), ".json", (RECORD,)),
-    "shapes": Target(_shapes, ".json", (SHAPES,)),
+    "shapes": Target(_shapes, ".json", (SHAPES,), partial(hostile_shapes, BASE.source.tensors)),
+    "convert": Target(_convert, ".json", (PROMPT, CANVAS)),
+    "address": Target(lambda path: parse_remote(_said(path)), ".txt", (
+        b"s3://bucket/a/b.safetensors", b"hf://owner/repo@main/a.safetensors", b"https://h/a.sft#sha256=" + b"a" * 64,
+    )),
     "texts": Target(_texts, ".txt", (b"auto, *.ffn.2", b"double=1,single=0.5,double.0-9=0.3")),
 }  # fmt: skip
 
@@ -238,5 +270,7 @@ def fuzz(name: str, seconds: float, seed: int, folder: Path) -> Iterator[Find | 
     rng, end = random.Random(f"{name} {seed}"), time.monotonic() + seconds
     seeds = [*TARGETS[name].seeds, *kept_seeds(name)]
     others = [data for target in TARGETS.values() for data in target.seeds]
+    make = TARGETS[name].make
     while time.monotonic() < end:
-        yield tried(name, changed(rng, rng.choice(seeds), others), folder)
+        own = make is not None and rng.random() < 0.5
+        yield tried(name, make(rng) if own and make else changed(rng, rng.choice(seeds), others), folder)

@@ -137,6 +137,7 @@ def test_two_of_them_write_one_file_again_and_again(kind, tmp_path):
     assert float(load_file(path)["a"].unique()) == 39.0
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(("name", "gone"), [
     ("another machine of the same name", False), ("another machine", False), ("another container", False),
     ("a number that is ours now", True), ("a process that nobody knows", True),

@@ -172,6 +172,7 @@ def test_a_path_too_long_for_windows(most, long, tmp_path, monkeypatch):
         check_target(path)
 
 
+@pytest.mark.posix
 def test_a_target_that_is_locked_is_found_before_the_bake(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"old")
@@ -210,6 +211,7 @@ def test_a_document_in_utf_16(tmp_path):
         assert load_document(path).base == "ä.safetensors"
 
 
+@pytest.mark.posix
 @posix
 @pytest.mark.parametrize("name", ["C:x.safetensors", r"\models\x.safetensors", r"C:\x", r"\\server\share\x"])
 def test_a_path_of_a_windows_machine_here(name, tmp_path):

@@ -72,6 +72,7 @@ def test_macos_tells_by_statfs(machine, name, kind, flags, answer, local, tmp_pa
     assert is_local(tmp_path) is local
 
 
+@pytest.mark.posix
 def test_windows_never_maps_by_itself(monkeypatch, tmp_path):
     monkeypatch.setattr(drives, "is_local", lambda path: True)
     assert drives.may_map(tmp_path) is True

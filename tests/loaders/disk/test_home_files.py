@@ -76,6 +76,7 @@ def left_over(folder: Path, host: str, pid: int, boot: str | None = None, start:
     return path
 
 
+@pytest.mark.posix
 def test_sweep_takes_what_is_nobodys(tmp_path):
     dead = left_over(tmp_path, temps.HOST, 999999999999999)
     earlier_life = left_over(tmp_path, temps.HOST, os.getpid())  # a container starts again under the same number

@@ -330,6 +330,7 @@ print(total, peak_rss_bytes() - before)
 """
 
 
+@pytest.mark.posix
 @both
 def test_memory_stays_that_of_three_tensors(mapped, tmp_path):
     size, count = 20_000_000, 30

@@ -259,6 +259,7 @@ def test_no_size_is_one_clear_error(text):
     assert caught.value.code == "usage"
 
 
+@pytest.mark.posix
 def test_index_is_durable_before_it_is_moved(path, monkeypatch):
     synced, real = [], os.fsync
     monkeypatch.setattr(sharding.os, "fsync", lambda handle: synced.append(handle) or real(handle))

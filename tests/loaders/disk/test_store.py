@@ -124,6 +124,7 @@ def test_entries_under_another_seal_are_absent_and_those_of_the_first_versions_a
     assert later.get("a") == 2 and STORE.get("a") is None
 
 
+@pytest.mark.posix
 def test_what_older_versions_and_killed_processes_left_is_swept(pack_home):
     (pack_home / STORE.folder).mkdir(parents=True)
     (pack_home / FORMER[0]).write_text("1:abc")

@@ -86,6 +86,7 @@ def test_disk_that_fills_up_while_writing_leaves_the_old_file(target):
     assert_untouched(target)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_space_that_cannot_be_reserved_is_known_before_anything_is_computed(number, target, monkeypatch):
     def full(*_):
@@ -100,6 +101,7 @@ def test_space_that_cannot_be_reserved_is_known_before_anything_is_computed(numb
     assert_untouched(target)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("number", [None, errno.EOPNOTSUPP, errno.EFBIG, errno.ENOSPC])  # ZFS wants 110 % free
 def test_a_file_system_that_reserves_nothing_is_written_all_the_same(number, target, monkeypatch):
     def refuse(*_):
@@ -172,6 +174,7 @@ def test_kill_in_the_middle_leaves_the_old_file_and_a_leftover_that_the_next_sav
     assert {entry.name for entry in target.parent.iterdir()} == {target.name, "other.safetensors"}
 
 
+@pytest.mark.posix
 def test_leftovers_of_other_machines_and_other_files_stay(target):
     mine = target.with_name(f".lora_foundry-{temps.HOST}-999999999999999-{temps._boot()}-1-ab12.tmp")
     names = (".lora_foundry-elsewhere-1-ab-1-ab12.tmp", ".lora_foundry-here-1-ab12.tmp", "x.tmp", ".lora_foundry-x.tmp")
@@ -197,6 +200,7 @@ def test_windows_neither_syncs_folders_nor_signals_processes(target, monkeypatch
         monkeypatch.undo()
 
 
+@pytest.mark.posix
 @pytest.mark.skipif(os.name == "nt", reason="folders cannot be synced there")
 def test_the_file_is_brought_to_the_disk_and_then_its_folder(target, tmp_path, monkeypatch):
     kinds, real = [], os.fsync

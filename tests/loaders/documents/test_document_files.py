@@ -50,6 +50,7 @@ def test_without_pyyaml_json_works_and_yaml_says_what_to_install(tmp_path, monke
         load_document(write(tmp_path, '{"base": }'))
 
 
+@pytest.mark.posix
 def test_paths_start_at_the_document_with_either_slash(tmp_path):
     (tmp_path / "loras").mkdir()
     (tmp_path / "loras" / "a.safetensors").touch()
@@ -64,6 +65,7 @@ def test_paths_start_at_the_document_with_either_slash(tmp_path):
     assert resolve_path("a", None, lambda path: True) == Path("a")
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize(
     ("name", "says"),
     [
