@@ -20,6 +20,7 @@ from .names import Remote
 TIMEOUT = 20.0  # seconds without a byte
 PAUSES = (0.2, 0.5, 1.0, 2.0)  # before another try, in seconds
 MOST_REDIRECTS = 5
+PARTIAL = 206
 AGENT = "lora-foundry"
 PRIVATE = ("authorization", "cookie")  # headers that go to no other host
 Follow = Callable[[str], bool]  # whether to go on to an address; raises FoundryError for one that is refused
@@ -34,16 +35,20 @@ class Answer:
     body: bytes
 
 
-def ask(address: str, remote: Remote, headers: Mapping[str, str], follow: Follow, method: str = "GET") -> Answer:
+def ask(
+    address: str, remote: Remote, headers: Mapping[str, str], follow: Follow, method: str = "GET", most: int = 0
+) -> Answer:
     """The answer of a server, an error or a redirect that is not followed among them. ``remote`` is named in faults.
 
-    A server that is busy, breaks off or is silent is asked again. Raises FoundryError ``remote.unreachable``.
+    Of a body at most ``most`` bytes are read, and only of a range: whoever ignores that one was asked for may send a
+    whole disk. A server that is busy, breaks off or is silent is asked again.
+    Raises FoundryError ``remote.unreachable``.
     """
     reason = ""
     for pause in (0.0, *PAUSES):
         time.sleep(pause)
         try:
-            answer = _once(address, remote, headers, follow, method)
+            answer = _once(address, remote, headers, follow, method, most)
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
             reason = _in_words(error)
             continue
@@ -59,10 +64,10 @@ def read_range(
     """Bytes ``begin`` to ``end`` (not included) of a file. FoundryError ``remote`` for any other answer."""
     begin, end = span
     wanted = {**headers, "Range": f"bytes={begin}-{end - 1}"}
-    answer = ask(address, remote, wanted, follow)
+    answer = ask(address, remote, wanted, follow, most=end - begin)
     if answer.status == 200:
         raise refuse("remote.no_ranges", name=remote.url)
-    if answer.status != 206:
+    if answer.status != PARTIAL:
         raise refused(answer, remote)
     sent = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range", ""))
     if sent is None or (int(sent[1]), int(sent[2]) + 1) != span or len(answer.body) != end - begin:
@@ -90,12 +95,18 @@ def host_of(address: str) -> str:
     return urlsplit(address).netloc.rpartition("@")[2].lower()
 
 
-def _once(address: str, remote: Remote, headers: Mapping[str, str], follow: Follow, method: str) -> Answer:
+def _once(address: str, remote: Remote, headers: Mapping[str, str], follow: Follow, method: str, most: int) -> Answer:
     request = urllib.request.Request(address, headers={"User-Agent": AGENT, **headers}, method=method)  # noqa: S310
     opener = urllib.request.build_opener(_Redirects(remote, follow))
     try:
         with opener.open(request, timeout=TIMEOUT) as answer:
-            return Answer(answer.status, answer.headers, answer.read())
+            if answer.status != PARTIAL:
+                return Answer(answer.status, answer.headers, b"")
+            body = answer.read(most)
+            if len(body) < most and answer.length:
+                raise http.client.IncompleteRead(body, answer.length)
+            whole = not answer.read(1)  # more than was asked for is no answer to it
+            return Answer(answer.status, answer.headers, body if whole else b"")
     except urllib.error.HTTPError as error:
         with error:
             return Answer(error.code, error.headers, b"")

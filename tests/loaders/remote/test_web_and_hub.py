@@ -59,6 +59,7 @@ def test_a_file_of_a_web_server_is_loaded_and_needs_no_second_question(web):
     (Reply(200, b"<html>log in</html>"), "sends no parts"),
     (Reply(206, b"x", {"Content-Range": "bytes 5-5/100"}), "changed while it was read"),
     (Reply(206, b"x"), "changed while it was read"),
+    (Reply(206, DATA, {"Content-Range": f"bytes 0-0/{len(DATA)}"}), "changed while it was read"),
     (Reply(403), "does not let"),
     (Reply(404), "is not there"),
     (Reply(418), "answered 418"),
@@ -70,6 +71,14 @@ def test_what_a_web_server_does_wrong(web, reply, says):
     web.fault = lambda server, asked: reply
     with pytest.raises(FoundryError, match=says):
         get(WEB)
+
+
+def test_a_server_that_sends_everything_is_not_listened_to(web):
+    """64 MB for the one byte that is asked for first: what the buffers of a connection take, and no more."""
+    web.fault = lambda server, asked: Reply(200, bytes(64 << 20), slow=1e-4)
+    with pytest.raises(FoundryError, match="sends no parts"):
+        get(WEB)
+    assert web.sent < 32 << 20
 
 
 def test_a_busy_server_is_asked_again_and_a_broken_body_loaded_again(web):
