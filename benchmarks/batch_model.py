@@ -131,43 +131,49 @@ def measured() -> Iterator[dict[str, float]]:
     told["cpu"] = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
 
 
-def batch(folder: Path, wanted: Sequence[Path], workers: int) -> dict[str, float]:
-    """A batch anew with one thread a worker; what the command itself takes is that of one that has nothing to do."""
+def batch(folder: Path, wanted: Sequence[Path], workers: int, *more: str) -> dict[str, float]:
+    """A batch anew with one thread a worker."""
     words = [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv)], str(Path(__file__).resolve())]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "LORA_FOUNDRY_HOME": str(folder / "home")}
     command = [*words, "--command", "batch", *map(str, wanted), "-o", str(folder / "out"), "--workers", str(workers)]
     with measured() as told:
-        subprocess.run([*command, "--threads", "1", "--fresh"], env=environment, check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [*command, "--threads", "1", "--fresh", *more], env=environment, check=True, stdout=subprocess.DEVNULL
+        )
     return told
 
 
-def fit(folder: Path) -> Costs:
-    """The four numbers from four units: the small and the large base, with few and with many documents."""
+def fit(folder: Path) -> tuple[Costs, float]:
+    """The four numbers from four units: the small and the large base, with few and with many documents.
+
+    What the command itself takes, which starts torch to read documents, is that of a dry run, and taken off.
+    """
     rows, seen = [], []
+    command = min(batch(folder, documents(folder, "small", 1), 1, "--dry-run")["cpu"] for _ in range(2))
+    print(f"the command itself: {command:.1f} CPU s")
     for base in ("small", "large"):
         gigabytes = (folder / f"{base}.safetensors").stat().st_size / 1e9
         for count in COUNTS:
-            best = min(batch(folder, documents(folder, base, count), 1)["cpu"] for _ in range(2))
-            print(f"{base}, {gigabytes:.2f} GB, {count} documents: {best:.1f} CPU s")
+            best = min(batch(folder, documents(folder, base, count), 1)["cpu"] for _ in range(2)) - command
+            print(f"{base}, {gigabytes:.2f} GB, {count} documents: {best:.1f} CPU s", flush=True)
             rows.append((1.0, count, gigabytes, gigabytes * count))
             seen.append(best)
     found = np.linalg.solve(np.array(rows), np.array(seen))
-    return Costs(*(float(each) for each in found))
+    return Costs(*(float(each) for each in found)), command
 
 
-def compare(folder: Path, costs: Costs) -> None:
+def compare(folder: Path, costs: Costs, command: float) -> None:
     """20 documents over two bases by one worker and by two: what the model says, and what was seen."""
     wanted = [*documents(folder, "small", 10), *documents(folder, "other", 10)]
     gigabytes = (folder / "small.safetensors").stat().st_size / 1e9
     told = {workers: simulate([(gigabytes, 10)] * 2, workers, costs) for workers in (1, 2)}
     seen = {workers: batch(folder, wanted, workers) for workers in (1, 2)}
-    for workers in (1, 2):
-        print(
-            f"{workers} workers: {told[workers].cpu:.1f} CPU s by the model, {seen[workers]['cpu']:.1f} seen; "
-            f"{told[workers].seconds:.1f} s by the model, {seen[workers]['seconds']:.1f} seen"
-        )
+    for workers, model in told.items():
+        run = seen[workers]
+        print(f"{workers} workers, CPU s: {model.cpu + command:.1f} by the model, {run['cpu']:.1f} seen")
+        print(f"{workers} workers, s: {model.seconds + command:.1f} by the model, {run['seconds']:.1f} seen")
     print(
-        f"two for one: {told[2].seconds / told[1].seconds:.2f} by the model, "
+        f"two for one: {(told[2].seconds + command) / (told[1].seconds + command):.2f} by the model, "
         f"{seen[2]['seconds'] / seen[1]['seconds']:.2f} seen (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)"
     )
 
@@ -191,9 +197,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="lora_foundry_bench_", dir=options.folder) as name:
         make_files(Path(name))
-        costs = fit(Path(name))
-        print(costs)
-        compare(Path(name), costs)
+        costs, command = fit(Path(name))
+        print(costs, flush=True)
+        compare(Path(name), costs, command)
 
 
 if __name__ == "__main__":

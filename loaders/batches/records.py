@@ -23,6 +23,7 @@ from ..disk.home import keep, recall
 
 SCHEMA = 1  # raised when what a record holds changes its meaning
 FOLDER, MANIFEST, ENDING = "records", "manifest.json", ".safetensors"
+ELSEWHERE = "://"  # in the names of files that are on no disk
 MADE, UNCHANGED, FAILED = "made", "unchanged", "failed"
 
 
@@ -86,12 +87,16 @@ def is_there(record: BatchRecordJSON | None, states: States) -> bool:
 
 
 def is_done(out: Path, task: Task, asked: str, states: States) -> BatchRecordJSON | None:
-    """The record of a result for which nothing has changed: document, options, inputs and the result itself."""
+    """The record of a result for which nothing has changed: document, options, inputs and the result itself.
+
+    What lies on another machine has to be asked for, which planning does: such a document has none here.
+    """
     record = read_record(out, task.name)
     if record is None or not is_there(record, states):
         return None
     same = (record["document"], record["document_sha256"], record["asked"]) == (task.document, task.sha256(), asked)
-    return record if same and all(each == states.of(each["path"]) for each in record["inputs"]) else None
+    known = all(ELSEWHERE not in each["path"] and each == states.of(each["path"]) for each in record["inputs"])
+    return record if same and known else None
 
 
 def failed_record(task: Task, run: str, error: FoundryError, worker: str = "") -> BatchRecordJSON:

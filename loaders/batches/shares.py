@@ -21,6 +21,7 @@ from ..disk.header import read_header
 from ..disk.shards import find_files
 from ..documents.document import NONE, Document
 from ..documents.paths import resolve_path
+from ..remote.names import is_remote
 from .records import ENDING, Task
 from .unit import Unit
 
@@ -32,11 +33,15 @@ PROCESS = 500_000_000  # bytes that a worker holds before it has read anything: 
 
 @dataclass(frozen=True)
 class Ground:
-    """What documents that are baked together have in common: the files of their base, and the memory mode."""
+    """What documents that are baked together have in common: the files of their base, and the memory mode.
+
+    ``address``: of a base on another machine, whose size is not asked for.
+    """
 
     base: str | None = field(compare=False)
     files: tuple[Path, ...] = ()
     memory: str = ""
+    address: str = ""
 
     @property
     def nbytes(self) -> int:
@@ -49,6 +54,8 @@ class Ground:
 def ground_of(document: Document, wishes: Wishes) -> Ground:
     """The base of an adjusted document, whatever it is called there; without files where there is none to be found."""
     memory = wishes.memory_of(document)
+    if document.base is not None and is_remote(document.base):
+        return Ground(document.base, (), memory, document.base)
     if document.base is not None:
         with suppress(FoundryError, OSError):
             files = find_files(resolve_path(document.base, document.folder))[0]

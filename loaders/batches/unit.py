@@ -30,6 +30,7 @@ from ..documents.document import Document, load_document
 from ..documents.paths import resolve_path
 from ..loras.configs import CONFIG_FILE
 from ..plans.judged import judged
+from ..remote.names import is_remote
 from .records import (
     ENDING,
     States,
@@ -184,11 +185,17 @@ def _made(planned: _Planned, result: BakeResult, together: int, took: tuple[floa
     }
 
 
-def _inputs(document: Document) -> Iterator[Path]:
-    """Every file that the result is made of; a config beside a LoRA counts, also when there is none yet."""
+def _inputs(document: Document) -> Iterator[Path | str]:
+    """Every file that the result is made of; a config beside a LoRA counts, also when there is none yet.
+
+    Files of other machines are named only.
+    """
+    yield from filter(is_remote, (row.path for row in (*document.fuse, *document.stack)))
+    if document.base is not None and is_remote(document.base):
+        yield document.base
     files = [path.resolve() for path in input_files(document)]
     yield from dict.fromkeys([*files, *(path.parent / CONFIG_FILE for path in files)])
-    if document.base is not None:
+    if document.base is not None and not is_remote(document.base):
         base = resolve_path(document.base, document.folder)
         yield from (path.resolve() for path in sorted(base.glob(INDEXES)))
         yield from [base.resolve()] if base.name.endswith(INDEXES[1:]) else []

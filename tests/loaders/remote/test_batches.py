@@ -1,0 +1,44 @@
+"""Documents of a batch with LoRAs elsewhere: the bytes of the same files here, and asked for again each time."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from batch_parts import contents, make_models, unit, write_document
+from lora_foundry.loaders.batches.records import States, asked_of, is_done, read_record
+from lora_foundry.loaders.batches.unit import work
+
+WHERE = "s3://models/wan/"
+
+
+@pytest.fixture
+def files(server, tmp_path):
+    make_models(tmp_path)
+    for path in tmp_path.glob("[ab].safetensors"):
+        server.files[f"/models/wan/{path.name}"] = path.read_bytes()
+    return tmp_path
+
+
+def test_loras_of_a_bucket_make_the_same_bytes_and_the_bucket_is_asked_again(files, server):
+    here, there = write_document(files, "here"), write_document(files, "there", lora=f"{WHERE}a")
+    lost = write_document(files, "lost", lora=f"{WHERE}nowhere")
+    wanted = unit(files, here, there, lost)
+    work(wanted)
+    out, asked = files / "out", asked_of(wanted.wishes)
+    made = contents(out)
+    rows = [json.loads(path.read_text())["stack"] for path in (here, there)]
+    assert rows[0] != rows[1] and made["here.safetensors"] == made["there.safetensors"] and len(made) == 2
+    assert read_record(out, "lost")["error"]["code"] == "remote"
+    paths = [each["path"] for each in read_record(out, "there")["inputs"]]
+    assert f"{WHERE}a.safetensors" in paths
+    done = {task.name: is_done(out, task, asked, States()) for task in wanted.tasks}
+    assert done["here"] and not done["there"] and not done["lost"]
+
+    before = (out / "there.safetensors").stat()
+    work(unit(files, there, run="asked again"))
+    assert (out / "there.safetensors").stat() == before and read_record(out, "there")["run"] == "asked again"
+
+    server.files["/models/wan/a.safetensors"] = (files / "b.safetensors").read_bytes()
+    work(unit(files, there, run="another file"))
+    assert contents(out)["there.safetensors"] != made["there.safetensors"]
