@@ -245,7 +245,7 @@ MERGE = (
     *_of("engine/merge/conflicts.py", "tests/engine/merge/test_conflicts.py",
          ("conflicts: LoRAs without weights", "[None if part is None else part.weighted for part in parts]\n    found",
           "[None if part is None else part.delta for part in parts]\n    found")),
-    *_of("loaders/merges/matching.py", "tests/loaders/merges/test_merging.py",
+    *_of("loaders/merges/matching.py", "tests/loaders/merges/test_merging.py tests/loaders/merges/test_kinds.py",
          ("merge: CLIP at the model's strength", "factor = wanted.clip_strength *", "factor = wanted.strength *"),
          ("merge: a set at its strength", "if patch.adapter.kind == SET else 1.0", "if False else 1.0")),
     *_of("loaders/merges/merging.py", "tests/loaders/merges/test_merging.py",
