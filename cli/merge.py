@@ -231,7 +231,7 @@ def resize(options: argparse.Namespace) -> int:
 def extract(options: argparse.Namespace) -> int:
     """A LoRA of the difference of two models."""
     from ..engine.merge.ranks import Policy
-    from ..loaders.merges.extracting import Wish, extract_lora
+    from ..loaders.merges.extracting import Wish, extract_lora, extract_sentence
 
     most = options.max_error
     default = Policy("rank", DEFAULT_RANK) if most is None else Policy("error", 0.0)
@@ -240,8 +240,7 @@ def extract(options: argparse.Namespace) -> int:
     with Bar("extracting") as bar:
         made = extract_lora(wish, bar)
     options.done = True
-    lost = f"{made['modules']} modules, {made['proof']['error']:.2%} of the difference lost"
-    answer(options.json, made, f"{made['recipe']['policy']}: {lost}", size(made["bytes"]), made["out"])
+    answer(options.json, made, extract_sentence(made), size(made["bytes"]), made["out"])
     return DONE
 
 

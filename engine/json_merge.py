@@ -161,7 +161,7 @@ class ExtractRecipeJSON(TypedDict):
 
 
 class ExtractJSON(TypedDict):
-    """What `lora-foundry extract --json` prints."""
+    """What `lora-foundry extract --json` and the node Extract LoRA tell."""
 
     out: str
     bytes: int

@@ -8,6 +8,7 @@ from . import folders, routes
 from .apply import FoundryApply
 from .calibrate import FoundryCalibrate
 from .declare import FoundryDeclareLineage
+from .extract import FoundryExtractLoRA
 from .fuse import FoundryFuseBaseLoRA
 from .load import FoundryLoadBase, FoundryLoadCheckpoint
 from .merge import FoundryLoRAConflicts, FoundryMergeLoRAs
@@ -37,6 +38,7 @@ NODE_CLASS_MAPPINGS = {
     "FoundryMergeLoRAs": FoundryMergeLoRAs,
     "FoundryLoRAConflicts": FoundryLoRAConflicts,
     "FoundryCalibrate": FoundryCalibrate,
+    "FoundryExtractLoRA": FoundryExtractLoRA,
 }
 
 NODE_DISPLAY_NAME_MAPPINGS = {
@@ -55,4 +57,5 @@ NODE_DISPLAY_NAME_MAPPINGS = {
     "FoundryMergeLoRAs": "Merge LoRAs",
     "FoundryLoRAConflicts": "LoRA Conflicts",
     "FoundryCalibrate": "Calibrate",
+    "FoundryExtractLoRA": "Extract LoRA",
 }

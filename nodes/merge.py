@@ -46,6 +46,20 @@ MODEL_INPUT = (
 )
 
 
+def amount_input(default: float) -> tuple[str, dict[str, Any]]:
+    """The amount of ``SHRINK``."""
+    return "FLOAT", {"default": default, "min": 0.0, "max": MOST_AMOUNT, "step": 0.001, "round": False}
+
+
+def check_outcome(prefix: Any, amount: Any) -> str | None:
+    """Why no LoRA can be written under this prefix, of this size; None where it can, or is not known yet."""
+    if fault := check_prefix(prefix) or check_number("amount", amount, 0, MOST_AMOUNT):
+        return fault
+    if isinstance(prefix, str) and not prefix.replace("\\", "/").startswith(f"{FOLDER}/"):
+        return f"filename_prefix: '{prefix}' is not below {FOLDER}/, where LoRA loaders look."
+    return None
+
+
 class FoundryMergeLoRAs(FoundryNode):
     """A LORA_STACK becomes one file and one row, exactly or as small as asked, with the proof of what is kept."""
 
@@ -69,7 +83,7 @@ class FoundryMergeLoRAs(FoundryNode):
                     "Ranks are chosen over all layers at once.",
                 },
             ),
-            "amount": ("FLOAT", {"default": 0.0, "min": 0.0, "max": MOST_AMOUNT, "step": 0.001, "round": False}),
+            "amount": amount_input(0.0),
             "dialect": (list(DIALECTS), {"tooltip": "How the file names its tensors. comfyui holds everything."}),
             "dtype": (list(DTYPES), {"tooltip": "fp32 is exact; 16 bits lose what the report says."}),
             "filename_prefix": (
@@ -100,16 +114,8 @@ class FoundryMergeLoRAs(FoundryNode):
         cls, input_types: Mapping[str, Any], filename_prefix: Any = None, amount: Any = None, max_error: Any = None
     ) -> bool | str:
         """Wires, numbers, and that the file will be where LoRA loaders look."""
-        faults = (
-            check_prefix(filename_prefix),
-            check_number("amount", amount, 0, MOST_AMOUNT),
-            check_number("max_error", max_error, 0, 1),
-        )
-        if fault := next(filter(None, faults), None):
-            return fault
-        if isinstance(filename_prefix, str) and not filename_prefix.replace("\\", "/").startswith(f"{FOLDER}/"):
-            return f"filename_prefix: '{filename_prefix}' is not below {FOLDER}/, where LoRA loaders look."
-        return super().VALIDATE_INPUTS(input_types)
+        fault = check_outcome(filename_prefix, amount) or check_number("max_error", max_error, 0, 1)
+        return fault or super().VALIDATE_INPUTS(input_types)
 
     @classmethod
     def IS_CHANGED(cls, unique_id: str | None = None, **_: Any) -> int:
@@ -135,7 +141,7 @@ class FoundryMergeLoRAs(FoundryNode):
         rows, plan = read_stack(lora_stack), None if model is None else plan_of(model)
         if not rows:
             raise refuse("stack.empty")
-        policy = _policy(shrink, amount, dtype, uniform)
+        policy = policy_of(shrink, amount, dtype, uniform)
         most = max_error or (amount if shrink == ERROR else None)
         request = Request(
             _wanted(rows), folders.output_file(filename_prefix), (), None, method, dialect, dtype, most, accelerators,
@@ -161,7 +167,8 @@ def _wanted(rows: Iterable[StackRow]) -> tuple[Wanted, ...]:
     return tuple(Wanted(row[0], lora_file(row[0]).path, row[1], row[2], row.blocks) for row in rows)
 
 
-def _policy(shrink: str, amount: float, dtype: str, uniform: bool) -> Policy | None:
+def policy_of(shrink: str, amount: float, dtype: str, uniform: bool) -> Policy | None:
+    """How far a node shrinks its file; None: not at all."""
     if shrink == RANK:
         return Policy("rank", amount, uniform)
     if shrink == ENERGY:

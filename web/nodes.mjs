@@ -10,7 +10,8 @@ import { View } from "./view.mjs"
 const VALIDATOR = "FoundryStackValidator"
 const STACK = "FoundryStackLoRAs"
 const FINISHING = ["FoundryQuantizeFP8", "FoundryApply", "FoundrySaveModel"]
-const REPORTING = ["FoundryFuseBaseLoRA", STACK, VALIDATOR, ...FINISHING, "FoundryMergeLoRAs", "FoundryLoRAConflicts"]
+const MERGING = ["FoundryMergeLoRAs", "FoundryLoRAConflicts", "FoundryExtractLoRA"]
+const REPORTING = ["FoundryFuseBaseLoRA", STACK, VALIDATOR, ...FINISHING, ...MERGING]
 const OFTEN_NAMED = /lora|loader/i // kinds of other packs: a badge must be there before the node is drawn
 
 /** node -> its View. Weak: a removed node takes its report along. */

@@ -79,6 +79,13 @@ def extract_lora(wish: Wish, on_step: Progress | None = None) -> ExtractJSON:
     }  # fmt: skip
 
 
+def extract_sentence(told: ExtractJSON) -> str:
+    """What was extracted, and what the rank lost."""
+    ranks = "" if told["rank"] is None else ", ranks {} to {}".format(*told["rank"])
+    lost = f"{told['modules']} modules{ranks}, {told['proof']['error']:.2%} of the difference lost"
+    return f"{told['recipe']['policy']}: {lost}"
+
+
 def _refuse_loss(wish: Wish, error: float) -> None:
     if wish.max_error is not None and error > wish.max_error:
         values = {"error": f"{error:.2g}", "allowed": f"{wish.max_error:.2g}"}

@@ -11,7 +11,7 @@ NODES = [
     "FoundryLoadBase", "FoundryLoadCheckpoint", "FoundryFuseBaseLoRA", "FoundryLoRA", "FoundryLoRAStack",
     "FoundryStackLoRAs", "FoundryStackValidator", "FoundryQuantizeFP8", "FoundryApply", "FoundrySaveModel",
     "FoundryDeclareLineage", "FoundrySaveTrainedLoRA", "FoundryMergeLoRAs", "FoundryLoRAConflicts",
-    "FoundryCalibrate",
+    "FoundryCalibrate", "FoundryExtractLoRA",
 ]  # fmt: skip
 
 

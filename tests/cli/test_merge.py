@@ -115,6 +115,15 @@ def test_a_merge_that_holds_a_base_lora_is_known_to(folder, run):
     assert faults(shown, "lineage") == []
 
 
+def test_a_merge_of_a_merge_tells_what_is_left_of_each(folder, run):
+    merge(run, "style.safetensors", "lightning.safetensors", "--strengths", "1,0.5", out="one.safetensors")
+    merge(run, "one.safetensors", "partial.safetensors", "--strengths=-0.4,1", out="two.safetensors")
+    shown = run("lineage", "show", "two.safetensors", "--json")[1]["merged"]
+    assert {each["name"]: each["strength"] for each in shown} == pytest.approx({
+        "one.safetensors": -0.4, "style.safetensors": -0.4, "lightning.safetensors": -0.2, "partial.safetensors": 1.0
+    })  # fmt: skip
+
+
 def test_what_inputs_disagree_on_is_shown(folder, run):
     run("lineage", "declare", "style.safetensors", "--trained-with", "lightning.safetensors")
     run("lineage", "declare", "partial.safetensors", "--trained-with", "none")

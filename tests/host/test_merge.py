@@ -118,3 +118,39 @@ def test_conflicts_are_numbers_a_picture_and_strengths(host):
     strengths = [lora["weight"] for lora in report(entry, applied)["loras"]]
     assert strengths == pytest.approx([each["strength"] for each in told["advice"]], rel=1e-4)
     assert list(host.output.glob("conflicts*.png")) and torch.isfinite(rig.latent_tensor(entry)).all()
+
+
+def extracted(graph: Graph, tuned: str, base: str, **inputs: object) -> Link:
+    settings = {"shrink": "rank", "amount": 8.0, "dialect": "comfyui", "dtype": "fp32"}
+    settings["filename_prefix"] = "loras/extracted"
+    return graph.add("FoundryExtractLoRA", tuned_name=tuned, base_name=base, **{**settings, **inputs})
+
+
+def test_a_tuned_model_becomes_a_row_that_makes_it_of_its_base(host):
+    base = host.tiny("wan", dtype=torch.float32)
+    weights = tiny.state_dict("wan", dtype=torch.float32)
+    names = tiny.layer_names(weights, r"self_attn\.[qv]$")
+    change = tiny.lora(weights, rank=4, modules=names, rms=0.2, seed=3, dtype=torch.float32)
+    tuned = dict(weights)
+    for name in names:
+        up, down = (change[f"{name}.lora_{part}.weight"] for part in ("up", "down"))
+        tuned[f"{name}.weight"] = weights[f"{name}.weight"] + up @ down
+    host.add_model("diffusion_models", "tuned.safetensors", tuned)
+    graph, live = Graph(), Graph()
+    made = extracted(graph, "tuned.safetensors", base)
+    plan = graph.add("FoundryStackLoRAs", model=load(graph, base), lora_stack=made)
+    graph.sample(graph.add("FoundryApply", model=plan, how="patches"), "wan")
+    entry = host.run(graph)
+    told = report(entry, made)
+    assert faults(told, "merge", "extract") == [] and told["proof"]["error"] < 1e-4
+    assert told["modules"] == len(names) and Path(told["out"]).parent == host.output / "loras"
+    live.sample(live.unet("tuned.safetensors"), "wan")
+    assert relative(rig.latent_tensor(entry), rig.latent_tensor(host.run(live))) < 1e-4
+    equal = Graph()
+    extracted(equal, base, base)
+    assert "LF502" in message(host.run(equal, expect_error=True))
+    for wrong in ({"filename_prefix": "elsewhere/x"}, {"amount": -1.0}, {"tuned_name": "gone.safetensors"}):
+        refused = Graph()
+        refused.add("FoundryExtractLoRA", **{**graph[made[0]]["inputs"], **wrong})
+        assert host.post(refused)[0] == 400
+    host.free()
