@@ -38,6 +38,7 @@ encoder.block.#.layer.0.SelfAttention.relative_attention_bias encoder.final_laye
 SHORT = re.compile(
     r"text_model_encoder_layers_\d+_(self_attn|mlp)_\w+|encoder_block_\d+_layer_\d_(SelfAttention_[qkvo]|\w+_w\w+)"
 )
+OF_CLIP = ("text_model_", "text_projection")
 OWN_NAMES = {"1": "clip_l", "2": "clip_g", "3": "t5xxl"}
 THREE_ENCODERS = ("sd3", "flux")  # families whose T5 has the number 3; diffusers counts those that are there
 _FLAT_LAYERS = [(Template(flat(name)).pattern, Template(name)) for name in _ENCODER_LAYERS.split()]
@@ -137,10 +138,10 @@ class Outgoing:
         return f"text_encoder{'' if number == '1' else f'_{number}'}.{_dotted(module)}"
 
     def _is_short(self, encoder: str, module: str) -> bool:
-        """Whether ComfyUI knows a module of a text encoder by its short name."""
-        if encoder == "3":
-            return self._family is None or self._family in THREE_ENCODERS
-        return SHORT.fullmatch(module) is not None
+        """Whether ComfyUI knows a module of a text encoder by its short name: of T5 any, where it has this number."""
+        if module.startswith(OF_CLIP):
+            return SHORT.fullmatch(module) is not None
+        return encoder != "3" or self._family is None or self._family in THREE_ENCODERS
 
 
 def text_key(module: str) -> str:

@@ -173,3 +173,20 @@ def test_a_broken_run_leaves_nothing(target):
         file.write(MODULE, torch.ones(6, 2), torch.ones(2, 4))
         file.restate({"too": "long" * 100})
     assert not list(target.parent.iterdir())
+
+
+@pytest.mark.parametrize(("family", "key", "name"), [
+    ("sdxl", "2:text_model_encoder_layers_3_mlp_fc2", "lora_te2_text_model_encoder_layers_3_mlp_fc2"),
+    ("sdxl", "2:text_projection", "text_encoders.clip_g.transformer.text_projection"),
+    ("sd15", "1:text_model_final_layer_norm", "text_encoders.clip_l.transformer.text_model.final_layer_norm"),
+    ("sd2", "1:text_model_final_layer_norm", "text_encoders.clip_h.transformer.text_model.final_layer_norm"),
+    ("flux", "2:encoder_final_layer_norm", "lora_te2_encoder_final_layer_norm"),
+    ("sd3", "3:encoder_block_0_layer_0_layer_norm", "lora_te3_encoder_block_0_layer_0_layer_norm"),
+    ("wan", "3:encoder_final_layer_norm", "text_encoders.t5xxl.transformer.encoder.final_layer_norm"),
+    ("sdxl", "1:something_else", "lora_te1_something_else"),
+])  # fmt: skip
+def test_modules_of_text_encoders_have_names_that_comfyui_reads(family, key, name):
+    """It knows a few layers of CLIP by kohya's names, all of a T5 that has a number there, and any by its own name."""
+    unit = Outgoing({}, family, "comfyui").text_unit(key, (4, 4))
+    assert unit.name == name
+    assert text_key(unit.name) in (key, unit.name)
