@@ -8,18 +8,23 @@ from .json_types import FixJSON
 
 SAMPLING = ("steps", "cfg")  # inputs of a sampler that LF403 tells of
 NEAR = "LF306.near"
+NATIVE = "LF201.native"
+LATE = ("LF101.after", "LF101.after_trained", "LF101.after_dependent")  # an accelerator above other LoRAs, by loaders
+CASTS = ("fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")  # what ComfyUI's loader makes of a file with 16 bits
 
 
 def fix_actions(text: str, node: str, values: Mapping[str, str]) -> list[FixJSON]:
     """The changes that the text of a finding names, all of them to be made together; none where a person must choose.
 
     ``set`` gives an input of a node a value; ``replace`` puts one file name for another, in the node or the first one
-    above it that has it.
+    above it that has it; ``convert`` makes the LoRA loaders of the workflow into our stages.
     """
     if not node:
         return []
     if text == NEAR:
         return [{"action": "replace", "node": node, "from": values["name"], "to": values["near"]}]
+    if text in LATE or (text == NATIVE and values["quantized"] in CASTS):
+        return [{"action": "convert", "node": node}]
     if text.startswith("LF403."):
         wanted = {name: values[name] for name in SAMPLING if name in values}
         return [{"action": "set", "node": node, "input": name, "value": _least(told)} for name, told in wanted.items()]

@@ -42,9 +42,10 @@ _Fix = TypedDict(
 
 
 class FixJSON(_Fix):
-    """One change of the graph. ``set``: an input gets a value; ``replace``: a file name, in the node or above it."""
+    """One change of the graph. ``set``: an input gets a value; ``replace``: a file name, in the node or above it.
+    ``convert``: the native LoRA loaders of the workflow become the stages of this pack."""
 
-    action: Annotated[str, ("enum", ("set", "replace"))]
+    action: Annotated[str, ("enum", ("set", "replace", "convert"))]
     node: str
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.errors import FoundryError
-from ..engine.json_types import LintJSON
+from ..engine.json_types import ConvertJSON, LintJSON
 from ..engine.lineage import ROLES, UNKNOWN
 from ..engine.texts.say import refuse
 from ..loaders.bases.checkpoint import open_checkpoint
+from ..loaders.converting.convert import convert
 from ..loaders.lineage.provenance import lineage_of
 from ..loaders.lint.lint import lint
 from ..loaders.plans.rows import row_facts
@@ -33,13 +34,33 @@ def post_lint(query: Mapping[str, str], body: Any) -> LintJSON:
 
     Files are looked for in ComfyUI's folders, and a LoRA that was never hashed is hashed once.
     """
+<<<<<<< HEAD
     forms = {form: body[form] for form in FORMS if body.get(form) is not None}
     if not forms:
         raise refuse("body.nothing")
+=======
+    forms = forms_of(body)
+>>>>>>> 20a30fe (Convert by HTTP, by the menu and by a finding's button; ComfyUI samples the same from 58 converted graphs)
     policy, strict = one_of(body, "policy", POLICIES, ALLOW), body.get("strict", False)
     if not isinstance(strict, bool):
         raise unfit("strict", strict, "true or false")
     return lint(graph_of(forms, "The request"), folders.Listed(), lineage_of, policy, strict).to_json()
+
+
+def post_convert(query: Mapping[str, str], body: Any) -> ConvertJSON:
+    """``{"workflow"}`` or ``{"prompt"}``, of both the workflow: it with our stages in place of native LoRA loaders.
+
+    What is told of files is what the lint knows of them.
+    """
+    return convert(forms_of(body), folders.Listed(), lineage_of, "The request").to_json()
+
+
+def forms_of(body: Mapping[str, Any]) -> dict[str, Any]:
+    """What a body has of a workflow, by form. FoundryError ``body`` where it has none."""
+    forms = {form: body[form] for form in FORMS if body.get(form) is not None}
+    if not forms:
+        raise FoundryError("body", "The body has neither a prompt nor a workflow.", fix="Send one of them, or both.")
+    return forms
 
 
 def get_lineage(query: Mapping[str, str], body: Any) -> dict[str, Any]:
@@ -112,6 +133,7 @@ def row_of(name: str, base: Path | None) -> dict[str, Any]:
 
 ROUTES = (
     ("POST", "/lora_foundry/lint", post_lint),
+    ("POST", "/lora_foundry/convert", post_convert),
     ("GET", "/lora_foundry/lineage", get_lineage),
     ("POST", "/lora_foundry/lineage", post_lineage),
     ("GET", "/lora_foundry/loras", get_loras),

@@ -34,6 +34,9 @@ export function changesOf(actions, nodeOf) {
   return changes.length && changes.every(Boolean) ? changes : null
 }
 
+/** Whether the fix of a finding is that the LoRA loaders of the whole workflow are converted. */
+export const isConvert = (actions) => actions[0]?.action === "convert"
+
 function changeOf(action, node) {
   if (!node) return null
   if (action.action === "set") return setting(action, node)

@@ -1,10 +1,15 @@
 // The button on a finding that settles it: one step of the host's undo.
 
 import { button } from "./dom.mjs"
-import { changesOf } from "./fixes.mjs"
+import { changesOf, isConvert } from "./fixes.mjs"
 import { gestureEnded, nodeAt } from "./host.mjs"
 import { parts } from "./rows_search.mjs"
 import { word } from "./texts.mjs"
+
+let convert = () => {}
+
+/** Says what converts the open graph. @param {() => void} action */
+export const onConvert = (action) => { convert = action }
 
 /** What a click would do, in a few words. */
 function label(actions) {
@@ -13,16 +18,21 @@ function label(actions) {
   return word("fix.set", { settings: actions.map(({ input, value }) => `${input} ${value}`).join(", ") })
 }
 
+function change(actions) {
+  for (const { node, widget, value } of changesOf(actions, nodeAt) ?? []) {
+    widget.value = value
+    widget.callback?.(value)
+    node.setDirtyCanvas(true, true)
+  }
+  gestureEnded()
+}
+
 /** @param {import("./findings.mjs").Finding} finding @returns {HTMLButtonElement | null} null where nothing can be done for it here */
 export function fixButton({ actions }) {
-  if (!changesOf(actions, nodeAt)) return null
-  const made = button(label(actions), () => {
-    for (const { node, widget, value } of changesOf(actions, nodeAt) ?? []) {
-      widget.value = value
-      widget.callback?.(value)
-      node.setDirtyCanvas(true, true)
-    }
-    gestureEnded()
+  const whole = isConvert(actions)
+  if (!whole && !changesOf(actions, nodeAt)) return null
+  const made = button(whole ? word("fix.convert") : label(actions), () => {
+    whole ? convert() : change(actions)
     made.disabled = true
   })
   made.classList.add("lf-fixing")

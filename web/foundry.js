@@ -1,9 +1,11 @@
 // LoRA Foundry in the browser: findings on the node, before a run and after it; a colour for each stage; no wire past the
 // quantizer. The nodes work without any of this. Entry file: the host runs every .js, so all else is .mjs.
 
+import { convertOpen } from "./convert.mjs"
 import { whenDeclared } from "./declare.mjs"
 import { ask, button, closePopovers, element } from "./dom.mjs"
 import { readError, readFindings } from "./findings.mjs"
+import { onConvert } from "./fixing.mjs"
 import { chain, colourTables, drawn, fetchApi, on, post, promptOf, register, settingOf, tell } from "./host.mjs"
 import { Linter } from "./lint.mjs"
 import {
@@ -98,6 +100,21 @@ async function checkNow() {
   }
 }
 
+/** Make the LoRA loaders of this workflow into our stages, and say what stays as it is. */
+async function convertNow() {
+  closePopovers()
+  try {
+    const { converted, left } = await convertOpen()
+    if (converted.length) tell("success", word("convert.title"), word("convert.done", { count: converted.length }))
+    const findings = readFindings(left)
+    if (findings.length || !converted.length) {
+      await report(word("convert.title"), findings, findings.length ? "" : word("convert.nothing"))
+    }
+  } catch (error) {
+    tell("error", word("convert.failed"), String(error))
+  }
+}
+
 /** The user said what a LoRA was trained with: other findings, though the graph is the same. */
 function declared(written) {
   allViews().forEach((view) => view.update())
@@ -150,14 +167,16 @@ register({
 
   commands: [
     { id: "LoRAFoundry.Check", label: "LoRA Foundry: Check workflow", icon: "pi pi-check-circle", function: checkNow },
+    { id: "LoRAFoundry.Convert", label: "LoRA Foundry: Convert LoRA loaders", icon: "pi pi-sitemap", function: convertNow },
   ],
 
-  menuCommands: [{ path: ["Extensions"], commands: ["LoRAFoundry.Check"] }],
+  menuCommands: [{ path: ["Extensions"], commands: ["LoRAFoundry.Check", "LoRAFoundry.Convert"] }],
 
   init() {
     addStyle()
     listen()
     whenDeclared(declared)
+    onConvert(() => void convertNow())
   },
 
   addCustomNodeDefs(defs) {

@@ -60,6 +60,20 @@ export function gestureEnded() {
   app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState?.()
 }
 
+/** Puts another graph in the place of the one that is open, as one step of the host's undo. */
+export function replaceGraph(saved) {
+  const root = rootGraph()
+  if (app.canvas.graph !== root) app.canvas.setGraph?.(root)
+  gestureEnded() // what was changed before is a step of its own
+  root.configure(structuredClone(saved))
+  for (const node of root.nodes) {
+    const [width, height] = node.computeSize()
+    node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)])
+  }
+  app.canvas.setDirty(true, true)
+  gestureEnded()
+}
+
 // --- what is drawn
 
 export const isVue = () => Boolean(window.LiteGraph?.vueNodesMode)

@@ -123,8 +123,8 @@ class Studio:
         page.on("pageerror", lambda error: failed(str(error.stack), "uncaught"))
         page.on("requestfailed", lambda request: failed(request.url, request.failure))
         page.on("request", self._count)
-        page.on("requestfinished", self.open_requests.discard)
-        page.on("requestfailed", self.open_requests.discard)
+        page.on("requestfinished", lambda request: self.open_requests.discard(request))
+        page.on("requestfailed", lambda request: self.open_requests.discard(request))
         page.on("response", lambda answer: answer.status >= 400 and failed(answer.url, answer.status))
 
     def _count(self, request: Request) -> None:

@@ -13,7 +13,6 @@ Prompt = dict[str, dict[str, Any]]
 Lora = tuple[str, Any]  # name, strength: a number, or the link that brings it
 FP8 = ("fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")
 FORMATS = {("float8_e4m3fn", "full precision"): FP8[0], ("float8_e4m3fn", "fp8"): FP8[1]}
-FORMATS |= {("float8_e5m2", "full precision"): FP8[2]}
 LOADERS = {"UNETLoader": "unet_name", "FoundryLoadBase": "base_name", "CheckpointLoaderSimple": "ckpt_name",
            "FoundryLoadCheckpoint": "ckpt_name"}  # fmt: skip
 OWN = re.compile(r"Foundry\w+")
@@ -70,7 +69,7 @@ def what(prompt: Prompt, link: list[Any]) -> Seen:
     if kind in LOADERS and link[1] == 0:
         dtype = inputs.get("weight_dtype", "default")
         return Seen(["file", inputs[LOADERS[kind]] if not is_link(inputs[LOADERS[kind]]) else "wired"],
-                    fp8=dtype if dtype in FP8 else "")  # fmt: skip
+                    fp8=dtype.replace("e5m2", "e4m3fn") if dtype in FP8 else "")  # fmt: skip
     if kind in LOADERS:
         return Seen(["file", inputs[LOADERS[kind]], link[1]])
     if (rows := rows_of(prompt, node)) is not None:

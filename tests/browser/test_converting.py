@@ -1,0 +1,84 @@
+"""Converting in the browser: by the menu and by a finding's button, as one step of undo that gives the old bytes."""
+
+from __future__ import annotations
+
+import json
+from itertools import combinations
+
+import pytest
+from browser.graphs import native
+
+SERIALIZED = "() => JSON.stringify(app.graph.serialize())"
+CONVERT = "() => app.extensionManager.command.execute('LoRAFoundry.Convert')"
+BOXES = {
+    "canvas": """() => app.graph.nodes.map(({ type, pos: [x, y], size: [width, height] }) =>
+      [type, x, y - 30, width, height + 30])""",
+    "nodes2": """() => [...document.querySelectorAll('[data-node-id]')].map((each) => {
+      const { x, y, width, height } = each.getBoundingClientRect()
+      return [each.dataset.nodeId, x, y, width, height]
+    })""",
+}
+UNDO = "() => app.extensionManager.command.execute('Comfy.Undo')"
+
+
+@pytest.fixture
+def drawn(studio, names):
+    """A native graph with two LoRAs, saved and read once, as one that was opened."""
+    nodes, links = native(names, names["style"])
+    nodes["second"] = ("LoraLoaderModelOnly", (380, 160), {"lora_name": names["lightning"], "strength_model": 0.5})
+    links = [link for link in links if link != ("lora", 0, "sample", "model")]
+    studio.build(nodes, [*links, ("lora", 0, "second", "model"), ("second", 0, "sample", "model")])
+    studio.load_again()
+    studio.quiet()
+    return studio
+
+
+def kinds(studio) -> list[str]:
+    return studio.page.evaluate("() => app.graph.nodes.map((node) => node.type)")
+
+
+def converted(studio) -> None:
+    with studio.page.expect_response(lambda answer: answer.url.endswith("/lora_foundry/convert")) as answer:
+        studio.page.evaluate(CONVERT)
+    answer.value.finished()
+    studio.page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'FoundryApply')")
+    studio.quiet()
+
+
+def test_the_menu_converts_and_undo_gives_the_old_bytes(drawn):
+    before = drawn.page.evaluate(SERIALIZED)
+    converted(drawn)
+    assert "LoraLoaderModelOnly" not in kinds(drawn) and "FoundryLoRAStack" in kinds(drawn)
+    drawn.screenshot("converted")
+    assert drawn.run()["outcome"] == "execution_success"
+    drawn.page.evaluate(UNDO)
+    drawn.page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'LoraLoaderModelOnly')")
+    drawn.settle()
+    assert json.loads(drawn.page.evaluate(SERIALIZED)) == json.loads(before)
+    assert drawn.page.evaluate(SERIALIZED) == before
+
+
+def test_no_two_nodes_overlap(drawn):
+    converted(drawn)
+    drawn.screenshot("converted-layout")
+    drawn.settle()
+    boxes = drawn.page.evaluate(BOXES[drawn.mode])
+    assert len(boxes) >= 9
+    for one, two in combinations(boxes, 2):
+        apart = (
+            one[1] + one[3] <= two[1]
+            or two[1] + two[3] <= one[1]
+            or one[2] + one[4] <= two[2]
+            or two[2] + two[4] <= one[2]
+        )
+        assert apart, (one, two)
+
+
+def test_a_graph_without_such_loaders_stays_and_it_is_said(drawn, names):
+    drawn.build({"load": ("UNETLoader", (0, 0), {"unet_name": names["wan"]})}, [])
+    before = drawn.page.evaluate(SERIALIZED)
+    drawn.page.evaluate(CONVERT)
+    dialog = drawn.page.get_by_text("no LoRA loader in this workflow")
+    dialog.wait_for()
+    assert drawn.page.evaluate(SERIALIZED) == before
+    drawn.page.keyboard.press("Escape")
