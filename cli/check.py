@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,10 +21,12 @@ from .shared import (
     print_findings,
     print_json,
     print_layers,
+    refuse_same,
     spelled,
     trained_with,
+    write_text,
 )
-from .terminal import table
+from .terminal import note, table
 
 if TYPE_CHECKING:
     from ..engine.json_types import StackLoRAJSON
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 PICTURES = (".png", ".webp", ".jpg", ".jpeg")
 STOP, FINE = "Stopped: correct what is listed above.", "OK: nothing stops this "
 PARTLY = "Checked in part: LF108 names the LoRAs that were not followed; of the others nothing stops this workflow."
+FIXES = "write the workflow there with every fix that a finding names, as its buttons in the browser make it"
 UNREAD = "Stopped: LF108 names LoRAs that were not followed."
 
 
@@ -48,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     policies = ("match training", "allow accelerators")
     parser.add_argument("--policy", choices=policies, type=old, default="allow accelerators", help=chosen)
     where = "ComfyUI's models folder, for the files a workflow names; default: that of COMFYUI_PATH"
+    parser.add_argument("--apply-fixes", metavar="OUT", type=Path, help=FIXES)
     parser.add_argument("--models", metavar="FOLDER", type=Path, action="append", help=where)
 
 
@@ -71,6 +76,8 @@ def is_workflow(path: Path) -> bool:
 
 
 def _check_document(options: argparse.Namespace) -> int:
+    if options.apply_fixes is not None:
+        raise refuse("convert.document")
     from ..engine.report import document_json
     from ..loaders.documents.document import load_document
 
@@ -94,6 +101,8 @@ def _check_workflow(options: argparse.Namespace) -> int:
 
     graph, find = read_workflow(options.document), model_folders(options.models or ())
     found = lint(graph, find, lineage_of, options.policy, options.strict)
+    if options.apply_fixes is not None:
+        _apply_fixes(options, found)
     if options.json:
         print_json(found.to_json())
     else:
@@ -103,6 +112,24 @@ def _check_workflow(options: argparse.Namespace) -> int:
             print("Files were not looked at: name ComfyUI's models folder with --models.")
         print(_verdict(found, find is not None))
     return DONE if found.ok else STOPPED
+
+
+def _apply_fixes(options: argparse.Namespace, found: Lint) -> None:
+    """Write the workflow with the fixes of these findings; what cannot be made is told on stderr."""
+    from ..loaders.converting.fixing import apply_fixes
+    from ..loaders.lineage.provenance import lineage_of
+    from ..loaders.workflows.reading import read_data
+
+    refuse_same(options.document, options.apply_fixes)
+    fixes = [fix for finding in found.findings for fix in finding.to_json().get("fix_actions", ())]
+    data, _ = read_data(options.document)
+    made, done, conversion = apply_fixes(data, fixes, model_folders(options.models or ()), lineage_of)
+    for finding in conversion.left if conversion else ():
+        note(finding.sentence())
+    if done:
+        write_text(options.apply_fixes, json.dumps(made, indent=2, ensure_ascii=False) + "\n")
+    to = f"written to {options.apply_fixes}" if done else "nothing is written"
+    note(f"{len(done)} of {len(fixes)} fixes made, {to}.")
 
 
 def _verdict(found: Lint, looked: bool) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.texts.say import refuse
 from .check import model_folders
-from .shared import DONE, STOPPED, print_json, write_text
+from .shared import DONE, STOPPED, print_json, refuse_same, write_text
 from .terminal import table
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ def run(options: argparse.Namespace) -> int:
     from ..loaders.lineage.provenance import lineage_of
     from ..loaders.workflows.reading import read_data
 
-    if options.out.exists() and options.workflow.exists() and options.out.samefile(options.workflow):
-        raise refuse("convert.same", out=options.out)
+    refuse_same(options.workflow, options.out)
     data, _ = read_data(options.workflow)
     found = convert(data, model_folders(options.models or ()), lineage_of, options.workflow.name)
     if found.converted:

@@ -73,6 +73,12 @@ def answer(as_json: bool, data: Mapping[str, object], *lines: str) -> None:
         print(*lines, sep="\n")
 
 
+def refuse_same(read: Path, out: Path) -> None:
+    """FoundryError ``convert`` where a workflow would be written over the one that is read."""
+    if out.exists() and read.exists() and out.samefile(read):
+        raise refuse("convert.same", out=out)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small file, whole or not at all. Raises FoundryError ``file``."""
     from ..loaders.disk.header import disk_errors

@@ -34,13 +34,7 @@ def post_lint(query: Mapping[str, str], body: Any) -> LintJSON:
 
     Files are looked for in ComfyUI's folders, and a LoRA that was never hashed is hashed once.
     """
-<<<<<<< HEAD
-    forms = {form: body[form] for form in FORMS if body.get(form) is not None}
-    if not forms:
-        raise refuse("body.nothing")
-=======
     forms = forms_of(body)
->>>>>>> 20a30fe (Convert by HTTP, by the menu and by a finding's button; ComfyUI samples the same from 58 converted graphs)
     policy, strict = one_of(body, "policy", POLICIES, ALLOW), body.get("strict", False)
     if not isinstance(strict, bool):
         raise unfit("strict", strict, "true or false")
@@ -59,7 +53,7 @@ def forms_of(body: Mapping[str, Any]) -> dict[str, Any]:
     """What a body has of a workflow, by form. FoundryError ``body`` where it has none."""
     forms = {form: body[form] for form in FORMS if body.get(form) is not None}
     if not forms:
-        raise FoundryError("body", "The body has neither a prompt nor a workflow.", fix="Send one of them, or both.")
+        raise refuse("body.nothing")
     return forms
 
 

@@ -14,6 +14,6 @@ export async function convertOpen() {
   if (!answer.ok) throw new Error((await answer.text()).slice(0, 500))
   const told = await answer.json()
   if (JSON.stringify(drawn()) !== JSON.stringify(before)) throw new Error("The workflow changed meanwhile.")
-  if (told.changed) replaceGraph(told.made)
+  if (told.changed) await replaceGraph(told.made)
   return told
 }

@@ -61,7 +61,7 @@ export function gestureEnded() {
 }
 
 /** Puts another graph in the place of the one that is open, as one step of the host's undo. */
-export function replaceGraph(saved) {
+export async function replaceGraph(saved) {
   const root = rootGraph()
   if (app.canvas.graph !== root) app.canvas.setGraph?.(root)
   gestureEnded() // what was changed before is a step of its own
@@ -71,6 +71,8 @@ export function replaceGraph(saved) {
     node.setSize([Math.max(node.size[0], width), Math.max(node.size[1], height)])
   }
   app.canvas.setDirty(true, true)
+  if (!isVue()) return gestureEnded()
+  for (let frame = 0; frame < 3; frame++) await new Promise(requestAnimationFrame) // the page finds out the nodes' heights
   gestureEnded()
 }
 

@@ -17,6 +17,12 @@ CONVERT: dict[str, tuple[str, ...]] = {
         "It is never overwritten: it is the way back.",
         "Name another file with -o.",
     ),
+    "convert.document": (
+        "error",
+        "--apply-fixes is for workflows.",
+        "",
+        "Change the stack document by hand: the findings say how.",
+    ),
     "convert.kind": (
         "note",
         "{at} loads {loras} in a way that cannot be taken apart.",

@@ -7,7 +7,7 @@ the reason is told. Everything else of a workflow stays as it was written.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -17,7 +17,6 @@ from ...engine.findings import Finding
 from ...engine.json_types import ConvertedJSON, ConvertJSON
 from ...engine.texts.say import refuse
 from ..lint.files import Files, Find, LineageOf
-from ..workflows.canvas import entries, mapping, mappings, name_of, text
 from ..workflows.constants import with_constants
 from ..workflows.graph import ON, Graph
 from ..workflows.lora_kinds import NO_MODEL_LORAS
@@ -26,7 +25,8 @@ from ..workflows.node_values import is_lora_node
 from ..workflows.reading import forms, graph_of
 from ..workflows.tracing import lora_rows, trails
 from .building import Builder, Made
-from .canvas_level import CanvasLevel, Numbers
+from .canvas_level import CanvasLevel
+from .canvases import count_on, levels_of
 from .chains import Finder, Tree
 from .ground import Ground, ground_of
 from .kinds import APPLIERS, STACKERS
@@ -81,7 +81,7 @@ def convert(
     made = copy.deepcopy(dict(given or {}))
     if canvas is not None:
         graph = with_constants(graph_of(made, where))
-    canvases = [] if form == PROMPT else list(_levels(made, graph))
+    canvases = [] if form == PROMPT else list(levels_of(made, graph))
     levels: list[Level] = [PromptLevel(made)] if form == PROMPT else [*canvases]
     files = Files(find, lineage_of)
     jobs = [_Job(level, tree) for level in levels for tree in Finder(graph, level).trees()]
@@ -93,7 +93,7 @@ def convert(
         if job.tree.problem is None:
             result.converted += _converted(job, files)
     if canvases:
-        _count_on(made, canvases)
+        count_on(made, canvases)
     return result
 
 
@@ -161,74 +161,3 @@ def _place(level: CanvasLevel, job: _Job, made: list[Made], near: Box) -> None:
         wanted = "quantize" if job.ground.quantize else "apply"
         title = f"LoRA Foundry: fuse, stack, {wanted}" + (f" - {name}" if name else "")
         arrange(level.saved, level.nodes, each.columns, near, title)
-
-
-# --- canvases
-
-
-def _levels(saved: dict[str, Any], graph: Graph) -> Iterator[CanvasLevel]:
-    """The workflow, and each subgraph definition that is in use, once: by its first use that is on."""
-    definitions = {text(each.get("id")): each for each in _definitions(saved)}
-    canvases = [saved, *definitions.values()]
-    numbers = Numbers(*(max(map(count, canvases), default=0) for count in (_last_node, _last_link)))
-    hosts: dict[str, list[dict[str, Any]]] = {}
-    for canvas in canvases:
-        for node in entries(canvas.get("nodes")):
-            hosts.setdefault(text(mapping(node).get("type")), []).append(node)
-    yield CanvasLevel("", saved, numbers)
-    for identity, path in _uses(saved, definitions, graph):
-        yield CanvasLevel(path, definitions[identity], numbers, hosts[identity])
-
-
-def _definitions(saved: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    waiting = list(mappings(mapping(saved.get("definitions")).get("subgraphs")))
-    for definition in waiting:  # grows while it is read
-        if isinstance(definition, dict) and isinstance(definition.get("nodes"), list):
-            yield definition
-        waiting += mappings(mapping(definition.get("definitions")).get("subgraphs"))
-
-
-def _uses(
-    saved: Mapping[str, Any], definitions: Mapping[str, Mapping[str, Any]], graph: Graph
-) -> Iterator[tuple[str, str]]:
-    """(definition, path of its nodes) of each definition that runs somewhere."""
-    running = {node.id.rpartition(":")[0] for node in graph.nodes.values() if node.mode == ON}
-    waiting: list[tuple[str, Mapping[str, Any]]] = [("", saved)]
-    seen: set[str] = set()
-    for path, canvas in waiting:
-        for node in mappings(canvas.get("nodes")):
-            identity, own = text(node.get("type")), f"{path}{name_of(node.get('id'))}"
-            if identity in definitions and identity not in seen:
-                waiting.append((f"{own}:", definitions[identity]))
-                if own in running:
-                    seen.add(identity)
-                    yield identity, f"{own}:"
-
-
-def _last_node(canvas: Mapping[str, Any]) -> int:
-    ids = [node.get("id") for node in mappings(canvas.get("nodes"))]
-    return _most(*ids, canvas.get("last_node_id"), mapping(canvas.get("state")).get("lastNodeId"))
-
-
-def _last_link(canvas: Mapping[str, Any]) -> int:
-    links = entries(canvas.get("links"))
-    ids = [link.get("id") if isinstance(link, Mapping) else next(iter(entries(link)), None) for link in links]
-    return _most(*ids, canvas.get("last_link_id"), mapping(canvas.get("state")).get("lastLinkId"))
-
-
-def _most(*numbers: object) -> int:
-    return max((number for number in numbers if isinstance(number, int)), default=0)
-
-
-def _count_on(saved: dict[str, Any], levels: list[CanvasLevel]) -> None:
-    """Write down the last ids that are in use now."""
-    numbers = levels[0].numbers
-    for canvas in (saved, *_definitions(saved)):
-        for owner, node, link in (
-            (canvas, "last_node_id", "last_link_id"),
-            (canvas.get("state"), "lastNodeId", "lastLinkId"),
-        ):
-            if isinstance(owner, dict):
-                owner.update(
-                    {key: value for key, value in ((node, numbers.node), (link, numbers.link)) if key in owner}
-                )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .graph import BYPASSED, MUTED, ON
-from .widget_names import named_values
+from .widget_names import ROWS, named_values
 
 MODES = {2: MUTED, 4: BYPASSED}  # 0 is always; 1 and 3 (on event, on trigger) mean nothing to ComfyUI
 ANY = "*"
@@ -26,6 +26,17 @@ class Socket:
     type: str
     link: str | None = None
     widget: str = ""
+
+
+class _Mark(str):
+    """A value as text that remembers its place: what is told apart by its words stays so."""
+
+    place: int
+
+    def __new__(cls, value: object, place: int) -> _Mark:
+        mark = super().__new__(cls, value if isinstance(value, str) else "")
+        mark.place = place
+        return mark
 
 
 @dataclass(frozen=True)
@@ -49,6 +60,18 @@ class DrawnNode:
         by_name = self.saved.get("widgets_values_named")  # newest frontends
         saved = by_name if isinstance(by_name, Mapping) else self.saved.get("widgets_values")
         return named_values(self.kind, [socket.widget for socket in self.inputs if socket.widget], saved)
+
+    def place_of(self, name: str) -> int | None:
+        """Where among its values in order that of a widget stands."""
+        if self.kind in ROWS:
+            places = [
+                place for place, row in enumerate(self.value_list()) if isinstance(row, Mapping) and "lora" in row
+            ]
+            return next((place for number, place in enumerate(places, 1) if name == f"lora_{number}"), None)
+        marks = [_Mark(value, place) for place, value in enumerate(self.value_list())]
+        sockets = [socket.widget for socket in self.inputs if socket.widget]
+        mark = named_values(self.kind, sockets, marks)[0].get(name)
+        return mark.place if isinstance(mark, _Mark) else None
 
     def value_list(self) -> list[Any]:
         """Widget values in order."""

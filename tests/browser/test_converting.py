@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from itertools import combinations
 
 import pytest
 from browser.graphs import native
 
 SERIALIZED = "() => JSON.stringify(app.graph.serialize())"
-CONVERT = "() => app.extensionManager.command.execute('LoRAFoundry.Convert')"
+CONVERT = "() => void app.extensionManager.command.execute('LoRAFoundry.Convert')"  # a dialog is waited for
 BOXES = {
     "canvas": """() => app.graph.nodes.map(({ type, pos: [x, y], size: [width, height] }) =>
       [type, x, y - 30, width, height + 30])""",
@@ -49,12 +48,10 @@ def test_the_menu_converts_and_undo_gives_the_old_bytes(drawn):
     before = drawn.page.evaluate(SERIALIZED)
     converted(drawn)
     assert "LoraLoaderModelOnly" not in kinds(drawn) and "FoundryLoRAStack" in kinds(drawn)
-    drawn.screenshot("converted")
     assert drawn.run()["outcome"] == "execution_success"
     drawn.page.evaluate(UNDO)
     drawn.page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'LoraLoaderModelOnly')")
     drawn.settle()
-    assert json.loads(drawn.page.evaluate(SERIALIZED)) == json.loads(before)
     assert drawn.page.evaluate(SERIALIZED) == before
 
 

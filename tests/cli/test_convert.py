@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from community_graphs import flux_nunchaku, sdxl_three_loras
+from community_graphs import flux_nunchaku, qwen_style_then_lightning, sdxl_three_loras
 from drawn_prompts import drawn
 from lora_foundry.cli.demo import tiny
 from lora_foundry.loaders.disk.small import save_small
@@ -78,3 +78,15 @@ def test_files_tell_what_names_do_not(workflow, run, tmp_path):
     (each,) = told["converted"]
     assert code == 0 and each["fused"] == [{"path": "deep/sdxl_lightning_8step_lora.safetensors", "strength": 1.0}]
     assert [row["path"] for row in each["stacked"]] == ["deep/ink.safetensors"]
+
+
+def test_check_writes_the_workflow_with_its_fixes(workflow, run):
+    old = json.dumps(qwen_style_then_lightning().prompt)
+    workflow.write_text(old)
+    code, _, told = run("check", workflow, "--apply-fixes", "fixed.json")
+    assert code == 0 and "1 of 1 fixes made, written to fixed.json." in told and workflow.read_text() == old
+    kinds = {node["class_type"] for node in json.loads(workflow.with_name("fixed.json").read_text()).values()}
+    assert "FoundryFuseBaseLoRA" in kinds
+    assert run("check", workflow, "--apply-fixes", workflow)[0] == 2
+    code, _, told = run("check", "fixed.json", "--apply-fixes", "again.json")
+    assert "0 of 0 fixes made, nothing is written." in told and not workflow.with_name("again.json").exists()

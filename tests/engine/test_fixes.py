@@ -32,6 +32,16 @@ def test_steps_and_cfg_are_set_to_what_the_accelerator_is_made_for(key, given, w
     assert {each["node"] for each in found} == {"7"} and {each["action"] for each in found} == {"set"}
 
 
+def test_native_loaders_in_a_wrong_order_or_on_weights_cast_to_fp8_are_converted():
+    late = say("LF101.after", node="3", base_lora="l.safetensors", loras="s.safetensors")
+    cast = {"loras": "s.safetensors", "base": "b.safetensors"}
+    assert actions(late) == [{"action": "convert", "node": "3"}]
+    assert actions(say("LF201.native", node="3", quantized="fp8_e4m3fn", **cast)) == [
+        {"action": "convert", "node": "3"}
+    ]
+    assert actions(say("LF201.native", node="3", quantized="float8_e4m3fn", **cast)) == []  # the file itself is
+
+
 def test_where_a_person_must_choose_there_is_no_fix_and_no_key():
     missing = say("LF306.missing", node="2", name="x", at="2", folder="loras", near="")
     for finding in (missing, Finding("LF306", "error", "no node", text="LF306.near", values=(("name", "a"),))):

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { changesOf, renamed } from "../../web/fixes.mjs"
+import { changesOf, isConvert, renamed } from "../../web/fixes.mjs"
 import { readFindings } from "../../web/findings.mjs"
 
 const node = (widgets, above = []) => ({
@@ -41,4 +41,12 @@ test("a name is no part of another one", () => {
 test("findings keep their fixes, and need none", () => {
   const [with_, without] = readFindings([{ code: "LF306", severity: "error", fix_actions: [USE] }, { code: "LF302" }])
   assert.deepEqual([with_.actions, without.actions], [[USE], []])
+})
+
+test("a fix that converts the whole workflow changes no widget", () => {
+  const actions = [{ action: "convert", node: "3" }]
+  assert.equal(isConvert(actions), true)
+  assert.equal(isConvert([USE]), false)
+  assert.equal(isConvert([]), false)
+  assert.equal(changesOf(actions, () => node({})), null)
 })
