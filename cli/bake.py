@@ -13,6 +13,7 @@ from ..engine.errors import FoundryError
 from ..engine.findings import Finding, stops
 from ..engine.texts.say import refuse
 from . import own
+from .outside import Place, place_of
 from .parser import share
 from .shared import (
     ALLOW_PARTIAL,
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What ``bake`` understands."""
     add = parser.add_argument
     add("documents", metavar="DOCUMENT", nargs="*", type=Path, help="YAML or JSON: base, fuse, stack, quantize")
-    out = "a .safetensors file, replaced if there; a folder for several documents"
+    out = "a .safetensors file, replaced if there; a folder for several documents; s3://BUCKET/..."
     add("-o", "--out", metavar="OUT", type=_out, required=True, help=out)
     own.add_arguments(parser)
     add_wishes(parser)
@@ -81,7 +82,11 @@ def wishes_of(options: argparse.Namespace) -> Wishes:
     return Wishes(**{field.name: vars(options)[field.name] for field in fields(Wishes)})
 
 
-def _out(text: str) -> Path:
+def _out(text: str) -> Path | str:
+    if "://" in text:
+        if not text.endswith((".safetensors", "/")):
+            raise argparse.ArgumentTypeError(f"{text!r} ends neither in .safetensors nor, for several documents, in /")
+        return text
     if not text.lower().endswith(".safetensors") and not Path(text).is_dir():
         raise argparse.ArgumentTypeError(
             f"{text!r} is no folder and does not end in .safetensors, so no loader would read it"
@@ -92,6 +97,11 @@ def _out(text: str) -> Path:
 
 def run(options: argparse.Namespace) -> int:
     """Plan everything, then bake: nothing is written while a document can still be refused."""
+    with place_of(options.out) as place:
+        return _run(options, place)
+
+
+def _run(options: argparse.Namespace, place: Place) -> int:
     from ..loaders.bakes.baking import FileRequest, bake_files, refuse_input, resolve
     from ..loaders.bakes.calibrated import calibration_findings
     from ..loaders.bakes.wishes import format_of
@@ -103,10 +113,11 @@ def run(options: argparse.Namespace) -> int:
     read = [load_document(path) for path in options.documents] or [own.own_document(options)]
     wishes = wishes_of(options)
     documents = [wishes.adjusted(document) for document in read]
-    how = replace(how, memory=wishes.memory_of(*documents))
-    outs = _outs(options.documents or [Path("model")], options.out)
+    how = replace(how, memory=wishes.memory_of(*documents), records=place.lasts)
+    outs = _outs(options.documents or [Path("model")], place.out)
     for out, document in ((out, document) for out in outs for document in documents):
         refuse_input(out, document, sharded=how.max_shard is not None)
+    place.refuse_inputs(documents, outs)
     requests, found, transfers = [], [], Transfers()
     for document, out in zip(documents, outs, strict=True):
         plan, findings = planned(document, transfers=transfers)
@@ -117,15 +128,16 @@ def run(options: argparse.Namespace) -> int:
         found.append((*findings, *calibration_findings(wanted)))
     with Bar("baking", beside=lambda: transfers.told) as bar:
         baked = bake_files(requests, how, bar)
+    place.publish()
     options.done = True
     chosen = [format_of(document)[1] for document in documents]
     made = list(zip([request.blueprint.plan for request in requests], found, baked, chosen, strict=True))
     if options.json:
-        told = [_json(*each) for each in made]
+        told = [_json(*each, place) for each in made]
         print_json(told[0] if len(told) == 1 else {"results": told})
         return DONE
     for each in made:
-        _print(*each)
+        _print(*each, place)
     return DONE
 
 
@@ -154,16 +166,17 @@ def _how(options: argparse.Namespace) -> BakeOptions:
     return BakeOptions(device, mmap=mmap, max_shard=shard, cache=cache, fresh=options.fresh)
 
 
-def _json(plan: Any, findings: Sequence[Finding], baked: BakeResult, chosen: str) -> BakeJSON:
+def _json(plan: Any, findings: Sequence[Finding], baked: BakeResult, chosen: str, place: Place) -> BakeJSON:
     from ..engine.report import bake_json
 
     budget = None if baked.cost is None else baked.cost.to_json()
-    out: MadeJSON = {"out": str(baked.files[0]), "files": [str(path) for path in baked.files], "state": baked.state}
+    files = [place.called(path) for path in baked.files]
+    out: MadeJSON = {"out": files[0], "files": files, "state": baked.state}
     out |= {"chosen": chosen} if chosen else {}
     return {**out, **bake_json(plan, findings, baked.report, baked.sha256), "budget": budget}
 
 
-def _print(plan: Any, findings: Sequence[Finding], baked: BakeResult, chosen: str) -> None:
+def _print(plan: Any, findings: Sequence[Finding], baked: BakeResult, chosen: str, place: Place) -> None:
     from ..engine.report import bake_sentence, budget_sentence
 
     print_layers(plan, baked.report.gains)
@@ -174,4 +187,4 @@ def _print(plan: Any, findings: Sequence[Finding], baked: BakeResult, chosen: st
         print(budget_sentence(baked.cost))
     print(("" if baked.state == "made" else f"{baked.state}: ") + bake_sentence(baked.report))
     print(f"peak memory {size(baked.report.peak_rss_bytes)}, recipe {baked.sha256}")
-    print(*baked.files, sep="\n")
+    print(*map(place.called, baked.files), sep="\n")

@@ -144,6 +144,24 @@ REMOTE: dict[str, tuple[str, ...]] = {
         "Some servers say the same of a file that is not there.",
         "Check the name, and who may read it.",
     ),
+    "remote.denied_write": (
+        "error",
+        "{name}: the server does not let these credentials write it. Nothing was sent.",
+        "",
+        "Check the name, and who may write there: an upload in parts is begun, sent, completed and aborted.",
+    ),
+    "remote.no_upload": (
+        "error",
+        "{name} cannot be written to.",
+        "",
+        "Name a file of this machine, or s3://BUCKET/FILE.safetensors.",
+    ),
+    "remote.upload_size": (
+        "error",
+        "{name}: {there} bytes are there and {size} were sent.",
+        "Somebody else wrote it at the same time, or the server lost something.",
+        "Run again.",
+    ),
     "remote.repo": (
         "error",
         "{name}: the repository is private, gated or not there.",

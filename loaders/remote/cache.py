@@ -143,6 +143,11 @@ def _tell(asking: Asking, remote: Remote, done: int, size: int) -> None:
         asking.on_bytes(remote.file, done, size)
 
 
+def cache_folder() -> Path:
+    """Where files from elsewhere are kept, and made for elsewhere: large ones, on a disk that is chosen for them."""
+    return Cache.of(os.environ).folder
+
+
 class Cache:
     """Checked files in ``folder``, together at most ``limit`` bytes; the least recently used make room.
 

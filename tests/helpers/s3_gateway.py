@@ -96,7 +96,7 @@ def running_gateway(program: Path, folder: Path) -> Iterator[Gateway]:
     subprocess.run([program, *format_it], check=True, capture_output=True)
     port = free_port()
     command = [
-        program, "--no-agent", "gateway", "--no-usage-report", "--no-bgjob", "--backup-meta", "0", "--object-meta",
+        str(program), "--no-agent", "gateway", "--no-usage-report", "--no-bgjob", "--backup-meta", "0", "--object-meta",
         "--keep-etag", "--multi-buckets", "--no-banner", "--domain", "s3.localhost", "--metrics", "127.0.0.1:0",
         "--log", str(folder / "gw.log"), "--cache-dir", str(folder / "cache"), meta, f"127.0.0.1:{port}",
     ]  # fmt: skip
