@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from ...loaders.documents.document import load_document
 from ...loaders.plans.planner import plan_document
 from ...validator.rules import check
 from ..demo import files as demo
+from ..demo.formats import compare_formats
 from ..terminal import note
 from . import process as benchmark_process
 from .chart import svg
@@ -37,6 +39,7 @@ from .table import STRATEGIES, Strategy
 WIDTH, LAYERS = 1536, 1  # 99 MB in weights as large as a real model's, so that they and not the process are measured
 TOKENS = {"cpu": 256, "cuda": 4096}  # 4096: a picture of 1024 x 1024 pixels
 STEPS = 3
+FORMAT_NUMBERS = 1 << 22  # of the weights that the formats are compared on
 CPU = torch.device("cpu")
 NAMES = ("benchmark.md", "benchmark.json", "benchmark.svg")
 
@@ -107,6 +110,7 @@ def _measured(
     for done, (key, strategy) in enumerate(STRATEGIES.items()):
         on_step(done, len(STRATEGIES))
         rows.append(_row(key, strategy, plan, job))
+    formats = [asdict(row) for row in compare_formats(plan, FORMAT_NUMBERS)]
     on_step(len(STRATEGIES), len(STRATEGIES))
     return {
         "ok": all(row["state"] != "failed" for row in rows),
@@ -114,6 +118,7 @@ def _measured(
         "model": _model(plan, "tiny Wan made on the spot" if given is None else plan.base.name, tokens, job["dtype"]),
         "definitions": definitions(tokens, job["dtype"], steps),
         "rows": rows,
+        "formats": formats,
         "findings": findings(rows, facts),
     }
 

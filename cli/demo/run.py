@@ -22,6 +22,7 @@ from ...engine.errors import FoundryError
 from ...engine.finish import Finish
 from ...engine.formats import DEFAULT, quantize
 from ...engine.gain import compared
+from ...engine.plan import Plan
 from ...engine.progress import Progress
 from ...loaders.bakes.baking import bake_to_file
 from ...loaders.disk.source import FileSource
@@ -30,9 +31,11 @@ from ...loaders.plans.planner import plan_document
 from .. import orders
 from ..terminal import table
 from .files import STRENGTHS, document, make_files
+from .formats import HEAD, cells, compare_formats
 
 NAMES = {"lightning": "Lightning", "ink": "ink style", "light": "light style"}
 Weights = dict[str, Tensor]
+WIDE, FORMAT_NUMBERS = 512, 1 << 19  # of the model that the formats are compared on, and how many of its weights
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,24 @@ def _run(folder: Path, on_step: Progress) -> dict[str, Any]:
     for done, order in enumerate(ORDERS):
         on_step(done, len(ORDERS))
         rows.append(order(folder, truth))
+    formats = compare_formats(_wide_plan(folder), FORMAT_NUMBERS)
     on_step(len(ORDERS), len(ORDERS))
+    better = all(row.calibrated_output_error < row.output_error for row in formats)
     return {
-        "ok": all(row.ok for row in rows),
+        "ok": all(row.ok for row in rows) and better,
         "orders": [asdict(row) for row in rows],
+        "formats": [asdict(row) for row in formats],
         "weights": truth.count,
         "seconds": time.perf_counter() - started,
     }
+
+
+def _wide_plan(folder: Path) -> Plan:
+    """The stack on a Wan whose weights every format takes."""
+    wide = folder / "wide"
+    wide.mkdir(exist_ok=True)
+    make_files(wide, WIDE, 1)
+    return plan_document(load_document(document(wide, "stack")))
 
 
 def bake_file(path: Path) -> Path:
@@ -245,6 +259,10 @@ def text(result: dict[str, Any]) -> str:
         f"A tiny Wan: {result['weights']:,} weights under three LoRAs of about 1 % each, measured against float64.",
         table(rows, ("order", *(f"{name} kept" for name in NAMES.values()), "weight error", "verdict")),
         *(order["refusal"] for order in result["orders"] if order["refusal"]),
+        "",
+        "The formats, fused first. Output error: of inputs as layers have them, made up; by its inputs: calibrated.",
+        table([cells(row) for row in result["formats"]], HEAD),
+        "",
     ]
     if "kept" in result:
         kept = Path(result["kept"])
@@ -256,6 +274,8 @@ def conclusion(result: dict[str, Any]) -> str:
     """The last line: OK with the numbers, or which rows are not as they should be."""
     first, *others = result["orders"]
     failed = [order["order"] for order in result["orders"] if not order["ok"]]
+    worse = (row for row in result["formats"] if row["calibrated_output_error"] >= row["output_error"])
+    failed += [f"{row['format']} by its inputs" for row in worse]
     if failed:
         return f"FAILED: not as expected: {'; '.join(failed)}."
     kept = " to ".join(dict.fromkeys(f"{bound(first['gains'].values()):.0%}" for bound in (min, max)))

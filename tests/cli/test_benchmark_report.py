@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 
 import pytest
 import torch
 from lora_foundry.cli.benchmark import machine as benchmark_machine
 from lora_foundry.cli.benchmark import process as benchmark_process
-from lora_foundry.cli.benchmark.report import findings, markdown_table, seconds
+from lora_foundry.cli.benchmark.chart import svg
+from lora_foundry.cli.benchmark.report import findings, markdown, markdown_table, seconds
 
 CPU = torch.device("cpu")
 
@@ -72,3 +74,35 @@ def test_what_is_multiplied_natively_is_multiplied_so(monkeypatch):
     assert benchmark_machine.multiplied_in(cuda, torch.float32) == torch.bfloat16
     monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
     assert benchmark_machine.multiplied_in(CPU, torch.bfloat16) == torch.float32
+
+
+def a_format(name: str, error: float, gain: float | None = 1.0):
+    errors = {"weight_error": error, "output_error": error, "calibrated_output_error": error / 2}
+    return {"format": name, "bytes": 0.56, "gain": gain, "seconds": 45.0, "calibrated_seconds": 90.0, **errors}
+
+
+def a_result(**more):
+    model = {"name": "x", "weights": 1, "bytes": 2, "matrices": 1, "loras": [], "tokens": 4}
+    machine = {**IDLE, "cpu": "c", "threads": 2, "torch": "2", "os": "o"}
+    rows = [row("lossy", 0.1, gain=0.5), row("whole", 0.2) | {"ours": True}]
+    rows = [{"ours": False, "does": "", "device_memory_bytes": None, **each} for each in rows]
+    return {"model": model, "machine": machine, "rows": rows, "findings": [], "definitions": {}, "formats": [], **more}
+
+
+def test_the_formats_are_a_table_and_a_panel_of_their_own():
+    told = a_result(formats=[a_format("nvfp4", 0.0814), a_format("w4a8", 0.0714, None)])
+    written, picture = markdown(told), svg(told)
+    assert "| nvfp4  |         0.56 |        8.14% |        8.14% |         4.07% |     45 s |      100% |" in written
+    assert "| w4a8 " in written and "The formats" not in markdown(a_result())
+    assert "Formats, fused first" in picture and "4.07%" in picture and "Formats" not in svg(a_result())
+    assert int(re.search(r'height="(\d+)"', picture)[1]) > int(re.search(r'height="(\d+)"', svg(a_result()))[1])
+
+
+def test_a_row_has_one_colour_in_every_column_and_columns_say_what_is_better():
+    """Its red for a lost LoRA too: another colour in another column would look like another order."""
+    bars = re.findall(r'<rect class="(\w+)" x="(\d+)" y="(\d+)" width="[\d.]+" height="15"', svg(a_result()))
+    by_row: dict[str, set[str]] = {}
+    for colour, _, y in bars:
+        by_row.setdefault(y, set()).add(colour)
+    assert list(by_row.values()) == [{"lost"}, {"ours"}]
+    assert svg(a_result()).count("lower is better") == 4 and "100% is right" in svg(a_result())

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from lora_foundry.cli.demo.formats import made_up_inputs
 from lora_foundry.engine.calibration import Origin
 from lora_foundry.engine.collect import Collector
 from lora_foundry.loaders.bakes.calibrations import calibration_path, save_calibration
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.disk.source import base_fingerprint
-from sampled_inputs import sampled_inputs
 from stack_documents import write
 
 
@@ -20,7 +20,7 @@ def collected(made) -> Collector:
     found = Collector(256)
     for name, tensor in made["base"].items():
         if name.startswith("blocks.") and tensor.ndim == 2:
-            found.add(name, sampled_inputs(tensor.shape[1], tokens=800, seed=len(name))[0][None])
+            found.add(name, made_up_inputs(tensor.shape[1], tokens=800, seed=len(name))[0][None])
     return found
 
 

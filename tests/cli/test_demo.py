@@ -14,6 +14,8 @@ from lora_foundry.cli.demo import run as demo
 from lora_foundry.cli.main import main
 from lora_foundry.cli.orders import stochastic
 from lora_foundry.engine import terms
+from lora_foundry.engine.errors import FoundryError
+from lora_foundry.engine.formats import FORMATS
 from lora_foundry.loaders.disk.small import save_small
 
 
@@ -28,6 +30,8 @@ def shown(tmp_path_factory):
 def small(monkeypatch):
     monkeypatch.setattr(demo_files, "WIDTH", 128)
     monkeypatch.setattr(demo_files, "LAYERS", 1)
+    monkeypatch.setattr(demo, "WIDE", 256)
+    monkeypatch.setattr(demo, "FORMAT_NUMBERS", 1)
 
 
 def test_every_order_comes_out_as_expected(shown):
@@ -46,6 +50,18 @@ def test_the_text_ends_with_the_verdict(shown):
     lines = demo.text(result).splitlines()
     assert lines[-1].startswith("OK: the right order kept ") and "6 wrong orders" in lines[-1]
     assert str(folder / "stack.json") in demo.text(result)
+
+
+def test_every_format_is_shown_with_its_errors(shown):
+    result, _ = shown
+    rows = {row["format"]: row for row in result["formats"]}
+    assert list(rows) == list(FORMATS)
+    for name, low, high in (("float8_e4m3fn", 0.025, 0.028), ("int8_convrot", 0.007, 0.009), ("nvfp4", 0.078, 0.084)):
+        assert low < rows[name]["weight_error"] < high and low < rows[name]["output_error"] < high
+    assert all(row["calibrated_output_error"] < 0.7 * row["output_error"] for row in rows.values())
+    assert all(abs(row["gain"] - 1) < 0.05 and row["seconds"] > 0 for row in rows.values())
+    assert 0.56 < rows["nvfp4"]["bytes"] < 0.57 and 1 < rows["float8_e4m3fn"]["bytes"] < 1.001
+    assert f"{rows['w4a8']['calibrated_output_error']:.2%}" in demo.text(result)
 
 
 def test_the_kept_files_can_be_used_again(shown, capsys):
@@ -127,7 +143,7 @@ def test_a_refusal_is_told_once():
 
 def test_a_path_that_holds_no_comfyui(monkeypatch, tmp_path):
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
-    with pytest.raises(comfyui.FoundryError, match="holds no ComfyUI"):
+    with pytest.raises(FoundryError, match="holds no ComfyUI"):
         comfyui.find_tree()
     (tmp_path / "comfy").mkdir()
     (tmp_path / "main.py").touch()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from disk_fakes import File, on_disk
 from fakes import Collected, a_layer, a_plan, noise, random_delta, same_all
+from lora_foundry.cli.demo.formats import gram_of, made_up_inputs
 from lora_foundry.engine import gemm, repair
 from lora_foundry.engine.bake import bake
 from lora_foundry.engine.blueprint import blueprint
@@ -20,7 +21,7 @@ from lora_foundry.engine.gain import Measure
 from lora_foundry.engine.memory import AUTO, LOW, LOWEST
 from lora_foundry.engine.report import bake_sentence
 from pretended_cuda import CUDA
-from sampled_inputs import a_calibration, gram_of, sampled_inputs
+from sampled_inputs import a_calibration
 
 Q, K = "blocks.0.self_attn.q.weight", "blocks.0.self_attn.k.weight"
 SHAPE = (320, 768)  # small enough to be compared whole
@@ -28,7 +29,7 @@ every = pytest.mark.parametrize("name", FORMATS)
 
 
 def known(*weights: str, held: int = 64, **more):
-    seen, aside = sampled_inputs(SHAPE[1], tokens=2048)
+    seen, aside = made_up_inputs(SHAPE[1], tokens=2048)
     return a_calibration({each: Inputs(gram_of(seen, 1024), aside[:held]) for each in weights or (Q,)}, **more)
 
 

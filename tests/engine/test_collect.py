@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from fakes import Tensors
+from lora_foundry.cli.demo.formats import gram_of
 from lora_foundry.engine.calibration import Calibration, Origin, Range
 from lora_foundry.engine.collect import ASIDE, MOST_ASIDE, Collector, block_size, gram_bytes
-from sampled_inputs import gram_of
 
 WIDTH = 320
 

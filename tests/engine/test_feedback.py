@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 from fakes import noise
+from lora_foundry.cli.demo.formats import gram_of, made_up_inputs
 from lora_foundry.engine.calibration import Inputs
 from lora_foundry.engine.codes import rotate
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.feedback import DAMPING, Feedback, Guides
 from lora_foundry.engine.formats import FORMATS, quantize
 from lora_foundry.engine.gemm import Workspace
-from sampled_inputs import a_calibration, gram_of, sampled_inputs
+from sampled_inputs import a_calibration
 
 every = pytest.mark.parametrize("name", FORMATS)
 
@@ -53,7 +54,7 @@ def textbook(weight: torch.Tensor, gram: torch.Tensor, round_column) -> torch.Te
 @pytest.mark.parametrize("name", ["float8_e4m3fn", "mxfp8", "nvfp4"])
 def test_it_is_the_textbook(name):
     """No more than a few codes of a thousand fall to the other side of an edge, and what follows them with them."""
-    weight, (seen, _) = noise((32, 96), 0.02, 1, torch.float32), sampled_inputs(96, tokens=512)
+    weight, (seen, _) = noise((32, 96), 0.02, 1, torch.float32), made_up_inputs(96, tokens=512)
     format, gram = FORMATS[name], seen.T @ seen
     scale = format.scales(weight.clone())
     across = scale.t().contiguous() if scale.ndim else scale
@@ -86,14 +87,14 @@ ERRORS = {
 
 @every
 def test_outputs_of_tokens_that_were_kept_aside_are_closer(name):
-    weight, (seen, held) = noise((128, 2048), 0.02, 5, torch.float32), sampled_inputs(2048, tokens=4096)
+    weight, (seen, held) = noise((128, 2048), 0.02, 5, torch.float32), made_up_inputs(2048, tokens=4096)
     gram = gram_of(seen, 1024)
     found, plain = rounded(weight, name, gram), nearest(weight, name)
     assert 100 * output_error(found, weight, held) <= ERRORS[name] < 100 * output_error(plain, weight, held)
 
 
 def test_the_rotated_see_h_rotated():
-    (seen, _), format = sampled_inputs(512, tokens=600), FORMATS["int8_convrot"]
+    (seen, _), format = made_up_inputs(512, tokens=600), FORMATS["int8_convrot"]
     turned = gram_of(rotate(seen, 256), 512)
     one, other = Feedback(gram_of(seen, 512), format), Feedback(turned, FORMATS["float8_e4m3fn"])
     torch.testing.assert_close(one._factors[0][1], other._factors[0][1], rtol=1e-3, atol=1e-4)
@@ -106,7 +107,7 @@ def test_a_layer_that_saw_nothing_is_rounded_to_the_nearest():
 
 
 def test_columns_that_saw_nothing_change_no_other():
-    weight, (seen, held) = noise((32, 256), 0.02, 7, torch.float32), sampled_inputs(256, tokens=512)
+    weight, (seen, held) = noise((32, 256), 0.02, 7, torch.float32), made_up_inputs(256, tokens=512)
     dead = seen.clone()
     dead[:, 100:120] = 0
     found = rounded(weight, "nvfp4", gram_of(dead, 256))

@@ -7,6 +7,7 @@ import json
 import pytest
 from lora_foundry.cli.demo import comfyui
 from lora_foundry.cli.main import main
+from lora_foundry.engine.errors import FoundryError
 
 
 def test_demo_host_makes_a_picture(inprocess, tmp_path, monkeypatch, capsys):
@@ -24,7 +25,7 @@ def test_demo_host_makes_a_picture(inprocess, tmp_path, monkeypatch, capsys):
 def test_a_workflow_that_fails_is_one_error_and_the_server_ends(inprocess, tmp_path):
     with comfyui.ComfyUI(inprocess.tree, tmp_path) as server:
         prompt = {"1": {"class_type": "FoundryNoSuchNode", "inputs": {}}}
-        with pytest.raises(comfyui.FoundryError, match="refused the workflow"):
+        with pytest.raises(FoundryError, match="refused the workflow"):
             server.run(prompt)
         info = server.request("/object_info/FoundryQuantizeFP8")[1]
         assert "FoundryQuantizeFP8" in info

@@ -25,6 +25,7 @@ WIDTH = 256  # int8_convrot rotates 256 columns together
 # Relative change of one sampling step by each format, about three times what was measured; a wrong load changes 0.4.
 CHANGE = {"float8_e4m3fn": 2e-3, "float8_e5m2": 4e-3, "int8_convrot": 1e-3}
 CHANGE |= {"mxfp8": 2e-3, "nvfp4": 6e-3, "w4a8": 6e-3, "w6a8": 2e-3}  # from their weight error, not measured yet
+OLD_KITCHEN = "must be divisible by 16, group_size=16"  # knows the name, reads 4 bits only
 
 
 def base() -> dict[str, torch.Tensor]:
@@ -79,7 +80,7 @@ def test_a_file_loads_right_or_not_at_all(inprocess, tmp_path, name, matmul):
         worst, count = inprocess(load_and_compare, path, name)
         assert worst < 1e-6 and count == 10
         return
-    with pytest.raises(AssertionError, match=f"KeyError: '{FORMATS[name].host_name}'"):
+    with pytest.raises(AssertionError, match=f"KeyError: '{FORMATS[name].host_name}'|{OLD_KITCHEN}"):
         inprocess(load_and_compare, path, name)
 
 
@@ -92,7 +93,7 @@ def test_the_native_loader_samples_a_file_or_stops(host, inprocess, name):
     loads = name in inprocess(known)
     entry = host.run(graph, expect_error=not loads)
     if not loads:
-        assert FORMATS[name].host_name in message(entry)
+        assert FORMATS[name].host_name in message(entry) or OLD_KITCHEN in message(entry)
         return
     change = relative(rig.latent_tensor(entry), rig.latent_tensor(host.run(exact)))
     assert 1e-6 < change < CHANGE[name]

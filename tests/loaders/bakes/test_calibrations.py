@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from fakes import a_layer, a_plan, noise, random_delta
+from lora_foundry.cli.demo.formats import made_up_inputs
 from lora_foundry.engine.blueprint import blueprint
 from lora_foundry.engine.calibration import Origin, Range
 from lora_foundry.engine.collect import Collector
@@ -28,14 +29,13 @@ from lora_foundry.loaders.bakes.calibrations import (
 )
 from lora_foundry.loaders.disk.small import save_small
 from lora_foundry.loaders.disk.source import FileSource
-from sampled_inputs import sampled_inputs
 
 Q, K = "blocks.0.self_attn.q.weight", "blocks.0.self_attn.k.weight"
 WIDTH = 256
 
 
 def collected(*weights: str, size: int = 256, tokens: int = 400, **more) -> Collector:
-    found, inputs = Collector(size, **more), sampled_inputs(WIDTH, tokens=tokens)[0][None]
+    found, inputs = Collector(size, **more), made_up_inputs(WIDTH, tokens=tokens)[0][None]
     for each in weights or (Q, K):
         found.add(each, inputs)
     return found
