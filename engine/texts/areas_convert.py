@@ -53,6 +53,12 @@ CONVERT: dict[str, tuple[str, ...]] = {
         "Nothing is wired to it, or that is muted or drawn by another pack. " + _AS_IT_IS,
         "Wire the model, then convert again.",
     ),
+    "convert.circle": (
+        "note",
+        "The model of {at} comes from itself, round a circle.",
+        "No model comes in, and ComfyUI would refuse to run it. " + _AS_IT_IS,
+        "Wire a model loader into it, then convert again.",
+    ),
     "convert.unused": (
         "note",
         "Nobody takes the model of {at}.",

@@ -32,7 +32,10 @@ class Ground:
 
 def ground_of(graph: Graph, level: Level, tree: Tree, files: Files) -> Ground:
     """The ground of a tree. Raises FoundryError ``convert`` where our nodes cannot begin there."""
-    member = next(key for key in level.pieces if key in tree.members and _is_lowest(level, tree, key))
+    member = next((key for key in level.pieces if key in tree.members and _is_lowest(level, tree, key)), None)
+    if member is None:
+        node = graph.nodes[level.path + min(tree.members)]
+        raise refuse("convert.circle", at=f"{node.title or node.kind} (node {node.id})")
     node = graph.nodes[level.path + member]
     link = node.links.get(APPLIERS[node.kind].model)
     if link is None:

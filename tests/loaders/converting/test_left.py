@@ -119,3 +119,15 @@ def test_a_model_that_cannot_be_converted_leaves_the_other_ones_alone():
 def test_what_is_no_workflow_is_refused():
     with pytest.raises(FoundryError, match="workflow"):
         convert({"base": "a.safetensors", "stack": []})
+
+
+@pytest.mark.parametrize("circle", [{"a": "a"}, {"a": "b", "b": "a"}], ids=["one", "two"])
+def test_a_loader_whose_model_is_its_own(circle):
+    """The fuzz found a StopIteration."""
+    nodes = {
+        key: {"class_type": "LoraLoaderModelOnly", "inputs": {"model": [below, 0], "lora_name": "x.safetensors"}}
+        for key, below in circle.items()
+    }
+    result = convert({"prompt": nodes})
+    assert not result.converted and result.made == nodes
+    assert all("comes from itself" in finding.seen for finding in result.left) and result.left
