@@ -182,7 +182,7 @@ def _stack(graph: Graph, files: Files, trail: Trail, base: BaseFacts, sampling: 
         any(applied.native for applied in trail.applied),
         sampling,
         source.node,
-        base.scaled and not source.quantized,
+        base.scaled and not _asked(trail, base),
         _is_whole(trail, base),
         base.variant,
     )
@@ -190,7 +190,7 @@ def _stack(graph: Graph, files: Files, trail: Trail, base: BaseFacts, sampling: 
 
 def _is_whole(trail: Trail, base: BaseFacts) -> bool:
     """Whether the weights are known to have 16 bits or more: by the file, or by a name that says so."""
-    if trail.source.quantized or trail.source.dequantize or base.quantized or LOW_BITS.search(trail.source.name):
+    if _asked(trail, base) or trail.source.dequantize or base.quantized or LOW_BITS.search(trail.source.name):
         return False
     return base.seen or bool(HIGH_BITS.search(trail.source.name))
 
@@ -203,9 +203,16 @@ def _item(files: Files, applied: Applied) -> Item:
     return Item(row.name, applied.stage, row.strength, lineage, dependent=dependent, node=node, variant=meant)
 
 
+def _asked(trail: Trail, base: BaseFacts) -> str | None:
+    """How its loader makes 8 bits of a file; one with scales keeps them whatever the loader is asked for."""
+    source = trail.source
+    scaled = base.scaled if base.seen else FP8.search(source.name) and SCALED.search(source.name)
+    return None if scaled and FP8.search(source.quantized or "") else source.quantized
+
+
 def _quantized(graph: Graph, trail: Trail, base: BaseFacts) -> str | None:
     """How the base is quantized, where LoRAs of native nodes go into it; before a stage of ours it is told of there."""
-    how = trail.source.quantized or base.quantized
+    how = _asked(trail, base) or base.quantized
     if how is None or trail.source.dequantize:
         return how
     into = [applied for applied in trail.applied if applied.native and not applied.beside]
@@ -228,7 +235,7 @@ def _late(trail: Trail) -> Iterator[Finding]:
 def _low_bits(graph: Graph, files: Files, trail: Trail, base: BaseFacts) -> Iterator[Finding]:
     """LF201: the file of the base is quantized before a stage of ours; or by its name it may be, before any LoRA."""
     source, stages = trail.source, _stages(graph, trail)
-    if source.dequantize or source.quantized:
+    if source.dequantize or _asked(trail, base):
         return
     if base.quantized and stages:
         values = {"base": source.name, "how": base.quantized, "at": stages[0]}

@@ -18,7 +18,10 @@ from .node_kinds import CONVERTERS, HELD, SWITCHES, Switch
 Scalar = bool | int | float | str
 MOST_HOPS = 64  # from a value to where it is used: more than anybody wires
 VALUE_TYPES = {"INT", "FLOAT", "BOOLEAN", "STRING", "COMBO", "NUMBER", "*"}  # sockets a plain value may arrive at
-_HOLDERS = re.compile(r"(easy |primitive )?(int|float|bool|string|number)|.*(constant|literal)", re.IGNORECASE)
+_HOLDERS = re.compile(
+    r"(easy |primitive )?(int|float|bool|string|number)|.*(constant|literal)|easy (lora|ckpt|controlnet)Names",
+    re.IGNORECASE,
+)
 _NUMBERS = re.compile(r"(easy |primitive )?(int|float|number)", re.IGNORECASE)
 _CONTROLS = ("fixed", "increment", "decrement", "randomize")  # what the frontend writes behind a number
 

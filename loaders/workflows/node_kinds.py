@@ -174,9 +174,11 @@ GUIDERS: dict[str, str | float] = {  # what they guide with: an input, or a numb
     "APGGuider": "cfg_scale",
 }
 SCHEDULES = ("sigmas", "scheduler")  # the inputs a schedule is wired in by
+SCHEDULERS = ("BasicScheduler", "SDTurboScheduler")  # they ask a model for its noise levels alone
 SCHEDULE_EDITORS = ("ExtendIntermediateSigmas",)  # their ``steps`` are not those of the schedule
 SAVERS = ("CheckpointSave", "ModelSave", SAVE_NODE)
 TRAINERS = ("TrainLoraNode",)
+TRAINING = re.compile(r"train", re.IGNORECASE)  # what a node is called that makes a LoRA, and brings none
 SWITCHES = {
     "Any Switch (rgthree)": Switch(r"any_\d+"),
     "ImpactSwitch": Switch(r"input\d+", "select", "input{}"),

@@ -19,10 +19,12 @@ from .node_kinds import (
     MERGES,
     MODEL_TYPES,
     OTHER_INPUT,
+    SCHEDULERS,
     STACK_INPUT,
     STACK_TYPES,
     SWITCHES,
     TRAINERS,
+    TRAINING,
 )
 from .node_values import is_lora_node, named_loras, rows_of, wired_names
 from .sampling import ends
@@ -134,7 +136,7 @@ class _Walk:
         """Whether a node may name LoRAs for a model."""
         if node.kind in NO_MODEL_LORAS or node.kind in TRAINERS:
             return False
-        return is_lora_node(node) or _lists_loras(node)
+        return (is_lora_node(node) and not TRAINING.search(node.kind)) or _lists_loras(node)
 
     def _above(self, starts: set[str]) -> Iterator[str]:
         """Every node that is read on the way up from where models are used up; merges are not looked into."""
@@ -179,7 +181,7 @@ def _takers(graph: Graph) -> Mapping[str, list[str]]:
     found: dict[str, list[str]] = {}
     for node in graph.nodes.values():
         chosen = model_links(node) if node.kind in SWITCHES else None
-        for name, (source, _) in node.links.items() if node.mode == ON else ():
+        for name, (source, _) in node.links.items() if node.mode == ON and node.kind not in SCHEDULERS else ():
             if _carries(node, name) and (chosen is None or source in chosen):
                 found.setdefault(source, []).append(node.id)
     return found

@@ -144,3 +144,15 @@ def test_what_is_followed_is_complete():
     g = Sketch()
     g.sample(g.lora(g.unet("qwen_image_bf16.safetensors"), LIGHTNING_8), g("CLIPLoader"), 8, 1.0)
     assert lint(of_prompt(g)).complete
+
+
+def test_a_scheduler_takes_the_noise_levels_of_a_model_and_nothing_of_its_loras():
+    """A LoRA whose model goes nowhere else plays no part; what becomes of it there is known."""
+    drawing = lora(base(), 2, 1).add(9, "BasicScheduler", "model:MODEL", "SIGMAS").wire(2, 0, 9, 0)
+    assert verdicts(of(drawing)) == []
+
+
+def test_a_node_that_trains_a_lora_brings_none():
+    drawing = base().add(9, "MYPACK_SpeedLoraTraining", "model:MODEL", "MODEL", widgets_values=["base.safetensors"])
+    drawing.wire(1, 0, 9, 0)
+    assert verdicts(of(sampled(drawing, 9, identity=10))) == []

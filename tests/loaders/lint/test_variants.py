@@ -127,6 +127,17 @@ def test_a_lora_distilled_on_fp8_where_the_loader_casts(dtype, wanted):
     assert verdicts(lint(of_prompt(g))) == wanted
 
 
+@pytest.mark.parametrize("name,wanted", [
+    ("wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors", [("note", "LF201.named_scaled")]),
+    ("wan2.2_t2v_low_noise_14B_fp16.safetensors", [("warning", "LF201.native")]),
+    ("wan2.2_t2v_low_noise_14B_fp8_e4m3fn.safetensors", [("warning", "LF201.native")]),
+])  # fmt: skip
+def test_a_scaled_file_keeps_its_scales_whatever_dtype_is_asked_for(name, wanted):
+    g = Sketch()
+    g.sample(g.lora(g.unet(name, "fp8_e4m3fn_fast"), "ink.safetensors"), g("CLIPLoader"), 20, 4.0)
+    assert verdicts(lint(of_prompt(g))) == wanted
+
+
 @pytest.mark.parametrize("scales,text", [
     ({}, ("warning", "LF201.native")),
     ({"blocks.0.q.weight_scale": torch.ones(())}, ("note", "LF201.scaled")),

@@ -38,6 +38,12 @@ def test_a_node_that_holds_one_value_hands_it_on(kind, values):
     assert arrived(g) == (30, False)
 
 
+def test_a_node_that_holds_the_name_of_a_lora_hands_it_on():
+    g = Sketch()
+    g("LoraLoaderModelOnly", lora_name=g("easy loraNames", lora_name="CausVid.safetensors"), strength_model=0.7)
+    assert arrived(g, "lora_name") == ("CausVid.safetensors", False)
+
+
 def test_converters_and_wired_primitives_are_passed():
     g = Sketch()
     number = g("PrimitiveFloat", value=g("FloatConstant", value=8.0))
