@@ -150,6 +150,13 @@ FILES: dict[str, tuple[str, ...]] = {
         "LoRAs change weights by 0.5% to 10%: more drowns the model. A lost alpha, or factors that grew, do that.",
         "At strength {strength} it would be 3%. Check the file's alpha.",
     ),
+    "LF305.replaced": (
+        "warning",
+        "{lora} replaces layers by numbers that have nothing of those before them: {count}, first '{module}', whose "
+        "change is {most} of its size.",
+        "A layer that was trained on stays near the one it began as; this one may be of another model.",
+        "Check that the LoRA was made for this very model.",
+    ),
     "LF305.dense_noted": (
         "warning",
         "{lora}: {modules} LoKr modules of two whole factors state alpha {alpha}, its metadata dim {rank}.",

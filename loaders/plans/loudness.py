@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import torch
 
-from ...engine.adapters import MAGNITUDE, RESHAPE, scale_of
+from ...engine.adapters import MAGNITUDE, RESHAPE, SET, needs_all_rows, needs_weight, scale_of
+from ...engine.dense import as_rows
 from ...engine.findings import Finding
 from ...engine.pipeline import reader_of
 from ...engine.plan import Base, Layer, Patch, Plan
 from ...engine.progress import Progress
 from ...engine.tensors import Reader, TensorInfo
-from ...engine.terms import effective_scale
+from ...engine.terms import Dense, effective_scale, make_term, patch_strength
 from ...engine.texts.say import say_of
 from ...validator.overlap import spread
 from ..disk.header import shown
@@ -31,7 +32,9 @@ LOUD = 1 / 3  # most LoRAs change a weight by 0.5% to 10%
 USUAL = 0.03  # what a strength is named for
 SPREAD, LOUDEST = 32, 16  # weights that are looked at: spread over the model, and those that are changed most
 FAINT = 0.1  # of the upper quartile of rms: a weight that is near zero before it is trained drowns in anything
+ANOTHER = 1.0  # of a layer that is replaced: it has little in common with the one before it
 BLOCKS, ROWS = 4, 16  # of each weight: runs of rows, and rows in each
+WHOLE = 8  # weights that are read whole, of a LoRA whose changes depend on them
 STORE = Store("rms", most=200, seal=1)  # by the files of a base
 
 
@@ -43,22 +46,27 @@ class Change:
     weight: str
     mean_square: float
     numbers: int
+    replaces: bool = False
 
 
 def loudness(plan: Plan, on_step: Progress | None = None) -> tuple[Finding, ...]:
     """A warning for each LoRA whose change is over a third of the weights in all, or of single ones.
 
-    DoRAs, rotations and what replaces a weight are left out: what they do depends on the weight; so is a LoRA on the
-    inputs that it gives a weight, which are zeros without it. Takes seconds for a large LoRA the first time.
+    What depends on the weight (DoRAs, rotations, GLoRA) is worked out on a few; a layer that is replaced is told of
+    where the new one has nothing of the old. Left out is a LoRA on the inputs that it gives a weight, which are zeros
+    without it. Takes seconds for a large LoRA the first time.
 
     Raises FoundryError for a file that cannot be read.
     """
     base = stored_base(plan.base)
-    changes = [list(_changes(base, layer)) for layer in plan.layers]
-    looked_at = [_sample(each) for each in changes]
-    weights = list(dict.fromkeys(change.weight for each in looked_at for change in each))
+    looked_at = [_sample([*_changes(base, layer)]) for layer in plan.layers]
+    dependent = [_dependent(base, layer) for layer in plan.layers]
+    looked_at = [[*each, *(c for c in more if not c.replaces)] for each, more in zip(looked_at, dependent, strict=True)]
+    replaced = [[change for change in each if change.replaces] for each in dependent]
+    weights = list(dict.fromkeys(change.weight for each in (*looked_at, *replaced) for change in each))
     rms = _rms(base, weights, on_step) if weights else {}
-    findings = (_judged(layer, each, rms) for layer, each in zip(plan.layers, looked_at, strict=True))
+    findings = [_judged(layer, each, rms) for layer, each in zip(plan.layers, looked_at, strict=True)]
+    findings += [_another(layer, each, rms) for layer, each in zip(plan.layers, replaced, strict=True)]
     return tuple(finding for finding in findings if finding is not None)
 
 
@@ -74,6 +82,58 @@ def _changes(base: Base, layer: Layer) -> Iterator[Change]:
             rows = shape[0] if patch.target.part is None else patch.target.part[2]
             if square > 0 and patch.target.weight in base.source.tensors:
                 yield Change(patch.adapter.module, patch.target.weight, square, rows * math.prod(shape[1:]))
+
+
+def _dependent(base: Base, layer: Layer) -> list[Change]:
+    """The changes that depend on the weight, of some that lie evenly in the model; kept by both files."""
+    if not layer.strength or not isinstance(layer.factors, LoRAFile):
+        return []
+    found = [patch for patch in layer.patches if _is_dependent(base, layer.factors, patch)]
+    chosen = [found[int(place)] for place in spread([str(number) for number in range(len(found))], WHOLE)]
+    if not chosen:
+        return []
+    files = states_of(base.source)
+    key = key_of("turned", files, base.dequantized, layer.lora.sha256, repr(chosen)) if files else ""
+    squares = STORE.get(key) if key else None
+    if not isinstance(squares, list) or len(squares) != len(chosen):
+        with reader_of(base.source, None) as reader:
+            squares = [_mean_square(layer, patch, reader.read(patch.target.weight)) for patch in chosen]
+        if key:
+            STORE.put(key, squares)
+    return [_change(base, layer, patch, square) for patch, square in zip(chosen, squares, strict=True) if square > 0]
+
+
+def _is_dependent(base: Base, lora: LoRAFile, patch: Patch) -> bool:
+    info, adapter = base.source.tensors.get(patch.target.weight), patch.adapter
+    whole = info is not None and len(info.shape) > 1 and RESHAPE not in dict(adapter.parts) and needs_weight(adapter)
+    return whole and (patch.target.part is None or needs_all_rows(adapter, lora.tensors) is None)
+
+
+def _mean_square(layer: Layer, patch: Patch, weight: torch.Tensor) -> float:
+    """Mean square of what a patch changes at strength 1, over some of its rows."""
+    term = make_term(layer, patch, None, as_rows(weight))
+    if not isinstance(term, Dense):
+        return 0.0
+    return float(term.make(torch.tensor(_some_rows(term.height))).double().square().mean())
+
+
+def _change(base: Base, layer: Layer, patch: Patch, square: float) -> Change:
+    shape = base.source.tensors[patch.target.weight].shape
+    rows = shape[0] if patch.target.slice is None else patch.target.slice[2]
+    square *= patch_strength(layer, patch) ** 2
+    replaces = patch.adapter.kind == SET
+    return Change(patch.adapter.module, patch.target.weight, square, rows * math.prod(shape[1:]), replaces)
+
+
+def _another(layer: Layer, changes: Sequence[Change], rms: dict[str, float]) -> Finding | None:
+    """LF305 for whole layers that are as far from those before them as any other numbers would be."""
+    ratios = {c: math.sqrt(c.mean_square) / rms[c.weight] for c in changes if rms[c.weight] > 0}
+    far = [change for change in ratios if ratios[change] > ANOTHER]
+    if not far:
+        return None
+    worst = max(far, key=lambda change: ratios[change])
+    values = {"count": len(far), "module": shown(worst.module), "most": _share(ratios[worst])}
+    return say_of(layer.lora.name, "LF305.replaced", **values)
 
 
 def _strength(layer: Layer, patch: Patch) -> float:
@@ -137,6 +197,14 @@ def _rms(base: Base, weights: Collection[str], on_step: Progress | None) -> dict
 
 def _rms_of(reader: Reader, info: TensorInfo) -> float:
     height = info.shape[0]
-    runs = range(0, height, max(ROWS, -(-height // BLOCKS)))
-    rows = [reader.read_rows(info.name, first, min(first + ROWS, height)).double() for first in runs]
+    rows = [reader.read_rows(info.name, at, min(at + ROWS, height)).double() for at in _runs(height)]
     return math.sqrt(sum(float(each.square().sum()) for each in rows) / max(1, sum(each.numel() for each in rows)))
+
+
+def _runs(height: int) -> range:
+    """The first row of each run that is looked at."""
+    return range(0, height, max(ROWS, -(-height // BLOCKS)))
+
+
+def _some_rows(height: int) -> list[int]:
+    return [row for first in _runs(height) for row in range(first, min(first + ROWS, height))]

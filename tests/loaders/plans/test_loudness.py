@@ -11,11 +11,14 @@ import pytest
 import torch
 from lora_foundry.engine.findings import Finding
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, Base, Plan
-from lora_foundry.loaders.loras.file import LoRAFile
+from lora_foundry.loaders.bases.checkpoint import open_checkpoint
+from lora_foundry.loaders.loras.file import LoRAFile, open_lora
 from lora_foundry.loaders.loras.matching import add_layer
+from lora_foundry.loaders.plans import loudness as measuring
 from lora_foundry.loaders.plans.loudness import SPREAD, loudness
 from lora_foundry.validator.overlap import spread
 from planner_parts import layer
+from safetensors.torch import save_file
 from samples import ShapeSource
 
 OUT, WIDE, RANK = 96, 64, 4
@@ -162,11 +165,67 @@ def test_parts_of_a_fused_weight_are_measured_as_parts():
     assert dict(finding.values)["most"] in ("50%", "49%", "51%")
 
 
-def test_norms_and_magnitudes_are_left_out():
+def test_norms_are_left_out():
     on = Base("base.safetensors", None, ShapeSource({}, {"n.weight": torch.zeros(8), "m.weight": noise(8, 8)}))
-    file = lora({"n.diff": torch.ones(8)}, {"m.lora_up.weight": noise(8, 2), "m.lora_down.weight": noise(2, 8),
-                                            "m.dora_scale": torch.ones(1, 8)})  # fmt: skip
-    assert not told(file, on=on)
+    assert not told(lora({"n.diff": torch.ones(8)}), on=on)
+
+
+def magnitudes(number: int, by: str, times: float, on: Base) -> dict[str, torch.Tensor]:
+    """Those of the weight itself, over rows or columns, so many times as large."""
+    weight = on.source.values[f"blocks.{number}.q.weight"]
+    size = weight.norm(dim=1, keepdim=True) if by == "rows" else weight.norm(dim=0, keepdim=True)
+    return {f"blocks.{number}.q.dora_scale": size * times}
+
+
+@pytest.mark.parametrize("by", ["rows", "columns"])
+@pytest.mark.parametrize(("ratio", "times", "loud"), [(0.02, 1.0, False), (0.9, 1.0, True), (0.02, 1.6, True)])
+def test_a_dora_is_measured_on_the_weights_it_goes_on(by, ratio, times, loud):
+    """Loud factors are, and magnitudes of another model."""
+    on = base()
+    file = lora(*(a_pair(n, ratio) | magnitudes(n, by, times, on) for n in range(6)))
+    found = told(file, on=on)
+    assert [finding.text for finding in found] == ["LF305.loud"] * loud
+    if loud:
+        shown = float(dict(found[0].values)["total"].rstrip("%")) / 100
+        assert shown == pytest.approx(0.6 if times > 1 else 0.69, abs=0.08)
+        assert not told(file, 0.3, on)
+
+
+def turns(number: int, size: float) -> dict[str, torch.Tensor]:
+    return {f"blocks.{number}.q.oft_R.weight": noise(WIDE // 4, 6, rms=size, seed=number)}
+
+
+def test_rotations_are_measured_whichever_side_they_are_on():
+    assert not told(lora(*(turns(n, 0.01) for n in range(6))))
+    assert [f.text for f in told(lora(*(turns(n, 0.4) for n in range(6))))] == ["LF305.loud"]
+    rows = {f"blocks.{n}.q.oft_blocks": noise(OUT // 8, 8, 8, rms=0.2, seed=n) for n in range(6)}
+    assert [f.text for f in told(lora(rows))] == ["LF305.loud"]
+    assert not told(lora({name: blocks * 0.02 for name, blocks in rows.items()}))
+
+
+@pytest.mark.parametrize(("away", "told_of"), [(0.05, False), (0.6, False), (None, True)])
+def test_a_replaced_layer_that_has_nothing_of_the_old_is_told(away, told_of):
+    on = base()
+    weight = on.source.values["blocks.0.q.weight"]
+    new = noise(OUT, WIDE, rms=RMS, seed=77) if away is None else weight + noise(OUT, WIDE, rms=away * RMS, seed=77)
+    file = lora({"blocks.0.q.set_weight": new}, *(a_pair(n, 0.01) for n in range(1, 6)))
+    found = told(file, on=on)
+    assert [finding.text for finding in found] == ["LF305.replaced"] * told_of
+    if told_of:
+        assert dict(found[0].values)["most"] in ("140%", "141%", "142%")
+
+
+def test_what_depends_on_the_weight_is_measured_once(tmp_path, monkeypatch):
+    """By both files: the next check reads nothing of the base."""
+    save_file({name: tensor.contiguous() for name, tensor in base().source.values.items()}, tmp_path / "b.safetensors")
+    source = open_checkpoint(tmp_path / "b.safetensors")
+    save_file(dict(turns(0, 0.4)), tmp_path / "l.safetensors")
+    plan = Plan(on := Base("b", None, source), (layer(on, open_lora(tmp_path / "l.safetensors")),))
+    first = loudness(plan)
+    assert [finding.text for finding in first] == ["LF305.loud"]
+    monkeypatch.setattr(measuring, "_mean_square", pytest.fail)
+    monkeypatch.setattr(measuring, "_rms_of", pytest.fail)
+    assert loudness(plan) == first
 
 
 # --- what the header says
