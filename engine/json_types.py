@@ -36,6 +36,7 @@ _Fix = TypedDict(
         "value": Annotated[float, "set: its new value."],
         "from": Annotated[str, "replace: the file name that is there."],
         "to": Annotated[str, "replace: the one to put in its place."],
+        "lora": Annotated[str, "fuse, stack, remove: the LoRA's file name."],
     },
     total=False,
 )
@@ -43,9 +44,11 @@ _Fix = TypedDict(
 
 class FixJSON(_Fix):
     """One change of the graph. ``set``: an input gets a value; ``replace``: a file name, in the node or above it.
-    ``convert``: the native LoRA loaders of the workflow become the stages of this pack."""
+    ``convert``: the native LoRA loaders of the workflow become the stages of this pack. ``fuse``: a LoRA goes into
+    1 Fuse Base LoRA below the node's stack; ``stack``: a native loader's goes into the stack; ``remove``: it goes.
+    """
 
-    action: Annotated[str, ("enum", ("set", "replace", "convert"))]
+    action: Annotated[str, ("enum", ("set", "replace", "convert", "fuse", "stack", "remove"))]
     node: str
 
 

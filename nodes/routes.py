@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.errors import FoundryError
-from ..engine.json_types import ConvertJSON, LintJSON
+from ..engine.json_types import ConvertJSON, FixJSON, LintJSON
 from ..engine.lineage import ROLES, UNKNOWN
 from ..engine.texts.say import refuse
 from ..loaders.bases.checkpoint import open_checkpoint
-from ..loaders.converting.convert import convert
+from ..loaders.converting.convert import Conversion, convert
+from ..loaders.converting.fixing import apply_fixes
 from ..loaders.lineage.provenance import lineage_of
 from ..loaders.lint.lint import lint
 from ..loaders.plans.rows import row_facts
@@ -44,9 +45,36 @@ def post_lint(query: Mapping[str, str], body: Any) -> LintJSON:
 def post_convert(query: Mapping[str, str], body: Any) -> ConvertJSON:
     """``{"workflow"}`` or ``{"prompt"}``, of both the workflow: it with our stages in place of native LoRA loaders.
 
-    What is told of files is what the lint knows of them.
+    With ``fixes``, the ``fix_actions`` of findings, it is it with those. What is told of files is what the lint knows.
     """
-    return convert(forms_of(body), folders.Listed(), lineage_of, "The request").to_json()
+    forms, find = forms_of(body), folders.Listed()
+    if body.get("fixes") is None:
+        return convert(forms, find, lineage_of, "The request").to_json()
+    made, done, conversion = apply_fixes(forms, fixes_of(body), find, lineage_of)
+    told = (conversion or Conversion("workflow" if forms.get("workflow") is not None else "prompt", made)).to_json()
+    return {**told, "changed": bool(done)}
+
+
+def fixes_of(body: Mapping[str, Any]) -> list[FixJSON]:
+    """The fixes of a body. FoundryError ``body`` for anything that is no list of them."""
+    fixes = body["fixes"]
+    fine = isinstance(fixes, list) and len(fixes) <= MOST_NAMES and all(map(_is_fix, fixes))
+    if not fine:
+        raise unfit("fixes", fixes, "a list of fix_actions of findings")
+    return list(fixes)
+
+
+def _is_fix(fix: object) -> bool:
+    words = isinstance(fix, dict) and all(isinstance(fix.get(key, ""), str) for key in ("input", "from", "to", "lora"))
+    needed = {"set": {"input", "value"}, "replace": {"from", "to"}}
+    return (
+        isinstance(fix, dict)
+        and words
+        and isinstance(fix.get("node"), str)
+        and isinstance(fix.get("action"), str)
+        and needed.get(fix["action"], set()) <= fix.keys()
+        and (fix["action"] != "set" or finite(fix["value"]) is not None)
+    )
 
 
 def forms_of(body: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,16 +1,17 @@
-// Native LoRA loaders made into our stages: the server says what the graph becomes, here it takes its place.
+// Changes of the whole graph, such as loaders made into stages: the server says what it becomes, here it takes its place.
 
 import { drawn, post, replaceGraph } from "./host.mjs"
 
 const PATH = "/lora_foundry/convert"
 
 /**
- * Convert the open graph; it stays as it is where nothing can be converted.
- * @returns {Promise<{converted: object[], left: object[]}>} what became of the LoRAs, and what stays and why
+ * Convert the open graph, or make these fixes of a finding in it; it stays as it is where nothing can be done.
+ * @param {object[]} [fixes] fix_actions
+ * @returns {Promise<{changed: boolean, converted: object[], left: object[]}>} what became of the LoRAs, what stays and why
  */
-export async function convertOpen() {
+export async function convertOpen(fixes) {
   const before = drawn()
-  const answer = await post(PATH, { workflow: before })
+  const answer = await post(PATH, { workflow: before, fixes })
   if (!answer.ok) throw new Error((await answer.text()).slice(0, 500))
   const told = await answer.json()
   if (JSON.stringify(drawn()) !== JSON.stringify(before)) throw new Error("The workflow changed meanwhile.")

@@ -34,8 +34,10 @@ export function changesOf(actions, nodeOf) {
   return changes.length && changes.every(Boolean) ? changes : null
 }
 
-/** Whether the fix of a finding is that the LoRA loaders of the whole workflow are converted. */
-export const isConvert = (actions) => actions[0]?.action === "convert"
+const WHOLE = ["convert", "fuse", "stack", "remove"]
+
+/** Whether the fixes of a finding move nodes and wires, which the server does: what is to be done, "" where they do not. */
+export const ofWhole = (actions) => WHOLE.find((name) => name === actions[0]?.action) ?? ""
 
 function changeOf(action, node) {
   if (!node) return null

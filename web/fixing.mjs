@@ -1,19 +1,21 @@
 // The button on a finding that settles it: one step of the host's undo.
 
 import { button } from "./dom.mjs"
-import { changesOf, isConvert } from "./fixes.mjs"
+import { changesOf, ofWhole } from "./fixes.mjs"
 import { gestureEnded, nodeAt } from "./host.mjs"
 import { parts } from "./rows_search.mjs"
 import { word } from "./texts.mjs"
 
 let convert = () => {}
 
-/** Says what converts the open graph. @param {() => void} action */
+/** Says what changes the open graph as a whole. @param {(actions: object[]) => void} action */
 export const onConvert = (action) => { convert = action }
 
 /** What a click would do, in a few words. */
 function label(actions) {
   const [first] = actions
+  const whole = ofWhole(actions)
+  if (whole) return word(`fix.${whole}`, { name: parts(first.lora ?? "").name })
   if (first.action === "replace") return word("fix.replace", { name: parts(first.to).name })
   return word("fix.set", { settings: actions.map(({ input, value }) => `${input} ${value}`).join(", ") })
 }
@@ -29,10 +31,10 @@ function change(actions) {
 
 /** @param {import("./findings.mjs").Finding} finding @returns {HTMLButtonElement | null} null where nothing can be done for it here */
 export function fixButton({ actions }) {
-  const whole = isConvert(actions)
+  const whole = ofWhole(actions)
   if (!whole && !changesOf(actions, nodeAt)) return null
-  const made = button(whole ? word("fix.convert") : label(actions), () => {
-    whole ? convert() : change(actions)
+  const made = button(label(actions), () => {
+    whole ? convert(actions) : change(actions)
     made.disabled = true
   })
   made.classList.add("lf-fixing")

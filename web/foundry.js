@@ -5,6 +5,7 @@ import { convertOpen } from "./convert.mjs"
 import { whenDeclared } from "./declare.mjs"
 import { ask, button, closePopovers, element } from "./dom.mjs"
 import { readError, readFindings } from "./findings.mjs"
+import { ofWhole } from "./fixes.mjs"
 import { onConvert } from "./fixing.mjs"
 import { chain, colourTables, drawn, fetchApi, on, post, promptOf, register, settingOf, tell } from "./host.mjs"
 import { Linter } from "./lint.mjs"
@@ -101,10 +102,11 @@ async function checkNow() {
 }
 
 /** Make the LoRA loaders of this workflow into our stages, and say what stays as it is. */
-async function convertNow() {
+async function convertNow(fixes) {
   closePopovers()
   try {
-    const { converted, left } = await convertOpen()
+    const { changed, converted, left } = await convertOpen(fixes)
+    if (fixes && ofWhole(fixes) !== "convert") return changed || tell("warn", word("fix.failed"))
     if (converted.length) tell("success", word("convert.title"), word("convert.done", { count: converted.length }))
     const findings = readFindings(left)
     if (findings.length || !converted.length) {
@@ -167,7 +169,7 @@ register({
 
   commands: [
     { id: "LoRAFoundry.Check", label: "LoRA Foundry: Check workflow", icon: "pi pi-check-circle", function: checkNow },
-    { id: "LoRAFoundry.Convert", label: "LoRA Foundry: Convert LoRA loaders", icon: "pi pi-sitemap", function: convertNow },
+    { id: "LoRAFoundry.Convert", label: "LoRA Foundry: Convert LoRA loaders", icon: "pi pi-sitemap", function: () => convertNow() },
   ],
 
   menuCommands: [{ path: ["Extensions"], commands: ["LoRAFoundry.Check", "LoRAFoundry.Convert"] }],
@@ -176,7 +178,7 @@ register({
     addStyle()
     listen()
     whenDeclared(declared)
-    onConvert(() => void convertNow())
+    onConvert((fixes) => void convertNow(fixes))
   },
 
   addCustomNodeDefs(defs) {

@@ -88,6 +88,18 @@ class CanvasLevel(Level):
             if origin == old:
                 self._links.start_at(number, new)
 
+    def set_value(self, identity: str, name: str, value: object) -> bool:
+        """A widget's value, by its place or by its name."""
+        drawn, values = self._drawn.get(identity), self.nodes[identity].get("widgets_values")
+        place = drawn.place_of(name) if drawn else None
+        if drawn is None or name in self.pieces[identity].wires or (not isinstance(values, dict) and place is None):
+            return False
+        if isinstance(values, dict):
+            values[name] = value
+        elif isinstance(values, list) and place is not None:
+            values[place] = value
+        return True
+
     def move_input(self, old: Taker, new: Taker) -> None:
         """The link with its way, and the place among the widgets that the subgraph's own node shows."""
         for entry in self._shown():

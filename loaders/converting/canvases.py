@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..workflows.canvas import entries, mapping, mappings, name_of, text
-from ..workflows.graph import MAX_NODES, ON, Graph
-from ..workflows.ui import MAX_DEPTH
+from ..workflows.graph import ON, Graph
 from .canvas_level import CanvasLevel, Numbers
 
 
@@ -78,17 +77,3 @@ def count_on(saved: dict[str, Any], levels: list[CanvasLevel]) -> None:
                 owner.update(
                     {key: value for key, value in ((node, numbers.node), (link, numbers.link)) if key in owner}
                 )
-
-
-def canvases_of(saved: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Every canvas by what stands before the ids of its nodes ("", "3:"): a definition once for each use of it."""
-    definitions = {text(each.get("id")): each for each in definitions_of(saved)}
-    found = {"": saved}
-    waiting = [("", saved, 0)]
-    for path, canvas, depth in waiting:
-        for node in mappings(canvas.get("nodes")):
-            inside = definitions.get(text(node.get("type")))
-            if inside is not None and depth < MAX_DEPTH and len(found) < MAX_NODES:
-                found[own := f"{path}{name_of(node.get('id'))}:"] = inside
-                waiting.append((own, inside, depth + 1))
-    return found

@@ -13,12 +13,15 @@ from typing import Any
 from ...engine.errors import FoundryError
 from ...engine.json_types import FixJSON
 from ..documents.document import parse_rows
-from ..lint.files import Find, LineageOf
-from ..workflows.canvas import read_canvas
+from ..lint.files import Files, Find, LineageOf
+from ..workflows.constants import with_constants
 from ..workflows.graph import Graph
 from ..workflows.reading import forms, graph_of
-from .canvases import canvases_of
+from .canvas_level import CanvasLevel
+from .canvases import count_on, levels_of
 from .convert import Conversion, convert
+from .level import Level, PromptLevel
+from .moves import MOVES, Mover
 
 
 def apply_fixes(
@@ -32,10 +35,11 @@ def apply_fixes(
     made: dict[str, Any] = copy.deepcopy(dict(canvas or prompt or {}))
     done: list[FixJSON] = []
     converting = []
+    files = Files(find, lineage_of)
     for fix in fixes:
         if fix["action"] == "convert":
             converting.append(fix)
-        elif (changed := _changed(made, fix, canvas is not None)) is not None:
+        elif (changed := _changed(made, fix, files, canvas is not None)) is not None:
             made = changed
             done.append(fix)
     if not converting:
@@ -44,21 +48,43 @@ def apply_fixes(
     return conversion.made, [*done, *(converting if conversion.converted else [])], conversion
 
 
-def _changed(saved: dict[str, Any], fix: FixJSON, drawn: bool) -> dict[str, Any] | None:
+def _changed(saved: dict[str, Any], fix: FixJSON, files: Files, drawn: bool) -> dict[str, Any] | None:
     """A copy with one change; None where it cannot be made there: its input is wired, or set from outside."""
-    graph = graph_of(saved)
+    made = copy.deepcopy(saved)
+    graph = with_constants(graph_of(made))
     node = graph.nodes.get(fix["node"])
     if node is None:
         return None
+    if fix["action"] in MOVES:
+        return made if _moved(made, graph, fix, files, drawn) else None
     if fix["action"] == "set":
         change = (node.id, fix["input"], fix["value"]) if fix["input"] in node.values else None
     else:
         change = next(_renamed(graph, fix), None)
-    made = copy.deepcopy(saved)
-    if change is None or not _set(made, *change, drawn):
+    if change is None:
         return None
     identity, name, value = change
+    level = _level_of(made, graph, identity, drawn)
+    if level is None or not level.set_value(identity.removeprefix(level.path), name, value):
+        return None
     return made if graph_of(made).nodes[identity].values.get(name) == value else None
+
+
+def _moved(made: dict[str, Any], graph: Graph, fix: FixJSON, files: Files, drawn: bool) -> bool:
+    level = _level_of(made, graph, fix["node"], drawn)
+    if level is None:
+        return False
+    done = MOVES[fix["action"]](Mover(graph, level, files), fix["node"].removeprefix(level.path), fix.get("lora", ""))
+    if isinstance(level, CanvasLevel):
+        count_on(made, [level])
+    return done
+
+
+def _level_of(made: dict[str, Any], graph: Graph, identity: str, drawn: bool) -> Level | None:
+    """The level a node stands on."""
+    path = identity.rpartition(":")[0]
+    levels: list[Level] = list(levels_of(made, graph)) if drawn else [PromptLevel(made)]
+    return next((level for level in levels if not drawn or level.path == (f"{path}:" if path else "")), None)
 
 
 def _renamed(graph: Graph, fix: FixJSON) -> Iterator[tuple[str, str, Any]]:
@@ -94,24 +120,3 @@ def renamed(value: Any, old: str, new: str) -> Any:
 
 def _plain(name: str) -> str:
     return name.replace("\\", "/")
-
-
-def _set(made: dict[str, Any], identity: str, name: str, value: Any, drawn: bool) -> bool:
-    """Give an input of a node a value, in the form the workflow is in."""
-    if not drawn:
-        made[identity]["inputs"][name] = value
-        return True
-    path, _, own = identity.rpartition(":")
-    saved = canvases_of(made).get(f"{path}:" if path else "")
-    node = read_canvas(saved).nodes.get(own) if saved is not None else None
-    if node is None:
-        return False
-    values = node.saved.get("widgets_values")
-    if isinstance(values, dict):
-        values[name] = value
-        return True
-    place = node.place_of(name)
-    if place is None or not isinstance(values, list):
-        return False
-    values[place] = value
-    return True

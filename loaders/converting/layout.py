@@ -38,7 +38,7 @@ def box_of(node: Mapping[str, Any]) -> Box:
 def arrange(
     saved: dict[str, Any], nodes: Mapping[str, dict[str, Any]], columns: Columns, near: Box, title: str
 ) -> None:
-    """Give the nodes of these columns a place on a canvas, near a rectangle, and a frame around them."""
+    """Give the nodes of these columns a place on a canvas, near a rectangle; with a title also a frame around them."""
     new = {key for column in columns for key in column}
     others = [box_of(node) for key, node in nodes.items() if key not in new]
     best: tuple[float, dict[str, tuple[float, float]], Box] | None = None
@@ -51,6 +51,8 @@ def arrange(
         return
     for key, place in best[1].items():
         nodes[key]["pos"] = [round(each) for each in place]
+    if not title:
+        return
     frames = saved.setdefault("groups", [])
     number = max((each.get("id", 0) for each in frames if isinstance(each.get("id", 0), int)), default=0) + 1
     frames.append({"id": number, "title": title, "bounding": [round(each) for each in best[2]], "color": COLOUR,

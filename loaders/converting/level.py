@@ -91,6 +91,10 @@ class Level(ABC):
         """Whatever an output is still wired to gets another one instead."""
 
     @abstractmethod
+    def set_value(self, identity: str, name: str, value: object) -> bool:
+        """Give an input a value; False where it has no place, or is wired."""
+
+    @abstractmethod
     def move_input(self, old: Taker, new: Taker) -> None:
         """What sets one input, a wire or something outside, sets the other one instead."""
 
@@ -129,6 +133,14 @@ class PromptLevel(Level):
             for name, value in node["inputs"].items() if _is_node(node) else ():
                 if _wire(value, self.prompt) == old:
                     node["inputs"][name] = list(new)
+
+    def set_value(self, identity: str, name: str, value: object) -> bool:
+        """Any input but a wired one."""
+        inputs = self.prompt[identity]["inputs"]
+        free = _wire(inputs.get(name), self.prompt) is None
+        if free:
+            inputs[name] = value
+        return free
 
     def move_input(self, old: Taker, new: Taker) -> None:
         """The link, wherever it comes from."""

@@ -82,6 +82,10 @@ class Files:
         found = self._find is not None and self._find(LORAS, name) is None and loose
         return (self._near(LORAS, name) if found else "") or name
 
+    def is_missing(self, name: str) -> bool:
+        """Whether a LoRA was looked for and is not there."""
+        return self._find is not None and self._path(LORAS, name) is None
+
     def path(self, name: str) -> Path | None:
         """The file of a LoRA, where it was looked for and found."""
         return self._path(LORAS, name)

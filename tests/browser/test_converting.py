@@ -41,22 +41,29 @@ def converted(studio) -> None:
         studio.page.evaluate(CONVERT)
     answer.value.finished()
     studio.page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'FoundryApply')")
-    studio.quiet()
+    studio.settle()
+    studio.settle()  # in Nodes 2.0 the step of undo is kept three frames later
 
 
 def test_the_menu_converts_and_undo_gives_the_old_bytes(drawn):
     before = drawn.page.evaluate(SERIALIZED)
     converted(drawn)
     assert "LoraLoaderModelOnly" not in kinds(drawn) and "FoundryLoRAStack" in kinds(drawn)
-    assert drawn.run()["outcome"] == "execution_success"
     drawn.page.evaluate(UNDO)
     drawn.page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'LoraLoaderModelOnly')")
-    drawn.settle()
-    assert drawn.page.evaluate(SERIALIZED) == before
+    same = f"(before) => ({SERIALIZED})() === before"  # in Nodes 2.0 once the page has measured the nodes again
+    drawn.page.wait_for_function(same, arg=before, timeout=10_000)
+
+
+def test_what_was_converted_runs(drawn):
+    converted(drawn)
+    drawn.quiet()
+    assert drawn.run()["outcome"] == "execution_success"
 
 
 def test_no_two_nodes_overlap(drawn):
     converted(drawn)
+    drawn.quiet()
     drawn.screenshot("converted-layout")
     drawn.settle()
     boxes = drawn.page.evaluate(BOXES[drawn.mode])
@@ -79,3 +86,24 @@ def test_a_graph_without_such_loaders_stays_and_it_is_said(drawn, names):
     dialog.wait_for()
     assert drawn.page.evaluate(SERIALIZED) == before
     drawn.page.keyboard.press("Escape")
+
+
+def test_a_finding_of_a_native_workflow_has_a_button_that_converts(drawn, unknown):
+    """The style comes first, the accelerator on top of it: the order is what the button mends."""
+    nodes, links = native(unknown, unknown["new"])
+    named = drawn.host.add_model("loras", "Qwen-Image-Lightning-8steps-V1.0.safetensors", lightning_of(drawn, unknown))
+    nodes["second"] = ("LoraLoaderModelOnly", (380, 160), {"lora_name": named, "strength_model": 0.5})
+    links = [link for link in links if link != ("lora", 0, "sample", "model")]
+    drawn.build(nodes, [*links, ("lora", 0, "second", "model"), ("second", 0, "sample", "model")])
+    drawn.quiet()
+    drawn.open_panel("second")
+    drawn.page.get_by_role("button", name="Convert to fuse, stack, finish").first.click()
+    drawn.page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'FoundryFuseBaseLoRA')")
+    assert "LoraLoaderModelOnly" not in kinds(drawn)
+
+
+def lightning_of(studio, names):
+    """The tensors of the Lightning-like LoRA."""
+    from safetensors.torch import load_file
+
+    return load_file(studio.host.base / "models" / "loras" / names["lightning"])

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { changesOf, isConvert, renamed } from "../../web/fixes.mjs"
+import { changesOf, ofWhole, renamed } from "../../web/fixes.mjs"
 import { readFindings } from "../../web/findings.mjs"
 
 const node = (widgets, above = []) => ({
@@ -43,10 +43,10 @@ test("findings keep their fixes, and need none", () => {
   assert.deepEqual([with_.actions, without.actions], [[USE], []])
 })
 
-test("a fix that converts the whole workflow changes no widget", () => {
-  const actions = [{ action: "convert", node: "3" }]
-  assert.equal(isConvert(actions), true)
-  assert.equal(isConvert([USE]), false)
-  assert.equal(isConvert([]), false)
-  assert.equal(changesOf(actions, () => node({})), null)
+test("fixes that move nodes and wires change no widget", () => {
+  for (const action of ["convert", "fuse", "stack", "remove"]) {
+    assert.equal(ofWhole([{ action, node: "3" }]), action)
+    assert.equal(changesOf([{ action, node: "3" }], () => node({})), null)
+  }
+  assert.deepEqual([ofWhole([USE]), ofWhole([])], ["", ""])
 })

@@ -1,0 +1,197 @@
+"""Single LoRAs moved between the stages of a workflow: into 1 Fuse Base LoRA, into the stack, or out of it.
+
+Each move changes one level, and says whether it could be made: where a LoRA does more than a row of ours can say, or
+the stage it belongs to is not there, nothing is changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from ...engine.errors import FoundryError
+from ..documents.document import Row, parse_rows
+from ..lint.files import Files
+from ..workflows.graph import Graph
+from ..workflows.node_kinds import FUSE_NODE, STACK_NODE
+from ..workflows.node_values import Named, written_loras
+from ..workflows.tracing import list_nodes
+from .building import rows_text
+from .canvas_level import CanvasLevel
+from .kinds import APPLIERS, CLIP_OUT, LIST_NODE, MODEL_OUT, ROW_NODE
+from .layout import arrange, box_of
+from .level import Level, Out
+
+VANILLA = "none: vanilla base"  # in 1 Fuse Base LoRA
+Move = Callable[["Mover", str, str], bool]
+
+
+class Mover:
+    """Moves LoRAs on one level of a workflow, whose graph is settled."""
+
+    def __init__(self, graph: Graph, level: Level, files: Files) -> None:
+        self._graph, self._level, self._files = graph, level, files
+
+    def fuse(self, node: str, lora: str) -> bool:
+        """A base LoRA goes into 1 Fuse Base LoRA below the stack a node belongs to, and out of that stack."""
+        stack = self._stack_below(node)
+        below = self._level.pieces[stack].wires.get("model") if stack else None
+        name = self._files.spelled(lora, loose=True)
+        if below is None or self._files.is_missing(name):
+            return False
+        strength = self._take_out(stack, lora)
+        at = self._level.origin(below)[0]
+        if self._kind(at) == FUSE_NODE and self._value(at, "lora_name") == VANILLA:
+            self._level.set_value(at, "strength", strength)
+            return self._level.set_value(at, "lora_name", name)
+        made = self._level.add(FUSE_NODE, {"lora_name": name, "strength": strength})
+        self._level.wire(below, made, "model")
+        self._level.wire((made, MODEL_OUT), stack, "model")
+        self._place(made, stack)
+        return True
+
+    def remove(self, node: str, lora: str) -> bool:
+        """A LoRA goes: its row, or its node, whose model and CLIP come from below it then."""
+        kind = self._kind(node)
+        if kind in (LIST_NODE, ROW_NODE):
+            return self._take_row(node, lora) is not None
+        names = [_plain(each.name) for each in written_loras(self._settled(node))]
+        if names != [_plain(lora)] or list_nodes(self._graph, self._settled(node)):
+            return False
+        return self._splice(node, "model", APPLIERS[kind].clip if kind in APPLIERS else "")
+
+    def to_stack(self, node: str, lora: str) -> bool:
+        """A native loader's LoRAs go into the stack of the same model, and the loader goes."""
+        applier, stack = APPLIERS.get(self._kind(node)), self._stack_below(node) or self._stack_above(node)
+        if applier is None or not stack or dict(applier.held).keys() & self._level.pieces[node].wires.keys():
+            return False
+        settled = self._settled(node)
+        lists = list_nodes(self._graph, settled)
+        clip = self._level.pieces[node].wires.get(applier.clip)
+        taken = clip is not None and any(self._level.uses((node, CLIP_OUT)))
+        if lists or (taken and (clip is None or self._level.origin(clip) != (stack, CLIP_OUT))):
+            return False
+        rows = [self._row(each, bool(applier.clip)) for each in written_loras(settled)]
+        return self._splice(node, applier.model, applier.clip) and self._append(stack, rows)
+
+    # --- the stack of a model
+
+    def _stack_below(self, node: str) -> str:
+        """The first 2 Stack LoRAs that a node leads to, itself included; "" where there is none."""
+        waiting = [node]
+        for key in waiting:
+            if self._kind(key) == STACK_NODE:
+                return key
+            outs = {wire for piece in self._level.pieces.values() for wire in piece.wires.values() if wire[0] == key}
+            takers = (taker for out in sorted(outs) for taker, _ in self._level.uses(out))
+            waiting += [taker for taker in takers if taker in self._level.pieces and taker not in waiting]
+        return ""
+
+    def _stack_above(self, node: str) -> str:
+        """The 2 Stack LoRAs that the model of a node comes from."""
+        for _ in range(len(self._level.pieces)):
+            wire = self._level.pieces[node].wires.get("model") if node in self._level.pieces else None
+            if wire is None:
+                return ""
+            node = self._level.origin(wire)[0]
+            if self._kind(node) == STACK_NODE:
+                return node
+        return ""
+
+    def _lists_of(self, stack: str) -> Iterator[str]:
+        for each in list_nodes(self._graph, self._settled(stack)):
+            key = each.id.removeprefix(self._level.path)
+            if each.id.startswith(self._level.path) and key in self._level.pieces:
+                yield key
+
+    # --- rows
+
+    def _take_out(self, stack: str, lora: str) -> float:
+        """Take a LoRA out of the lists of a stack: its strength there, 1 where it is not among them."""
+        for key in self._lists_of(stack):
+            strength = self._take_row(key, lora)
+            if strength is not None:
+                return strength
+        return 1.0
+
+    def _take_row(self, node: str, lora: str) -> float | None:
+        """Take a row out of a list, or switch a LoRA node off: its strength, None where it is not there."""
+        if self._kind(node) == ROW_NODE and _plain(str(self._value(node, "lora_name"))) == _plain(lora):
+            strength = self._value(node, "strength_model")
+            off = self._level.set_value(node, "enabled", False)
+            return float(strength) if off and isinstance(strength, int | float) else None
+        rows, written = self._rows_of(node) if self._kind(node) == LIST_NODE else ((), [])
+        here = [row for row in rows if _plain(row.path) == _plain(lora)]
+        if not here:
+            return None
+        kept = [each for each, row in zip(written, rows, strict=True) if row not in here]
+        return here[0].strength if self._level.set_value(node, "loras", rows_text(kept)) else None
+
+    def _rows_of(self, node: str) -> tuple[tuple[Row, ...], list[Any]]:
+        """The rows of a LoRA Stack, and each as it is written; none of a text that is no plain list."""
+        text = self._value(node, "loras")
+        try:
+            written = json.loads(text) if isinstance(text, str) else None
+            return (parse_rows(text, node), written) if isinstance(written, list) else ((), [])
+        except (FoundryError, ValueError):
+            return (), []
+
+    def _append(self, stack: str, rows: list[dict[str, Any]]) -> bool:
+        """Put rows behind those of a stack: into its LoRA Stack, or into a new one after what is wired."""
+        above = self._level.pieces[stack].wires.get("lora_stack")
+        at = self._level.origin(above)[0] if above else ""
+        if self._kind(at) == LIST_NODE and "loras" not in self._level.pieces[at].wires:
+            _, written = self._rows_of(at)
+            if written or self._value(at, "loras") in ("[]", ""):
+                return self._level.set_value(at, "loras", rows_text([*written, *rows]))
+        made = self._level.add(LIST_NODE, {"loras": rows_text(rows)})
+        if above:
+            self._level.wire(above, made, "lora_stack")
+        self._level.wire((made, MODEL_OUT), stack, "lora_stack")
+        self._place(made, stack)
+        return True
+
+    def _row(self, each: Named, on_clip: bool) -> dict[str, Any]:
+        loose = not each.name.lower().endswith((".safetensors", ".sft"))
+        clip = (each.strength if each.clip is None else each.clip) if on_clip else 0.0
+        row = {"path": self._files.spelled(each.name, loose), "strength": each.strength, "clip_strength": clip}
+        return {**row, **({} if each.on else {"on": False})}
+
+    # --- nodes
+
+    def _splice(self, node: str, model: str, clip: str) -> bool:
+        """Take a node away: who took its model and CLIP takes what came into it."""
+        wires = self._level.pieces[node].wires
+        ways: list[tuple[Out, Out | None]] = [((node, MODEL_OUT), wires.get(model))]
+        if clip:
+            ways.append(((node, CLIP_OUT), wires.get(clip)))
+        if any(source is None and self._level.takers(out) for out, source in ways):
+            return False
+        for out, source in ways:
+            if source is not None:
+                self._level.hand_over(out, source)
+        self._level.remove([node])
+        return True
+
+    def _place(self, made: str, beside: str) -> None:
+        level = self._level
+        if isinstance(level, CanvasLevel):
+            arrange(level.saved, level.nodes, [[made]], box_of(level.nodes[beside]), "")
+
+    def _kind(self, node: str) -> str:
+        piece = self._level.pieces.get(node)
+        return piece.kind if piece else ""
+
+    def _settled(self, node: str) -> Any:
+        return self._graph.nodes[self._level.path + node]
+
+    def _value(self, node: str, name: str) -> Any:
+        return self._settled(node).values.get(name)
+
+
+MOVES: dict[str, Move] = {"fuse": Mover.fuse, "remove": Mover.remove, "stack": Mover.to_stack}
+
+
+def _plain(name: str) -> str:
+    return name.replace("\\", "/")
