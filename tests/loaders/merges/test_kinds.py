@@ -27,7 +27,8 @@ from writing_parts import layers_of, native
 
 STORED = {
     "up": "lora_up.weight", "down": "lora_down.weight", "mid": "lora_mid.weight", "magnitude": "dora_scale",
-    "blocks": "oft_blocks", "rescale": "rescale", "set": "set_weight", "diff": "diff",
+    "blocks": "oft_blocks", "turns": "oft_R.weight", "turned": "boft_R", "sizes": "boft_s",
+    "rescale": "rescale", "set": "set_weight", "diff": "diff",
     **{name: f"{name}.weight" for name in ("a1", "a2", "b1", "b2")},
 }  # fmt: skip
 ADDITIVE = {
@@ -43,9 +44,11 @@ ADDITIVE = {
 }
 DEPENDENT = {
     "DoRA by rows": lambda m: m.dora(m.lora(), "rows"),
-    "DoRA of a LoHa": lambda m: m.dora(m.loha_tucker() if m.kernel else m.loha(), "rows"),
+    "DoRA of a LoHa by columns": lambda m: m.dora(m.loha(), "columns"),
     "OFT": lambda m: m.oft(),
     "BOFT": lambda m: m.boft(),
+    "OFT of PEFT": lambda m: m.oft_in(),
+    "BOFT of PEFT": lambda m: m.boft_in(1),
     "GLoRA": lambda m: m.set() if m.kernel else m.glora(),  # of convolutions it is not read
     "whole weights": lambda m: m.set(),
 }
