@@ -16,6 +16,7 @@ from .areas import AREAS
 from .areas_convert import CONVERT
 from .areas_remote import REMOTE
 from .asking import ASKING
+from .disk import DISK
 from .lf1 import ORDER
 from .lf2 import QUANTIZATION
 from .lf3 import FILES
@@ -36,7 +37,7 @@ class Text:
     fix: str = ""
 
 
-TABLES = (AREAS, ASKING, LOADING, CONVERT, REMOTE, ORDER, QUANTIZATION, FILES, MEANING, USE, MERGING, WRITING)
+TABLES = (AREAS, ASKING, DISK, LOADING, CONVERT, REMOTE, ORDER, QUANTIZATION, FILES, MEANING, USE, MERGING, WRITING)
 TEXTS = {key: Text(*parts) for table in TABLES for key, parts in table.items()}
 
 

@@ -86,15 +86,15 @@ def load_calibration(path: Path) -> Calibration:
     try:
         told = json.loads(source.metadata.get(KEY, "null"))
         if not isinstance(told, dict) or told.get("schema") != SCHEMA:
-            raise file_error(path, "is no calibration, or one of another version", "Choose a file Calibrate wrote.")
+            raise file_error(path, "file.no_calibration")
         origin = Origin(**{**told["origin"], **{part: tuple(told["origin"][part]) for part in ("layers", "others")}})
         ranges = {str(name): Range(**seen) for name, seen in told["ranges"].items()}
         sets = {str(name): str(found) for name, found in told["sets"].items()}
         sound = all(map(_is_sound, ranges.values())) and all(_is_there(source, found) for found in set(sets.values()))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise file_error(path, f"holds a calibration that cannot be read ({error})", "Calibrate again.") from error
+        raise file_error(path, "file.calibration_form", reason=error) from error
     if not sound:
-        raise file_error(path, "holds a calibration with impossible numbers or shapes", "Calibrate again.")
+        raise file_error(path, "file.calibration_numbers")
     identity = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     return Calibration(path.name.removesuffix(SUFFIX), identity, ranges, sets, origin, source)
 

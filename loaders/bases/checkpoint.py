@@ -89,8 +89,7 @@ def open_checkpoint(path: Path, mapped: bool | None = None) -> Checkpoint:
     found = source.tensors
     for name, file in weight_map.items():
         if name not in found or source.home(name) != file:
-            what = f"does not hold the tensor '{shown(name)}', which the index says it does"
-            raise file_error(file, what, "Download the shards and the index again, from one place.")
+            raise file_error(file, "file.shard", tensor=shown(name))
     return Checkpoint(source)
 
 
@@ -115,10 +114,9 @@ def is_lora(path: Path) -> bool:
 
 def _refuse_other_kinds(path: Path, tensors: Mapping[str, TensorInfo]) -> None:
     if not tensors:
-        raise file_error(path, "contains no tensors", "Download or copy it again.")
+        raise file_error(path, "file.no_tensors")
     if parts := adapter_parts(tensors):
-        what = f"is a LoRA, not a model: it holds '{shown(parts[0])}' and {len(parts) - 1} more LoRA parts"
-        raise file_error(path, what, "Name the model as base and this file in fuse or stack.")
+        raise file_error(path, "file.is_lora", tensor=shown(parts[0]), more=len(parts) - 1)
 
 
 def _prefix(names: Collection[str]) -> str:

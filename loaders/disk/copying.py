@@ -32,6 +32,6 @@ def copy_result(source: Path, out: Path, on_step: Progress | None = None) -> Non
                 os.fsync(copy.fileno())
             after = os.fstat(file.fileno())
             if (done, after.st_size, after.st_mtime_ns) != (before.st_size, before.st_size, before.st_mtime_ns):
-                raise file_error(source, "changed while it was copied", "Run again.")
+                raise file_error(source, "file.changed_copy")
             temp.replace(out)
             sync_folder(out.parent)

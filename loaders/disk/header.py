@@ -21,6 +21,7 @@ import torch
 
 from ...engine.errors import FoundryError
 from ...engine.tensors import TensorInfo
+from ...engine.texts.say import refuse
 
 SUFFIXES = (".safetensors", ".sft")
 MAX_HEADER = 100_000_000
@@ -40,7 +41,6 @@ DTYPES: Mapping[str, torch.dtype] = {
 _PICKLE_SUFFIXES = (".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl")
 _PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 SHOWN = 3  # names shown where many could be
-_AGAIN = "Download or copy it again."
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,7 @@ def parse_header(path: Path, read: Callable[[int], bytes], size: int, mtime_ns: 
     metadata = _metadata(path, entries.pop("__metadata__", {}))
     tensors, offsets, end = _tensors(path, entries, 8 + length)
     if end != size:
-        fault = "is incomplete" if end > size else "has bytes after its last tensor"
-        _refuse(path, f"{fault}: its header says {end} bytes, the file has {size}", _AGAIN)
+        raise file_error(path, "file.incomplete" if end > size else "file.longer", said=end, there=size)
     return Header(path, tensors, offsets, metadata, size, mtime_ns)
 
 
@@ -91,9 +90,9 @@ def quoted(names: Sequence[str], most: int = SHOWN) -> str:
     return first + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def file_error(path: Path, what: str, fix: str = "", why: str = "") -> FoundryError:
-    """The one form of a file's error: its name, then what was seen."""
-    return FoundryError("file", f"{shown(path.name or str(path))} {what}.", why, fix)
+def file_error(path: Path, key: str, **values: object) -> FoundryError:
+    """The error of a file: ``refuse`` with its name, as it can be printed, in the blank ``file``."""
+    return refuse(key, file=shown(path.name or str(path)), **values)
 
 
 @contextmanager
@@ -102,9 +101,9 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise file_error(path, "does not exist", "Check the name and the folder.") from error
+        raise file_error(path, "file.absent") from error
     except OSError as error:
-        raise file_error(path, f"cannot be used: {error.strerror or error}") from error
+        raise file_error(path, "file.refused", reason=error.strerror or error) from error
 
 
 def regular_file(path: Path) -> os.stat_result:
@@ -113,9 +112,9 @@ def regular_file(path: Path) -> os.stat_result:
         with disk_errors(path):
             state = path.stat()
     except ValueError as error:  # a NUL in the name
-        raise file_error(path, "is not a possible file name") from error
+        raise file_error(path, "file.impossible") from error
     if not stat.S_ISREG(state.st_mode):
-        _refuse(path, "is not a regular file", "Name the file itself.")
+        raise file_error(path, "file.irregular")
     return state
 
 
@@ -126,7 +125,7 @@ def _check_name(path: Path) -> None:
     if suffix == ".gguf":
         _refuse_gguf(path)
     if suffix not in SUFFIXES:
-        _refuse(path, f"is not a {SUFFIXES[0]} file by its name", "Only safetensors files are read.")
+        raise file_error(path, "file.suffix", suffix=SUFFIXES[0])
 
 
 def _header_length(path: Path, start: bytes, size: int) -> int:
@@ -139,9 +138,10 @@ def _header_length(path: Path, start: bytes, size: int) -> int:
     if start.startswith(b"GGUF"):
         _refuse_gguf(path)
     if not start:
-        _refuse(path, "is empty (0 bytes)", _AGAIN)
-    seen = f"its header would be {length} bytes, the file has {size}" if size > 8 else f"it has only {size} bytes"
-    _refuse(path, f"is not a safetensors file or is damaged: {seen} (at most {MAX_HEADER} are accepted)", _AGAIN)
+        raise file_error(path, "file.empty")
+    if size > 8:
+        raise file_error(path, "file.long_header", said=length, there=size, most=MAX_HEADER)
+    raise file_error(path, "file.no_header", there=size, most=MAX_HEADER)
 
 
 def _parse(path: Path, raw: bytes) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _parse(path: Path, raw: bytes) -> dict[str, Any]:
         if b"\\u" in raw:  # half of a surrogate pair could be neither printed nor hashed later
             json.dumps(entries, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:  # includes bad UTF-8 and bad JSON
-        _refuse(path, f"has a damaged header: {shown(str(error))}", _AGAIN)
+        raise file_error(path, "file.bad_header", reason=shown(str(error))) from error
     if len(entries) - ("__metadata__" in entries) > MAX_TENSORS:
         _refuse_crowd(path)
     return entries
@@ -174,7 +174,7 @@ def _no_constant(text: str) -> NoReturn:
 
 def _metadata(path: Path, metadata: Any) -> dict[str, str]:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        _refuse(path, "has a damaged header: its metadata is not a list of texts", _AGAIN)
+        raise file_error(path, "file.bad_metadata")
     return metadata
 
 
@@ -219,23 +219,17 @@ def _counts(values: Any) -> TypeGuard[list[int]]:
     return isinstance(values, list) and {*map(type, values)} <= {int} and min(values, default=0) >= 0
 
 
-def _refuse(path: Path, what: str, fix: str = "", why: str = "") -> NoReturn:
-    raise file_error(path, what, fix, why)
-
-
 def _refuse_tensor(path: Path, name: str, what: str) -> NoReturn:
-    _refuse(path, f"has a damaged header: tensor '{shown(name)}' {what}", _AGAIN)
+    raise file_error(path, "file.bad_tensor", tensor=shown(name), what=what)
 
 
 def _refuse_crowd(path: Path) -> NoReturn:
-    _refuse(path, f"lists more than {MAX_TENSORS} tensors in its header", "No model has that many: do not use it.")
+    raise file_error(path, "file.crowd", most=MAX_TENSORS)
 
 
 def _refuse_pickle(path: Path) -> NoReturn:
-    fix = "Convert it to .safetensors first, on a machine that may be lost."
-    _refuse(path, "is a pickle file: refused, it could run code; convert it first", fix)
+    raise file_error(path, "file.pickle")
 
 
 def _refuse_gguf(path: Path) -> NoReturn:
-    why = "GGUF weights are already quantized, and LoRAs go in before quantization."
-    _refuse(path, "is a GGUF file: refused", "Use the unquantized .safetensors model.", why)
+    raise file_error(path, "file.gguf")

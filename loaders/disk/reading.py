@@ -142,8 +142,7 @@ class Renamed:
 def check_unchanged(path: Path, now: tuple[int, ...], before: tuple[int, ...]) -> None:
     """FoundryError when a file's state (size, time, ...) is not what it was."""
     if now != before:
-        why = "Half of it would come from one file and half from another."
-        raise file_error(path, "changed during read", "Wait until nothing writes to it, then run again.", why)
+        raise file_error(path, "file.changed")
 
 
 def read_into(file: io.FileIO, header: Header, begin: int, buffer: torch.Tensor) -> None:
@@ -226,7 +225,7 @@ class _Mapped(_File):
         except OSError as error:
             file.close()
             if must:
-                raise file_error(header.path, f"cannot be mapped: {error.strerror or error}") from error
+                raise file_error(header.path, "file.not_mapped", reason=error.strerror or error) from error
             return None
         except FoundryError:
             file.close()
@@ -252,7 +251,7 @@ class _Mapped(_File):
                 part[:: mmap.PAGESIZE].any()
             elif failed:
                 self.check()
-                raise file_error(self.header.path, f"cannot be read: {os.strerror(failed)}")
+                raise file_error(self.header.path, "file.not_read", reason=os.strerror(failed))
             _advise(part, _DONT_NEED)
 
 
@@ -298,5 +297,5 @@ _madvise = _find_madvise()
 def check_rows(path: Path, info: TensorInfo, first: int, stop: int) -> None:
     """FoundryError ``file`` for rows that a tensor does not have."""
     if not info.shape or not 0 <= first <= stop <= info.shape[0]:
-        what = f"has no rows {first} to {stop} in the tensor '{shown(info.name)}' of shape {list(info.shape)}"
-        raise file_error(path, what)
+        values = {"first": first, "stop": stop, "tensor": shown(info.name), "shape": list(info.shape)}
+        raise file_error(path, "file.no_rows", **values)

@@ -94,7 +94,7 @@ def shard_paths(path: Path, count: int) -> list[Path]:
     if count == 1:
         return [path]
     if count > MAX_SHARDS:
-        raise file_error(path, f"would be {count} files", f"Allow larger ones: {MAX_SHARDS} are the limit.")
+        raise file_error(path, "file.many_shards", count=count, most=MAX_SHARDS)
     spelled = [_spelled(path, count, mark) for mark in MARKS]
     return next((paths for paths in spelled if _is_used(path, paths)), spelled[0])
 
@@ -168,7 +168,7 @@ class _Shards:
 
     def _sink(self, name: str) -> FileSink:
         if name not in self._sinks:
-            raise file_error(self._path, f"was given the tensor '{shown(name)}' unannounced")
+            raise file_error(self._path, "file.given_unknown", tensor=shown(name))
         return self._sinks[name]
 
 
@@ -187,10 +187,8 @@ def _refuse_others(path: Path, count: int) -> None:
     there = sorted(entry.name for entry in path.parent.iterdir()) if path.parent.is_dir() else []
     same = [name for name in there if name == path.name or is_part(path, name)]
     if others := [name for name in same if name not in ours]:
-        now = f"{count} files" if count > 1 else "one file"
-        what = f"would be {now}, and {shown(others[0])} is there from another save"
-        why = "Beside each other they would be two models under one name."
-        raise file_error(path, what, "Choose another name, or delete the old files first, with their index.", why)
+        key = "file.other_save" if count > 1 else "file.other_shards"
+        raise file_error(path, key, count=count, other=shown(others[0]))
 
 
 def _publish(drafts: Sequence[Draft], index: Path, content: bytes) -> None:

@@ -13,7 +13,6 @@ from .header import MAX_HEADER, SUFFIXES, disk_errors, file_error, regular_file,
 INDEX = ".index.json"
 MAX_SHARDS = 1000
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
-_COMPLETE = "Download the whole folder again."
 
 
 def find_files(path: Path) -> tuple[tuple[Path, ...], Mapping[str, Path]]:
@@ -36,12 +35,8 @@ def _in_folder(folder: Path) -> Path:
     if len(found) == 1:
         return folder / found[0]
     if found:
-        raise file_error(folder, f"holds several models: {_some(found)}", "Name one of them.")
-    raise file_error(
-        folder,
-        f"holds no .safetensors model, only: {_some(names) or 'nothing'}",
-        "Name the folder the weights are in (in a diffusers model: transformer or unet).",
-    )
+        raise file_error(folder, "file.several", models=_some(found))
+    raise file_error(folder, "file.no_model", names=_some(names) or "nothing")
 
 
 def all_shards(path: Path) -> tuple[Path, ...]:
@@ -55,19 +50,19 @@ def all_shards(path: Path) -> tuple[Path, ...]:
 def _check_complete(path: Path, files: tuple[Path, ...]) -> None:
     missing = [file.name for file in files if not file.exists()]
     if missing and len(files) > 1:
-        raise file_error(path, f"needs {len(files)} files and {len(missing)} are missing: {_some(missing)}", _COMPLETE)
+        raise file_error(path, "file.shards_missing", count=len(files), missing=len(missing), names=_some(missing))
 
 
 def _read_index(path: Path) -> dict[str, Path]:
     if regular_file(path).st_size > MAX_HEADER:
-        raise file_error(path, f"is larger than {MAX_HEADER} bytes", "That is no index.")
+        raise file_error(path, "file.index_large", most=MAX_HEADER)
     try:
         index = json.loads(path.read_bytes().decode())
     except (ValueError, RecursionError) as error:
-        raise file_error(path, f"is a damaged index: {shown(str(error))}", _COMPLETE) from error
+        raise file_error(path, "file.index_damaged", reason=shown(str(error))) from error
     weight_map = index.get("weight_map") if isinstance(index, dict) else None
     if not weight_map or not isinstance(weight_map, dict):
-        raise file_error(path, "has no weight_map, so it is not the index of a model", _COMPLETE)
+        raise file_error(path, "file.index_none")
     return {name: _inside(path, file) for name, file in weight_map.items()}
 
 
@@ -82,7 +77,7 @@ def _inside(index: Path, name: object) -> Path:
 
 
 def _outside(index: Path, name: object) -> FoundryError:
-    return file_error(index, f"names the shard '{shown(str(name))}', which is outside its folder", "Do not use it.")
+    return file_error(index, "file.index_outside", shard=shown(str(name)))
 
 
 def _some(names: Iterable[str]) -> str:

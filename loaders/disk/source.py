@@ -37,7 +37,7 @@ class FileSource:
             if twice := header.tensors.keys() & self._homes.keys():
                 name = min(twice)
                 other = self._homes[name].path.name
-                raise file_error(header.path, f"holds the tensor '{shown(name)}', and so does {shown(other)}")
+                raise file_error(header.path, "file.in_two", tensor=shown(name), other=shown(other))
             self._homes.update(dict.fromkeys(header.tensors, header))
         self.tensors: Mapping[str, TensorInfo] = {name: home.tensors[name] for name, home in self._homes.items()}
 

@@ -91,7 +91,7 @@ class Draft:
         start = layout(self._entries, metadata)[0]
         room = len(self._header) - len(start)
         if room < 0:
-            raise file_error(self.path, f"has {-room} bytes too little room for its metadata")
+            raise file_error(self.path, "file.room", bytes=-room)
         return (len(self._header) - 8).to_bytes(8, "little") + start[8:] + b" " * room
 
 
@@ -141,7 +141,7 @@ class FileSink:
         """Store one tensor, from any device and with any strides; it must be as announced, and come once."""
         info, offset = self._announced(name, tensor)
         if name in self._rows:
-            raise file_error(self._path, f"was given the tensor '{shown(name)}' whole after some of its rows")
+            raise file_error(self._path, "file.given_after_rows", tensor=shown(name))
         if tuple(tensor.shape) != info.shape:
             raise self._odd(tensor, info)
         self.put(_bytes_of(tensor), offset)
@@ -151,14 +151,14 @@ class FileSink:
         """Store rows [n, ...] of a tensor from row ``first`` on; all rows must come, in any order and each once."""
         info, offset = self._announced(name, rows)
         if not info.shape:
-            raise file_error(self._path, f"was given rows of '{shown(name)}', which is a single number")
+            raise file_error(self._path, "file.given_number", tensor=shown(name))
         if rows.ndim == 0 or tuple(rows.shape[1:]) != info.shape[1:]:
             raise self._odd(rows, info)
         stop, there = first + len(rows), self._rows.setdefault(name, [])
         known = any(first < end and begin < stop for begin, end in there)
         if known or first < 0 or stop > info.shape[0]:
-            why = "some of them came before" if known else f"it has {info.shape[0]}"
-            raise file_error(self._path, f"was given rows {first} to {stop} of the tensor '{shown(name)}', but {why}")
+            key = "file.given_again" if known else "file.given_beyond"
+            raise file_error(self._path, key, first=first, stop=stop, tensor=shown(name), rows=info.shape[0])
         self.put(_bytes_of(rows), offset + first * math.prod(info.shape[1:]) * info.dtype.itemsize)
         if there and there[-1][1] == first:
             first = there.pop()[0]
@@ -172,7 +172,7 @@ class FileSink:
         info, offset = self._place(name)
         size = extent.end - extent.begin
         if name in self._rows or size != info.nbytes:
-            raise file_error(self._path, f"was given {size} bytes for '{shown(name)}', which has {info.nbytes}")
+            raise file_error(self._path, "file.given_bytes", given=size, tensor=shown(name), bytes=info.nbytes)
         with writing(self._path, self._size), _own(extent.file) as source, _own(self._file) as target:
             done = max(copy_range(source, extent.begin, extent.end, target, offset), default=0)
             if size >= LARGE:
@@ -180,8 +180,7 @@ class FileSink:
                 if self._replaces(source):
                     forget(source, extent.begin, size)
         if done != size:
-            what = f"could not be copied together: the earlier result ends within '{shown(name)}'"
-            raise file_error(self._path, what, "Run again; it will be made anew.")
+            raise file_error(self._path, "file.ends_early", tensor=shown(name))
         del self._missing[name]
 
     def _replaces(self, handle: int) -> bool:
@@ -198,12 +197,12 @@ class FileSink:
 
     def _place(self, name: str) -> tuple[TensorInfo, int]:
         if name not in self._missing:
-            raise file_error(self._path, f"was given the tensor '{shown(name)}' twice or unannounced")
+            raise file_error(self._path, "file.given_twice", tensor=shown(name))
         return self._missing[name]
 
     def _odd(self, tensor: torch.Tensor, info: TensorInfo) -> FoundryError:
-        seen = f"{tensor.dtype} {tuple(tensor.shape)} instead of {info.dtype} {info.shape}"
-        return file_error(self._path, f"was given the tensor '{shown(info.name)}' as {seen}")
+        given, announced = f"{tensor.dtype} {tuple(tensor.shape)}", f"{info.dtype} {info.shape}"
+        return file_error(self._path, "file.given_other", tensor=shown(info.name), given=given, announced=announced)
 
     def put(self, data: bytes | memoryview, offset: int) -> None:
         """Write bytes at a place in the file."""
@@ -234,8 +233,7 @@ class FileSink:
             name = next(iter(self._missing))
             rows = sum(end - begin for begin, end in self._rows.get(name, ()))
             part = f" ({rows} of its {self._missing[name][0].shape[0]} rows came)" if rows else ""
-            what = f"lacks {len(self._missing)} announced tensors, the first is '{shown(name)}'{part}"
-            raise file_error(self._path, what)
+            raise file_error(self._path, "file.lacks", count=len(self._missing), tensor=shown(name), part=part)
         with writing(self._path, self._size), self._file:  # Windows moves only closed files
             os.fsync(self._file.fileno())
 
@@ -260,37 +258,35 @@ def writing(path: Path, size: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = f"could not be written: {error.strerror or error}"
-        fix = f"It needs {_megabytes(size)} in {shown(str(path.parent))}, and nothing else may hold the old file open."
-        raise file_error(path, what, fix) from error
+        values = {"size": _megabytes(size), "folder": shown(str(path.parent))}
+        raise file_error(path, "file.writing", reason=error.strerror or error, **values) from error
 
 
 def check_target(path: Path, size: int = 0) -> None:
     """Refuse before the first byte what cannot succeed; sweep up after writers that were killed."""
     if path.suffix.lower() not in SUFFIXES:
-        raise file_error(path, "would not be read by any loader", f"Let the name end in {SUFFIXES[0]}.")
+        raise file_error(path, "file.target_suffix", suffix=SUFFIXES[0])
     if fault := name_fault(path.name):
-        raise file_error(path, f"is no possible name: {fault}", "Choose another one.")
+        raise file_error(path, "file.target_name", fault=fault)
     if fault := path_fault(path.with_name(max(path.name, hidden_name(), key=len))):
-        raise file_error(path, f"cannot be written: {fault}", "Choose a shorter folder, or switch on long paths.")
+        raise file_error(path, "file.target_path", fault=fault)
     if path.is_dir():
-        raise file_error(path, "is a folder", "Name a file in it.")
+        raise file_error(path, "file.target_folder")
     if path.exists() and not path.is_file():
-        raise file_error(path, "is a pipe or a device", "Name a file.")
+        raise file_error(path, "file.target_device")
     if path.is_symlink():
-        what = f"is a link to {shown(str(path.readlink()))}, which a new file would take the place of"
-        raise file_error(path, what, "Name the file that it leads to.")
+        raise file_error(path, "file.target_link", target=shown(str(path.readlink())))
     if LOCKED_WHILE_OPEN and path.exists():
         with writing(path, size):  # found now, not after an hour: nobody may hold it open
             os.close(os.open(path, os.O_RDWR))
     if not path.parent.is_dir():
-        raise file_error(path, "cannot be written: its folder does not exist", f"Make {shown(str(path.parent))} first.")
+        raise file_error(path, "file.target_nowhere", folder=shown(str(path.parent)))
     sweep(path.parent)
     with disk_errors(path):
         free = shutil.disk_usage(path.parent).free
     if free < size:
-        what = f"needs {_megabytes(size)} and {_megabytes(free)} are free in {shown(str(path.parent))}"
-        raise file_error(path, what, "Make room or write elsewhere; nothing was written.")
+        values = {"size": _megabytes(size), "free": _megabytes(free), "folder": shown(str(path.parent))}
+        raise file_error(path, "file.space", **values)
 
 
 def sync_folder(folder: Path) -> None:

@@ -50,7 +50,7 @@ def open_lora_subject(path: Path, on_step: Progress | None = None) -> Subject:
     """The same for what must be a LoRA."""
     subject = open_subject(path, on_step)
     if subject.kind != LORA:
-        raise file_error(path, "is a base model, not a LoRA", "Name a LoRA file.")
+        raise file_error(path, "file.is_base")
     return subject
 
 
@@ -63,7 +63,7 @@ def name_lora(text: str, strength: float | None = None, on_step: Progress | None
     if path.is_file():
         return replace(_ingredient(path, on_step), strength=strength)
     if re.search(r"[\\/]", text) and path.suffix:
-        raise file_error(path, "does not exist", "Correct the path, or give the bare name of a LoRA you do not have.")
+        raise file_error(path, "file.absent_lora")
     return known_as(Ingredient(shown(text, 300), strength=strength))
 
 

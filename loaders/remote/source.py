@@ -75,8 +75,7 @@ class RemoteSource:
         for number, part in enumerate(self.parts):
             if twice := part.header.tensors.keys() & self._homes.keys():
                 other = self.parts[self._homes[min(twice)]].header.path.name
-                what = f"holds the tensor '{shown(min(twice))}', and so does {shown(other)}"
-                raise file_error(part.header.path, what)
+                raise file_error(part.header.path, "file.in_two", tensor=shown(min(twice)), other=shown(other))
             self._homes.update(dict.fromkeys(part.header.tensors, number))
         self.tensors: Mapping[str, TensorInfo] = {
             name: self.parts[number].header.tensors[name] for name, number in self._homes.items()

@@ -26,6 +26,7 @@ SPEAKERS = {
     "self._say": {"lora"},
     "self.refuse": {"lora"},
 }  # and what each fills
+SPEAKERS |= {"file_error": {"file"}}
 SPEAKERS |= {"builder.refuse": {"lora"}, "builder.fit": {"lora", "tensors"}}
 KEY = re.compile(r"(?:LF\d{3}|[a-z]+)\.\w+")
 FIELDS = {"severity", "evidence", "subject", "node"}  # what ``say`` takes for itself
@@ -85,7 +86,7 @@ def test_texts_and_their_users_are_the_same():
 
 # The forms of a fault in a file, whose callers say what is wrong with it in a few words, and errors told again.
 FORMS = {
-    "loaders/disk/header.py", "loaders/disk/text.py", "loaders/evidence/claims.py", "loaders/lineage/record.py",
+    "loaders/disk/text.py", "loaders/evidence/claims.py", "loaders/lineage/record.py",
     "loaders/evidence/reading.py", "loaders/lineage/store.py", "loaders/plans/planner.py",
 }  # fmt: skip
 
