@@ -222,3 +222,14 @@ def test_the_map_has_every_room():
     rooms = {f"{path.parent.relative_to(ROOT).as_posix()}/" for path in PACK} - {"./"}
     headed = set(re.findall(r"^### `([^`]+)`", doc("docs/architecture.md"), re.M))
     assert rooms - {"loaders/"} == headed
+
+
+def test_every_promise_names_the_test_that_holds_it():
+    """Each row of the table, and each file of attacks; what a row names is there."""
+    page = doc("SECURITY.md")
+    rows = [line for line in section(page, "What it promises").splitlines() if line.startswith("| ")][1:]
+    named = [re.findall(r"\]\((tests/[\w/]+\.py)\)", line.rsplit("|", 2)[1]) for line in rows]
+    assert len(rows) > 15 and all(named)
+    told = {name for names in named for name in names}
+    assert not [name for name in told if not (ROOT / name).is_file()]
+    assert {name_of(path) for path in (ROOT / "tests" / "attacks").glob("test_*.py")} <= told
