@@ -264,7 +264,31 @@ MERGE = (
     *_of("loaders/plans/weighing.py", "tests/loaders/lineage/test_weighing.py",
          ("weigh: a LoRA merged at nothing", " and each.ingredient.strength != 0", "")),
 )  # fmt: skip
-MUTANTS = (*NUMBERS, *ENGINE, *DISK, *NAMES, *RULES, *MERGE)
+BATCH = (
+    *_of("engine/bake.py", "tests/engine/test_together.py",
+         ("together: a sum for each result", "Workspace() if room is None else None", "None")),
+    *_of("engine/needs.py", "tests/engine/test_together.py",
+         ("together: the others need nothing", "request in requests[1:] if", "request in requests[:0] if")),
+    *_of("loaders/batches/shares.py", "tests/loaders/batches/test_shares.py",
+         ("batch: a pass without end", "math.ceil(documents / together)", "1"),
+         ("batch: a base twice for a little", "math.ceil(shares - SLACK)", "math.ceil(shares)"),
+         ("batch: two names, two bases", "tuple(path.resolve() for path", "tuple(path for path")),
+    *_of("loaders/batches/unit.py", "tests/loaders/batches/test_unit.py",
+         ("batch: one fails, all fail", "            _bake(half, unit, on_step)", "            pass"),
+         ("batch: another recipe is the same", 'for key in ("recipe_sha256", "base_identity")):',
+          'for key in ("base_identity",)):'),
+         ("batch: workers of any version", 'if told["version"] != __version__:', "if False:")),
+    *_of("loaders/batches/records.py", "tests/loaders/batches/test_records.py",
+         ("batch: inputs are not looked at", ' and each == states.of(each["path"]) for each in record["inputs"])',
+          ' for each in record["inputs"])'),
+         ("batch: results are not looked at", 'return all(each == states.of(each["path"]) for each in record["files"])',
+          "return True")),
+    *_of("cli/workers/loop.py", "tests/cli/test_batch_loop.py",
+         ("batch: all of a dead worker again", "return [(replace(unit, tasks=left), count + 1)]",
+          "return [(unit, count + 1)]"),
+         ("batch: dead workers for ever", "if fruitless > max(TRIES, runner.slots):", "if False:")),
+)  # fmt: skip
+MUTANTS = (*NUMBERS, *ENGINE, *DISK, *NAMES, *RULES, *MERGE, *BATCH)
 
 
 def mutated(mutant: Mutant, tree: Path = ROOT) -> str:

@@ -6,8 +6,11 @@ import json
 
 import pytest
 from batch_parts import contents, make_models, unit, write_document
-from lora_foundry.loaders.batches.records import States, asked_of, is_done, read_record
+from lora_foundry.loaders.bakes.wishes import Wishes
+from lora_foundry.loaders.batches.records import States, Task, asked_of, is_done, read_record
+from lora_foundry.loaders.batches.shares import units_of
 from lora_foundry.loaders.batches.unit import work
+from lora_foundry.loaders.documents.document import load_document
 
 WHERE = "s3://models/wan/"
 
@@ -42,3 +45,17 @@ def test_loras_of_a_bucket_make_the_same_bytes_and_the_bucket_is_asked_again(fil
     server.files["/models/wan/a.safetensors"] = (files / "b.safetensors").read_bytes()
     work(unit(files, there, run="another file"))
     assert contents(out)["there.safetensors"] != made["there.safetensors"]
+
+
+def test_a_base_of_a_bucket_is_read_in_one_pass_for_all_its_documents(files, server):
+    server.files["/models/wan/one.safetensors"] = (files / "one.safetensors").read_bytes()
+    strengths = {"a1": 1.0, "a2": 0.5}
+    work(unit(files, *(write_document(files, name, strength=weight) for name, weight in strengths.items())))
+    here = contents(files / "out")
+    there = [write_document(files, name, f"{WHERE}one", weight) for name, weight in strengths.items()]
+    documents = [(Task(path.stem, str(path)), load_document(path)) for path in there]
+    (wanted,) = units_of(documents, Wishes(), 1, files / "out", "of the bucket", fresh=True)
+    work(wanted)
+    record = read_record(files / "out", "a2")
+    assert (record["run"], record["state"], record["together"]) == ("of the bucket", "made", 2)
+    assert contents(files / "out") == here and f"{WHERE}one.safetensors" in [each["path"] for each in record["inputs"]]
