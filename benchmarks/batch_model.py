@@ -148,18 +148,41 @@ def fit(folder: Path) -> tuple[Costs, float]:
 
     What the command itself takes, which starts torch to read documents, is that of a dry run, and taken off.
     """
-    rows, seen = [], []
     command = min(batch(folder, documents(folder, "small", 1), 1, "--dry-run")["cpu"] for _ in range(2))
     print(f"the command itself: {command:.1f} CPU s")
+    passes, rest = list[tuple[float, int, float]](), list[tuple[int, float]]()
     for base in ("small", "large"):
         gigabytes = (folder / f"{base}.safetensors").stat().st_size / 1e9
         for count in COUNTS:
-            best = min(batch(folder, documents(folder, base, count), 1)["cpu"] for _ in range(2)) - command
-            print(f"{base}, {gigabytes:.2f} GB, {count} documents: {best:.1f} CPU s", flush=True)
-            rows.append((1.0, count, gigabytes, gigabytes * count))
-            seen.append(best)
-    found = np.linalg.solve(np.array(rows), np.array(seen))
-    return Costs(*(float(each) for each in found)), command
+            whole, inside = min(_measured(folder, base, count) for _ in range(2))
+            print(
+                f"{base}, {gigabytes:.2f} GB, {count} documents: {whole:.1f} CPU s, {inside:.1f} in the pass",
+                flush=True,
+            )
+            passes.append((gigabytes, count, inside))
+            rest.append((count, whole - command - inside))
+    read, document = _least([(size, size * count) for size, count, _ in passes], [each[-1] for each in passes])
+    start, plan = _least([(1.0, count) for count, _ in rest], [each[-1] for each in rest])
+    return Costs(start, plan, read, document), command
+
+
+def _measured(folder: Path, base: str, count: int) -> tuple[float, float]:
+    """(processor seconds of a batch of one unit, those of its pass)."""
+    wanted = documents(folder, base, count)
+    whole = batch(folder, wanted, 1)["cpu"]
+    record = json.loads((folder / "out" / "records" / f"{wanted[0].stem}.json").read_text())
+    return whole, record["cpu_seconds"]
+
+
+def _least(rows: Sequence[tuple[float, float]], seen: Sequence[float]) -> tuple[float, float]:
+    """Two numbers of which none is negative, by least squares."""
+    table, wanted = np.array(rows), np.array(seen)
+    first, second = (float(each) for each in np.linalg.lstsq(table, wanted, rcond=None)[0])
+    if first < 0:
+        return 0.0, float(table[:, 1] @ wanted / (table[:, 1] @ table[:, 1]))
+    if second < 0:
+        return float(table[:, 0] @ wanted / (table[:, 0] @ table[:, 0])), 0.0
+    return first, second
 
 
 def compare(folder: Path, costs: Costs, command: float) -> None:

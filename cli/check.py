@@ -29,7 +29,9 @@ from .shared import (
 from .terminal import note, table
 
 if TYPE_CHECKING:
+    from ..engine.findings import Finding
     from ..engine.json_types import StackLoRAJSON
+    from ..engine.plan import Plan
     from ..loaders.lint.lint import Lint
     from ..loaders.lint.model_folders import ModelFolders
 
@@ -43,7 +45,8 @@ UNREAD = "Stopped: LF108 names LoRAs that were not followed."
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What ``check`` takes."""
     kinds = "a stack document (YAML, JSON), a workflow (UI or API JSON), or a picture with one inside"
-    parser.add_argument("document", metavar="FILE", type=Path, nargs="?", help=kinds)
+    more = "; several, or a folder with some in it, are summed up"
+    parser.add_argument("documents", metavar="FILE", type=Path, nargs="*", help=kinds + more)
     own.add_arguments(parser)
     parser.add_argument("--strict", action="store_true", help="warnings stop it too")
     parser.add_argument("--allow-partial", action="store_true", help=ALLOW_PARTIAL)
@@ -54,14 +57,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     where = "ComfyUI's models folder, for the files a workflow names; default: that of COMFYUI_PATH"
     parser.add_argument("--apply-fixes", metavar="OUT", type=Path, help=FIXES)
     parser.add_argument("--models", metavar="FOLDER", type=Path, action="append", help=where)
+    reports = "sarif: for code scanning; junit: for a list of tests"
+    parser.add_argument("--format", choices=("sarif", "junit"), help=f"print a report of all files for CI; {reports}")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Check the file, whatever of the two it is, or the stack the options name."""
-    named = options.document is not None
-    if own.is_own(options) == named:
+    """Check the file, whatever of the two it is, or the stack the options name; of several files each."""
+    from .checks import run_many
+
+    if own.is_own(options) == bool(options.documents):
         raise refuse("usage.check_one")
-    return (_check_workflow if named and is_workflow(options.document) else _check_document)(options)
+    if options.format or len(options.documents) > 1 or any(path.is_dir() for path in options.documents):
+        return run_many(options)
+    path = next(iter(options.documents), None)
+    return _check_document(options, path) if path is None or not is_workflow(path) else _check_workflow(options, path)
 
 
 def is_workflow(path: Path) -> bool:
@@ -75,15 +84,30 @@ def is_workflow(path: Path) -> bool:
     return looks_like_workflow(path)
 
 
-def _check_document(options: argparse.Namespace) -> int:
+def judge_document(options: argparse.Namespace, path: Path | None) -> tuple[Plan, tuple[Finding, ...]]:
+    """A document, or the stack the options name, as a plan with its findings."""
+    from ..loaders.documents.document import load_document
+
+    document = load_document(path) if path is not None else own.own_document(options)
+    document = replace(document, allow_partial=document.allow_partial or options.allow_partial)
+    return planned(document, options.policy, look_into_weights=True)
+
+
+def judge_workflow(options: argparse.Namespace, path: Path, find: ModelFolders | None) -> Lint:
+    """A workflow and what was found in it; ``find``: where its files are looked for."""
+    from ..loaders.lineage.provenance import lineage_of
+    from ..loaders.lint.lint import lint
+    from ..loaders.workflows.reading import read_workflow
+
+    return lint(read_workflow(path), find, lineage_of, options.policy, options.strict)
+
+
+def _check_document(options: argparse.Namespace, path: Path | None) -> int:
     if options.apply_fixes is not None:
         raise refuse("convert.document")
     from ..engine.report import document_json
-    from ..loaders.documents.document import load_document
 
-    document = load_document(options.document) if options.document is not None else own.own_document(options)
-    document = replace(document, allow_partial=document.allow_partial or options.allow_partial)
-    plan, findings = planned(document, options.policy, look_into_weights=True)
+    plan, findings = judge_document(options, path)
     stopped = stops(findings, options.strict)
     if options.json:
         print_json(document_json(plan, findings, not stopped))
@@ -94,15 +118,11 @@ def _check_document(options: argparse.Namespace) -> int:
     return STOPPED if stopped else DONE
 
 
-def _check_workflow(options: argparse.Namespace) -> int:
-    from ..loaders.lineage.provenance import lineage_of
-    from ..loaders.lint.lint import lint
-    from ..loaders.workflows.reading import read_workflow
-
-    graph, find = read_workflow(options.document), model_folders(options.models or ())
-    found = lint(graph, find, lineage_of, options.policy, options.strict)
+def _check_workflow(options: argparse.Namespace, path: Path) -> int:
+    find = model_folders(options.models or ())
+    found = judge_workflow(options, path, find)
     if options.apply_fixes is not None:
-        _apply_fixes(options, found)
+        _apply_fixes(options, path, found)
     if options.json:
         print_json(found.to_json())
     else:
@@ -114,15 +134,15 @@ def _check_workflow(options: argparse.Namespace) -> int:
     return DONE if found.ok else STOPPED
 
 
-def _apply_fixes(options: argparse.Namespace, found: Lint) -> None:
+def _apply_fixes(options: argparse.Namespace, path: Path, found: Lint) -> None:
     """Write the workflow with the fixes of these findings; what cannot be made is told on stderr."""
     from ..loaders.converting.fixing import apply_fixes
     from ..loaders.lineage.provenance import lineage_of
     from ..loaders.workflows.reading import read_data
 
-    refuse_same(options.document, options.apply_fixes)
+    refuse_same(path, options.apply_fixes)
     fixes = [fix for finding in found.findings for fix in finding.to_json().get("fix_actions", ())]
-    data, _ = read_data(options.document)
+    data, _ = read_data(path)
     made, done, conversion = apply_fixes(data, fixes, model_folders(options.models or ()), lineage_of)
     for finding in conversion.left if conversion else ():
         note(finding.sentence())

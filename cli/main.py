@@ -37,6 +37,7 @@ from .shared import (
     Refused,
     answer,
     choose_device,
+    error_json,
     exit_code,
     print_json,
 )
@@ -87,8 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _fail(error: FoundryError, findings: Sequence[Finding], as_json: bool) -> int:
     if as_json:
-        parts = {"code": error.code, "what": error.what, "why": error.why, "fix": error.fix}
-        print_json({"error": parts, "findings": [finding.to_json() for finding in findings]})
+        print_json({"error": error_json(error), "findings": [finding.to_json() for finding in findings]})
     else:
         lines = [finding.sentence() for finding in findings] or [str(error)]
         print(*lines, sep="\n", file=sys.stderr)

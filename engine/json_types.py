@@ -237,6 +237,22 @@ class ErrorJSON(TypedDict):
     fix: str
 
 
+class CheckedJSON(TypedDict):
+    """One of several files that were checked."""
+
+    file: str
+    ok: Ok
+    findings: Findings
+    error: Annotated[ErrorJSON | None, "Why it could not be checked."]
+
+
+class ChecksJSON(TypedDict):
+    """`lora-foundry check FILE FILE ... --json`, and that of a folder."""
+
+    ok: Annotated[bool, "Whether nothing stops any of them."]
+    files: list[CheckedJSON]
+
+
 class FailureJSON(TypedDict):
     """What --json prints when a command cannot be done."""
 

@@ -79,6 +79,19 @@ ASKING: dict[str, tuple[str, ...]] = {
     ),
     "usage.bench_steps": ("error", "A benchmark needs at least one token and one step.", "", ""),
     "usage.check_one": ("error", "Check one thing.", "", "Name a file, or --base and its --fuse and --lora."),
+    "usage.two_forms": ("error", "--json and --format are two forms of one report.", "", "Keep one."),
+    "usage.fixes_of_one": (
+        "error",
+        "--apply-fixes writes one workflow, and goes with the plain check of one.",
+        "",
+        "Name one workflow, without --format.",
+    ),
+    "usage.nothing_to_check": (
+        "error",
+        "There is no stack document and no workflow in {folders}.",
+        "",
+        "Name a file, or a folder with .yaml, .json or pictures of ComfyUI in it.",
+    ),
     "usage.compare": ("error", "{count} LoRA is nothing to compare.", "", "Name two or more."),
     "usage.device": (
         "error",

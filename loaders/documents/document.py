@@ -33,6 +33,7 @@ _QUANTIZE = {True: FP8, "true": FP8, FP8: FP8, False: NONE, "false": NONE, NONE:
 _ROWS = ("stack", "lora_paths", "lora_path")
 _FINISH = ("quantize", "rounding", "on_quantized_base", "reproducible", "allow_partial")
 _KEYS = ("base", "name_or_path", FUSE, *_ROWS, "lora_weight", *_FINISH)
+SIGNS = ("base", "name_or_path", FUSE, *_ROWS, "model")  # one of them is in every document that says something
 _OLD_NAMES = {"strength": "weight", "clip_strength": "clip_weight"}  # in AI Toolkit's own lists they are its words
 _ROW_KEYS = ("path", *_OLD_NAMES, "on", "blocks", "sha256")
 
@@ -86,6 +87,24 @@ def load_document(path: Path) -> Document:
     with disk_errors(path), path.open("rb") as file:
         data = file.read(MAX_TEXT + 1)
     return replace(parse_document(parse_text(decode(data, path.name), path.name), path.name), folder=path.parent)
+
+
+def looks_like_document(path: Path) -> bool:
+    """Whether a text file has a key that a stack document begins with. What cannot be read as data may be a broken one.
+
+    Raises FoundryError ``file``.
+    """
+    regular_file(path)
+    with disk_errors(path), path.open("rb") as file:
+        data = file.read(MAX_TEXT + 1)
+    try:
+        told = parse_text(decode(data, path.name), path.name)
+    except FoundryError:
+        return path.suffix.lower() != ".json" and len(data) <= MAX_TEXT
+    if not isinstance(told, Mapping):
+        return False
+    config = told.get("config")  # AI Toolkit's whole one
+    return any(key in told for key in SIGNS) or (isinstance(config, Mapping) and "process" in config)
 
 
 def parse_document(data: object, where: str) -> Document:

@@ -27,6 +27,7 @@ from lora_foundry.engine.json_lineage import (  # noqa: E402
 )
 from lora_foundry.engine.json_merge import ConflictsJSON, ExtractJSON, MergeHeaderJSON, MergeJSON, VerifyJSON  # noqa: E402
 from lora_foundry.engine.json_types import (  # noqa: E402
+    ChecksJSON,
     ConvertJSON,
     DocumentJSON,
     FailureJSON,
@@ -53,7 +54,7 @@ SCHEMAS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "findings": (
         "What the Stack Validator, `lora-foundry check`, POST /lora_foundry/lint and the browser show: the same "
         "findings everywhere.",
-        (FindingJSON, ReportJSON, DocumentJSON, LintJSON, FailureJSON),
+        (FindingJSON, ReportJSON, DocumentJSON, LintJSON, ChecksJSON, FailureJSON),
     ),
     "convert": (
         "What `lora-foundry convert --json` and POST /lora_foundry/convert tell: a workflow with the stages of this "
