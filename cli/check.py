@@ -61,15 +61,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("sarif", "junit"), help=f"print a report of all files for CI; {reports}")
 
 
-def run(options: argparse.Namespace) -> int:
-    """Check the file, whatever of the two it is, or the stack the options name; of several files each."""
-    from .checks import run_many
-
-    if own.is_own(options) == bool(options.documents):
-        raise refuse("usage.check_one")
-    if options.format or len(options.documents) > 1 or any(path.is_dir() for path in options.documents):
-        return run_many(options)
-    path = next(iter(options.documents), None)
+def run_one(options: argparse.Namespace, path: Path | None) -> int:
+    """Check a file, whatever of the two it is, or the stack the options name."""
     return _check_document(options, path) if path is None or not is_workflow(path) else _check_workflow(options, path)
 
 

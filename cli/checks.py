@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.errors import FoundryError
-from ..engine.findings import Finding, stops
+from ..engine.findings import stops
 from ..engine.texts.say import refuse
-from .check import PICTURES, is_workflow, judge_document, judge_workflow, model_folders
-from .reports import junit, sarif
+from . import own
+from .check import PICTURES, is_workflow, judge_document, judge_workflow, model_folders, run_one
+from .reports import Checked, junit, sarif
 from .shared import DONE, STOPPED, Refused, error_json, print_json
 
 if TYPE_CHECKING:
@@ -23,17 +23,16 @@ TEXTS = (".yaml", ".yml", ".json")
 KINDS = ("error", "warning", "question", "note")
 
 
-@dataclass(frozen=True)
-class Checked:
-    """A file and its verdict; ``error``: why it could not be judged."""
+def run(options: argparse.Namespace) -> int:
+    """Check the one file, or the stack the options name; of several files each."""
+    if own.is_own(options) == bool(options.documents):
+        raise refuse("usage.check_one")
+    if options.format or len(options.documents) > 1 or any(path.is_dir() for path in options.documents):
+        return _run_many(options)
+    return run_one(options, next(iter(options.documents), None))
 
-    file: Path
-    ok: bool
-    findings: tuple[Finding, ...] = ()
-    error: FoundryError | None = None
 
-
-def run_many(options: argparse.Namespace) -> int:
+def _run_many(options: argparse.Namespace) -> int:
     """Check every file by itself; what is wrong with one stops none of the others. 1 where any of them is not OK."""
     if options.json and options.format:
         raise refuse("usage.two_forms")

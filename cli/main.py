@@ -21,6 +21,7 @@ from ..engine.texts.say import refuse
 from . import bake as cli_bake
 from . import batch as cli_batch
 from . import check as cli_check
+from . import checks as cli_checks
 from . import conflicts as cli_conflicts
 from . import convert as cli_convert
 from . import inspect as cli_inspect
@@ -126,7 +127,7 @@ def _parser() -> Parser:
     added.add_argument("file", metavar="FILE", type=Path, nargs="?", help=files)
     added.add_argument("--dialects", action="store_true", help="list the ways of writing a LoRA that are known")
     text = "Check a stack document or a workflow: order, training, files, families, coverage, damaged tensors."
-    cli_check.add_arguments(verb("check", cli_check.run, text, "stack.yaml", "workflow.json --models ComfyUI/models"))
+    cli_check.add_arguments(verb("check", cli_checks.run, text, "stack.yaml", "workflow.json --models ComfyUI/models"))
     text = "Make a workflow of native LoRA loaders one with our stages: fuse, stack, validate, quantize or apply."
     cli_convert.add_arguments(verb("convert", cli_convert.run, text, "workflow.json -o converted.json"))
     text = "Bake a stack into a file that any ComfyUI loads."

@@ -6,20 +6,29 @@ import html
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from .. import __version__
-
-if TYPE_CHECKING:
-    from ..engine.findings import Finding
-    from .checks import Checked
+from ..engine.errors import FoundryError
+from ..engine.findings import Finding
 
 HOME = "https://github.com/lora-foundry/ComfyUI-LoRA-Foundry"
 LEVELS = {"error": "error", "warning": "warning", "question": "note", "note": "note"}
 # What XML cannot hold, not even escaped: names in files may have it.
 UNPRINTED = re.compile("[^\t\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A file and its verdict; ``error``: why it could not be judged."""
+
+    file: Path
+    ok: bool
+    findings: tuple[Finding, ...] = ()
+    error: FoundryError | None = None
 
 
 def findings_of(checked: Checked) -> list[Finding]:
