@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("documents", metavar="DOCUMENT", nargs="+", type=Path, help="YAML or JSON: base, fuse, stack, quantize")
     out = "the folder of the results, made where there is none; a result is called as its document"
-    add("-o", "--out", metavar="FOLDER", type=Path, required=True, help=out)
+    add("-o", "--out", metavar="FOLDER", type=_folder, required=True, help=out)
     add("--dry-run", action="store_true", help="say what would be done by whom, and do nothing")
     where = parser.add_argument_group("who works").add_mutually_exclusive_group()
     where.add_argument("--workers", metavar="N", type=_count, default=1, help="processes of this machine; default: 1")
@@ -41,6 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     threads = f"cores of a worker; default: all of this machine, shared out; of Ray {RAY_THREADS}"
     parser.add_argument("--threads", metavar="N", type=_count, help=threads)
     add_wishes(parser)
+
+
+def _folder(text: str) -> Path:
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is no folder of this machine: copy the results there afterwards")
+    return Path(text)
 
 
 def _count(text: str) -> int:

@@ -158,6 +158,7 @@ def test_a_dry_run_does_nothing(folder, run, inline):
         (("d00.json", "sub/d00.json", "-o", "out"), "both be written to d00.safetensors"),
         (("d00.json", "-o", "one.safetensors"), "is a file"),
         (("one.json", "-o", "."), "would take the place of a file"),
+        (("d00.json", "-o", "s3://bucket/out"), "no folder of this machine"),
         (("d00.json", "-o", "out", "--workers", "0"), "no number from 1 to 1000"),
         (("d00.json", "-o", "out", "--device", "cuda:99"), "cuda:99"),
         (("d00.json", "-o", "out", "--workers", "2", "--ray", "local"), "not allowed with"),
@@ -170,6 +171,7 @@ def test_what_is_refused_before_anything_is_done(folder, run, words, said):
     make_documents(folder / "sub", 1)
     code, told, _ = run("batch", *words, "--json")
     assert code == 2 and said in told["error"]["what"] and not (folder / "out").exists()
+    assert not (folder / "s3:").exists()
 
 
 class Murdered(Processes):
