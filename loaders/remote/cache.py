@@ -32,6 +32,7 @@ from ..disk.store import Store, key_of
 from ..disk.temps import remove
 from ..disk.writer import writing
 from .allowed import require_allowed
+from .beside import bring_config
 from .names import Remote
 from .objects import Asking, Facts, RemoteObject, server_of
 from .opening import object_of
@@ -77,12 +78,15 @@ def fetch(remote: Remote, asking: Asking) -> Fetched:
         return Fetched(
             path, remote.file, (say("remote.offline", name=remote.url, reason=dict(error.values)["reason"]),)
         )
-    with cache.turn(key, partial(_tell, asking, remote, 0, facts.size)):
+    pulse = partial(_tell, asking, remote, 0, facts.size)
+    with cache.turn(key, pulse):
         known = _known(remote)  # another process may have been faster
         sha256 = facts.sha256 or (known.sha256 if known and known.is_of(facts) else "")
         path = cache.find(sha256) if sha256 else None
         if path is None:
             path, sha256 = cache.store(found, facts, key, asking)
+        if known is None or not known.is_of(facts):
+            patiently(partial(bring_config, remote, path.parent, asking), pulse)
         INDEX.put(key, [facts.etag, facts.size, sha256])
     return Fetched(path, remote.file)
 

@@ -9,7 +9,9 @@ import time
 import pytest
 from fault_server import Reply
 from lora_foundry.engine.errors import FoundryError
+from lora_foundry.loaders.loras.file import open_lora
 from lora_foundry.loaders.remote import cache as caches
+from lora_foundry.loaders.remote import s3
 from lora_foundry.loaders.remote.cache import Cache, fetch, state_of
 from lora_foundry.loaders.remote.names import parse_remote
 from lora_foundry.loaders.remote.objects import Asking
@@ -222,3 +224,27 @@ def test_a_cache_elsewhere_is_named_by_the_environment(server, monkeypatch, tmp_
     monkeypatch.setenv("LORA_FOUNDRY_REMOTE_CACHE", str(tmp_path / "cache"))
     assert get().path.is_relative_to(tmp_path / "cache")
     assert Cache.of({}).limit == 50 * 10**9
+
+
+def test_the_config_that_peft_keeps_beside_a_lora_comes_along(server):
+    """Without it the scale would be another one than that of the same folder on a disk."""
+    server.files["/loras/peft/adapter_model.safetensors"] = lora_bytes(rank=4)
+    server.files["/loras/peft/adapter_config.json"] = b'{"peft_type": "LORA", "r": 4, "lora_alpha": 2}'
+    server.files["/loras/bare/adapter_model.safetensors"] = lora_bytes(1, rank=4)
+    peft, bare = get("s3://loras/peft/adapter_model.safetensors"), get("s3://loras/bare/adapter_model.safetensors")
+    scales = [open_lora(file.path, file.name).adapters[0].alpha for file in (peft, bare)]
+    assert scales == [2.0, None]
+    asked = len(server.asked)
+    assert get("s3://loras/peft/adapter_model.safetensors") == peft and len(server.asked) == asked + 1
+
+
+def test_a_server_that_breaks_off_before_the_config_came_is_asked_again(server, monkeypatch):
+    server.files["/loras/adapter_model.safetensors"] = lora_bytes(rank=4)
+    server.files["/loras/adapter_config.json"] = b'{"peft_type": "LORA", "r": 4, "lora_alpha": 2}'
+    server.fault = lambda server, asked: Reply(500) if asked.path.endswith(".json") else None
+    monkeypatch.setattr(s3, "RETRIES", 0)
+    with pytest.raises(FoundryError, match="cannot be asked"):
+        get("s3://loras/adapter_model.safetensors")
+    server.fault = lambda server, asked: None
+    file = get("s3://loras/adapter_model.safetensors")
+    assert open_lora(file.path, file.name).adapters[0].alpha == 2.0
