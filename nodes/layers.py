@@ -14,6 +14,7 @@ from ..loaders.loras.matching import add_layer
 from ..loaders.loras.text_encoders import text_encoder_state
 from ..loaders.names.blocks import parse_blocks
 from ..loaders.plans.planner import make_layer
+from ..loaders.remote.names import is_remote
 from . import host
 from .remotes import lora_file
 from .rows import StackRow
@@ -33,7 +34,8 @@ def add_row(
 ) -> Plan:
     """The plan with one LoRA more; FoundryError when nothing of it fits, or too little of it."""
     matcher = HostMatcher(host_source(plan).facts.key_map, plan.base.source.tensors, plan.base.family)
-    return add_layer(plan, make_layer(plan.base, lora, stage, row[1], matcher, rounding, row.blocks, allow_partial))
+    layer = make_layer(plan.base, lora, stage, row[1], matcher, rounding, row.blocks, allow_partial)
+    return add_layer(plan, replace(layer, path=row[0]) if is_remote(row[0]) else layer)
 
 
 def clip_strength(plan: Plan, row: StackRow) -> float:

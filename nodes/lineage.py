@@ -18,7 +18,7 @@ from ..loaders.lineage.record import Record, lineage_json
 from ..loaders.lineage.store import declare as write_down
 from ..loaders.lineage.store import read, retract
 from ..validator.stacks import Item
-from . import folders
+from .remotes import lora_here
 
 BASE = "the untouched base"
 NamedLoRAs = Sequence[tuple[str, float | None]]  # LoRAs by name, with their strength where it is said
@@ -45,7 +45,7 @@ def declare(lora_name: str, declaration: Declaration, on_step: Progress | None =
     Every file it names is hashed once. Returns the whole record, None where there is none. Raises FoundryError.
     """
     refuse_itself(lora_name, declaration)
-    ids = identify_file(folders.find_file(lora_name, "loras"), on_step).ids
+    ids = identify_file(lora_here(lora_name), on_step).ids
     if not declaration.anything:
         return retract(ids)
     trained, used = (ingredients(rows, on_step) for rows in (declaration.trained_with, declaration.use_with))
@@ -59,7 +59,7 @@ def ingredients(rows: NamedLoRAs | None, on_step: Progress | None) -> tuple[Ingr
 
 def ingredient(name: str, strength: float | None, on_step: Progress | None) -> Ingredient:
     """A LoRA at a strength, as something that another one was trained with."""
-    path = folders.find_file(name, "loras")
+    path = lora_here(name)
     identify_file(path, on_step)  # what follows finds the hashes there
     return replace(Item(name, "", lineage=lineage_of(path)).ingredient, strength=strength)
 
@@ -67,7 +67,7 @@ def ingredient(name: str, strength: float | None, on_step: Progress | None) -> I
 def declared_before(lora_name: str) -> str:
     """The user's own claim on a LoRA as text, but for its time; empty without one, or for a file never hashed."""
     try:
-        ids = hashed_ids(folders.find_file(lora_name, "loras"))
+        ids = hashed_ids(lora_here(lora_name))
         record = read(ids) if ids else None
     except FoundryError as error:
         return error.what

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 from ..engine.errors import FoundryError
 from ..engine.texts.say import refuse
 from ..loaders.remote.allowed import require_allowed
-from ..loaders.remote.cache import Fetched, fetch, state_of
+from ..loaders.remote.cache import Fetched, cached, fetch, state_of
 from ..loaders.remote.names import Remote, is_remote, masked, parse_remote
 from ..loaders.remote.objects import Asking, Transfer
 from . import folders, host
@@ -25,6 +26,19 @@ def lora_file(name: str) -> Fetched:
     if is_remote(name):
         return fetch(allowed(name, LORAS), Asking(strict=True, on_bytes=transfers()))
     return Fetched(folders.find_file(name, LORAS), name)
+
+
+def lora_here(name: str | None) -> Path:
+    """A LoRA of ComfyUI's folder, or the copy of one from elsewhere that is here already: nothing is sent.
+
+    Raises FoundryError ``file`` or ``remote``.
+    """
+    if name is None or not is_remote(name):
+        return folders.find_file(name, LORAS)
+    path = cached(allowed(name, LORAS))
+    if path is None:
+        raise refuse("remote.not_here", name=masked(name))
+    return path
 
 
 def transfers() -> Transfer:

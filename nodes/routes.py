@@ -23,7 +23,7 @@ from ..loaders.workflows.reading import graph_of
 from ..validator.stacks import ALLOW, POLICIES
 from . import folders, server
 from .lineage import Declaration, NamedLoRAs, declare, hashed_ids, told_json
-from .remotes import allowed
+from .remotes import allowed, lora_here
 
 VANILLA = "vanilla"  # in place of a list of LoRAs: the untouched base
 FORMS = ("prompt", "workflow")  # keys of a body
@@ -92,7 +92,7 @@ def get_lineage(query: Mapping[str, str], body: Any) -> dict[str, Any]:
 
 def known_of(name: str | None, hashing: bool) -> dict[str, Any]:
     """What is known of a LoRA; ``hashing``: also of a file that must be read whole first, which may take seconds."""
-    path = folders.find_file(name, "loras")
+    path = lora_here(name)
     known = told_json(lineage_of(path)) if hashing or hashed_ids(path) else {}
     return {"schema": 1, "lora": name, "hashed": bool(known), **known}
 

@@ -20,6 +20,12 @@ REMOTE: dict[str, tuple[str, ...]] = {
         "",
         "Download it first.",
     ),
+    "remote.not_here": (
+        "error",
+        "{name} is not in the cache yet.",
+        "Nothing is loaded for this.",
+        "Run a graph with it once.",
+    ),
     "remote.plain": ("error", "{name} would come without encryption.", "", "Write https://."),
     "remote.credentials": (
         "error",

@@ -33,7 +33,7 @@ USUAL = 0.03  # what a strength is named for
 SPREAD, LOUDEST = 32, 16  # weights that are looked at: spread over the model, and those that are changed most
 FAINT = 0.1  # of the upper quartile of rms: a weight that is near zero before it is trained drowns in anything
 ANOTHER = 1.0  # of a layer that is replaced: it has little in common with the one before it
-BLOCKS, ROWS = 4, 16  # of each weight: runs of rows, and rows in each
+BLOCKS, ROWS, FEW = 4, 16, 4  # of each weight: runs of rows, and rows in each; of one that a server sends
 WHOLE = 8  # weights that are read whole, of a LoRA whose changes depend on them
 STORE = Store("rms", most=200, seal=1)  # by the files of a base
 
@@ -185,19 +185,20 @@ def _rms(base: Base, weights: Collection[str], on_step: Progress | None) -> dict
     stored = STORE.get(key) if key else None
     known = dict(stored) if isinstance(stored, dict) else {}
     missing = [weight for weight in weights if weight not in known]
+    run = ROWS if base.source.files or not base.source.on_disk else FEW
     with reader_of(base.source, None) as reader:
         for done, weight in enumerate(missing):
             if on_step is not None:
                 on_step(done, len(missing))
-            known[weight] = _rms_of(reader, base.source.tensors[weight])
+            known[weight] = _rms_of(reader, base.source.tensors[weight], run)
     if missing and key:
         STORE.put(key, known)
     return known
 
 
-def _rms_of(reader: Reader, info: TensorInfo) -> float:
+def _rms_of(reader: Reader, info: TensorInfo, run: int) -> float:
     height = info.shape[0]
-    rows = [reader.read_rows(info.name, at, min(at + ROWS, height)).double() for at in _runs(height)]
+    rows = [reader.read_rows(info.name, at, min(at + run, height)).double() for at in _runs(height)]
     return math.sqrt(sum(float(each.square().sum()) for each in rows) / max(1, sum(each.numel() for each in rows)))
 
 

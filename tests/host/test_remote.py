@@ -119,3 +119,14 @@ def test_the_check_of_a_graph_loads_nothing_and_misses_nothing(server, gateway, 
     )
     assert status == 200 and gateway.connections == before
     assert answer["rows"]["s3://shared/team/new.safetensors"] == {} and answer["rows"]["s3://closed/x.sft"]["error"]
+
+
+def test_a_report_names_the_address_and_one_click_declares_the_copy(server, names):
+    style = f"s3://allowed/wan/{names[2]}"
+    graph, link = baking(names[0], names[1], style, "remote/declared")
+    told = foundry.report(server.run(graph), link)
+    assert style in {lora["path"] for lora in told["loras"]}
+    status, answer = server.request("/lora_foundry/lineage", {"lora": style, "trained_with": "vanilla"})
+    assert status == 200 and answer["lora"] == style and answer["declared"] == 0
+    status, answer = server.request("/lora_foundry/lineage", {"lora": "s3://allowed/wan/never.sft", "role": "style"})
+    assert status == 400 and "not in the cache yet" in answer["error"]["what"]
