@@ -8,7 +8,7 @@ from pathlib import Path
 from ..engine.errors import FoundryError
 from ..engine.texts.say import refuse
 from ..loaders.remote.allowed import require_allowed
-from ..loaders.remote.cache import Fetched, cached, fetch, state_of
+from ..loaders.remote.fetching import Fetched, cached, fetch, state_of
 from ..loaders.remote.names import Remote, is_remote, masked, parse_remote
 from ..loaders.remote.objects import Asking, Transfer
 from . import folders, host

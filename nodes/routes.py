@@ -16,7 +16,7 @@ from ..loaders.converting.fixing import apply_fixes
 from ..loaders.lineage.provenance import lineage_of
 from ..loaders.lint.lint import lint
 from ..loaders.plans.rows import row_facts
-from ..loaders.remote.cache import cached
+from ..loaders.remote.fetching import cached
 from ..loaders.remote.names import is_remote
 from ..loaders.workflows.node_values import finite
 from ..loaders.workflows.reading import graph_of

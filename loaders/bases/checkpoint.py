@@ -20,7 +20,7 @@ from ..disk.shards import INDEX, find_files
 from ..disk.source import FileSource
 from ..names.dialects import adapter_parts
 from ..names.lookup import uncompiled
-from ..remote.cache import fetch
+from ..remote.fetching import fetch
 from ..remote.names import WEB, Remote
 from ..remote.objects import Asking
 from ..remote.source import RemoteSource, shards_of

@@ -10,7 +10,7 @@ from ...engine.errors import FoundryError
 from ...engine.near import near
 from ...engine.texts.say import refuse
 from ..disk.header import disk_errors, shown
-from ..remote.cache import Fetched, fetch
+from ..remote.fetching import Fetched, fetch
 from ..remote.names import is_remote, masked, parse_remote
 from ..remote.objects import Asking
 

@@ -24,7 +24,7 @@ from ..disk.header import read_header
 from ..lineage.accelerators import known_name
 from ..lineage.contents import contained_in
 from ..names.dialects import split
-from ..remote.cache import cached
+from ..remote.fetching import cached
 from ..remote.names import is_remote, parse_remote
 from ..workflows.node_kinds import LORAS
 from ..workflows.trail import Applied, Source

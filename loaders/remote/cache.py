@@ -15,136 +15,29 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ...engine.errors import FoundryError
-from ...engine.findings import Finding
-from ...engine.texts.say import refuse, say
+from ...engine.texts.say import refuse
 from ..disk.hashes import file_sha256
 from ..disk.header import disk_errors, read_header
 from ..disk.home import home
 from ..disk.locks import try_lock
 from ..disk.sharding import parse_size
-from ..disk.store import Store, key_of
+from ..disk.store import key_of
 from ..disk.temps import remove
 from ..disk.writer import writing
-from .allowed import require_allowed
-from .beside import bring_config
 from .names import Remote
-from .objects import Asking, Facts, RemoteObject, server_of
-from .opening import object_of
-from .workers import patiently, wait, workers
+from .objects import Asking, Facts, RemoteObject, tell
+from .workers import wait, workers
 
 FOLDER, LIMIT, USUAL = "LORA_FOUNDRY_REMOTE_CACHE", "LORA_FOUNDRY_REMOTE_CACHE_SIZE", "50GB"
-INDEX = Store("remote", most=4096)  # server and address -> [etag, size, sha256] of what was loaded last
 RANGE, AT_ONCE = 4 << 20, 4  # bytes of one request, and how many are under way
 IN_USE = 3600.0  # seconds after its last use in which nothing is evicted
 FILE = "lora.safetensors"
 _PLACE = re.compile("[0-9a-f]{64}")
 Pulse = Callable[[], None]
-
-
-@dataclass(frozen=True)
-class Fetched:
-    """A file that is here now; ``name`` is what it is called where it comes from, ``notes`` what is said of it."""
-
-    path: Path
-    name: str
-    notes: tuple[Finding, ...] = ()
-
-
-def fetch(remote: Remote, asking: Asking) -> Fetched:
-    """The file of an address, from the cache where it is still what the server has.
-
-    An address with a hash is not asked for again once its file is here. Where the server cannot be asked, the last
-    copy serves, and a note says so. Raises FoundryError ``remote``, and what ``asking.on_bytes`` raises.
-    """
-    cache = Cache.of(os.environ)
-    if asking.strict:
-        require_allowed(remote)
-    if remote.sha256 and (path := cache.find(remote.sha256)):
-        return Fetched(path, remote.file)
-    found = object_of(remote, asking)
-    key, known = _key(remote), _known(remote)
-    try:
-        facts = patiently(found.facts, partial(_tell, asking, remote, 0, 0))
-    except FoundryError as error:
-        path = cache.find(known.sha256) if known and error.text == "remote.unreachable" else None
-        if path is None or (known and remote.sha256 not in ("", known.sha256)):
-            raise
-        return Fetched(
-            path, remote.file, (say("remote.offline", name=remote.url, reason=dict(error.values)["reason"]),)
-        )
-    pulse = partial(_tell, asking, remote, 0, facts.size)
-    with cache.turn(key, pulse):
-        known = _known(remote)  # another process may have been faster
-        sha256 = facts.sha256 or (known.sha256 if known and known.is_of(facts) else "")
-        path = cache.find(sha256) if sha256 else None
-        if path is None:
-            path, sha256 = cache.store(found, facts, key, asking)
-        if known is None or not known.is_of(facts):
-            patiently(partial(bring_config, remote, path.parent, asking), pulse)
-        INDEX.put(key, [facts.etag, facts.size, sha256])
-    return Fetched(path, remote.file)
-
-
-def cached(remote: Remote) -> Path | None:
-    """The copy that is here already, without asking whether it is still what the server has; nothing is sent."""
-    known = _known(remote)
-    sha256 = remote.sha256 or (known.sha256 if known else "")
-    return Cache.of(os.environ).find(sha256) if sha256 else None
-
-
-def state_of(remote: Remote, asking: Asking) -> str:
-    """What changes when the file elsewhere is replaced; of a server that cannot be asked, what was there last."""
-    if remote.sha256:
-        return remote.sha256
-    try:
-        found = object_of(remote, asking)
-    except FoundryError as error:
-        return error.text
-    try:
-        facts = patiently(found.facts, partial(_tell, asking, remote, 0, 0))
-    except FoundryError as error:
-        known = _known(remote)
-        return f"{known.etag}:{known.size}" if known and error.text == "remote.unreachable" else error.text
-    return f"{facts.etag}:{facts.size}"
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What an address held when it was loaded last."""
-
-    etag: str
-    size: int
-    sha256: str
-
-    @classmethod
-    def of(cls, entry: Any) -> _Known | None:
-        """An entry of the index; None for anything else."""
-        if isinstance(entry, list) and [type(part) for part in entry] == [str, int, str]:
-            return cls(*entry)
-        return None
-
-    def is_of(self, facts: Facts) -> bool:
-        """Whether that is what is there now; without an etag nobody knows."""
-        return bool(facts.etag) and (self.etag, self.size) == (facts.etag, facts.size)
-
-
-def _key(remote: Remote) -> str:
-    return key_of(server_of(remote), remote.url)
-
-
-def _known(remote: Remote) -> _Known | None:
-    return _Known.of(INDEX.get(_key(remote)))
-
-
-def _tell(asking: Asking, remote: Remote, done: int, size: int) -> None:
-    if asking.on_bytes is not None:
-        asking.on_bytes(remote.file, done, size)
 
 
 def cache_folder() -> Path:
@@ -228,7 +121,7 @@ class Cache:
         coming: deque[Future[memoryview]] = deque()
 
         def pulse() -> None:
-            _tell(asking, found.remote, done, size)
+            tell(asking, found.remote, done, size)
 
         try:
             with workers(AT_ONCE) as threads, writing(part, size), part.open("ab", buffering=0) as file:

@@ -57,3 +57,9 @@ def server_of(remote: Remote, environment: Mapping[str, str] = os.environ) -> st
     """What tells the server of an address from another one with a file of the same name: what the environment names."""
     named = ENDPOINTS if remote.scheme == S3 else ("HF_ENDPOINT",) if remote.scheme == HUB else ()
     return next((value for name in named if (value := environment.get(name, "").strip())), "")
+
+
+def tell(asking: Asking, remote: Remote, done: int, size: int) -> None:
+    """How far a file is, for who asked for it."""
+    if asking.on_bytes is not None:
+        asking.on_bytes(remote.file, done, size)

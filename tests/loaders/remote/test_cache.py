@@ -12,7 +12,8 @@ from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.loras.file import open_lora
 from lora_foundry.loaders.remote import cache as caches
 from lora_foundry.loaders.remote import s3
-from lora_foundry.loaders.remote.cache import Cache, fetch, state_of
+from lora_foundry.loaders.remote.cache import Cache
+from lora_foundry.loaders.remote.fetching import fetch, state_of
 from lora_foundry.loaders.remote.names import parse_remote
 from lora_foundry.loaders.remote.objects import Asking
 from remote_parts import lora_bytes

@@ -16,7 +16,7 @@ from lora_foundry.cli.demo import tiny
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.disk.small import save_small
 from lora_foundry.loaders.remote import s3
-from lora_foundry.loaders.remote.cache import fetch
+from lora_foundry.loaders.remote.fetching import fetch
 from lora_foundry.loaders.remote.names import parse_remote
 from lora_foundry.loaders.remote.objects import Asking
 from remote_parts import lora_bytes
@@ -25,7 +25,7 @@ SHAPES = tiny.shapes("wan", width=128, layers=2)
 LOADS = """
 import runpy, sys
 runpy.run_path({conftest!r})
-from lora_foundry.loaders.remote.cache import fetch
+from lora_foundry.loaders.remote.fetching import fetch
 from lora_foundry.loaders.remote.names import parse_remote
 from lora_foundry.loaders.remote.objects import Asking
 print(fetch(parse_remote({name!r}), Asking()).path)

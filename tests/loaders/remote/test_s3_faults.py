@@ -8,7 +8,7 @@ import pytest
 from fault_server import Reply, error
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.remote import s3
-from lora_foundry.loaders.remote.cache import fetch
+from lora_foundry.loaders.remote.fetching import fetch
 from lora_foundry.loaders.remote.names import parse_remote
 from lora_foundry.loaders.remote.objects import Asking
 from remote_parts import lora_bytes

@@ -7,7 +7,7 @@ import hashlib
 import pytest
 from fault_server import Reply, fault_server
 from lora_foundry.engine.errors import FoundryError
-from lora_foundry.loaders.remote.cache import fetch
+from lora_foundry.loaders.remote.fetching import fetch
 from lora_foundry.loaders.remote.names import parse_remote
 from lora_foundry.loaders.remote.objects import Asking
 from lora_foundry.loaders.remote.web import WebObject
