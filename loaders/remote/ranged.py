@@ -56,6 +56,7 @@ class Chunks:
         self._order = list(dict.fromkeys(key for span in order for key in self._keys(span)))
         self._turn = {key: number for number, key in enumerate(self._order)}
         self._asked, self._came = set[tuple[int, int]](), set[tuple[int, int]]()
+        self._front = -1  # the farthest range in order that was asked for
         self.done = 0  # bytes of the ranges that came
         self._here: OrderedDict[tuple[int, int], Future[memoryview]] = OrderedDict()
 
@@ -85,7 +86,9 @@ class Chunks:
 
     def _chunk(self, key: tuple[int, int]) -> memoryview:
         turn = self._turn.get(key, len(self._order))
-        for each in (key, *self._order[turn + 1 : turn + 1 + AHEAD]):
+        going_on = turn <= self._front + 1  # a jump ahead may be a sample: nothing is read after it yet
+        self._front = max(self._front, turn)
+        for each in (key, *(self._order[turn + 1 : turn + 1 + AHEAD] if going_on else ())):
             if each not in self._here and (each == key or each not in self._asked):
                 self._ask(each)
         self._here.move_to_end(key)

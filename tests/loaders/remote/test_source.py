@@ -78,6 +78,21 @@ def test_each_byte_is_read_once_and_some_ahead(base, server):
     assert spans[0][1] - spans[0][0] == SIZE and spans[-1][1] == len(server.files[PATH])
 
 
+def test_after_a_jump_nothing_is_read_ahead_until_it_goes_on(base, server):
+    there = elsewhere()
+    order = [name for name in there.tensors if there.tensors[name].nbytes > 4096]
+    server.asked.clear()
+    with there.reader() as reader:
+        reader.read(order[-6])
+        time.sleep(0.2)
+        jumped = len(server.asked)
+        reader.read(order[-5])
+        reader.read(order[-4])
+        time.sleep(0.2)
+    span = there.source.place(order[-6])
+    assert jumped <= (span.end - span.begin) // SIZE + 2 < len(server.asked)
+
+
 def test_of_an_all_in_one_checkpoint_only_the_network_is_read(base, server, tmp_path):
     plain = tiny.state_dict("wan", width=128, layers=2)
     model = {f"model.diffusion_model.{name}": each for name, each in plain.items()}
