@@ -22,6 +22,9 @@ from .fuse import largest, row_blocks
 from .gemm import full_fp32
 
 Entry = tuple[str, torch.dtype, tuple[int, ...]]  # what a tensor beside a weight is called, its dtype and shape
+Steps = tuple[torch.Tensor, torch.Tensor]  # a scale, columns first, and its reciprocal
+EXPONENT = 0x7F8 << 20  # of the bits of an fp32 number
+WHOLE = 1.5 * 2.0**23  # times a power of two: added to a smaller number and taken off again, it rounds to that power
 DIVISOR = 16  # the host's 8-bit matmul kernels want both dims divisible by 16
 
 
@@ -116,18 +119,24 @@ class Format:
         exact = prepared.div_(column) if column.ndim else prepared.mul_(column.reciprocal())
         codes.copy_(exact if self.dtype.is_floating_point else exact.round_())
 
-    def nearest(self, column: torch.Tensor, scale: torch.Tensor, number: int) -> torch.Tensor:
-        """What is stored of column ``number`` [rows] of a prepared weight, read back in fp32.
+    def steps(self, scale: torch.Tensor) -> Steps:
+        """The scale of a prepared weight as ``nearest`` takes it, and what numbers are multiplied by to be in steps."""
+        step = scale.t().contiguous()[0] if scale.ndim else scale
+        return step, step.reciprocal()
 
-        ``scale`` is that of all its columns as it is worked with, but columns first: [columns, rows].
-        """
-        step = scale[0] if scale.ndim else scale
-        return self._near(column / step).mul_(step)
+    def nearest(self, column: torch.Tensor, steps: Steps, number: int) -> torch.Tensor:
+        """What is stored of column ``number`` [rows] of a prepared weight, read back in fp32."""
+        step, per_step = steps
+        return self._near(column * per_step).mul_(step)
 
     def _near(self, exact: torch.Tensor) -> torch.Tensor:
         """Numbers in steps, in place, rounded to codes."""
         exact.clamp_(-self.largest, self.largest)
-        return exact.to(self.dtype).to(torch.float32) if self.dtype.is_floating_point else exact.round_()
+        if not self.dtype.is_floating_point:
+            return exact.round_()
+        info = torch.finfo(self.dtype)  # on the bits: casts to fp8 and back take twice as long
+        grid = (exact.view(torch.int32) & EXPONENT).view(torch.float32).clamp_(min=info.tiny).mul_(WHOLE * info.eps)
+        return exact.add_(grid).sub_(grid)
 
     def saturated(self, prepared: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """A prepared block [rows, in], in place, without numbers beyond the largest code."""

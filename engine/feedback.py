@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from .calibration import LEAST_HELD, Calibration
-from .codes import Format, rotate
+from .codes import Format, Steps, rotate
 from .gemm import Workspace, full_fp32
 from .texts.say import refuse
 
@@ -41,13 +41,13 @@ class Feedback:
 
         ``scale`` as the format works with it, for these rows.
         """
-        across = scale.t().contiguous() if scale.ndim else scale
+        steps = self._format.steps(scale)
         for columns, factor in self._factors:
             shape = (columns.stop - columns.start, len(prepared))
             block = workspace.take(shape, prepared.device, slot="feedback").copy_(prepared[:, columns].t())
             errors = workspace.take(shape, prepared.device, slot="feedback errors")
             with full_fp32():
-                _Spread(self._format, across, columns.start, factor, block, errors).run(0, shape[0])
+                _Spread(self._format, steps, columns.start, factor, block, errors).run(0, shape[0])
             prepared[:, columns] = block.t()
         return self._format.saturated(prepared, scale)
 
@@ -90,10 +90,10 @@ class _Spread:
     """One block of columns: ``block`` and ``errors`` are [columns, rows], ``factor`` is U."""
 
     def __init__(
-        self, format: Format, scale: torch.Tensor, at: int, factor: torch.Tensor, block: torch.Tensor,
+        self, format: Format, steps: Steps, at: int, factor: torch.Tensor, block: torch.Tensor,
         errors: torch.Tensor,
     ) -> None:  # fmt: skip
-        self._format, self._scale, self._at = format, scale, at
+        self._format, self._steps, self._at = format, steps, at
         self._factor, self._block, self._errors = factor, block, errors
         self._weights = (factor / factor.diagonal()[:, None]).t().contiguous()
 
@@ -102,7 +102,7 @@ class _Spread:
         if stop - first <= FEW:
             for column in range(first, stop):
                 exact = self._block[column]
-                torch.sub(exact, self._format.nearest(exact, self._scale, self._at + column), out=self._errors[column])
+                torch.sub(exact, self._format.nearest(exact, self._steps, self._at + column), out=self._errors[column])
                 if column + 1 < stop:
                     self._block[column + 1 : stop].addr_(
                         self._weights[column + 1 : stop, column], self._errors[column], alpha=-1

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .codes import Entry, Format
+from .codes import Entry, Format, Steps
 from .gemm import Workspace
 from .microscaled import E4M3, E4M3_CODES, few_rows
 from .packing import nibbles, pack_nibbles
@@ -129,10 +129,14 @@ class Grouped(Format):
             _pack(codes, self.bits, out[rows].view(torch.uint8))
         return out
 
-    def nearest(self, column: torch.Tensor, scale: torch.Tensor, number: int) -> torch.Tensor:
+    def steps(self, scale: torch.Tensor) -> Steps:
+        """As ``Format.steps``: the scales as they are, [in / 16 + 1, rows], and the reciprocal of what they come to."""
+        return scale.t().contiguous(), (scale[:, :-1] * scale[:, -1:]).t().contiguous().reciprocal()
+
+    def nearest(self, column: torch.Tensor, steps: Steps, number: int) -> torch.Tensor:
         """As ``Format.nearest``."""
-        relative, whole = scale[number // BLOCK], scale[-1]
-        codes = column / (relative * whole)
+        whole, relative = steps[0][-1], steps[0][number // BLOCK]
+        codes = column * steps[1][number // BLOCK]
         if self.bits == 4:
             places = codes.mul_(STEPS).add_(STEPS + 0.5).clamp_(0, 2 * STEPS).to(torch.int32)
             codes = torch.index_select(_nearest_level(self.codebook, column.device), 0, places)

@@ -14,13 +14,12 @@ from functools import cache
 
 import torch
 
-from .codes import Entry, Format
+from .codes import EXPONENT, Entry, Format, Steps
 from .gemm import Workspace
 from .packing import nibbles, pack_nibbles, padded, swizzle, swizzled_shape, unswizzle
 
 E4M3 = torch.float8_e4m3fn
 E4M3_CODES = 0x7E  # the largest finite one; positive codes stand in the order of their numbers
-EXPONENT = 0x7F8 << 20  # of the bits of an fp32 number
 ROUNDS = 1.5 * 2.0**22  # added to numbers of up to 6 and taken off again, it rounds to 0.5; times 2 to 1, and so on
 SEARCHED = range(-1, 7)  # e4m3 codes around amax / 6
 SEARCH_ROWS = 32  # searched at once: what is worked with stays in the core's cache
@@ -43,6 +42,20 @@ class Microscaled(Format):
     def amax_per_block(self, prepared: torch.Tensor) -> torch.Tensor:
         """[rows, columns / block]"""
         return prepared.view(len(prepared), -1, self.block).abs().amax(dim=2)
+
+    def steps(self, scale: torch.Tensor) -> Steps:
+        """As ``Format.steps``, [blocks, rows]; 0 and 0 for a block of zeros, which stays one."""
+        step = self.step_of(scale).t().contiguous()
+        return step, torch.where(step > 0, step.reciprocal(), 0.0)
+
+    def step_of(self, scale: torch.Tensor) -> torch.Tensor:
+        """What a code is multiplied by, [rows, blocks]."""
+        return scale
+
+    def nearest(self, column: torch.Tensor, steps: Steps, number: int) -> torch.Tensor:
+        """As ``Format.nearest``."""
+        step, per_step = (each[number // self.block] for each in steps)
+        return self._near(column * per_step).mul_(step)
 
     def _divide(self, prepared: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """prepared / the scale of its block, in place; where that is 0 the numbers are 0 too."""
@@ -89,11 +102,6 @@ class MXFP8(Microscaled):
         """e4m3 codes [rows, in], the nearest to prepared / scale."""
         codes = torch.empty(prepared.shape, dtype=self.dtype, device=prepared.device) if out is None else out
         return codes.copy_(self._nearest(self._divide(prepared, scale)))
-
-    def nearest(self, column: torch.Tensor, scale: torch.Tensor, number: int) -> torch.Tensor:
-        """As ``Format.nearest``; a block of zeros stays one."""
-        step = scale[number // self.block]
-        return self._near(column / torch.where(step > 0, step, 1.0)).mul_(step)
 
     def saturated(self, prepared: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """As ``Format.saturated``, by block."""
@@ -190,12 +198,13 @@ class NVFP4(Microscaled):
             pack_nibbles(code[:, 1::2], code[:, 0::2], out[rows])
         return out
 
-    def nearest(self, column: torch.Tensor, scale: torch.Tensor, number: int) -> torch.Tensor:
-        """As ``Format.nearest``; a block of zeros stays one."""
-        step = scale[number // self.block] * scale[-1]
-        exact = column / torch.where(step > 0, step, 1.0)
+    def step_of(self, scale: torch.Tensor) -> torch.Tensor:
+        """The scale of each block times that for all."""
+        return scale[:, :-1] * scale[:, -1:]
+
+    def _near(self, exact: torch.Tensor) -> torch.Tensor:
         grid = (exact.view(torch.int32) & EXPONENT).view(torch.float32).clamp_(1, 4).mul_(ROUNDS)
-        return exact.add_(grid).sub_(grid).clamp_(-6, 6).mul_(step)
+        return exact.add_(grid).sub_(grid).clamp_(-6, 6)
 
     def saturated(self, prepared: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """Nothing to do: the largest code takes what is beyond it."""

@@ -57,8 +57,8 @@ def test_it_is_the_textbook(name):
     weight, (seen, _) = noise((32, 96), 0.02, 1, torch.float32), made_up_inputs(96, tokens=512)
     format, gram = FORMATS[name], seen.T @ seen
     scale = format.scales(weight.clone())
-    across = scale.t().contiguous() if scale.ndim else scale
-    wanted = textbook(weight, gram, lambda column, number: format.nearest(column, across, number))
+    steps = format.steps(scale)
+    wanted = textbook(weight, gram, lambda column, number: format.nearest(column, steps, number))
     found = rounded(weight, name, gram)
     assert float(((found - wanted).abs() > 1e-6).double().mean()) < 0.02
     assert not torch.equal(found, nearest(weight, name))
@@ -71,8 +71,8 @@ def test_what_is_nearest_is_what_encode_rounds_to(name):
     prepared = format.prepare(noise((64, 256), 0.02, 3, torch.float32))
     scale = format.scales(prepared.clone())
     pushed = prepared * torch.linspace(0.5, 1.5, 256)
-    across = scale.t().contiguous() if scale.ndim else scale
-    columns = [format.nearest(pushed[:, number].clone(), across, number) for number in range(256)]
+    steps = format.steps(scale)
+    columns = [format.nearest(pushed[:, number].clone(), steps, number) for number in range(256)]
     codes = format.encode(format.saturated(pushed.clone(), scale), scale)
     stored = format.prepare(format.decode(codes, scale))  # rotated once more: as it was rounded
     assert torch.isfinite(stored).all()
@@ -93,11 +93,21 @@ def test_outputs_of_tokens_that_were_kept_aside_are_closer(name):
     assert 100 * output_error(found, weight, held) <= ERRORS[name] < 100 * output_error(plain, weight, held)
 
 
+@pytest.mark.parametrize("name", ["float8_e4m3fn", "float8_e5m2"])
+def test_rounding_on_the_bits_is_the_cast(name):
+    """Every number between two codes, both signs, halves, and what is too small for a full mantissa."""
+    format = FORMATS[name]
+    codes = torch.arange(256, dtype=torch.uint8).view(format.dtype).float()
+    codes = codes[torch.isfinite(codes)].sort().values
+    between = torch.cat([codes[:-1] + (codes[1:] - codes[:-1]) * share for share in (0.0, 0.25, 0.5, 0.75)])
+    assert torch.equal(format._near(between.clone()), between.to(format.dtype).float())
+
+
 def test_the_rotated_see_h_rotated():
     (seen, _), format = made_up_inputs(512, tokens=600), FORMATS["int8_convrot"]
     turned = gram_of(rotate(seen, 256), 512)
     one, other = Feedback(gram_of(seen, 512), format), Feedback(turned, FORMATS["float8_e4m3fn"])
-    torch.testing.assert_close(one._factors[0][1], other._factors[0][1], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(one._factors[0][1], other._factors[0][1], rtol=1e-3, atol=1e-3)
 
 
 def test_a_layer_that_saw_nothing_is_rounded_to_the_nearest():

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import pytest
 from batch_parts import RUN, contents, hidden, make_documents, make_models, unit, write_document
+from lora_foundry.cli.demo.formats import made_up_inputs
 from lora_foundry.engine import bake
+from lora_foundry.engine.calibration import Origin
+from lora_foundry.engine.collect import Collector
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.bakes.baking import BakeOptions, FileRequest, bake_files, resolve
+from lora_foundry.loaders.bakes.calibrations import save_calibration
 from lora_foundry.loaders.bakes.wishes import Wishes
 from lora_foundry.loaders.batches.records import read_record
 from lora_foundry.loaders.batches.unit import unit_of, work
 from lora_foundry.loaders.disk import writer
+from lora_foundry.loaders.disk.source import FileSource
 from lora_foundry.loaders.documents.document import load_document
 from lora_foundry.loaders.plans.planner import plan_document
 from schemas import faults
@@ -57,6 +62,24 @@ def test_a_record_says_all_and_is_as_documented(folder):
     )
     assert [each["path"] for each in record["loras"]] == ["a.safetensors", "b.safetensors"]
     assert all(each["gain"] > 0.9 for each in record["loras"]) and record["relative_error"] < 0.05
+
+
+def test_a_calibration_is_an_input_and_one_collected_anew_is_another(folder):
+    base, known, recipes, written = folder / "one.safetensors", folder / "known.safetensors", [], []
+    for number, tokens in enumerate((400, 800, None)):
+        collected = Collector(256)
+        for name, info in FileSource(base).tensors.items() if tokens else ():
+            if name.startswith("blocks.") and len(info.shape) == 2:
+                collected.add(name, made_up_inputs(info.shape[1], tokens)[0][None])
+        if tokens:
+            save_calibration(known, collected, Origin())
+        work(unit(folder, write_document(folder, "doc", quantize="nvfp4"), run=str(number), calibration=str(known)))
+        (record,) = records(folder).values()
+        assert str(known) in [each["path"] for each in record["inputs"]]
+        assert "LF205.unknown" in [each["text"] for each in record["findings"]]
+        recipes.append(record["recipe_sha256"])
+        written.append((folder / "out" / "doc.safetensors").stat().st_mtime_ns)
+    assert recipes[0] != recipes[1] == recipes[2] and written[0] != written[1] == written[2]
 
 
 BAD = {
