@@ -27,6 +27,7 @@ from .tensors import Over, TensorSource
 from .texts.say import refuse
 
 WHOLE = slice(None)
+BY_HEAD, HEAD = "by_head_128", 128
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,14 @@ def swap_scale_shift(rows: torch.Tensor) -> torch.Tensor:
     return torch.cat([scale, shift], dim=0)
 
 
+def by_head(rows: torch.Tensor) -> torch.Tensor:
+    """Rows of q, k and v of one head after the other: all of q, then of k, then of v."""
+    return rearrange(rows, "(head part row) ... -> (part head row) ...", part=3, row=HEAD)
+
+
 TRANSFORMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # file order of rows -> base order; permutations only
     "swap_scale_shift": swap_scale_shift,
+    BY_HEAD: by_head,
 }
 
 

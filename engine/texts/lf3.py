@@ -35,6 +35,13 @@ FILES: dict[str, tuple[str, ...]] = {
         "{lora}: the names of its modules have {affix} that no known trainer writes.",
         "Without it all {modules} modules fit by name and by shape, so it is taken off.",
     ),
+    "LF301.by_head": (
+        "note",
+        "{lora}: the rows of {modules} fused q, k and v are put in the order of the base.",
+        "By its names DiffSynth-Studio trained it: it has the rows of each head together, files of the model in one "
+        "piece have all of q first.",
+        "Nothing must be done, unless the base was merged by hand from the shards of MiniMaxAI: take one in one piece.",
+    ),
     "LF301.text_encoder_only": (
         "error",
         "{lora} has text-encoder parts only ({modules} modules), none for the diffusion model.",

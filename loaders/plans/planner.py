@@ -25,6 +25,7 @@ from ..documents.paths import find_lora, resolve_path
 from ..lineage.contents import contained_in
 from ..lineage.provenance import lineage_of_lora
 from ..lineage.registry import registry_fault
+from ..loras.by_head import in_order
 from ..loras.file import LoRAFile, open_lora
 from ..loras.fitting import effective_scales
 from ..loras.matching import Fit, add_layer, match
@@ -72,6 +73,9 @@ def make_layer(
         refuse_missing(base, lora, coverage)
     rows = {patch.target.weight: (*base.source.tensors[patch.target.weight].shape, 1)[0] for patch in fit.patches}
     patches, doubles = once(lora, fit.patches, rows)
+    patches, turned = in_order(base, patches)
+    if turned:
+        affix = [*affix, say_of(lora.label, "LF301.by_head", modules=turned)]
     findings = [*lora.findings, *affix, *partly(lora, coverage), *doubles, *_another_model(base, lora, coverage)]
     findings += _grown(base, lora, fit)
     as_trained = rounding == MATCH_TRAINING and stage == FUSE

@@ -32,6 +32,11 @@ def _numbered(names: str, count: int, style: str = "{}_{}", first: int = 1) -> t
     return tuple(style.format(name, number) for number in range(first, count + first) for name in names.split())
 
 
+def _easy_rows(rows: int) -> tuple[str, ...]:
+    parts = ("name", "strength", "model_strength", "clip_strength")
+    return ("toggle", "mode", "num_loras", *(f"lora_{row}_{part}" for row in range(1, rows + 1) for part in parts))
+
+
 _NATIVE = {
     # loaders
     "CheckpointLoader": "config_name ckpt_name",
@@ -90,6 +95,7 @@ _OTHER_PACKS = {
     "CheckpointLoader|pysssss": "ckpt_name",
     "CheckpointLoaderNF4": "ckpt_name",
     "CR Load LoRA": "switch lora_name strength_model strength_clip",
+    "MiniMaxH3TurboLoRA": "lora_name strength low_vram",
     "DiffusionModelLoaderKJ": "model_name weight_dtype",
     "ClownsharKSampler_Beta": "eta sampler_name scheduler steps steps_to_run denoise cfg seed sampler_mode bongmath",
     "ClownsharkChainsampler_Beta": "eta sampler_name steps_to_run cfg sampler_mode bongmath",
@@ -191,6 +197,8 @@ _OTHER_PACKS = {
     ),
     **dict.fromkeys(("LoadWan2_2Lora", "LoadWan2_2FunLora"), "lora_name lora_high_name strength_model lora_cache"),
 }
+
+
 ORDERS: Mapping[str, tuple[str, ...]] = {
     **{kind: tuple(names.split()) for kind, names in {**_NATIVE, **_OURS, **_OTHER_PACKS}.items()},
     "CR LoRA Stack": _numbered("switch lora_name model_weight clip_weight", 3),
@@ -199,14 +207,8 @@ ORDERS: Mapping[str, tuple[str, ...]] = {
         *_numbered("lora strength", 5, "{}_{}", 0),
         *("low_mem_load", "merge_loras"),
     ),
-    "easy loraStack": (
-        *("toggle", "mode", "num_loras"),
-        *(
-            f"lora_{row}_{part}"
-            for row in range(1, 11)
-            for part in ("name", "strength", "model_strength", "clip_strength")
-        ),
-    ),
+    "easy loraStack": _easy_rows(10),
+    "ttN pipeLoraStack": _easy_rows(20),
     "easy loraSwitcher": (
         *("toggle", "select", "num_loras", "lora_strength"),
         *(f"lora_{row}_name" for row in range(1, 51)),

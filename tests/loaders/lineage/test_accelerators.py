@@ -50,6 +50,7 @@ NAMES = {  # as publishers and the usual conversions name their files -> the id 
     "minimax_h3_fl2v_turbo_8step_v1.0_comfyui_bf16.safetensors": "minimax-h3-fl2v-turbo-8step",
     "minimax_h3_ref2v_turbo_4step_v0.1_comfyui_bf16.safetensors": "minimax-h3-ref2v-turbo-4step",
     "minimax_h3_fl2v_turbo_4step_v1.0_768p_comfyui_bf16.safetensors": "minimax-h3-fl2v-turbo-4step",
+    "minimax_h3_fl2v_turbo_4step_v0.1_768p_sla_comfyui_bf16.safetensors": "minimax-h3-fl2v-turbo-4step",
     "minimax_h3_fl2v_lightx2v_turbo_4step_v0.1_comfy_resized_avg_rank_21.safetensors": "minimax-h3-fl2v-turbo-4step",
     "Wan2_1_self_forcing_dmd_1_3B_lora_rank_32_fp16.safetensors": "wan2.1-self-forcing-dmd-1.3b",
     "Qwen-Image-fp8-e4m3fn-Lightning-4steps-V1.0-fp32.safetensors": "qwen-image-fp8-lightning-4steps-v1.0",

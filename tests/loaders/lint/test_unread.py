@@ -156,3 +156,27 @@ def test_a_node_that_trains_a_lora_brings_none():
     drawing = base().add(9, "MYPACK_SpeedLoraTraining", "model:MODEL", "MODEL", widgets_values=["base.safetensors"])
     drawing.wire(1, 0, 9, 0)
     assert verdicts(of(sampled(drawing, 9, identity=10))) == []
+
+
+@pytest.mark.parametrize(("toggle", "mode", "names", "found"), [
+    (False, "simple", ["x.safetensors"], []),
+    (True, "simple", ["None", "None"], []),
+    (True, "simple", ["x.safetensors", "None"], [("x.safetensors", 0.5)]),
+    (True, "advanced", ["None", "x.safetensors"], [("x.safetensors", 0.7)]),
+])  # fmt: skip
+def test_the_stack_of_a_pipe_pack_is_read(toggle, mode, names, found):
+    rows = [part for name in [*names, *["None"] * (20 - len(names))] for part in (name, 0.5, 0.7, 0.6)]
+    drawing = base().add(7, "ttN pipeLoraStack", "", "PIPE_LINE LORA_STACK", widgets_values=[toggle, mode, 2, *rows])
+    drawing.add(8, "CR Apply LoRA Stack", "model:MODEL lora_stack:LORA_STACK", "MODEL").wire(7, 1, 8, 1)
+    result = of(sampled(drawing.wire(1, 0, 8, 0), 8))
+    assert not verdicts(result)
+    assert [(item.name, item.strength) for item in result.stacks[0].items] == found
+
+
+def test_what_a_pack_of_one_model_loads_is_read():
+    drawing = base().add(
+        2, "MiniMaxH3TurboLoRA", "model:MODEL", "MODEL", widgets_values=["h3/turbo.safetensors", 0.8, False]
+    )
+    result = of(sampled(drawing.wire(1, 0, 2, 0), 2))
+    assert not verdicts(result)
+    assert [(item.name, item.strength) for item in result.stacks[0].items] == [("h3/turbo.safetensors", 0.8)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from lora_foundry.engine.plan import STACK, Target
-from lora_foundry.engine.terms import TRANSFORMS
+from lora_foundry.engine.terms import TRANSFORMS, row_order
 from lora_foundry.loaders.bases.families import detect_base
 from lora_foundry.loaders.names.lookup import BaseNames
 from lora_foundry.loaders.plans.planner import make_layer
@@ -132,6 +132,26 @@ def test_the_gate_of_minimax_comes_first_and_that_of_diffusers_last():
         assert patch.target.transform == "swap_scale_shift" and patch.target.slice is None
         rows = TRANSFORMS["swap_scale_shift"](torch.arange(6 * W))
         assert rows.tolist() == [*range(3 * W, 6 * W), *range(3 * W)]
+
+
+@pytest.mark.parametrize("infix", ["", ".default"])
+@pytest.mark.parametrize("base", [MINIMAX_H3, IN_DIFFUSERS], ids=["fused", "split"])
+def test_rows_that_lie_by_head_go_where_the_base_has_them(base, infix):
+    """DiffSynth-Studio, known by ``.default.``, has q, k and v of each head together: 2 heads of 128 here."""
+    wide = {name: (768, W) if "qkv" in name else (256, W) if ".to_" in name else size for name, size in base.items()}
+    on = a_base({f"{weight}.weight": shape for weight, shape in wide.items()})
+    made = layer(on, tiny({f"blocks.0.attn.qkv_proj.lora_A{infix}.weight": torch.ones(1, W),
+                           f"blocks.0.attn.qkv_proj.lora_B{infix}.weight": torch.ones(768, 1)}))  # fmt: skip
+    rows = {weight: torch.full((shape[0],), -1) for weight, shape in wide.items()}
+    for patch in made.patches:
+        _, start, length = patch.target.slice or (0, 0, wide[patch.target.weight.removesuffix(".weight")][0])
+        order = row_order(patch.target, length, torch.device("cpu"))
+        there = torch.arange(length) if order is None else order
+        rows[patch.target.weight.removesuffix(".weight")][start : start + length] = there
+    got = torch.cat([each for name, each in rows.items() if "qkv" in name or ".to_" in name and "out" not in name])
+    by_head = torch.arange(768).reshape(2, 3, 128).transpose(0, 1).flatten()
+    assert torch.equal(got, by_head if infix else torch.arange(768))
+    assert [f.text for f in made.findings if f.code == "LF301"] == ["LF301.by_head"] * bool(infix)
 
 
 def test_a_bias_without_a_weight_is_found_by_its_own_name():
