@@ -17,6 +17,7 @@ from .areas_convert import CONVERT
 from .areas_remote import REMOTE
 from .asking import ASKING
 from .disk import DISK
+from .documents import DOCUMENTS
 from .lf1 import ORDER
 from .lf2 import QUANTIZATION
 from .lf3 import FILES
@@ -37,7 +38,22 @@ class Text:
     fix: str = ""
 
 
-TABLES = (AREAS, ASKING, DISK, LOADING, CONVERT, REMOTE, ORDER, QUANTIZATION, FILES, MEANING, USE, MERGING, WRITING)
+TABLES = (
+    AREAS,
+    ASKING,
+    DISK,
+    DOCUMENTS,
+    LOADING,
+    CONVERT,
+    REMOTE,
+    ORDER,
+    QUANTIZATION,
+    FILES,
+    MEANING,
+    USE,
+    MERGING,
+    WRITING,
+)
 TEXTS = {key: Text(*parts) for table in TABLES for key, parts in table.items()}
 
 

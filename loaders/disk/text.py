@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from ...engine.errors import FoundryError
+from ...engine.texts.say import refuse
 from .header import shown, unique
 from .process import MOST_TOGETHER
 
@@ -29,12 +30,12 @@ _SCALAR_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, Value
 def decode(data: bytes, where: str) -> str:
     """UTF-8 text, with or without a byte order mark, or UTF-16 with one, as Windows writes it; up to 1 MB."""
     if len(data) > MAX_TEXT:
-        raise document_error(where, f"it is larger than {MAX_TEXT} bytes", "A stack document is a few lines.")
+        raise document_error(where, "document.large", most=MAX_TEXT)
     coding = "utf-16" if data.startswith(_UTF16) else "utf-8-sig"
     try:
         return data.decode(coding)
     except UnicodeDecodeError as error:
-        raise document_error(where, f"byte {error.start} is not UTF-8 text", "Save it as UTF-8.") from error
+        raise document_error(where, "document.encoding", place=error.start) from error
 
 
 def parse_text(text: str, where: str, most: int = MAX_TEXT) -> Any:
@@ -44,30 +45,29 @@ def parse_text(text: str, where: str, most: int = MAX_TEXT) -> Any:
     """
     text = text.removeprefix("\ufeff")
     if len(text) > most:
-        raise document_error(where, f"it is longer than {most} characters", "A stack document is a few lines.")
+        raise document_error(where, "document.long", most=most)
     try:
         return json.loads(text, object_pairs_hook=unique)
     except RecursionError as error:
-        raise document_error(where, "it is nested too deeply") from error
+        raise document_error(where, "document.deep") from error
     except json.JSONDecodeError as error:
         if where.lower().endswith(".json") or (yaml is None and text.lstrip()[:1] in ("{", "[")):
-            raise document_error(where, f"line {error.lineno}: {error.msg}", "Correct the JSON.") from error
+            raise document_error(where, "document.json", line=error.lineno, reason=error.msg) from error
     except ValueError as error:  # a repeated key, or a number of thousands of digits
-        raise document_error(where, shown(str(error))) from error
+        raise document_error(where, "document.repeated", reason=shown(str(error))) from error
     if yaml is None:
-        raise document_error(where, "YAML needs PyYAML", "Run: pip install pyyaml (or write the document as JSON).")
+        raise document_error(where, "document.no_yaml")
     return _parse_yaml(text, where)
 
 
-def document_error(where: str, what: str, fix: str = "") -> FoundryError:
-    """The one form of a document's error: where it is, then what was seen."""
-    return FoundryError("document", f"{shown(where)}: {what}.", fix=fix)
+def document_error(where: str, key: str, **values: object) -> FoundryError:
+    """The error of a document: ``refuse`` with the place, as it can be printed, in the blank ``where``."""
+    return refuse(key, where=shown(where), **values)
 
 
 def too_much_together(where: str) -> FoundryError:
     """What is said of the text with which those of a prompt became too many."""
-    what = f"with this text the lists of the prompt have more than {MOST_TOGETHER} words, signs and rows together"
-    return document_error(where, what, "Use fewer nodes with lists, or write them as JSON, which is read at once.")
+    return document_error(where, "document.together", most=MOST_TOGETHER)
 
 
 def _parse_yaml(text: str, where: str) -> Any:
@@ -79,16 +79,15 @@ def _parse_yaml(text: str, where: str) -> Any:
     except TooMuch as error:
         if error.together:
             raise too_much_together(where) from error
-        raise document_error(
-            where, f"it has more than {MAX_TOKENS} words and signs", "A list is a few lines."
-        ) from error
+        raise document_error(where, "document.tokens", most=MAX_TOKENS) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
-        line = f"line {mark.line + 1}: " if mark else ""
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be read"
-        raise document_error(where, f"{line}{shown(str(what))}", "Correct the YAML (spaces, never tabs).") from error
+        values = {"line": mark.line + 1} if mark else {}
+        key = "document.yaml_line" if mark else "document.yaml"
+        raise document_error(where, key, reason=shown(str(what)), **values) from error
     except _SCALAR_ERRORS as error:
-        raise document_error(where, f"it holds a value that cannot be read ({type(error).__name__})") from error
+        raise document_error(where, "document.scalar", kind=type(error).__name__) from error
 
 
 def _check_nodes(root: yaml.Node | None, where: str) -> None:
@@ -99,7 +98,7 @@ def _check_nodes(root: yaml.Node | None, where: str) -> None:
         values = node.value if isinstance(node, yaml.CollectionNode) else ()
         count += 1 + len(values)
         if count > MAX_NODES:
-            raise document_error(where, f"it holds more than {MAX_NODES} values with its aliases written out")
+            raise document_error(where, "document.aliases", most=MAX_NODES)
         if isinstance(node, yaml.MappingNode):
             _settle_keys(node, where)
             waiting.extend(part for pair in values for part in pair)
@@ -113,7 +112,8 @@ def _settle_keys(mapping: yaml.MappingNode, where: str) -> None:
     for key, _ in mapping.value:
         if isinstance(key, yaml.ScalarNode):
             if key.value in seen:
-                raise document_error(where, f"line {key.start_mark.line + 1}: '{shown(key.value)}' is listed twice")
+                values = {"line": key.start_mark.line + 1, "name": shown(key.value)}
+                raise document_error(where, "document.key_twice", **values)
             seen.add(key.value)
             if key.tag != _MERGE:
                 key.tag = _TEXT

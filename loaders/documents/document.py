@@ -82,8 +82,7 @@ def load_document(path: Path) -> Document:
     """Read a stack document from a YAML or JSON file of at most 1 MB. Raises FoundryError ``file`` or ``document``."""
     regular_file(path)
     if path.suffix.lower() in SUFFIXES:
-        fix = "Write a YAML file that names it: `base: FILE` for a model, `stack: [FILE]` for a LoRA."
-        raise document_error(path.name, "it holds weights and is no stack document", fix)
+        raise document_error(path.name, "document.weights")
     with disk_errors(path), path.open("rb") as file:
         data = file.read(MAX_TEXT + 1)
     return replace(parse_document(parse_text(decode(data, path.name), path.name), path.name), folder=path.parent)
@@ -118,11 +117,11 @@ def parse_document(data: object, where: str) -> Document:
     base = settings.get("base", settings.get("name_or_path"))
     rounding = settings.get("rounding", ONCE)
     if rounding not in (ONCE, MATCH_TRAINING):
-        raise document_error(where, f"rounding is '{_seen(rounding)}'", f"Use '{ONCE}' or '{MATCH_TRAINING}'.")
+        raise document_error(where, "document.rounding", given=_seen(rounding), once=ONCE, trained=MATCH_TRAINING)
     on_quantized_base = settings.get("on_quantized_base", REFUSE)
     if on_quantized_base not in ON_QUANTIZED_BASE:
-        what = f"on_quantized_base is '{_seen(on_quantized_base)}'"
-        raise document_error(where, what, f"Use '{REFUSE}' or '{DEQUANTIZE}'.")
+        values = {"given": _seen(on_quantized_base), "refuse": REFUSE, "dequantize": DEQUANTIZE}
+        raise document_error(where, "document.on_quantized", **values)
     reproducible, allow_partial = (_switch(settings, key, where) for key in ("reproducible", "allow_partial"))
     fuse = settings.get(FUSE, ())
     return Document(
@@ -162,21 +161,21 @@ def _rows_of_data(data: object, where: str) -> tuple[Row, ...]:
         return () if data is None else _rows(data, where, "")
     document = parse_document(data, where)
     if document.fuse:
-        raise document_error(where, "this list goes on top of the model, but it has 'fuse' rows", "Fuse them before.")
+        raise document_error(where, "document.fuse_rows")
     return document.stack
 
 
 def _switch(settings: Mapping[str, Any], key: str, where: str) -> bool:
     value = settings.get(key, False)
     if not isinstance(value, bool):
-        raise document_error(where, f"{key} is '{_seen(value)}'", "Use true or false.")
+        raise document_error(where, "document.switch", name=key, given=_seen(value))
     return value
 
 
 def _settings(data: object, where: str) -> dict[str, Any]:
     """One flat mapping of the keys we know, without those set to null."""
     if data is None or data == "":
-        raise document_error(where, "it is empty", "Write at least `base: FILE` and `stack: [FILE]`.")
+        raise document_error(where, "document.empty")
     top = _mapping(data, where)
     process = top.get("config", {}).get("process") if isinstance(top.get("config"), Mapping) else None
     if isinstance(process, Sequence) and process and isinstance(process[0], Mapping):  # a whole AI Toolkit config
@@ -192,10 +191,10 @@ def _model_block(top: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Our settings out of AI Toolkit's block; its other keys are its own business, a mistyped one of ours is not."""
     block = _mapping(top["model"], f"{where}: model")
     if len(block) > MAX_SETTINGS:
-        raise document_error(where, f"the model block has {len(block)} settings", f"{MAX_SETTINGS} are the limit.")
+        raise document_error(where, "document.model_settings", count=len(block), most=MAX_SETTINGS)
     for key in block:
         if key in _KEYS and block[key] is not None and top.get(key) is not None:
-            raise document_error(where, f"'{key}' is given twice, in the model block and beside it", "Keep one.")
+            raise document_error(where, "document.twice", name=key)
         if key not in (*_KEYS, *TOOLKIT_KEYS) and near(str(key), _KEYS, alike=0.88):
             raise _unknown(where, f"model: {key}", _KEYS)
     own = {key: value for key, value in block.items() if key in _KEYS and value is not None}
@@ -205,13 +204,13 @@ def _model_block(top: Mapping[str, Any], where: str) -> dict[str, Any]:
 def _mapping(data: object, where: str) -> Mapping[str, Any]:
     if isinstance(data, Mapping):
         return data
-    raise document_error(where, f"settings were expected, not {_seen(data)}", "Write `key: value` lines.")
+    raise document_error(where, "document.no_settings", given=_seen(data))
 
 
 def _only_one(settings: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
     given = [key for key in keys if key in settings]
     if len(given) > 1:
-        raise document_error(where, f"both '{given[0]}' and '{given[1]}' are given", "They mean the same; keep one.")
+        raise document_error(where, "document.both", one=given[0], other=given[1])
 
 
 def _stack(settings: Mapping[str, Any], where: str) -> tuple[Row, ...]:
@@ -219,7 +218,7 @@ def _stack(settings: Mapping[str, Any], where: str) -> tuple[Row, ...]:
         row = {"path": settings["lora_path"], "weight": settings.get("lora_weight", 1.0)}
         return _rows([row], where, "lora_path")
     if "lora_weight" in settings:
-        raise document_error(where, "'lora_weight' is given without 'lora_path'", "Write the strength into its row.")
+        raise document_error(where, "document.lone_weight")
     key = next((key for key in _ROWS if key in settings), STACK)
     return _rows(settings.get(key, ()), where, key)
 
@@ -228,17 +227,15 @@ def _quantize(value: object, where: str) -> str:
     known = value.lower() if isinstance(value, str) else value
     if isinstance(known, bool | str) and known in _QUANTIZE:
         return _QUANTIZE[known]
-    raise document_error(
-        where, f"quantize is '{_seen(value)}'", f"Use true, false, none, fp8, {', '.join((*FORMATS, *CHOICES))}."
-    )
+    raise document_error(where, "document.quantize", given=_seen(value), formats=", ".join((*FORMATS, *CHOICES)))
 
 
 def _rows(rows: object, where: str, list_name: str) -> tuple[Row, ...]:
     label = f"{list_name} row".strip()
     if isinstance(rows, str | bytes | Mapping) or not isinstance(rows, Sequence):
-        raise document_error(where, f"a list of {label}s was expected, not {_seen(rows)}", "Write it as [ ... ].")
+        raise document_error(where, "document.no_list", label=label, given=_seen(rows))
     if len(rows) > MAX_ROWS:
-        raise document_error(where, f"the list has {len(rows)} {label}s", f"{MAX_ROWS} are the limit.")
+        raise document_error(where, "document.many_rows", count=len(rows), label=label, most=MAX_ROWS)
     return tuple(_row(row, where, f"{label} {number}") for number, row in enumerate(rows, 1))
 
 
@@ -246,20 +243,19 @@ def _row(row: object, where: str, label: str) -> Row:
     if isinstance(row, str):
         return Row(_path(row, where, label))
     if not isinstance(row, Mapping):
-        raise document_error(where, f"{label}: a path or settings were expected, not {_seen(row)}")
+        raise document_error(where, "document.row", label=label, given=_seen(row))
     given = {key: value for key, value in row.items() if value is not None}
     for key in given:
         if key not in (*_ROW_KEYS, *_OLD_NAMES.values()):
             raise _unknown(f"{where}: {label}", str(key), _ROW_KEYS)
     if "path" not in given:
-        raise document_error(where, f"{label}: path is missing", "Every row names its file.")
+        raise document_error(where, "document.row_path", label=label)
     blocks = given.get("blocks", "")
     if not isinstance(blocks, str) or len(blocks) > MAX_PATH:
-        fix = "Write factors as text, such as 'double=1,single=0.5'."
-        raise document_error(where, f"{label}: blocks is '{_seen(blocks)}'", fix)
+        raise document_error(where, "document.row_blocks", label=label, given=_seen(blocks))
     on = given.get("on", True)
     if not isinstance(on, bool):
-        raise document_error(where, f"{label}: on is '{_seen(on)}'", "Use true or false.")
+        raise document_error(where, "document.row_switch", label=label, given=_seen(on))
     strength = _strength(given, "strength", where, label)
     return Row(
         path=_hashed(_path(given["path"], where, f"{label}: path"), given.get("sha256"), where, label),
@@ -280,8 +276,9 @@ def _strength(row: Mapping[str, Any], name: str, where: str, label: str) -> floa
     # The comparison also refuses NaN, and whole numbers too long for a float.
     if isinstance(value, int | float) and not isinstance(value, bool) and -MAX_STRENGTH <= value <= MAX_STRENGTH:
         return float(value)
-    fix = f"Give a number from {-MAX_STRENGTH:g} to {MAX_STRENGTH:g}, such as 0.8."
-    raise document_error(where, f"{label}: {key} is '{_seen(value)}'", fix)
+    values = {"label": label, "name": key, "given": _seen(value)}
+    reach = {"least": f"{-MAX_STRENGTH:g}", "most": f"{MAX_STRENGTH:g}"}
+    raise document_error(where, "document.row_strength", **values, **reach)
 
 
 def _notes(*lists: object) -> tuple[str, ...]:
@@ -294,7 +291,7 @@ def _notes(*lists: object) -> tuple[str, ...]:
 def _path(value: object, where: str, label: str) -> str:
     if isinstance(value, str) and value.strip() and len(value) <= MAX_PATH and "\0" not in value:
         return value
-    raise document_error(where, f"{label}: a file name was expected, not '{_seen(value)}'")
+    raise document_error(where, "document.row_file", label=label, given=_seen(value))
 
 
 def _hashed(name: str, sha256: object, where: str, label: str) -> str:
@@ -302,7 +299,7 @@ def _hashed(name: str, sha256: object, where: str, label: str) -> str:
     if sha256 is None:
         return name
     if not isinstance(sha256, str) or not SHA256.fullmatch(sha256):
-        raise document_error(where, f"{label}: sha256 is '{_seen(sha256)}'", "Write its 64 hex digits, in quotes.")
+        raise document_error(where, "document.row_hash", label=label, given=_seen(sha256))
     if not is_remote(name):
         raise refuse("remote.hash_local", name=shown(name))
     address, _, told = name.partition("#")
@@ -313,8 +310,9 @@ def _hashed(name: str, sha256: object, where: str, label: str) -> str:
 
 def _unknown(where: str, key: str, known: Iterable[str]) -> FoundryError:
     alike = near(key.rpartition(": ")[2], known)
-    fix = f"Did you mean '{alike[0]}'?" if alike else f"Known are: {', '.join(known)}."
-    return document_error(where, f"unknown setting '{shown(key)}'", fix)
+    if alike:
+        return document_error(where, "document.unknown_near", name=shown(key), near=alike[0])
+    return document_error(where, "document.unknown", name=shown(key), known=", ".join(known))
 
 
 def _seen(value: object) -> str:

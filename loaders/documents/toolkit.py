@@ -52,8 +52,8 @@ def _one_of(block: Mapping[str, Any], key: str, known: Mapping[str, str], where:
     value = block[key]
     found = known.get(value.lower()) if isinstance(value, str) else None
     if found is None:
-        what = f"model: {key} is '{shown(str(value), 60)}', which this pack does not make"
-        raise document_error(where, what, f"Known are: {', '.join(known)}.")
+        values = {"name": key, "given": shown(str(value), 60), "known": ", ".join(known)}
+        raise document_error(where, "document.model_choice", **values)
     return found
 
 
@@ -61,4 +61,4 @@ def _switch(block: Mapping[str, Any], key: str, where: str) -> bool:
     value = block.get(key)
     if value is None or isinstance(value, bool):
         return bool(value)
-    raise document_error(where, f"model: {key} is '{shown(str(value), 60)}'", "Use true or false.")
+    raise document_error(where, "document.model_switch", name=key, given=shown(str(value), 60))

@@ -9,6 +9,7 @@ from typing import Any
 
 from ...engine.errors import FoundryError
 from ...engine.lineage import DECLARED, Claim, Evidence, Ingredient
+from ...engine.texts.say import refuse
 from ..disk.header import shown
 
 QUOTE, NAME = 200, 1000  # characters kept of a quote, and of a path as somebody wrote it
@@ -33,15 +34,15 @@ class Statement:
     sha256: str = ""
 
 
-def evidence_error(where: str, what: str, fix: str = "") -> FoundryError:
-    """The one form of an error of evidence: the file, then what was seen."""
-    return FoundryError("evidence", f"{shown(where)}: {what}.", fix=fix)
+def evidence_error(where: str, key: str, **values: object) -> FoundryError:
+    """The error of evidence: ``refuse`` with the place, as it can be printed, in the blank ``where``."""
+    return refuse(key, where=shown(where), **values)
 
 
 def checked(text: str, where: str) -> str:
     """A script's or config's text, unless it is too long to be one: parsing it could take minutes."""
     if len(text) > MAX_WRITTEN:
-        raise evidence_error(where, f"it is longer than {MAX_WRITTEN} characters, which no script or config is")
+        raise evidence_error(where, "evidence.long", most=MAX_WRITTEN)
     return text
 
 

@@ -45,12 +45,11 @@ def read_toml(text: str, where: str) -> list[Statement]:
     try:
         reader = importlib.import_module(TOML_READER)
     except ModuleNotFoundError as error:
-        fix = "Run: pip install tomli (Python 3.11 and newer need nothing)."
-        raise evidence_error(where, "reading TOML needs the package tomli on Python 3.10", fix) from error
+        raise evidence_error(where, "evidence.no_toml") from error
     try:
         data = reader.loads(checked(text, where))
     except (ValueError, RecursionError) as error:
-        raise evidence_error(where, f"it is not TOML ({str(error)[:100]})", "Correct the file.") from error
+        raise evidence_error(where, "evidence.toml", reason=str(error)[:100]) from error
     statement = options_statement(_flat(data), where, "{} = {}")
     return [statement] if statement else []
 
@@ -84,7 +83,7 @@ def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise evidence_error(where, "it is not JSON or is nested too deeply", "Get or save the file again.") from error
+        raise evidence_error(where, "evidence.json") from error
 
 
 def _ai_toolkit(job: Options, where: str) -> Iterator[Statement]:

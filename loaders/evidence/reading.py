@@ -71,8 +71,8 @@ def read_evidence(path: Path, lora: Path | None = None, sha256: str = "", run: s
         names = _names(lora)
         statements = tuple(s for s in statements if _is_of(s, names)) or statements
         if _contradict(statements):
-            seen = f"{len(statements)} runs say different things, and it is not told which wrote {shown(lora.name)}"
-            raise evidence_error(path.name, seen, f"Say which with --run: {_runs(statements)}.")
+            values = {"count": len(statements), "lora": shown(lora.name), "runs": _runs(statements)}
+            raise evidence_error(path.name, "evidence.runs", **values)
     return _claims(statements, sha256)
 
 
@@ -81,8 +81,7 @@ def _asked_for(statements: tuple[Statement, ...], run: str, where: str) -> tuple
     found = tuple(s for s in statements if _is_of(s, frozenset({plain_name(run)})))
     found = found or tuple(s for number, s in enumerate(statements, 1) if run == str(number))
     if not found or _contradict(found):
-        seen = f"no one run of it is '{shown(run)}'"
-        raise evidence_error(where, seen, f"Say which with --run: {_runs(statements) or 'it tells of none'}.")
+        raise evidence_error(where, "evidence.no_run", run=shown(run), runs=_runs(statements) or "it tells of none")
     return found
 
 
@@ -206,11 +205,10 @@ def _statements(path: Path, head: int) -> tuple[Statement, ...]:
     if reader is None and path.suffix.lower() not in SUFFIXES:
         reader = FileKind(re.compile(""), read_shell) if _bytes(path, 2) == b"#!" else None
     if reader is None:
-        kinds = "Name a training script (.sh), a config (.yaml, .toml, .json) or a log (.log, .txt)."
-        raise evidence_error(path.name, "evidence of this kind is not read", kinds)
+        raise evidence_error(path.name, "evidence.kind")
     most = head if reader.head else MAX_TEXT
     if size > most and not reader.head:
-        raise evidence_error(path.name, f"it is larger than {MAX_TEXT} bytes, which no script or config is")
+        raise evidence_error(path.name, "evidence.large", most=MAX_TEXT)
     return tuple(reader.read(_text(_bytes(path, most), path.name, size > most), path.name))
 
 
@@ -224,5 +222,5 @@ def _text(data: bytes, where: str, cut: bool) -> str:
     coding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     text = data.decode(coding, errors="replace")
     if "\0" in text:
-        raise evidence_error(where, "it is not text", "Name the file that a person or a trainer wrote as text.")
+        raise evidence_error(where, "evidence.no_text")
     return text[: text.rfind("\n") + 1] if cut else text

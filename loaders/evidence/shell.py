@@ -187,7 +187,7 @@ class _Script:
             return [Argument(part.text, sure=False, many=not part.quoted or "@" in part.text)]
         self.left -= sum(len(value.text) + 1 for value in known)
         if self.left < 0:
-            raise evidence_error(self.where, f"its variables grow beyond {MOST_TEXT} characters")
+            raise evidence_error(self.where, "evidence.grows", most=MOST_TEXT)
         if part.quoted:
             return known if "[@]" in part.text else [_joined(known, " ")]
         return [Argument(text, v.sure, v.many) for v in known for text in v.text.split()] or [Argument("")]

@@ -181,4 +181,4 @@ class _Scanner:
 
     def _unclosed(self, position: int, what: str) -> Exception:
         line = self.text.count("\n", 0, position) + 1
-        return evidence_error(self.where, f"line {line}: {what} is never closed", "Correct the script.")
+        return evidence_error(self.where, "evidence.unclosed", line=line, what=what)

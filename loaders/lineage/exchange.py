@@ -82,13 +82,13 @@ def _records_of(path: Path) -> list[Any]:
     with disk_errors(path), path.open("rb") as file:
         data = file.read(MAX_IMPORT + 1)
     if len(data) > MAX_IMPORT:
-        raise lineage_error(path.name, f"it is larger than {MAX_IMPORT:,} bytes", "Export fewer records at once.")
+        raise lineage_error(path.name, "lineage.import_large", most=f"{MAX_IMPORT:,}")
     document = parse_json(data.decode("utf-8-sig", "replace"), path.name)
     if isinstance(document, dict) and "id" in document:
         return [document]
     records = document.get("records") if isinstance(document, dict) and document.get("schema") == SCHEMA else None
     if not isinstance(records, list):
-        raise lineage_error(path.name, "it is no export of lineage records", "Make one: lora-foundry lineage export.")
+        raise lineage_error(path.name, "lineage.no_export")
     return records
 
 

@@ -27,6 +27,7 @@ from ...engine.lineage import (
     Ingredient,
     Lineage,
 )
+from ...engine.texts.say import refuse
 from ..disk.header import shown
 
 BASE_ID = "base:"  # of a base model: a `base_fingerprint`, for nobody hashes 40 GB to plan
@@ -105,9 +106,9 @@ def parse_json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise lineage_error(where, "it is nested too deeply") from error
+        raise lineage_error(where, "lineage.deep") from error
     except ValueError as error:
-        raise lineage_error(where, shown(str(error))) from error
+        raise lineage_error(where, "lineage.form", reason=shown(str(error))) from error
 
 
 def parse_record(data: object, where: str) -> Record:
@@ -115,7 +116,7 @@ def parse_record(data: object, where: str) -> Record:
     try:
         return _record(_mapping(data, "the record"))
     except (ValueError, OverflowError) as error:
-        raise lineage_error(where, shown(str(error))) from error
+        raise lineage_error(where, "lineage.form", reason=shown(str(error))) from error
 
 
 def parse_contained(data: object, source: str) -> tuple[Contained, ...]:
@@ -123,9 +124,9 @@ def parse_contained(data: object, source: str) -> tuple[Contained, ...]:
     return _many(data, "contains", lambda each: _contained(_mapping(each, "an entry of contains"), source))
 
 
-def lineage_error(where: str, what: str, fix: str = "", why: str = "Nothing in it is believed.") -> FoundryError:
-    """The one form of a record's error: where it is, then what was seen. ``why`` is another where nothing was read."""
-    return FoundryError("lineage", f"{shown(where)}: {what}.", why, fix)
+def lineage_error(where: str, key: str, **values: object) -> FoundryError:
+    """The error of a record: ``refuse`` with the place, as it can be printed, in the blank ``where``."""
+    return refuse(key, where=shown(where), **values)
 
 
 def _record(data: Mapping[str, Any]) -> Record:

@@ -25,7 +25,6 @@ from ..disk.temps import sweep
 from .record import BASE_ID, MAX_RECORD, Record, lineage_error, parse_json, parse_record
 
 FOLDERS = {TENSORS_ID: "lineage", BASE_ID: "lineage/bases"}  # how the id begins that a record is filed under
-UNWRITTEN = "Nothing was written down."
 _HEX = re.compile(r"[0-9a-f]{64}")
 AnyClaim = TypeVar("AnyClaim", Claim, Contained)
 
@@ -50,7 +49,7 @@ def declare(
     inside = tuple(Contained(ingredient, DECLARED, BY_USER) for ingredient in contains)
     says = trained_with is not None or use_with is not None or role != UNKNOWN
     if not says and not inside:
-        raise lineage_error(name, "nothing was declared", "Say what it was trained with, or what it is for.", "")
+        raise lineage_error(name, "lineage.nothing")
     return save(Record(tuple(ids), name, family, (claim,) if says else (), inside))
 
 
@@ -147,7 +146,7 @@ def merge(old: Record | None, new: Record) -> Record:
     old = old or replace(new, claims=(), contains=())
     claims, contains = merge_claims(old.claims, new.claims), merge_claims(old.contains, new.contains)
     if max(len(claims), len(contains)) > MANY:
-        raise lineage_error(new.name, f"it would hold more than {MANY} claims", "Forget the record first.", UNWRITTEN)
+        raise lineage_error(new.name, "lineage.many", most=MANY)
     ids = max(old.ids, new.ids, key=len)
     return Record(ids, new.name or old.name, new.family or old.family, claims, contains)
 
@@ -173,8 +172,7 @@ def place(record: Record) -> Path:
     """Where a record is filed. Raises FoundryError ``lineage`` for one without an id to file it under."""
     path = find_place(record.ids)
     if path is None:
-        what = "it has no hash of the tensors to file it under"
-        raise lineage_error(record.name, what, "Name the file itself.", UNWRITTEN)
+        raise lineage_error(record.name, "lineage.no_hash")
     return path
 
 
@@ -182,8 +180,7 @@ def write(record: Record) -> None:
     """Put a record in its place as it is. Raises FoundryError ``lineage`` when that cannot be."""
     path, text = place(record), json.dumps(record.to_json(), indent=1) + "\n"
     if len(text) > MAX_RECORD or not keep(path, text):
-        what = f"its record cannot be written to {path.parent}"
-        raise lineage_error(record.name, what, "Make room there, or name a folder in LORA_FOUNDRY_HOME.", UNWRITTEN)
+        raise lineage_error(record.name, "lineage.unwritten", folder=path.parent)
     sweep(path.parent)
 
 
@@ -208,10 +205,10 @@ def _read(path: Path) -> Record:
         with disk_errors(path), path.open("rb") as file:
             data = file.read(MAX_RECORD + 1)
         if len(data) > MAX_RECORD:
-            raise lineage_error(where, f"it is larger than {MAX_RECORD} bytes")
+            raise lineage_error(where, "lineage.large", most=MAX_RECORD)
         record = parse_record(parse_json(data.decode("utf-8", "replace"), where), where)
         if find_place(record.ids) != path:
-            raise lineage_error(where, "it is about another file than its name says")
+            raise lineage_error(where, "lineage.elsewhere")
     except FoundryError as error:
         fix = f"Forget it and declare again, or repair {path}."
         raise FoundryError("lineage", error.what, error.why, fix) from error

@@ -111,7 +111,7 @@ def lineage_metadata(subject: Subject) -> dict[str, str]:
     """
     known = [claim for claim in subject.lineage.claims if claim.evidence.level in (DECLARED, DERIVED)]
     if not known:
-        raise lineage_error(subject.path.name, "nothing is known of its training", "Declare it first.", "")
+        raise lineage_error(subject.path.name, "lineage.nothing_known")
     claims = dict.fromkeys(replace(each, evidence=unpacked(each.evidence)) for each in known)
     record = Record(subject.ids, subject.path.name, subject.family, tuple(claims))
     return {LINEAGE_KEY: json.dumps(record.to_json())}
