@@ -7,7 +7,7 @@ holds more than ``TOGETHER`` documents open.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,7 +71,8 @@ def units_of(
     for each in documents:
         groups.setdefault(ground_of(each[1], wishes), []).append(each)
     units = []
-    for ground, count in parts_of(groups, workers).items():
+    counts = parts_of([(ground.nbytes, len(tasks)) for ground, tasks in groups.items()], workers)
+    for ground, count in zip(groups, counts, strict=True):
         for share in _split(groups[ground], count):
             memory = _memory_bytes(ground, [document for _, document in share])
             tasks = tuple(task for task, _ in share)
@@ -87,15 +88,19 @@ def refuse_inputs(documents: Sequence[tuple[Task, Document]], out: Path) -> None
             raise refuse("usage.result_is_input", name=f"{task.name}{ENDING}", document=other.document)
 
 
-def parts_of(groups: Mapping[Ground, Sequence[object]], workers: int) -> dict[Ground, int]:
-    """Into how many units the documents on each base are split."""
-    work = {ground: max(1, ground.nbytes) * len(tasks) for ground, tasks in groups.items()}
-    share = sum(work.values()) / max(1, workers)
-    return {ground: parts(len(tasks), work[ground] / share) for ground, tasks in groups.items()}
+def parts_of(groups: Sequence[tuple[float, int]], workers: int) -> list[int]:
+    """Into how many units each of some (size of a base, documents on it) is split.
+
+    Where there are more passes than workers, they are made as many as keep all workers busy to the end.
+    """
+    work = [max(1.0, size) * count for size, count in groups]
+    rounds = math.ceil(sum(parts(count, 0.0) for _, count in groups) / max(1, workers))
+    share = sum(work) / max(1, workers * rounds)
+    return [parts(count, each / share) for (_, count), each in zip(groups, work, strict=True)]
 
 
 def parts(documents: int, shares: float, together: int = TOGETHER) -> int:
-    """The number of units for documents that are ``shares`` times what one worker is to do."""
+    """The number of units for documents that are ``shares`` times what one worker is to do in one pass."""
     return min(documents, max(math.ceil(documents / together), math.ceil(shares - SLACK), 1))
 
 

@@ -7,7 +7,7 @@ from batch_parts import make_documents, make_models, write_document
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.bakes.wishes import Wishes
 from lora_foundry.loaders.batches.records import Task
-from lora_foundry.loaders.batches.shares import TOGETHER, parts, refuse_inputs, units_of
+from lora_foundry.loaders.batches.shares import TOGETHER, parts, parts_of, refuse_inputs, units_of
 from lora_foundry.loaders.documents.document import load_document
 
 
@@ -22,6 +22,15 @@ def read(*paths):
 )  # fmt: skip
 def test_the_number_of_parts(documents, shares, wanted):
     assert parts(documents, shares) == wanted
+
+
+@pytest.mark.parametrize(
+    ("groups", "workers", "wanted"),
+    [([(24, 200)] * 5, 20, [16] * 5), ([(24, 200)] * 5, 10, [14] * 5), ([(1, 10), (1, 10)], 2, [1, 1]),
+     ([(9, 10), (1, 10)], 2, [2, 1]), ([(0, 10)], 1, [1]), ([], 3, [])],
+)  # fmt: skip
+def test_no_worker_is_idle_while_others_have_passes_left(groups, workers, wanted):
+    assert parts_of(groups, workers) == wanted
 
 
 @pytest.mark.parametrize(("workers", "counts"), [(1, [10, 10]), (2, [10, 10]), (4, [5, 5, 5, 5]), (99, [1] * 20)])
