@@ -7,6 +7,7 @@ import os
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     """Bake what is not there yet; the results that are, are only looked at."""
     from ..loaders.batches.records import States, asked_of, is_done
 
-    started, wishes = time.perf_counter(), wishes_of(options)
+    started, wishes = time.perf_counter(), _at_home_anywhere(wishes_of(options))
     tasks = _tasks(options.documents, options.out)
     states, asked = States(), asked_of(wishes)
     done = {task for task in tasks if not options.fresh and is_done(options.out, task, asked, states)}
@@ -74,6 +75,12 @@ def run(options: argparse.Namespace) -> int:
     if runner is not None and units:
         _work(units, runner, options.out)
     return _tell(tasks, done, options, time.perf_counter() - started)
+
+
+def _at_home_anywhere(wishes: Wishes) -> Wishes:
+    """The wishes with the path of a calibration as it is from every folder a worker may be in."""
+    named = wishes.calibration
+    return replace(wishes, calibration=os.path.realpath(named)) if named and Path(named).is_file() else wishes
 
 
 def _tasks(documents: Sequence[Path], out: Path) -> list[Task]:

@@ -8,6 +8,7 @@ import threading
 from contextlib import ExitStack, redirect_stdout
 from typing import Any
 
+from ...engine.errors import FoundryError
 from ...engine.texts.say import refuse
 from ...loaders.batches.unit import Unit, unit_of, work
 from .loop import Ended, Step, Tell
@@ -52,16 +53,21 @@ class Rays:
     def _follow(self, answer: Any, unit: Unit, tell: Tell) -> None:
         fault = ""
         try:
-            self._ray.get(answer)
-            tell(Step(unit, 1, 1))
+            fault = self._ray.get(answer)
+            if not fault:
+                tell(Step(unit, 1, 1))
         except self._ray.exceptions.RayError as error:
             fault = f"Ray says: {_last_line(str(error))}"
         tell(Ended(unit, fault))
 
 
-def _do(text: str) -> None:
-    """What runs on a machine of the cluster: the same as in a process."""
-    work(unit_of(text))
+def _do(text: str) -> str:
+    """What runs on a machine of the cluster, the same as in a process: why it could not be done, or nothing."""
+    try:
+        work(unit_of(text))
+    except FoundryError as error:  # as text, for its parts would not survive the way back
+        return str(error)
+    return ""
 
 
 def _connected(address: str) -> Any:

@@ -174,6 +174,13 @@ def test_what_is_refused_before_anything_is_done(folder, run, words, said):
     assert not (folder / "s3:").exists()
 
 
+def test_without_ray_the_line_that_installs_it_is_named(folder, run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where it is not installed
+    code, told, _ = run("batch", "d00.json", "-o", "out", "--ray", "local", "--json")
+    assert (code, told["error"]["code"]) == (2, "ray") and "lora-foundry[ray]" in told["error"]["fix"]
+    assert not (folder / "out").exists()
+
+
 class Murdered(Processes):
     """Kills the process of the first unit as soon as it has begun."""
 

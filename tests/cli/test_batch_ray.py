@@ -9,11 +9,15 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from batch_parts import contents, hidden, make_documents, make_models
 from conftest import ROOT
+from lora_foundry.cli.workers import rays
+from lora_foundry.loaders.bakes.wishes import Wishes
+from lora_foundry.loaders.batches.unit import Unit
 
 # Makes the loopback of a new namespace work, then becomes the program.
 UP = """
@@ -48,6 +52,15 @@ def folder(tmp_path_factory) -> Path:
     (folder / "path").mkdir()
     (folder / "path" / "lora_foundry").symlink_to(ROOT)  # what an installation does, whatever this folder is called
     return folder
+
+
+def test_what_a_task_refuses_comes_back_as_a_sentence():
+    text = unit_of_text(version="0.0.1")
+    assert "0.0.1" in rays._do(text) and rays._do(text).startswith("[batch]")
+
+
+def unit_of_text(version: str) -> str:
+    return replace(Unit((), "out", Wishes(), "run"), version=version).to_text()
 
 
 def started(confined, folder, out):
