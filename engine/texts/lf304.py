@@ -135,6 +135,12 @@ MEANING: dict[str, tuple[str, ...]] = {
         _OWN_LOADER,
     ),
     "LF304.glora_sizes": _misfit("Their ranks or widths differ."),
+    "LF304.product": (
+        "error",
+        "{lora}: '{tensor}' and what belongs to it make a weight of {made}, more than {most} numbers.",
+        "No model in use has a weight of this size. Looking at it would take minutes and gigabytes.",
+        "The file is damaged or was made to do harm: do not use it.",
+    ),
     "LF304.oft_large": _misfit(
         "Blocks may have {most} rows: solving for larger ones takes minutes and gigabytes for a single weight."
     ),

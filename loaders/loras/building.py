@@ -25,6 +25,7 @@ from .groups import Group
 
 WIDENED = ("img_in", "x_embedder")  # the input layer: a control LoRA reads the control image beside the latents
 MOST_OVER, SMALL_CORE = 8, 1024  # times the rows of a weight that a core may have rows; so many are always fine
+MOST_PRODUCT = 1 << 29  # numbers of a weight; the largest of models in use have 340 million. LoRA stays in factors
 MOST_BLOCK = 4096  # rows of a block of a rotation: the largest of LoRAs in use are 3072, for a quarter of 12288
 KERNELS = (1, 4, 9, 16, 25, 27, 49)  # numbers of a kernel
 Shape = tuple[int, ...]
@@ -98,6 +99,9 @@ class Builder:
         """The finished adapter; a magnitude must be one number per row or per column of it."""
         if "magnitude" in group.parts:
             self._magnitude(group, shape)
+        if group.kind != LORA and math.prod(shape) > MOST_PRODUCT:
+            first = shown(next(iter(group.parts.values())))
+            raise self.refuse("LF304.product", tensor=first, made=list(shape), most=MOST_PRODUCT)
         return Adapter(group.module, kind or group.kind, tuple(group.parts.items()), rank, shape)
 
     def _magnitude(self, group: Group, shape: Shape) -> None:

@@ -17,10 +17,12 @@ from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.memory import AUTO, HELD
 from lora_foundry.engine.plan import Plan
+from lora_foundry.loaders.lineage.provenance import lineage_of
 from lora_foundry.loaders.loras.building import MOST_BLOCK
 from lora_foundry.loaders.loras.file import open_lora
 from lora_foundry.loaders.loras.matching import MOST_WIDER, add_layer
 from lora_foundry.loaders.names.lookup import BaseNames
+from lora_foundry.loaders.plans.describe import describe
 from lora_foundry.loaders.plans.planner import make_layer
 from planner_parts import a_base
 from safetensors.torch import save_file
@@ -93,6 +95,26 @@ def test_a_product_that_is_larger_than_its_weight(parts, tmp_path):
     stored = {f"{WEIGHT}.{part}": torch.ones(shape, dtype=torch.float8_e4m3fn) for part, shape in parts.items()}
     with within(2), holding(20), pytest.raises(FoundryError, match=r"\[LF30[14]"):
         planned(lora(tmp_path, stored))
+
+
+@pytest.mark.parametrize("parts", [
+    {"lokr_w1_a": (20_000, 1), "lokr_w1_b": (1, 20_000), "lokr_w2": (2, 2)},
+    {"lokr_w1": (300, 300), "lokr_w2": (300, 300)},
+    {"hada_w1_a": (90_000, 1), "hada_w1_b": (1, 90_000), "hada_w2_a": (90_000, 1), "hada_w2_b": (1, 90_000)},
+    {"a1.weight": (90_000, 1), "a2.weight": (1, 90_000), "b1.weight": (90_000, 1), "b2.weight": (1, 90_000)},
+])  # fmt: skip
+@pytest.mark.parametrize("look", [open_lora, describe, lineage_of])
+def test_a_product_larger_than_any_weight_without_a_base_to_compare(parts, look, tmp_path):
+    """40 KB took inspect, a merge and the lint's look for lineage minutes and 1.8 GB: nothing was refused before."""
+    path = tmp_path / "hostile.safetensors"
+    save_file({f"{WEIGHT}.{part}": torch.ones(shape).to(torch.float8_e4m3fn) for part, shape in parts.items()}, path)
+    with within(2), holding(20):
+        try:
+            look(path)
+        except FoundryError as error:
+            assert "more than 536870912 numbers" in str(error)  # noqa: PT017 (what is known of it is told)
+        else:
+            assert look is not open_lora
 
 
 @pytest.mark.parametrize("shape", [(1, 8192, 8192), (1, 1, 8192, 8192)])
