@@ -13,6 +13,7 @@ from ..engine.texts.say import refuse
 from ..loaders.bases.checkpoint import open_checkpoint
 from ..loaders.converting.convert import Conversion, convert
 from ..loaders.converting.fixing import apply_fixes
+from ..loaders.converting.foreign import foreign_rows
 from ..loaders.lineage.provenance import lineage_of
 from ..loaders.lint.lint import lint
 from ..loaders.plans.rows import row_facts
@@ -75,6 +76,12 @@ def _is_fix(fix: object) -> bool:
         and needed.get(fix["action"], set()) <= fix.keys()
         and (fix["action"] != "set" or finite(fix["value"]) is not None)
     )
+
+
+def post_foreign_rows(query: Mapping[str, str], body: Any) -> dict[str, Any]:
+    """``{"workflow"}`` or ``{"prompt"}``, and ``{"node"}``: the LoRAs of that node of any pack as rows of ours."""
+    rows = foreign_rows(graph_of(forms_of(body), "The request"), text(body, "node"), folders.Listed())
+    return {"schema": 1, "rows": rows}
 
 
 def forms_of(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,6 +163,7 @@ def row_of(name: str, base: Path | None) -> dict[str, Any]:
 ROUTES = (
     ("POST", "/lora_foundry/lint", post_lint),
     ("POST", "/lora_foundry/convert", post_convert),
+    ("POST", "/lora_foundry/foreign_rows", post_foreign_rows),
     ("GET", "/lora_foundry/lineage", get_lineage),
     ("POST", "/lora_foundry/lineage", post_lineage),
     ("GET", "/lora_foundry/loras", get_loras),

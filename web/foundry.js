@@ -25,7 +25,7 @@ import {
 import { card, summary } from "./panel.mjs"
 import { recall } from "./recall.mjs"
 import { forgetFacts } from "./rows_client.mjs"
-import { adoptRows, readRows, remountRows } from "./rows_node.mjs"
+import { adoptRows, importItems, readRows, remountRows } from "./rows_node.mjs"
 import { colour, pastTheEnd, stageTypes } from "./sockets.mjs"
 import { learn, word } from "./texts.mjs"
 
@@ -202,7 +202,8 @@ register({
 
   getNodeMenuItems(node) {
     const findings = shownOn(node)
-    return findings.length ? [{ content: word("check.menu"), callback: () => void report(node.title, findings) }] : []
+    const check = { content: word("check.menu"), callback: () => void report(node.title, findings) }
+    return [...(findings.length ? [check] : []), ...importItems(node)]
   },
 
   afterConfigureGraph() {

@@ -1,6 +1,6 @@
 // What the server tells of LoRAs, for the rows editor: names, never paths. Each is asked once for each base.
 
-import { fetchApi, post } from "./host.mjs"
+import { drawn, fetchApi, post } from "./host.mjs"
 
 /** base -> LoRA -> its facts, or the promise of them */
 const known = new Map()
@@ -13,6 +13,14 @@ export async function everyLora() {
 }
 
 /** What is known of a LoRA by now. @param {string} base its name, empty: none is wired */
+/** The LoRAs of another node of this workflow as rows. @param {string} id @returns {Promise<object[]>} */
+export async function rowsOfNode(id) {
+  const answer = await post("/lora_foundry/foreign_rows", { workflow: drawn(), node: id })
+  const told = await answer.json()
+  if (!answer.ok) throw new Error(`${told.error.what} ${told.error.fix}`)
+  return told.rows
+}
+
 export const factsOf = (name, base) => known.get(base)?.get(name)
 
 /** Another state of the files: everything is asked again. */

@@ -1,9 +1,10 @@
 // The editor on its node: a widget after the host's field for the text, which it stands for. Without it the field is there.
 
 import { passThrough } from "./dom.mjs"
-import { allNodes, canvas, chain, gestureEnded, isVue, remount } from "./host.mjs"
-import { factsOf, learnFacts } from "./rows_client.mjs"
+import { allNodes, canvas, chain, gestureEnded, isVue, remount, rootGraph, tell } from "./host.mjs"
+import { factsOf, learnFacts, rowsOfNode } from "./rows_client.mjs"
 import { Editor } from "./rows_editor.mjs"
+import { word } from "./texts.mjs"
 
 const KIND = "FoundryLoRAStack"
 const TEXT = "loras"
@@ -86,6 +87,17 @@ export function adoptRows(node) {
 }
 
 const all = () => allNodes().map((node) => editors.get(node)).filter(Boolean)
+
+/** What the menu of a LoRA Stack offers: the rows of each other node that loads LoRAs. @returns {{content: string, callback: () => void}[]} */
+export function importItems(node) {
+  const editor = editors.get(node)?.editor
+  if (!editor?.state) return []
+  const others = (rootGraph()?.nodes ?? []).filter(({ type }) => /lora/i.test(type) && !type.startsWith("Foundry"))
+  return others.map(({ id, title, type }) => ({
+    content: word("rows.import", { title: title || type, id }),
+    callback: () => void rowsOfNode(String(id)).then((rows) => editor.append(rows), (error) => tell("warn", word("rows.import.failed"), error.message)),
+  }))
+}
 
 /** The graph changed: a text may be another one, written by someone else. */
 export const readRows = () => all().forEach((rows) => rows.editor.refresh())

@@ -54,6 +54,8 @@ export const UI = {
   "convert.nothing": "There is no LoRA loader in this workflow that can be converted.",
   "convert.failed": "LoRA Foundry could not convert this workflow",
   "rows.label": "LoRAs of this stack",
+  "rows.import": "LoRA Foundry: add the LoRAs of {title} (node {id})",
+  "rows.import.failed": "These LoRAs could not be added",
   "rows.wired": "The rows come by wire.",
   "rows.none": "No LoRA yet.",
   "rows.count": "{on} of {count} on",

@@ -40,6 +40,7 @@ APPLIERS = {
     "Lora Loader (LoraManager)": Applier(clip="clip", stack="lora_stack"),
     "LoRA Text Loader (LoraManager)": Applier(clip="clip", stack="lora_stack"),
 }
+MODEL_ONLY = tuple(kind for kind, applier in APPLIERS.items() if not applier.clip)
 # Nodes that only write their LoRAs into a list, which can be read into rows of ours.
 STACKERS = (
     *("CR LoRA Stack", "LoRA Stacker", "easy loraStack", "easy loraSwitcher", "LoRAStackDynamic"),

@@ -15,10 +15,11 @@ from ..documents.document import Row, parse_rows
 from ..lint.files import Files
 from ..workflows.graph import Graph
 from ..workflows.node_kinds import FUSE_NODE, STACK_NODE
-from ..workflows.node_values import Named, written_loras
+from ..workflows.node_values import written_loras
 from ..workflows.tracing import list_nodes
 from .building import rows_text
 from .canvas_level import CanvasLevel
+from .foreign import row_of
 from .kinds import APPLIERS, CLIP_OUT, LIST_NODE, MODEL_OUT, ROW_NODE
 from .layout import arrange, box_of
 from .level import Level, Out
@@ -72,7 +73,7 @@ class Mover:
         taken = clip is not None and any(self._level.uses((node, CLIP_OUT)))
         if lists or (taken and (clip is None or self._level.origin(clip) != (stack, CLIP_OUT))):
             return False
-        rows = [self._row(each, bool(applier.clip)) for each in written_loras(settled)]
+        rows = [row_of(each, self._files, bool(applier.clip)) for each in written_loras(settled)]
         return self._splice(node, applier.model, applier.clip) and self._append(stack, rows)
 
     # --- the stack of a model
@@ -151,12 +152,6 @@ class Mover:
         self._level.wire((made, MODEL_OUT), stack, "lora_stack")
         self._place(made, stack)
         return True
-
-    def _row(self, each: Named, on_clip: bool) -> dict[str, Any]:
-        loose = not each.name.lower().endswith((".safetensors", ".sft"))
-        clip = (each.strength if each.clip is None else each.clip) if on_clip else 0.0
-        row = {"path": self._files.spelled(each.name, loose), "strength": each.strength, "clip_strength": clip}
-        return {**row, **({} if each.on else {"on": False})}
 
     # --- nodes
 

@@ -167,6 +167,23 @@ def test_a_native_workflow_converted_by_the_route_samples_the_same(host, files):
     assert relative(after, before) < 1e-3
 
 
+def test_fixes_of_findings_and_rows_of_other_nodes_by_the_routes(host, files):
+    graph = Graph()
+    model = graph.add("UNETLoader", unet_name=host.tiny("wan"), weight_dtype="default")
+    lora = files.lora("ink", "wan")
+    model = graph.add("LoraLoaderModelOnly", model=model, lora_name=lora, strength_model=0.5)
+    graph.sample(model, "wan")
+    fixes = [{"action": "remove", "node": model[0], "lora": lora}]
+    status, told = host.request(PATH, {"prompt": graph, "fixes": fixes})
+    assert (status, faults(told, "convert"), told["changed"]) == (200, [], True) and model[0] not in told["made"]
+    for bad in (5, [5], [{"action": "set", "node": "1", "input": "x", "value": "y"}], [{"action": [], "node": "1"}]):
+        status, told = host.request(PATH, {"prompt": graph, "fixes": bad})
+        assert status == 400 and told["error"]["code"] == "body"
+    status, told = host.request("/lora_foundry/foreign_rows", {"prompt": graph, "node": model[0]})
+    assert (status, told["rows"]) == (200, [{"path": lora, "strength": 0.5, "clip_strength": 0.0}])
+    assert host.request("/lora_foundry/foreign_rows", {"prompt": graph, "node": "1"})[0] == 400
+
+
 def test_the_nodes_are_written_as_the_host_declares_them(host):
     from lora_foundry.loaders.converting.kinds import FORMS
 

@@ -1,0 +1,42 @@
+"""The LoRAs of another node as rows of ours: read, not moved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...engine.texts.say import refuse
+from ..lint.files import Files, Find
+from ..workflows.constants import with_constants
+from ..workflows.graph import Graph
+from ..workflows.lora_kinds import NO_LORA
+from ..workflows.node_kinds import FILE_ENDINGS
+from ..workflows.node_values import Named, written_loras
+from ..workflows.tracing import list_nodes
+from ..workflows.unread import is_blind
+from .kinds import MODEL_ONLY
+
+
+def foreign_rows(graph: Graph, identity: str, find: Find | None = None) -> list[dict[str, Any]]:
+    """The rows of a node, those of lists wired into it first; rows that are off too.
+
+    Raises FoundryError ``convert`` where it names none that can be read before a run.
+    """
+    settled, files = with_constants(graph), Files(find, None)
+    node = settled.nodes.get(identity)
+    nodes = [*list_nodes(settled, node), node] if node is not None else []
+    rows = [row_of(each, files, above.kind not in MODEL_ONLY) for above in nodes for each in written_loras(above)
+            if each.name.strip().lower() not in NO_LORA]  # fmt: skip
+    if node is None or not rows or any(is_blind(settled, each) for each in nodes):
+        raise refuse(
+            "convert.unread", at=f"{node.title or node.kind} (node {identity})" if node else f"Node {identity}"
+        )
+    return rows
+
+
+def row_of(named: Named, files: Files, on_clip: bool) -> dict[str, Any]:
+    """A LoRA as another node writes it as a row of ours; ``on_clip``: that node puts LoRAs on a CLIP as well."""
+    clip = (named.strength if named.clip is None else named.clip) if on_clip else 0.0
+    loose = not named.name.lower().endswith(FILE_ENDINGS)
+    told = {} if clip == named.strength else {"clip_strength": clip}
+    row = {"path": files.spelled(named.name, loose), "strength": named.strength, **told}
+    return {**row, **({} if named.on else {"on": False})}
