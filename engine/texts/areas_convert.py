@@ -17,6 +17,12 @@ CONVERT: dict[str, tuple[str, ...]] = {
         "It is never overwritten: it is the way back.",
         "Name another file with -o.",
     ),
+    "convert.deep": (
+        "error",
+        "The workflow is nested beyond what can be copied.",
+        "No frontend saves such a file.",
+        "Look for a value with hundreds of brackets around it.",
+    ),
     "convert.document": (
         "error",
         "--apply-fixes is for workflows.",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..workflows.canvas import EXIT, SETTERS, Canvas, DrawnNode, entries, mapping, name_of, read_canvas, text
+from ..workflows.canvas import EXIT, SETTERS, Canvas, DrawnNode, entries, mapping, mappings, name_of, read_canvas, text
 from ..workflows.graph import BYPASSED
 from ..workflows.ui import GETTERS, REROUTES, passed_on
 from .kinds import APPLIERS, FORMS
@@ -101,7 +101,10 @@ class CanvasLevel(Level):
         return True
 
     def move_input(self, old: Taker, new: Taker) -> None:
-        """The link with its way, and the place among the widgets that the subgraph's own node shows."""
+        """The link with its way, and the place among the widgets that the subgraph's own node shows.
+
+        Two models may have a LoRA in common: the second one gets a link of its own.
+        """
         for entry in self._shown():
             if (name_of(entry[0]), entry[1]) == old:
                 entry[0], entry[1] = new
@@ -110,6 +113,8 @@ class CanvasLevel(Level):
         socket["link"], leaving["link"] = leaving.get("link"), None
         if socket["link"] is not None:
             self._links.end_at(socket["link"], (new[0], slot))
+        elif old[1] in self.pieces[old[0]].wires:
+            self.wire(self.pieces[old[0]].wires[old[1]], *new)
 
     def become(self, identity: str, kind: str, names: Mapping[str, str]) -> None:
         """The node keeps id, place, title, links and the values that ours knows."""
@@ -122,10 +127,11 @@ class CanvasLevel(Level):
             if socket["name"] in links:
                 socket["link"] = as_id(links[socket["name"]])
                 self._links.end_at(socket["link"], (identity, slot))
-        for (name, made), output in zip(FORMS[kind].outputs, node["outputs"], strict=False):
-            links_of = {key: value for key, value in output.items() if key not in ("localized_name", "label")}
-            output.clear()
-            output.update({**links_of, "name": name, "type": made})
+        for (name, made), output in zip(FORMS[kind].outputs, mappings(node.get("outputs")), strict=False):
+            if isinstance(output, dict):
+                for gone in ("localized_name", "label"):
+                    output.pop(gone, None)
+                output.update(name=name, type=made)
         kept = {key: value for key, value in mapping(node.get("properties")).items() if key not in _OF_THE_PACK}
         node["properties"] = {**kept, "Node name for S&R": kind}
         for entry in self._shown():
@@ -161,7 +167,7 @@ class CanvasLevel(Level):
 
     def _socket(self, identity: str, name: str) -> tuple[int, dict[str, Any]]:
         sockets = entries(self.nodes[identity].get("inputs"))
-        return next((at, socket) for at, socket in enumerate(sockets) if socket.get("name") == name)
+        return next((at, socket) for at, socket in enumerate(sockets) if mapping(socket).get("name") == name)
 
 
 def _piece(node: DrawnNode, canvas: Canvas) -> Piece:

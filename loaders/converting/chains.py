@@ -126,7 +126,7 @@ class Finder:
     def _casts(self, out: Out) -> bool:
         """Whether an output is that of a native loader that quantizes what it loads."""
         node = self._node(out[0])
-        return node is not None and node.kind in LOADERS and node.values.get("weight_dtype") in DTYPES
+        return node is not None and node.kind in LOADERS and str(node.values.get("weight_dtype")) in DTYPES
 
     def _passed(self, wire: Out, origin: Out) -> set[str]:
         """Nodes on the way from an output up to the real one behind it."""
@@ -145,12 +145,18 @@ class Finder:
             self._check(key, tree)
         clips = self._clip_ends(tree)
         crossed: set[str] = set()
+        shown: set[str] = set()
         for end in ends:
             way = self._way_down(end)
             if crossed & set(way.between):
                 raise refuse("convert.between", at=self._called(way.between[0]))
             crossed |= set(way.between)
             members = tuple(reversed(way.members))
+            for key in shown & set(members):  # a widget that is shown outside is one widget
+                raise refuse(
+                    "convert.wired", inputs=", ".join(self._level.held(self._level.pieces[key])), at=self._called(key)
+                )
+            shown |= {key for key in members if any(self._level.held(self._level.pieces[key]))}
             mine = [out for out in clips if out[0] in members and self._nearest(out[0], ends) == end]
             clip, on_clip = self._clip(mine, members)
             rows = tuple(self._rows(members, on_clip, tree))
@@ -230,7 +236,10 @@ class Finder:
             off = self._level.pieces[key].mode == BYPASSED
             silent = on_clip is not None and key not in on_clip
             held = tuple(self._held(key))
-            for each in self._written(key) or self._nameless(key):
+            written = self._written(key) or self._nameless(key)
+            if held and len(written) > 1:  # of several rows it is not known which one is meant
+                raise refuse("convert.wired", inputs=", ".join(name for name, _ in held), at=self._called(key))
+            for each in written:
                 if each.name.strip().lower() in NO_LORA and not held:
                     continue
                 clip = 0.0 if (silent and not off) or not self._appliers[key].clip else self._level_of_clip(each)

@@ -17,6 +17,7 @@ from ...engine.findings import Finding
 from ...engine.json_types import ConvertedJSON, ConvertJSON
 from ...engine.texts.say import refuse
 from ..lint.files import Files, Find, LineageOf
+from ..workflows.canvas import mapping
 from ..workflows.constants import with_constants
 from ..workflows.graph import ON, Graph
 from ..workflows.lora_kinds import NO_MODEL_LORAS
@@ -78,7 +79,7 @@ def convert(
     graph = with_constants(graph_of(data, where))
     prompt, canvas = forms(data)
     form, given = (PROMPT, prompt) if canvas is None else (WORKFLOW, canvas)
-    made = copy.deepcopy(dict(given or {}))
+    made = copied(given)
     if canvas is not None:
         graph = with_constants(graph_of(made, where))
     canvases = [] if form == PROMPT else list(levels_of(made, graph))
@@ -94,7 +95,17 @@ def convert(
             result.converted += _converted(job, files)
     if canvases:
         count_on(made, canvases)
+    if not result.converted:
+        result.made = copied(given)
     return result
+
+
+def copied(given: object) -> dict[str, Any]:
+    """A copy of parsed JSON. FoundryError ``workflow`` where it is nested beyond what can be copied."""
+    try:
+        return copy.deepcopy(dict(mapping(given)))
+    except RecursionError:
+        raise refuse("convert.deep") from None
 
 
 def _stand(graph: Graph, job: _Job, files: Files) -> None:

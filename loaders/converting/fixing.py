@@ -5,7 +5,6 @@ What is given is never changed; a copy is, and only where a fix names it.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -19,7 +18,7 @@ from ..workflows.graph import Graph
 from ..workflows.reading import forms, graph_of
 from .canvas_level import CanvasLevel
 from .canvases import count_on, levels_of
-from .convert import Conversion, convert
+from .convert import Conversion, convert, copied
 from .level import Level, PromptLevel
 from .moves import MOVES, Mover
 
@@ -32,7 +31,7 @@ def apply_fixes(
     Raises FoundryError ``workflow`` for what is none.
     """
     prompt, canvas = forms(data)
-    made: dict[str, Any] = copy.deepcopy(dict(canvas or prompt or {}))
+    made: dict[str, Any] = copied(canvas or prompt)
     done: list[FixJSON] = []
     converting = []
     files = Files(find, lineage_of)
@@ -50,7 +49,7 @@ def apply_fixes(
 
 def _changed(saved: dict[str, Any], fix: FixJSON, files: Files, drawn: bool) -> dict[str, Any] | None:
     """A copy with one change; None where it cannot be made there: its input is wired, or set from outside."""
-    made = copy.deepcopy(saved)
+    made = copied(saved)
     graph = with_constants(graph_of(made))
     node = graph.nodes.get(fix["node"])
     if node is None:

@@ -51,12 +51,12 @@ def ground_of(graph: Graph, level: Level, tree: Tree, files: Files) -> Ground:
         return Ground(ways[0].source.name if ways else "")
     loader = graph.nodes[level.path + piece.id]
     name = str(loader.values.get(LOADERS[piece.kind][1], ""))
-    dtype = loader.values.get("weight_dtype", "default")
+    dtype = str(loader.values.get("weight_dtype", "default"))
     _check_bases(ways, files, cast=dtype in DTYPES)
     fits = name.lower().endswith(SUFFIXES) and not {"weight_dtype"} & piece.wires.keys()
     alone = {use[0] for use in level.uses(tree.source)} <= {*tree.members, *_between(tree)}
     if dtype in DTYPES and fits:
-        format, matmul = DTYPES[str(dtype)]
+        format, matmul = DTYPES[dtype]
         return Ground(name, piece.kind, alone, {"format": format, "matmul": matmul})
     if dtype in DTYPES:
         raise refuse("convert.quantized", base=name, how=dtype)

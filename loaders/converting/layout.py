@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..workflows.canvas import entries, mapping
+from ..workflows.canvas import entries, mapping, mappings
 
 TITLE, GAP, PADDING, HEAD = 30.0, 40.0, 20.0, 50.0  # pixels: a node's title, between nodes, inside a frame, its title
 DEFAULT = (220.0, 120.0)  # of a node whose size was not saved
@@ -53,8 +53,11 @@ def arrange(
         nodes[key]["pos"] = [round(each) for each in place]
     if not title:
         return
-    frames = saved.setdefault("groups", [])
-    number = max((each.get("id", 0) for each in frames if isinstance(each.get("id", 0), int)), default=0) + 1
+    if not isinstance(saved.get("groups"), list):
+        saved["groups"] = []
+    frames = saved["groups"]
+    numbers = [each.get("id") for each in mappings(frames)]
+    number = max((each for each in numbers if isinstance(each, int)), default=0) + 1
     frames.append({"id": number, "title": title, "bounding": [round(each) for each in best[2]], "color": COLOUR,
                    "font_size": 24, "flags": {}})  # fmt: skip
 

@@ -143,8 +143,8 @@ class PromptLevel(Level):
         return free
 
     def move_input(self, old: Taker, new: Taker) -> None:
-        """The link, wherever it comes from."""
-        self.prompt[new[0]]["inputs"][new[1]] = self.prompt[old[0]]["inputs"].pop(old[1])
+        """The link, wherever it comes from; two models may have a LoRA in common, so it stays where it was too."""
+        self.prompt[new[0]]["inputs"][new[1]] = self.prompt[old[0]]["inputs"][old[1]]
 
     def become(self, identity: str, kind: str, names: Mapping[str, str]) -> None:
         """The node keeps its id and the values that ours knows."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ..workflows.canvas import ENTRY, EXIT, entries, mapping, name_of
+from ..workflows.canvas import ENTRY, EXIT, entries, mapping, mappings, name_of
 
 KEYS = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
 Out = tuple[str, int]
@@ -16,14 +16,16 @@ class Links:
 
     def __init__(self, saved: dict[str, Any], nodes: Mapping[str, dict[str, Any]], objects: bool) -> None:
         self._saved, self._nodes = saved, nodes
-        written = entries(saved.setdefault("links", []))
-        self._objects = objects or any(isinstance(link, Mapping) for link in written)
+        if not isinstance(saved.get("links"), list):
+            saved["links"] = []
+        self._objects = objects or any(isinstance(link, Mapping) for link in saved["links"])
 
     def all(self) -> Iterator[tuple[int, Out, Out]]:
         """(id, origin, target) of every link; a target is a node and the number of its input."""
         for link in self._saved["links"]:
             number, source, output, target, slot = (_get(link, key) for key in KEYS[:5])
-            yield number, (name_of(source) or "", output), (name_of(target) or "", slot)
+            if all(isinstance(each, int) and not isinstance(each, bool) for each in (number, output, slot)):
+                yield number, (name_of(source) or "", output), (name_of(target) or "", slot)
 
     def add(self, number: int, origin: Out, target: Out, kind: str) -> None:
         """A new link; nothing may be wired to that input yet."""
@@ -42,8 +44,10 @@ class Links:
         _set(link, "origin_slot", origin[1])
 
     def end_at(self, number: int, target: Out) -> None:
-        """A link keeps its way and ends at another input."""
+        """A link keeps its way and ends at another input; nothing where there is no such link."""
         link = self._link(number)
+        if link is None:
+            return
         _set(link, "target_id", as_id(target[0]))
         _set(link, "target_slot", target[1])
 
@@ -55,10 +59,11 @@ class Links:
                 continue
             self._forget(origin, number)
             if target == EXIT:
-                _without(self._saved["outputs"][slot], "linkIds", {number})
-            elif target in self._nodes and slot < len(sockets := entries(self._nodes[target].get("inputs"))):
-                sockets[slot]["link"] = None
-        self._saved["links"] = [link for link in self._saved["links"] if _get(link, "id") not in gone]
+                _without(_part(self._saved, "outputs", slot), "linkIds", {number})
+            elif target in self._nodes and (socket := _part(self._nodes[target], "inputs", slot)):
+                socket["link"] = None
+        ids = [(link, _get(link, "id")) for link in self._saved["links"]]
+        self._saved["links"] = [link for link, number in ids if not isinstance(number, int) or number not in gone]
         self._drop_bends(gone)
 
     def _drop_bends(self, gone: set[int]) -> None:
@@ -66,15 +71,19 @@ class Links:
         for owner in (self._saved, self._saved.get("extra")):
             if not isinstance(owner, dict):
                 continue
-            if "linkExtensions" in owner:
-                owner["linkExtensions"] = [each for each in owner["linkExtensions"] if each.get("id") not in gone]
-            for bend in entries(owner.get("reroutes")):
+            if isinstance(owner.get("linkExtensions"), list):
+                owner["linkExtensions"] = [
+                    each for each in mappings(owner["linkExtensions"]) if each.get("id") not in gone
+                ]
+            for bend in mappings(owner.get("reroutes")):
                 _without(bend, "linkIds", gone)
-            if "reroutes" in owner:
-                owner["reroutes"] = [bend for bend in owner["reroutes"] if bend.get("linkIds") or bend.get("floating")]
+            if isinstance(owner.get("reroutes"), list):
+                owner["reroutes"] = [
+                    bend for bend in mappings(owner["reroutes"]) if bend.get("linkIds") or "floating" in bend
+                ]
 
     def _link(self, number: int) -> Any:
-        return next(link for link in self._saved["links"] if _get(link, "id") == number)
+        return next((link for link in self._saved["links"] if _get(link, "id") == number), None)
 
     def _forget(self, origin: Out, number: int) -> None:
         """Take a link off what its output notes; some files do not note it."""
@@ -84,16 +93,19 @@ class Links:
 
     def _leaving(self, origin: Out) -> list[Any]:
         """Where the links of an output are noted."""
-        if origin[0] == ENTRY:
-            noted: list[Any] = self._saved["inputs"][origin[1]].setdefault("linkIds", [])
-            return noted
-        outputs = entries(mapping(self._nodes.get(origin[0])).get("outputs"))
-        if origin[1] >= len(outputs):
-            return []
-        if not isinstance(outputs[origin[1]].get("links"), list):
-            outputs[origin[1]]["links"] = []
-        noted = outputs[origin[1]]["links"]
+        owner, key = (self._saved, "inputs") if origin[0] == ENTRY else (self._nodes.get(origin[0]), "outputs")
+        part, name = _part(owner, key, origin[1]), "linkIds" if origin[0] == ENTRY else "links"
+        if not isinstance(part.get(name), list):
+            part[name] = []
+        noted: list[Any] = part[name]
         return noted
+
+
+def _part(owner: object, key: str, slot: int) -> dict[str, Any]:
+    """One of the sockets of a node or of a subgraph; one of its own where a file does not have it."""
+    parts = entries(mapping(owner).get(key))
+    part = parts[slot] if 0 <= slot < len(parts) else None
+    return part if isinstance(part, dict) else {}
 
 
 def as_id(identity: str) -> int | str:
@@ -102,13 +114,16 @@ def as_id(identity: str) -> int | str:
 
 
 def _get(link: Any, key: str) -> Any:
-    return link.get(key) if isinstance(link, Mapping) else link[KEYS.index(key)]
+    if isinstance(link, Mapping):
+        return link.get(key)
+    parts = entries(link)
+    return parts[KEYS.index(key)] if KEYS.index(key) < len(parts) else None
 
 
 def _set(link: Any, key: str, value: object) -> None:
     link[key if isinstance(link, Mapping) else KEYS.index(key)] = value
 
 
-def _without(owner: dict[str, Any], key: str, gone: set[int]) -> None:
+def _without(owner: Any, key: str, gone: set[int]) -> None:
     if isinstance(owner.get(key), list):
         owner[key] = [number for number in owner[key] if number not in gone]

@@ -228,6 +228,16 @@ def wired_strength() -> Sketch:
     return g
 
 
+def wired_and_shared() -> Sketch:
+    """Two models that have a LoRA in common, whose strength comes by wire."""
+    g = Sketch()
+    base = g("CheckpointLoaderSimple", ckpt_name=SDXL)
+    shared = g.lora(base, "detail.safetensors", g("SomeSlider"))
+    g.sample(shared, base(1), 20, 6.0)
+    g.sample(g.lora(shared, "ink.safetensors", 0.7), base(1), 20, 6.0)
+    return g
+
+
 CONVERTIBLE: dict[str, Callable[[], Sketch]] = {
     function.__name__: function
     for function in (
@@ -242,5 +252,6 @@ CONVERTIBLE: dict[str, Callable[[], Sketch]] = {
         fp8_sampling_first, sampling_among, sampling_first, branches, clip_strengths, clip_of_the_first,
         clip_skip_first, pysssss, rgthree_two_strengths, rgthree_model_only, rgthree_stack, cr_load, cr_two_stackers,
         shared_stacker, easy_apply, efficiency_stacker, lora_manager_stacker, lora_manager_text, wired_strength,
+        wired_and_shared,
     )
 }  # fmt: skip
