@@ -131,11 +131,11 @@ def _profile(remote: Remote) -> Any:
         from obstore.auth.boto3 import Boto3CredentialProvider
     except ImportError:
         return None
-    session = botocore.session.get_session()
-    chain = session.get_component("credential_provider")
-    for asks_the_machine in ("iam-role", "container-role"):
-        chain.remove(asks_the_machine)
     try:
+        session = botocore.session.get_session()
+        chain = session.get_component("credential_provider")
+        for asks_the_machine in ("iam-role", "container-role"):
+            chain.remove(asks_the_machine)
         if session.get_credentials() is None:
             return None
         return Boto3CredentialProvider(boto3.Session(botocore_session=session))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,22 @@ def test_a_report_names_the_address_and_one_click_declares_the_copy(server, name
     assert status == 200 and answer["lora"] == style and answer["declared"] == 0
     status, answer = server.request("/lora_foundry/lineage", {"lora": "s3://allowed/wan/never.sft", "role": "style"})
     assert status == 400 and "not in the cache yet" in answer["error"]["what"]
+
+
+def test_cancel_is_heard_while_a_lora_is_on_its_way(server, gateway, names):
+    data = (server.base / "models" / "loras" / names[2]).read_bytes()
+    gateway.put("/allowed/slow/style.safetensors", data)
+    graph, _ = baking(names[0], names[1], "s3://allowed/slow/style.safetensors", "remote/cancelled")
+    gateway.slow = 1.0
+    try:
+        before = gateway.connections
+        _, answer = server.post(graph)
+        end = time.monotonic() + 60
+        while gateway.connections < before + 2 and time.monotonic() < end:
+            time.sleep(0.05)
+        began = time.monotonic()
+        server.interrupt()
+        entry = server.wait(answer["prompt_id"], 30)
+        assert time.monotonic() - began < 2 and "execution_interrupted" in json.dumps(entry["status"])
+    finally:
+        gateway.slow = 0.0

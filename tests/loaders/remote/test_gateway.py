@@ -15,7 +15,7 @@ import pytest
 from lora_foundry.cli.demo import tiny
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.disk.small import save_small
-from lora_foundry.loaders.remote import s3
+from lora_foundry.loaders.remote import s3, uploads
 from lora_foundry.loaders.remote.fetching import fetch
 from lora_foundry.loaders.remote.names import parse_remote
 from lora_foundry.loaders.remote.objects import Asking
@@ -137,3 +137,20 @@ def test_two_processes_load_it_once(gateway, bucket, root, pack_home):
     assert len(paths) == 1 and all(process.returncode == 0 for process in both)
     assert len(data) <= gateway.bytes_sent < len(data) + 20_000
     assert Path(*paths).read_bytes() == data
+
+
+def test_a_result_is_there_in_parts_and_what_was_begun_is_taken_back(gateway, bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "PART", 5 << 20)  # the least that S3 takes
+    path, there = tmp_path / "model.safetensors", parse_remote(f"s3://{bucket}/out/model.safetensors")
+    path.write_bytes(os.urandom(12 << 20))
+    uploads.require_writable(there)
+    uploads.upload(path, there)
+    assert gateway.get(f"/{bucket}/out/model.safetensors") == path.read_bytes()
+    assert s3.S3Object(there).facts().etag.strip('"').endswith("-3")
+
+    def stop(name: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        uploads.upload(path, parse_remote(f"s3://{bucket}/out/second.safetensors"), stop)
+    assert b"<UploadId>" not in gateway.request("GET", f"/{bucket}", query="uploads=")

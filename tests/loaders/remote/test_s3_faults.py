@@ -192,3 +192,54 @@ def test_a_bucket_that_is_not_allowed_is_never_asked(server):
     with pytest.raises(FoundryError, match="LORA_FOUNDRY_S3_ALLOW=loras"):
         fetch(parse_remote(NAME), Asking(strict=True))
     assert not server.asked
+
+
+class Chain(list):
+    """The ways in which a session of botocore looks for credentials."""
+
+    def get_component(self, name: str):
+        assert name == "credential_provider"
+        return self
+
+    def get_credentials(self):
+        if "missing" in self:
+            raise self.fault
+        return "credentials" if "shared-credentials-file" in self and len(self) == 1 else None
+
+
+@pytest.mark.parametrize(("ways", "says"), [
+    (["shared-credentials-file", "iam-role", "container-role"], ""),
+    (["iam-role", "container-role"], "no credentials"),
+    (["iam-role", "container-role", "missing"], r"boto3 could not read .*ProfileNotFound"),
+])  # fmt: skip
+def test_a_profile_is_read_by_boto3_which_asks_the_machine_for_nothing(server, monkeypatch, ways, says):
+    """Where boto3 is installed; the two ways that ask the metadata address are taken out of its chain."""
+    import sys
+    from types import ModuleType
+
+    class BotoCoreError(Exception):
+        pass
+
+    session, fault = Chain(ways), type("ProfileNotFound", (BotoCoreError,), {})
+    session.fault = fault("geheim")
+    parts = {
+        "boto3": {"Session": lambda botocore_session: botocore_session},
+        "botocore": {},
+        "botocore.exceptions": {"BotoCoreError": BotoCoreError},
+        "botocore.session": {"get_session": lambda: session},
+        "obstore.auth.boto3": {"Boto3CredentialProvider": lambda session: ("of", session)},
+    }
+    for name, contents in parts.items():
+        module = ModuleType(name)
+        vars(module).update(contents)
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setattr(sys.modules["botocore"], "exceptions", sys.modules["botocore.exceptions"], raising=False)
+    monkeypatch.setattr(sys.modules["botocore"], "session", sys.modules["botocore.session"], raising=False)
+    access = s3._access
+    if says:
+        with pytest.raises(FoundryError, match=says) as caught:
+            access({}, parse_remote(NAME))
+        assert "geheim" not in str(caught.value)
+    else:
+        assert access({}, parse_remote(NAME)) == {"credential_provider": ("of", ["shared-credentials-file"])}
+    assert not {"iam-role", "container-role"} & {*session}
