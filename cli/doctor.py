@@ -17,6 +17,7 @@ from .terminal import size, table
 PYTHON = (3, 10)
 TORCH = (2, 5)
 PACKAGES = ("safetensors", "numpy", "einops", "pyyaml")
+CLIENTS = {"obstore": "s3://", "huggingface_hub": "hf://"}  # of files elsewhere
 MPS = "available; it has no fp8: use int8_convrot or no quantization to sample there"
 LITTLE_ROOM = 20_000_000_000  # bytes; a model of the larger families in bf16
 
@@ -34,7 +35,8 @@ class Check:
 
 def examine() -> dict[str, Any]:
     """``{"ok", "checks": [{"name", "ok", "seen", "fix", "required"}]}``; imports torch, nothing of ComfyUI."""
-    checks = [_python(), *(_package(name) for name in PACKAGES), *_torch(), _disk(Path.cwd()), _comfyui(), _browser()]
+    packages = [*map(_package, PACKAGES), *(_client(name, scheme) for name, scheme in CLIENTS.items())]
+    checks = [_python(), *packages, *_torch(), _disk(Path.cwd()), _comfyui(), _browser()]
     return {"ok": all(check.ok for check in checks if check.required), "checks": [asdict(check) for check in checks]}
 
 
@@ -66,6 +68,11 @@ def _version(package: str) -> str | None:
 def _package(name: str) -> Check:
     version = _version(name)
     return Check(name, version is not None, version or "not installed", f"Run: pip install {name}")
+
+
+def _client(name: str, scheme: str) -> Check:
+    version = _version(name)
+    return Check(name, version is not None, version or "not installed", f"For {scheme}: pip install {name}", False)
 
 
 def _torch() -> list[Check]:
