@@ -79,8 +79,9 @@ def run_init(options: argparse.Namespace) -> int:
 
 
 def _beside(document: Path, name: str) -> str:
-    """A relative name, seen from the folder of the document instead of the current one."""
-    return name if Path(name).is_absolute() or document.parent == Path() else os.path.relpath(name, document.parent)
+    """A relative name, seen from the folder of the document instead of the current one; addresses stay."""
+    stays = "://" in name or Path(name).is_absolute() or document.parent == Path()
+    return name if stays else os.path.relpath(name, document.parent)
 
 
 def _settings(base: str, fuse: Sequence[str], lora: Sequence[str]) -> dict[str, object]:

@@ -12,7 +12,7 @@ from lora_foundry.cli.demo import tiny
 from lora_foundry.cli.main import main
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.disk.small import save_small
-from lora_foundry.loaders.documents.document import parse_document
+from lora_foundry.loaders.documents.document import load_document, parse_document
 from lora_foundry.loaders.plans.planner import plan_document
 from lora_foundry.loaders.remote.objects import Asking
 
@@ -110,3 +110,13 @@ def test_a_note_that_a_copy_was_used_is_a_finding_of_its_lora(files, server, cap
     server.fault = lambda server, asked: Reply(503)
     assert main(["check", text]) == 0
     assert capsys.readouterr().out.count("the copy in the cache is used") == 2
+
+
+def test_init_leaves_addresses_as_they_are(files, monkeypatch, capsys):
+    monkeypatch.chdir(files)
+    (files / "sub").mkdir()
+    told = ("--base", "s3://models/wan/base.safetensors", "--lora", "s3://models/wan/style.safetensors:0.7")
+    assert main(["init", *told, "-o", "sub/stack.yaml"]) == 0
+    read = load_document(files / "sub" / "stack.yaml")
+    assert (read.base, read.stack[0].path) == (told[1], "s3://models/wan/style.safetensors")
+    assert read.stack[0].strength == 0.7
