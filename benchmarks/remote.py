@@ -39,7 +39,7 @@ import obstore, torch
 from concurrent.futures import ThreadPoolExecutor
 from obstore.store import S3Store
 from lora_foundry.cli.main import main
-torch.set_num_threads(2)
+torch.set_num_threads({threads})
 began = time.perf_counter()
 if {first!r}:
     store = S3Store("models", client_options={{"allow_http": True}})
@@ -95,14 +95,19 @@ def make(folder: Path, megabytes: int) -> None:
         (folder / f"{name}.json").write_text(text)
 
 
-def bake(gateway: Gateway, folder: Path, first: bool) -> dict[str, float]:
+def bake(gateway: Gateway, folder: Path, first: bool, threads: int) -> dict[str, float]:
     """One bake in a process of its own: seconds, peak memory in GB, bytes that came from the server."""
     local, gateway.bytes_sent = folder / "copy" / "base.safetensors", 0
     local.parent.mkdir(exist_ok=True)
     document = folder / ("here.json" if first else "there.json")
     conftest_py, out = str(ROOT / "tests" / "conftest.py"), str(folder / f"out{first}.safetensors")
     code = BAKE.format(
-        conftest=conftest_py, first=str(local) if first else "", piece=PIECE, document=str(document), out=out
+        conftest=conftest_py,
+        first=str(local) if first else "",
+        piece=PIECE,
+        document=str(document),
+        out=out,
+        threads=threads,
     )
     environment = {**os.environ, "LORA_FOUNDRY_HOME": str(folder / "home")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
@@ -132,6 +137,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mb", type=int, default=2000, help="size of the base")
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=2, help="of torch")
     options = parser.parse_args()
     program = find_gateway()
     if program is None:
@@ -144,7 +150,10 @@ def main() -> None:
         upload(folder / "base.safetensors", parse_remote("s3://models/base.safetensors"))
         size = (folder / "base.safetensors").stat().st_size
         (folder / "base.safetensors").unlink()
-        rounds = [{first: bake(gateway, folder, first) for first in (False, True)} for _ in range(options.rounds)]
+        rounds = [
+            {first: bake(gateway, folder, first, options.threads) for first in (False, True)}
+            for _ in range(options.rounds)
+        ]
         same = (folder / "outTrue.safetensors").read_bytes() == (folder / "outFalse.safetensors").read_bytes()
         ratio = statistics.median(each[False]["seconds"] / each[True]["seconds"] for each in rounds)
         print(json.dumps({"base_gb": size / 1e9, "same_bytes": same, "rounds": rounds, "ratio": ratio}))
