@@ -180,7 +180,9 @@ def _tell(tasks: Sequence[Task], done: set[Task], options: argparse.Namespace, s
         }
         print_json(told)
     else:
-        print(*(_failure(each) for each in results if each["error"] is not None), sep="\n", end="")
+        for each in results:
+            if each["error"] is not None:
+                print(_failure(each))
         print(f"{counts[MADE]} made, {counts[UNCHANGED]} unchanged, {counts[FAILED]} failed, in {seconds:.1f} s")
         print(manifest)
     return DONE if ok else STOPPED

@@ -131,7 +131,7 @@ def test_a_bad_document_fails_alone_and_is_tried_again(folder, run, inline):
     assert list(states(told)) == [name.removesuffix(".json") for name in documents]
     assert faults(told, "batch", "batch") == []
     code, out, _ = run("batch", *documents, "-o", "out")
-    assert code == 1 and "lost: [file]" in out and "absent: [file]" in out and "0 made, 2 unchanged, 3 failed" in out
+    assert code == 1 and "lost: [file]" in out and "absent: [file]" in out and "\n0 made, 2 unchanged, 3 failed" in out
     write_document(folder, "lost")
     told = run("batch", *documents[:4], "-o", "out", "--json")[1]
     assert states(told)["lost"] == "made" and states(told)["broken"] == "failed"
