@@ -23,6 +23,9 @@ from .level import Level, Out
 HELD_BY_FUSE = {"lora_name": "lora_name", "strength_model": "strength"}  # inputs of LoRA, and of 1 Fuse Base LoRA
 
 
+Lists = dict[tuple[str, tuple[str, ...]], Out]  # rows and the nodes that wrote them -> the LoRA Stack they became
+
+
 @dataclass
 class Made:
     """The nodes of ours for one chain, the loader first: columns of node ids, from left to right."""
@@ -32,11 +35,12 @@ class Made:
 
 
 class Builder:
-    """Puts the nodes for the chains of one tree on a level."""
+    """Puts the nodes for the chains of one tree on a level. ``lists`` are shared by its trees: a stacker that serves
+    several models becomes one LoRA Stack.
+    """
 
-    def __init__(self, level: Level, files: Files, ground: Ground) -> None:
-        self._level, self._files, self._ground = level, files, ground
-        self._lists: dict[str, Out] = {}  # equal lists of stackers that serve several models are one
+    def __init__(self, level: Level, files: Files, ground: Ground, lists: Lists) -> None:
+        self._level, self._files, self._ground, self._lists = level, files, ground, lists
 
     def build(self, tree: Tree) -> list[Made]:
         """All nodes of a tree, wired; the nodes they stand for are gone."""
@@ -44,7 +48,9 @@ class Builder:
         made = [self._chain(chain, base) for chain in tree.chains]
         if loader and made:
             made[0].columns.insert(0, [loader])
-        self._level.remove([*tree.members, *self._idle_lists(tree)], tree.passed)
+        gone = [*tree.members, *self._idle_lists(tree)]
+        self._level.remove(gone, tree.passed)
+        self._level.gone.update(gone)
         return made
 
     def _base(self, tree: Tree) -> tuple[Out, str]:
@@ -107,13 +113,14 @@ class Builder:
         if not listed and here is not None:
             return here, nodes
         text = rows_text([self._row(row) for row in listed])
-        if here is None and text in self._lists:
-            return self._lists[text], []
+        same = (text, tuple(row.writer for row in listed))
+        if here is None and same in self._lists:
+            return self._lists[same], []
         node = self._level.add(LIST_NODE, {"loras": text})
         if here is not None:
             self._level.wire(here, node, "lora_stack")
         else:
-            self._lists[text] = (node, MODEL_OUT)
+            self._lists[same] = (node, MODEL_OUT)
         return (node, MODEL_OUT), [*nodes, node]
 
     def _held_row(self, row: Written, above: Out | None) -> Out:
@@ -183,8 +190,8 @@ class Builder:
         return {"path": self._name(row), "strength": row.strength, **clip, **({} if row.on else {"on": False})}
 
     def _idle_lists(self, tree: Tree) -> list[str]:
-        """Stackers that only this tree took from, or each other."""
-        gone = set(tree.members)
+        """Stackers that nobody takes from any more, or only each other."""
+        gone = {*tree.members, *self._level.gone}
         left = set(tree.lists)
         while left:
             idle = {key for key in left if {taker for taker, _ in self._takers(key)} <= gone}
@@ -192,7 +199,7 @@ class Builder:
                 break
             gone |= idle
             left -= idle
-        return [key for key in tree.lists if key in gone]
+        return [key for key in tree.lists if key in gone - self._level.gone]
 
     def _takers(self, key: str) -> list[tuple[str, str]]:
         return [(piece.id, name) for piece in self._level.pieces.values()

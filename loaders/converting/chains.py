@@ -25,7 +25,10 @@ MAX_STRENGTH = 10.0  # of our rows
 
 @dataclass(frozen=True)
 class Written:
-    """A LoRA of a chain as its node writes it. ``held`` are inputs of ours that are set from elsewhere, and by whom."""
+    """A LoRA of a chain as its node writes it. ``held`` are inputs of ours that are set from elsewhere, and by whom.
+
+    ``writer`` is the node it is written in: ``node``, or a stacker whose list comes to that.
+    """
 
     node: str
     name: str
@@ -34,6 +37,7 @@ class Written:
     on: bool = True
     loose: bool = False
     held: tuple[tuple[str, Taker], ...] = ()
+    writer: str = ""
 
 
 @dataclass(frozen=True)
@@ -236,10 +240,10 @@ class Finder:
             off = self._level.pieces[key].mode == BYPASSED
             silent = on_clip is not None and key not in on_clip
             held = tuple(self._held(key))
-            written = self._written(key) or self._nameless(key)
+            written = list(self._with_writers(key)) or [(key, each) for each in self._nameless(key)]
             if held and len(written) > 1:  # of several rows it is not known which one is meant
                 raise refuse("convert.wired", inputs=", ".join(name for name, _ in held), at=self._called(key))
-            for each in written:
+            for writer, each in written:
                 if each.name.strip().lower() in NO_LORA and not held:
                     continue
                 clip = 0.0 if (silent and not off) or not self._appliers[key].clip else self._level_of_clip(each)
@@ -248,13 +252,17 @@ class Finder:
                 if each.name.lower().endswith(FILE_ENDINGS[2:]):
                     raise refuse("convert.pickle", lora=each.name, at=self._called(key))
                 loose = not each.name.lower().endswith(FILE_ENDINGS)
-                yield Written(key, each.name, each.strength, clip, each.on and not off, loose, held)
+                yield Written(key, each.name, each.strength, clip, each.on and not off, loose, held, writer)
             tree.lists |= {self._local(each.id) for each in list_nodes(self._graph, node)}
 
     def _written(self, key: str) -> list[Named]:
+        return [each for _, each in self._with_writers(key)]
+
+    def _with_writers(self, key: str) -> Iterator[tuple[str, Named]]:
+        """(the node it is written in, the LoRA) of a member, those of lists first."""
         node = self._settled(key)
-        lists = list_nodes(self._graph, node)
-        return [*(each for above in lists for each in written_loras(above)), *written_loras(node)]
+        for above in (*list_nodes(self._graph, node), node):
+            yield from ((self._local(above.id), each) for each in written_loras(above))
 
     def _nameless(self, key: str) -> list[Named]:
         """The row of a member whose LoRA only the run knows, with its strengths."""

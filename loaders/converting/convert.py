@@ -25,7 +25,7 @@ from ..workflows.node_kinds import TRAINERS
 from ..workflows.node_values import is_lora_node
 from ..workflows.reading import forms, graph_of
 from ..workflows.tracing import lora_rows, trails
-from .building import Builder, Made
+from .building import Builder, Lists, Made
 from .canvas_level import CanvasLevel
 from .canvases import count_on, levels_of
 from .chains import Finder, Tree
@@ -90,9 +90,10 @@ def convert(
         _stand(graph, job, files)
     _leave_what_is_below(graph, jobs)
     result = Conversion(form, made, left=[*_unknown(graph), *_problems(jobs)])
+    lists: dict[str, Lists] = {}
     for job in jobs:
         if job.tree.problem is None:
-            result.converted += _converted(job, files)
+            result.converted += _converted(job, files, lists.setdefault(job.level.path, {}))
     if canvases:
         count_on(made, canvases)
     if not result.converted:
@@ -154,11 +155,11 @@ def _unknown(graph: Graph) -> Iterator[Finding]:
             yield refuse("convert.kind", at=called, loras=names).finding(severity="note", node=node.id)
 
 
-def _converted(job: _Job, files: Files) -> list[ConvertedJSON]:
+def _converted(job: _Job, files: Files, lists: Lists) -> list[ConvertedJSON]:
     """Build the nodes of a tree and place them."""
     level = job.level
     near = [box_of(level.nodes[key]) for key in job.tree.members] if isinstance(level, CanvasLevel) else []
-    made = Builder(level, files, job.ground).build(job.tree)
+    made = Builder(level, files, job.ground, lists).build(job.tree)
     if isinstance(level, CanvasLevel):
         _place(level, job, made, around(near))
     return [each.told for each in made if each.told is not None]

@@ -39,6 +39,7 @@ class Level(ABC):
     def __init__(self, path: str, pieces: Iterable[Piece]) -> None:
         self.path = path
         self.pieces: dict[str, Piece] = {piece.id: piece for piece in pieces}
+        self.gone: set[str] = set()  # pieces whose nodes were taken away
 
     def takers(self, out: Out) -> list[Taker]:
         """The inputs an output is wired to, as the level was found."""

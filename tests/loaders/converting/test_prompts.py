@@ -102,7 +102,9 @@ def test_a_loader_that_others_use_too_stays():
 def test_one_stacker_on_two_models_is_one_lora_stack():
     _, result = converted("shared_stacker")
     kinds = [node["class_type"] for node in result.made.values()]
-    assert kinds.count("FoundryLoRAStack") == 2  # trees of two loaders do not share yet
+    assert (
+        kinds.count("FoundryLoRAStack") == 1 and kinds.count("FoundryStackLoRAs") == 2 and "CR LoRA Stack" not in kinds
+    )
 
 
 def test_a_wire_into_a_strength_is_kept():
