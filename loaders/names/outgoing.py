@@ -19,6 +19,7 @@ from .spellings import UNETS, Piece, Spellings, Template, View, height, unet_nam
 
 COMFYUI, KOHYA, DIFFUSERS = DIALECTS = ("comfyui", "kohya", "diffusers")
 WEIGHT = ".weight"
+SCALE = ".scale"  # what a norm's weight is called before ComfyUI 0.33
 FLAT_DIFFUSERS = ("sd15", "sd2")  # families whose flat names are those of diffusers
 ONE_ENCODER = ("sd15", "sd2")  # families whose only text encoder has no number
 _ENCODER_LAYERS = """
@@ -108,7 +109,7 @@ class Outgoing:
         return (Unit(named[0][0], rows, "bias", (Piece(bias, 0, rows[0]),)),)
 
     def _named(self, module: str) -> tuple[tuple[str, View], ...]:
-        if native(module, self._family)[0].name != module:
+        if native(module, self._family)[0].name.removesuffix(SCALE) != module.removesuffix(SCALE):
             raise refuse("LF505.layout", module=module)
         if self._dialect == COMFYUI:
             return ((f"diffusion_model.{module}", self._spellings.views[module]),)

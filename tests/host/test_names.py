@@ -102,27 +102,32 @@ def walked(others, spellings):
     from lora_foundry.loaders.names.lookup import BaseNames
     from lora_foundry.nodes import host
 
-    # two classes read weights of their conditioning when they are built
-    beside = {"cc_projection.weight": torch.empty(768, 772), "cc_projection.bias": torch.empty(768)}
-    for end in ("seconds_start", "seconds_total"):
-        name = f"conditioner.conditioners.{end}.embedder.embedding"
-        beside |= {f"{name}.0.weights": torch.empty(128), f"{name}.1.weight": torch.empty(768, 257)}
-        beside |= {f"{name}.1.bias": torch.empty(768)}
+    # some classes read weights of their conditioning when they are built
+    def beside(learned):
+        given = {"cc_projection.weight": torch.empty(768, 772), "cc_projection.bias": torch.empty(768)}
+        for end in ("seconds_start", "seconds_total"):
+            name = f"conditioner.conditioners.{end}.embedder.embedding"
+            given |= {f"{name}.0.weights": torch.empty(128) for _ in range(learned)}
+            given |= {f"{name}.1.weight": torch.empty(768, 256 + learned), f"{name}.1.bias": torch.empty(768)}
+        return given
+
+    later = {"txt_ids_dims": [], "vec_in_dim": None}
 
     def built(kind, config):
-        config = {**kind.unet_config, **config}
+        config, fault = {**kind.unet_config, **config}, None
         for _ in range(len(config)):
             try:
                 made = kind(dict(config))
                 made.set_inference_dtype(torch.float32, None)
+                given = beside(kind.__name__ != "StableAudio3")
                 with torch.no_grad():  # one class reads a number of a tensor: no meta device for it
-                    return made.get_model(dict(beside), "", device="cpu" if kind.__name__ == "ACEStep15" else "meta")
-            except TypeError as error:  # a host that does not know a setting yet
-                unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-                if not unknown:
-                    raise
-                config.pop(unknown[1])
-        raise TypeError(f"{kind.__name__} cannot be built from its configuration")
+                    return made.get_model(given, "", device="cpu" if kind.__name__ == "ACEStep15" else "meta")
+            except TypeError as error:  # a host that does not know a setting yet, or wants one that older ones do not
+                fault, names = error, {*re.findall(r"'(\w+)'", str(error))}
+                unknown = names if "unexpected keyword argument" in str(error) else set()
+                config = {name: value for name, value in config.items() if name not in unknown}
+                config |= {name: later[name] for name in later.keys() & names - unknown}
+        raise fault
 
     def told(kind):
         model = built(kind, others[kind.__name__])

@@ -161,6 +161,10 @@ def test_what_a_dialect_cannot_hold_is_refused(target):
     assert "pooler_dense" in refused("LF505", encoder, "1:text_model_pooler_dense", (4, 4))
     base = Outgoing(infos({"transformer_blocks.0.attn.to_q.weight": (4, 4)}), "flux", COMFYUI)
     assert "to_q" in refused("LF505", base.units, "transformer_blocks.0.attn.to_q.weight")
+    norm = "distilled_guidance_layer.norms.0"
+    for name in (f"{norm}.weight", f"{norm}.scale"):  # of ComfyUI 0.33, and before
+        (unit,) = Outgoing(infos({name: (4,)}), "chroma", COMFYUI).units(name)
+        assert unit.name == f"diffusion_model.{name.removesuffix('.weight')}"
     assert not list(target.parent.iterdir())
 
 
