@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from ...engine.errors import FoundryError
 from ...engine.findings import Finding
-from ...engine.texts.say import say
+from ...engine.texts.say import refuse, say
 from ..disk.store import Store, key_of
 from .allowed import require_allowed
 from .beside import bring_config
@@ -21,6 +22,7 @@ from .opening import object_of
 from .workers import patiently
 
 INDEX = Store("remote", most=4096)  # server and address -> [etag, size, sha256] of what was loaded last
+SOON = 3.0  # seconds in which a server says whether a file changed; a prompt waits for it, deaf to Cancel
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,10 @@ def cached(remote: Remote) -> Path | None:
 
 
 def state_of(remote: Remote, asking: Asking) -> str:
-    """What changes when the file elsewhere is replaced; of a server that cannot be asked, what was there last."""
+    """What changes when the file elsewhere is replaced; of a server that does not answer soon, what was there last.
+
+    It is asked in vain again when the file is fetched: that says why, and can be cancelled.
+    """
     if remote.sha256:
         return remote.sha256
     try:
@@ -82,11 +87,16 @@ def state_of(remote: Remote, asking: Asking) -> str:
     except FoundryError as error:
         return error.text
     try:
-        facts = patiently(found.facts, partial(tell, asking, remote, 0, 0))
+        facts = patiently(found.facts, partial(_hurry, remote, time.monotonic() + SOON))
     except FoundryError as error:
         known = _known(remote)
         return f"{known.etag}:{known.size}" if known and error.text == "remote.unreachable" else error.text
     return f"{facts.etag}:{facts.size}"
+
+
+def _hurry(remote: Remote, end: float) -> None:
+    if time.monotonic() > end:
+        raise refuse("remote.unreachable", name=remote.url, reason="it took too long")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from fault_server import Reply
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.loras.file import open_lora
 from lora_foundry.loaders.remote import cache as caches
-from lora_foundry.loaders.remote import s3
+from lora_foundry.loaders.remote import fetching, s3
 from lora_foundry.loaders.remote.cache import Cache
 from lora_foundry.loaders.remote.fetching import fetch, state_of
 from lora_foundry.loaders.remote.names import parse_remote
@@ -38,6 +38,18 @@ def test_a_lora_is_loaded_once_and_asked_for_again(server, pack_home):
     assert first.path.parent.name == hashlib.sha256(data).hexdigest() and not leftovers(pack_home)
     server.sent = 0
     assert get().path == first.path and server.sent <= 1  # one byte tells that it is the same
+
+
+def test_a_silent_server_does_not_hold_up_who_asks_whether_a_file_changed(server, monkeypatch):
+    server.files[PATH] = lora_bytes()
+    get()
+    state, answer = state_of(parse_remote(NAME), Asking()), threading.Event()
+    monkeypatch.setattr(fetching, "SOON", 0.3)
+    server.fault = lambda server, asked: answer.wait(30) and None
+    begun = time.monotonic()
+    assert state_of(parse_remote(NAME), Asking()) == state
+    assert time.monotonic() - begun < 10
+    answer.set()
 
 
 def test_what_was_replaced_is_loaded_anew(server):
