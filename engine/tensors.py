@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from io import FileIO
@@ -125,6 +125,20 @@ class Reader(Protocol):
 
     def forget(self) -> None:
         """Give back all but the tensor read last, because no read will follow."""
+
+
+@runtime_checkable
+class ExpectingReader(Protocol):
+    """A reader of what has to come from far away: it asks for many things at a time."""
+
+    def expect(self, rows: Iterable[tuple[str, int, int]]) -> None:
+        """Rows (name, first, stop) that ``read_rows`` will be asked for, each once: they may come all at once."""
+
+
+def expect_rows(reader: Reader, rows: Iterable[tuple[str, int, int]]) -> None:
+    """Tell a reader that can make use of it what it will be asked for."""
+    if isinstance(reader, ExpectingReader):
+        reader.expect(rows)
 
 
 @runtime_checkable

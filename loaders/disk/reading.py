@@ -13,14 +13,14 @@ import mmap
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
 
 from ...engine.errors import FoundryError
-from ...engine.tensors import Extent, Reader, TensorInfo
+from ...engine.tensors import Extent, Reader, TensorInfo, expect_rows
 from .drives import may_map
 from .header import Header, disk_errors, file_error, shown
 
@@ -133,6 +133,10 @@ class Renamed:
     def read_rows(self, name: str, first: int, stop: int) -> torch.Tensor:
         """Some rows of one tensor, as the reader below gives them."""
         return self._reader.read_rows(self._names[name], first, stop)
+
+    def expect(self, rows: Iterable[tuple[str, int, int]]) -> None:
+        """Told on to the reader below."""
+        expect_rows(self._reader, ((self._names[name], first, stop) for name, first, stop in rows))
 
     def forget(self) -> None:
         """As the reader below."""

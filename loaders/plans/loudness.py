@@ -17,7 +17,7 @@ from ...engine.findings import Finding
 from ...engine.pipeline import reader_of
 from ...engine.plan import Base, Layer, Patch, Plan
 from ...engine.progress import Progress
-from ...engine.tensors import Reader, TensorInfo
+from ...engine.tensors import Reader, TensorInfo, expect_rows
 from ...engine.terms import Dense, effective_scale, make_term, patch_strength
 from ...engine.texts.say import say_of
 from ...validator.overlap import spread
@@ -187,6 +187,7 @@ def _rms(base: Base, weights: Collection[str], on_step: Progress | None) -> dict
     missing = [weight for weight in weights if weight not in known]
     run = ROWS if base.source.files or not base.source.on_disk else FEW
     with reader_of(base.source, None) as reader:
+        expect_rows(reader, (each for weight in missing for each in _runs_of(base.source.tensors[weight], run)))
         for done, weight in enumerate(missing):
             if on_step is not None:
                 on_step(done, len(missing))
@@ -197,9 +198,13 @@ def _rms(base: Base, weights: Collection[str], on_step: Progress | None) -> dict
 
 
 def _rms_of(reader: Reader, info: TensorInfo, run: int) -> float:
-    height = info.shape[0]
-    rows = [reader.read_rows(info.name, at, min(at + run, height)).double() for at in _runs(height)]
+    rows = [reader.read_rows(*each).double() for each in _runs_of(info, run)]
     return math.sqrt(sum(float(each.square().sum()) for each in rows) / max(1, sum(each.numel() for each in rows)))
+
+
+def _runs_of(info: TensorInfo, run: int) -> list[tuple[str, int, int]]:
+    height = info.shape[0]
+    return [(info.name, at, min(at + run, height)) for at in _runs(height)]
 
 
 def _runs(height: int) -> range:

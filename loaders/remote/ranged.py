@@ -59,6 +59,13 @@ class Chunks:
         self._front = -1  # the farthest range in order that was asked for
         self.done = 0  # bytes of the ranges that came
         self._here: OrderedDict[tuple[int, int], Future[memoryview]] = OrderedDict()
+        self._samples: dict[Span, Future[memoryview]] = {}
+
+    def expect(self, samples: Iterable[Span]) -> None:
+        """Ask for small parts of tensors that will be copied alone, all at once."""
+        for span in samples:
+            if span not in self._samples and self._is_alone(span):
+                self._samples[span] = self._sample(span)
 
     def copy(self, span: Span, buffer: torch.Tensor, rows: bool = False) -> None:
         """Fill ``buffer`` (uint8, the length of the span), while the next ranges come.
@@ -66,8 +73,8 @@ class Chunks:
         ``rows``: it is a part of a tensor; a small one of which nothing was read yet comes alone, as a sample does.
         """
         target = buffer.numpy()
-        if rows and span.end - span.begin < SMALL and not self._is_near(span):
-            data = self._threads.submit(partial(self._parts[span.part].read, span.begin, span.end))
+        if rows and (span in self._samples or self._is_alone(span)):
+            data = self._samples.pop(span, None) or self._sample(span)
             target[:] = np.frombuffer(wait(data, self._pulse), dtype=np.uint8)
             return
         for key in self._keys(span):
@@ -79,10 +86,14 @@ class Chunks:
     def forget(self) -> None:
         """Let go of all that came."""
         self._here.clear()
+        self._samples.clear()
 
-    def _is_near(self, span: Span) -> bool:
-        """Whether any range of a span is here, or was."""
-        return any(key in self._asked for key in self._keys(span))
+    def _is_alone(self, span: Span) -> bool:
+        """Whether a part of a tensor is small, and no range of it is here or was."""
+        return span.end - span.begin < SMALL and not any(key in self._asked for key in self._keys(span))
+
+    def _sample(self, span: Span) -> Future[memoryview]:
+        return self._threads.submit(partial(self._parts[span.part].read, span.begin, span.end))
 
     def _chunk(self, key: tuple[int, int]) -> memoryview:
         turn = self._turn.get(key, len(self._order))
@@ -149,15 +160,23 @@ class RemoteReader:
 
     def read_rows(self, name: str, first: int, stop: int) -> torch.Tensor:
         """Rows ``first`` to ``stop`` (not included) of a tensor, [stop - first, ...]; a scalar has none."""
-        info, whole = self._source.tensors[name], self._source.place(name)
-        check_rows(self._source.home(name), info, first, stop)
-        row = math.prod(info.shape[1:]) * info.dtype.itemsize
-        span = Span(whole.part, whole.begin + first * row, whole.begin + stop * row)
-        return self._tensor(span, info.dtype, (stop - first, *info.shape[1:]), rows=span != whole)
+        info, span = self._source.tensors[name], self._rows(name, first, stop)
+        return self._tensor(span, info.dtype, (stop - first, *info.shape[1:]), rows=span != self._source.place(name))
+
+    def expect(self, rows: Iterable[tuple[str, int, int]]) -> None:
+        """Ask for rows (name, first, stop) that will be read, each once, at the same time."""
+        spans = ((self._rows(*each), self._source.place(each[0])) for each in rows)
+        self._chunks.expect(span for span, whole in spans if span != whole)
 
     def forget(self) -> None:
         """Give back what came for the next reads, when none will follow."""
         self._chunks.forget()
+
+    def _rows(self, name: str, first: int, stop: int) -> Span:
+        info, whole = self._source.tensors[name], self._source.place(name)
+        check_rows(self._source.home(name), info, first, stop)
+        row = math.prod(info.shape[1:]) * info.dtype.itemsize
+        return Span(whole.part, whole.begin + first * row, whole.begin + stop * row)
 
     def _tensor(self, span: Span, dtype: torch.dtype, shape: tuple[int, ...], rows: bool = False) -> torch.Tensor:
         size = span.end - span.begin

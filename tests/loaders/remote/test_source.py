@@ -225,3 +225,17 @@ def test_a_server_that_breaks_off_is_asked_again(base, server):
     here, there = open_checkpoint(base), elsewhere()
     with there.reader() as reader:
         assert all(torch.equal(reader.read(name), here.read(name)) for name in here.tensors)
+
+
+def test_samples_of_weights_are_asked_for_at_once(base, server):
+    there, here = elsewhere(), open_checkpoint(base)
+    names = [name for name, info in here.tensors.items() if len(info.shape) == 2 and info.shape[0] >= 64][:8]
+    rows = [(name, first, first + 2) for name in names for first in (0, 30)]
+    together = threading.Barrier(ranged.AHEAD, timeout=20)
+    server.fault = lambda server, asked: (together.wait(), None)[1]
+    server.asked.clear()
+    with there.reader() as reader:
+        reader.expect(rows)
+        for name, first, stop in rows:
+            assert torch.equal(reader.read_rows(name, first, stop), here.read(name)[first:stop])
+    assert len(server.asked) == len(rows) == 4 * ranged.AHEAD
