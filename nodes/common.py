@@ -17,7 +17,7 @@ from ..loaders.disk.targets import prefix_fault
 from ..loaders.lint.order import check_order
 from ..loaders.remote.names import is_remote
 from . import folders, host
-from .remotes import allowed, remote_state
+from .remotes import allowed, remote_states
 from .sockets import check_links
 
 CATEGORY = "LoRA Foundry"
@@ -95,8 +95,16 @@ def check_number(name: str, value: Any, least: float, most: float) -> str | None
 
 def file_state(name: str, *kinds: str) -> str:
     """What changes when a file is replaced, for IS_CHANGED: path, size and modification time."""
-    if is_remote(name):
-        return remote_state(name, *kinds)
+    return file_states([name], *kinds)
+
+
+def file_states(names: Sequence[str], *kinds: str) -> str:
+    """The same of several files; those of other machines are asked for together."""
+    elsewhere = remote_states(filter(is_remote, names), *kinds)
+    return " ".join(elsewhere[name] if is_remote(name) else _state_here(name, *kinds) for name in names)
+
+
+def _state_here(name: str, *kinds: str) -> str:
     try:
         paths = folders.files_of(name, *kinds)
     except FoundryError:

@@ -11,7 +11,7 @@ from ..loaders.merges.extracting import Wish, extract_lora, extract_sentence
 from ..loaders.merges.merging import DTYPES
 from ..loaders.names.outgoing import DIALECTS
 from . import folders, host
-from .common import FoundryNode, check_file, file_state, reply
+from .common import FoundryNode, check_file, file_states, reply
 from .merge import FOLDER, RANK, SHRINK, amount_input, check_outcome, policy_of
 from .rows import StackRow
 from .sockets import LORA_STACK
@@ -71,7 +71,7 @@ class FoundryExtractLoRA(FoundryNode):
     @classmethod
     def IS_CHANGED(cls, tuned_name: str, base_name: str, **_: Any) -> str:
         """Runs again when one of the models was replaced."""
-        return " ".join(file_state(name, *folders.BASE_KINDS) for name in (tuned_name, base_name))
+        return file_states((tuned_name, base_name), *folders.BASE_KINDS)
 
     def run(
         self,

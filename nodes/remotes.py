@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..engine.errors import FoundryError
 from ..engine.texts.say import refuse
 from ..loaders.remote.allowed import require_allowed
-from ..loaders.remote.fetching import Fetched, cached, fetch, state_of
+from ..loaders.remote.fetching import Fetched, cached, fetch, states_of
 from ..loaders.remote.names import Remote, is_remote, masked, parse_remote
 from ..loaders.remote.objects import Asking, Transfer
 from . import folders, host
@@ -55,12 +56,16 @@ def transfers() -> Transfer:
     return on_bytes
 
 
-def remote_state(name: str, *kinds: str) -> str:
-    """What changes when a file elsewhere is replaced, for IS_CHANGED; only what is allowed is asked for."""
-    try:
-        return state_of(allowed(name, *kinds), Asking(strict=True))
-    except FoundryError as error:
-        return error.text
+def remote_states(names: Iterable[str], *kinds: str) -> dict[str, str]:
+    """What changes when files elsewhere are replaced, for IS_CHANGED; only what is allowed is asked for, together."""
+    found, asked = dict[str, str](), dict[str, Remote]()
+    for name in dict.fromkeys(names):
+        try:
+            asked[name] = allowed(name, *kinds)
+        except FoundryError as error:
+            found[name] = error.text
+    states = states_of(asked.values(), Asking(strict=True))
+    return found | {name: states[remote] for name, remote in asked.items()}
 
 
 def allowed(name: str, *kinds: str) -> Remote:

@@ -12,7 +12,7 @@ from ..loaders.disk.text import too_much_together
 from ..loaders.documents.document import parse_rows
 from ..loaders.workflows.lora_kinds import NO_LORA
 from . import folders
-from .common import FoundryNode, check_file, file_state
+from .common import FoundryNode, check_file, file_state, file_states
 from .sockets import LORA_STACK, check_links
 
 BLOCKS = "Factors of the strength by block, such as double=1,single=0.5 or double.0-9=0.3; empty: all alike."
@@ -149,7 +149,7 @@ class FoundryLoRAStack(FoundryNode):
     def IS_CHANGED(cls, loras: Any = None, **_: Any) -> str:
         """Runs again when one of the files was replaced."""
         rows = rows_of_text(loras) if isinstance(loras, str) else []
-        return " ".join(file_state(name, "loras") for name, _, _ in rows)
+        return file_states([name for name, _, _ in rows], "loras")
 
     def run(self, loras: str, lora_stack: Iterable[Any] | None = None) -> tuple[list[StackRow]]:
         """The stack with the rows of the text added."""

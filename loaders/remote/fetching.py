@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import wait as together
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -12,17 +14,20 @@ from typing import Any
 from ...engine.errors import FoundryError
 from ...engine.findings import Finding
 from ...engine.texts.say import refuse, say
+from ..disk.process import PROCESS
 from ..disk.store import Store, key_of
 from .allowed import require_allowed
 from .beside import bring_config
 from .cache import Cache
-from .names import Remote
+from .names import HUB, Remote
 from .objects import Asking, Facts, server_of, tell
 from .opening import object_of
-from .workers import patiently
+from .workers import patiently, workers
 
 INDEX = Store("remote", most=4096)  # server and address -> [etag, size, sha256] of what was loaded last
-SOON = 3.0  # seconds in which a server says whether a file changed; a prompt waits for it, deaf to Cancel
+SOON = 3.0  # seconds in which a server says whether files changed; a prompt waits for it, deaf to Cancel
+PROMPT, USUAL, AT_ONCE = 15.0, 0.2, 8  # seconds that all of its files share SOON in; of an answer; questions at once
+PATIENCE = "patience"  # what is remembered of a server: (until when, seconds that are left of SOON)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,7 @@ def fetch(remote: Remote, asking: Asking) -> Fetched:
             raise
         note = say("remote.offline", name=remote.url, reason=dict(error.values)["reason"])
         return Fetched(path, remote.file, (note,))
+    PROCESS.files.put((0.0, 0.0), PATIENCE, _server(remote))  # it answers again
     pulse = partial(tell, asking, remote, 0, facts.size)
     with cache.turn(key, pulse):
         known = _known(remote)  # another process may have been faster
@@ -75,28 +81,61 @@ def cached(remote: Remote) -> Path | None:
     return Cache.of(os.environ).find(sha256) if sha256 else None
 
 
-def state_of(remote: Remote, asking: Asking) -> str:
-    """What changes when the file elsewhere is replaced; of a server that does not answer soon, what was there last.
+def states_of(remotes: Iterable[Remote], asking: Asking) -> dict[Remote, str]:
+    """What changes when a file elsewhere is replaced; of a server that does not answer soon, what was there last.
 
-    It is asked in vain again when the file is fetched: that says why, and can be cancelled.
+    All files of a prompt together wait for a server but once, also when they are asked for one by one. It is asked in
+    vain again when a file is fetched: that says why, and can be cancelled.
     """
-    if remote.sha256:
-        return remote.sha256
+    found, servers = dict[Remote, str](), dict[str, list[Remote]]()
+    for remote in dict.fromkeys(remotes):
+        if remote.sha256:
+            found[remote] = remote.sha256
+        else:
+            servers.setdefault(_server(remote), []).append(remote)
+    for server, wanted in servers.items():
+        found |= _states(server, wanted, asking)
+    return found
+
+
+def _states(server: str, remotes: Sequence[Remote], asking: Asking) -> dict[Remote, str]:
+    """Of files on one server, asked for side by side, as long as there is patience left for it."""
+    begun, (until, left) = time.monotonic(), _patience(server)
+    if left <= 0:
+        return {remote: _last(remote) for remote in remotes}
+    with workers(min(AT_ONCE, len(remotes))) as threads:
+        answers = [threads.submit(partial(_asked, remote, asking)) for remote in remotes]
+        waiting = together(answers, timeout=left).not_done
+    found = [None if answer in waiting else answer.result() for answer in answers]
+    left = 0.0 if None in found else left - max(0.0, time.monotonic() - begun - USUAL)
+    PROCESS.files.put((until, left), PATIENCE, server)
+    return {remote: _last(remote) if state is None else state for remote, state in zip(remotes, found, strict=True)}
+
+
+def _asked(remote: Remote, asking: Asking) -> str | None:
+    """The state of a file as its server tells it, or why not; None where it does not answer."""
     try:
-        found = object_of(remote, asking)
+        facts = object_of(remote, asking).facts()
     except FoundryError as error:
-        return error.text
-    try:
-        facts = patiently(found.facts, partial(_hurry, remote, time.monotonic() + SOON))
-    except FoundryError as error:
-        known = _known(remote)
-        return f"{known.etag}:{known.size}" if known and error.text == "remote.unreachable" else error.text
+        return None if error.text == "remote.unreachable" else error.text
     return f"{facts.etag}:{facts.size}"
 
 
-def _hurry(remote: Remote, end: float) -> None:
-    if time.monotonic() > end:
-        raise refuse("remote.unreachable", name=remote.url, reason="it took too long")
+def _last(remote: Remote) -> str:
+    known = _known(remote)
+    return f"{known.etag}:{known.size}" if known else "remote.unreachable"
+
+
+def _patience(server: str) -> tuple[float, float]:
+    """(until when, seconds that a server may take in all until then)."""
+    now = time.monotonic()
+    until, left = PROCESS.files.get(PATIENCE, server) or (now, 0.0)
+    return (until, left) if now < until else (now + PROMPT, SOON)
+
+
+def _server(remote: Remote) -> str:
+    """What a server is known by here: a bucket without an endpoint has one of its own."""
+    return f"{remote.scheme}:{server_of(remote) or ('' if remote.scheme == HUB else remote.place)}"
 
 
 @dataclass(frozen=True)

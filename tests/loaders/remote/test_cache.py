@@ -13,7 +13,7 @@ from lora_foundry.loaders.loras.file import open_lora
 from lora_foundry.loaders.remote import cache as caches
 from lora_foundry.loaders.remote import fetching, s3
 from lora_foundry.loaders.remote.cache import Cache
-from lora_foundry.loaders.remote.fetching import fetch, state_of
+from lora_foundry.loaders.remote.fetching import fetch, states_of
 from lora_foundry.loaders.remote.names import parse_remote
 from lora_foundry.loaders.remote.objects import Asking
 from remote_parts import lora_bytes
@@ -40,23 +40,66 @@ def test_a_lora_is_loaded_once_and_asked_for_again(server, pack_home):
     assert get().path == first.path and server.sent <= 1  # one byte tells that it is the same
 
 
+def state_of(name: str = NAME) -> str:
+    """What changes when a file elsewhere is replaced."""
+    return states_of([parse_remote(name)], Asking())[parse_remote(name)]
+
+
 def test_a_silent_server_does_not_hold_up_who_asks_whether_a_file_changed(server, monkeypatch):
     server.files[PATH] = lora_bytes()
     get()
-    state, answer = state_of(parse_remote(NAME), Asking()), threading.Event()
+    state, answer = state_of(NAME), threading.Event()
     monkeypatch.setattr(fetching, "SOON", 0.3)
     server.fault = lambda server, asked: answer.wait(30) and None
     begun = time.monotonic()
-    assert state_of(parse_remote(NAME), Asking()) == state
+    assert state_of(NAME) == state
     assert time.monotonic() - begun < 10
     answer.set()
 
 
+def test_all_files_of_a_prompt_wait_once_for_a_server_that_is_silent(server, monkeypatch):
+    server.files[PATH] = lora_bytes()
+    get()
+    state, answer = state_of(NAME), threading.Event()
+    monkeypatch.setattr(fetching, "SOON", 0.3)
+    server.fault = lambda server, asked: answer.wait(30) and None
+    others = [f"s3://loras/a/{number}.safetensors" for number in range(40)]
+    begun = time.monotonic()
+    states = states_of(map(parse_remote, [NAME, *others]), Asking())
+    assert states[parse_remote(NAME)] == state and {*map(states.get, map(parse_remote, others))} == {
+        "remote.unreachable"
+    }
+    asked = len(server.asked)
+    assert {*map(state_of, others)} == {"remote.unreachable"}  # each of a node of its own
+    assert len(server.asked) == asked and time.monotonic() - begun < 5
+    answer.set()
+
+
+def test_a_slow_server_is_asked_by_all_nodes_of_a_prompt_no_longer_than_a_silent_one(server, monkeypatch):
+    monkeypatch.setattr(fetching, "SOON", 1.0)
+    server.files[PATH] = lora_bytes()
+    server.fault = lambda server, asked: time.sleep(0.5)
+    begun = time.monotonic()
+    states = [state_of(NAME) for _ in range(40)]
+    assert states[0] != "remote.unreachable" == states[-1] and time.monotonic() - begun < 10
+
+
+def test_a_server_that_answered_meanwhile_is_asked_again(server, monkeypatch):
+    server.files[PATH] = lora_bytes()
+    monkeypatch.setattr(fetching, "SOON", 0.01)
+    server.fault = lambda server, asked: time.sleep(0.3)
+    assert state_of(NAME) == "remote.unreachable"
+    get()
+    monkeypatch.setattr(fetching, "SOON", 5.0)
+    server.files[PATH] = lora_bytes(1)
+    assert state_of(NAME) == f'"{hashlib.md5(server.files[PATH]).hexdigest()}":{len(server.files[PATH])}'
+
+
 def test_what_was_replaced_is_loaded_anew(server):
     server.files[PATH] = lora_bytes(0)
-    first, state = get(), state_of(parse_remote(NAME), Asking())
+    first, state = get(), state_of(NAME)
     server.files[PATH] = lora_bytes(1)
-    assert state_of(parse_remote(NAME), Asking()) != state
+    assert state_of(NAME) != state
     assert get().path.read_bytes() == server.files[PATH] and first.path.is_file()
 
 
@@ -71,7 +114,7 @@ def test_a_hash_in_the_name_needs_no_second_question(server):
     name = f"{NAME}#sha256={hashlib.sha256(data).hexdigest()}"
     first, asked = get(name), len(server.asked)
     assert get(name) == first and len(server.asked) == asked
-    assert state_of(parse_remote(name), Asking()) and len(server.asked) == asked
+    assert state_of(name) and len(server.asked) == asked
 
 
 def test_another_file_than_its_hash_is_refused(server, pack_home):
@@ -137,7 +180,7 @@ def test_offline_the_last_copy_serves_with_a_note(server, monkeypatch):
     server.fault = lambda server, asked: Reply(503)
     again = get()
     assert again.path == first.path and again.notes[0].severity == "note" and "answered 503" in again.notes[0].seen
-    assert state_of(parse_remote(NAME), Asking()).endswith(f":{len(server.files[PATH])}")
+    assert state_of(NAME).endswith(f":{len(server.files[PATH])}")
     with pytest.raises(FoundryError, match="cannot be asked"):
         get("s3://loras/another.safetensors")
 
