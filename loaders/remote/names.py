@@ -61,9 +61,14 @@ def is_remote(name: object) -> bool:
 
 
 def masked(name: str) -> str:
-    """An address made safe to print: without user, password and query, which may be secrets."""
-    plain = re.sub(r"(?<=://)[^/]*@", "***@", name)
-    return shown(re.sub(r"\?[^#]*", "?***", plain))
+    """An address made safe to print: without user, password, query and fragment (but a hash), which may be secrets.
+
+    A password may have slashes in it, as keys of S3 do: behind a colon that no port follows nothing is shown up to @.
+    """
+    plain = re.sub(r"\A([^:/]*://)[^/:]*:(?!\d*(?:/|\Z))(?:.*(?=@)|.*)", r"\1***", name, flags=re.DOTALL)
+    plain = re.sub(r"(?<=://)[^/]*@", "***@", plain)
+    plain = re.sub(r"\?[^#]*", "?***", plain)
+    return shown(re.sub(r"#(?!sha256=\w*$).*", "#***", plain, flags=re.DOTALL))
 
 
 def parse_remote(name: str) -> Remote:

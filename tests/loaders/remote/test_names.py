@@ -80,6 +80,23 @@ def test_a_path_is_no_address(name):
 def test_masked_hides_what_may_be_a_secret():
     assert masked("https://a:b@h/x?k=s#sha256=1") == "https://***@h/x?***#sha256=1"
     assert masked("hf://o/r@v/x.safetensors") == "hf://o/r@v/x.safetensors"
+    assert masked("https://h:8443/x@y.safetensors#sha256=1") == "https://h:8443/x@y.safetensors#sha256=1"
+
+
+@pytest.mark.parametrize("name", [
+    "s3://AKIA:ab/geheim+c@bucket/a.safetensors", "s3://AKIA:geheim%40bucket/a.safetensors",
+    "hf://me:hf/geheim@owner/repo/a.safetensors", f"https://me:x/geheim@host/a.safetensors{HASHED}",
+    "https://host/a.safetensors#access_token=geheim", "http://host/a#geheim", "s3://AKIA:a@b/geheim@bucket/a.safetensors",
+    "ftp://me:a/geheim@x/y", "s3://bucket/https://me:geheim@x",
+])  # fmt: skip
+def test_a_secret_with_slashes_in_it_is_not_told(name):
+    with pytest.raises(FoundryError) as caught:
+        parse_remote(name)
+    assert "geheim" not in str(caught.value)
+
+
+def test_masking_takes_no_longer_for_a_name_that_is_made_for_it():
+    assert len(masked("s3" + "://:a" * 200_000)) < 1000
 
 
 S3 = parse_remote("s3://loras/team/a.safetensors")
