@@ -116,9 +116,11 @@ def factored(matrix: torch.Tensor) -> Factored:
 
 def _cholesky(matrix: torch.Tensor) -> torch.Tensor | None:
     """R with R^T R = matrix^T matrix, columns at one length meanwhile; None where they are close to dependent."""
+    if not 0 < matrix.shape[1] <= matrix.shape[0]:
+        return None
     gram = matrix.T @ matrix
     lengths = gram.diagonal().sqrt()
-    if not bool((lengths > 0).all()) or matrix.shape[0] < matrix.shape[1]:
+    if not bool((lengths > 0).all()):
         return None
     r, fault = torch.linalg.cholesky_ex(gram / lengths / lengths[:, None], upper=True)
     return r * lengths if not fault and float(r.diagonal().min()) > STEADY else None

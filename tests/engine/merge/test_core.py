@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from lora_foundry.engine.gemm import Product
 from lora_foundry.engine.merge import core
+from lora_foundry.engine.merge.deltas import Delta
 
 ROWS, COLUMNS = 96, 12
 
@@ -41,3 +43,10 @@ def holds(matrix: torch.Tensor) -> None:
     basis = found.turned(torch.eye(least, dtype=torch.float64))
     torch.testing.assert_close(basis.T @ basis, torch.eye(least, dtype=torch.float64), atol=1e-9, rtol=0)
     torch.testing.assert_close(basis @ found.r, matrix, atol=1e-12 * float(matrix.abs().max()), rtol=1e-9)
+
+
+@pytest.mark.parametrize("products", [(), (Product(torch.zeros(8, 0), torch.zeros(0, 6), 1.0),)])
+def test_what_adds_nothing_has_no_singular_values(products):
+    delta = Delta((8, 6), products)
+    assert len(core.decompose(delta).support.values) == 0 == len(core.spectrum(delta).values)
+    assert core.truncated(delta, 2).rank == 0
