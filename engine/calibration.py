@@ -21,6 +21,8 @@ GRAM, HELD = "gram", "held"  # what the tensors of a set of inputs are called, a
 FINE = (0.03, 400.0)  # rms and amax of inputs that a host rounds well to fp8 without a scale: 3.8 % of the output
 HEADROOM = 1.1  # over the largest input that was seen
 LARGEST = 448.0  # of fp8 (e4m3)
+SMALLEST = torch.finfo(torch.float32).tiny  # that a file's fp32 holds and a host may divide by
+BLOCKS = (1024, 256)  # columns of a block of a Gram matrix: the larger one where there is memory for it
 LEAST_HELD = 8  # tokens kept aside that judge a weight
 
 
@@ -34,9 +36,9 @@ class Range:
 
     @property
     def input_scale(self) -> float | None:
-        """What inputs are divided by before a host rounds them to fp8; None where 1 does as well."""
-        least, most = FINE
-        return self.amax * HEADROOM / LARGEST if self.rms < least or self.amax > most else None
+        """What inputs are divided by before a host rounds them to fp8; None where 1 does as well, as for zeros."""
+        (least, most), scale = FINE, self.amax * HEADROOM / LARGEST
+        return scale if (self.rms < least or self.amax > most) and scale >= SMALLEST else None
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,12 +11,11 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 
 import torch
 
-from .calibration import GRAM, HELD, Range
+from .calibration import BLOCKS, GRAM, HELD, Range
 from .feedback import gram_blocks
 from .gemm import full_fp32
 from .tensors import TensorInfo
 
-BLOCKS = (1024, 256)  # columns of a block of the Gram matrix: the larger one where there is memory for it
 ASIDE = 16  # of so many tokens one is kept aside and counted nowhere else
 MOST_ASIDE = 128  # tokens of one set of inputs
 MOST_TOKENS = 4096  # of one call that go into the Gram matrix, evenly spread

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from ..engine.calibration import RANGES, ROUNDING, WHAT, Origin
-from ..engine.collect import BLOCKS, Collector, block_size, gram_bytes
+from ..engine.calibration import BLOCKS, RANGES, ROUNDING, WHAT, Origin
+from ..engine.collect import Collector, block_size, gram_bytes
 from ..engine.errors import FoundryError
 from ..engine.memory import available_bytes
 from ..engine.plan import STACK, Plan

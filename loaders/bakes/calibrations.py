@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ...engine.calibration import GRAM, HELD, Calibration, Origin, Range
+from ...engine.calibration import BLOCKS, GRAM, HELD, Calibration, Origin, Range
 from ...engine.collect import Allocate, Collector
 from ...engine.errors import FoundryError
 from ...engine.texts.say import refuse
@@ -30,6 +30,7 @@ from ..disk.writer import write_safetensors
 
 KEY = "lora_foundry_calibration"  # of the header's metadata
 SCHEMA = 1
+MOST = torch.finfo(torch.float32).max
 SUFFIX = ".safetensors"
 
 
@@ -95,12 +96,19 @@ def load_calibration(path: Path) -> Calibration:
         raise file_error(path, "file.calibration_form", reason=error) from error
     if not sound:
         raise file_error(path, "file.calibration_numbers")
-    identity = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-    return Calibration(path.name.removesuffix(SUFFIX), identity, ranges, sets, origin, source)
+    return Calibration(path.name.removesuffix(SUFFIX), _identity(told, source), ranges, sets, origin, source)
+
+
+def _identity(told: Any, source: FileSource) -> str:
+    """The hash of what is told, and of each tensor's shape and edges: gigabytes are not read for it."""
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name, info in sorted(source.tensors.items()):
+        digest.update(f"{name}{info.dtype}{info.shape}".encode() + source.edges(name))
+    return digest.hexdigest()
 
 
 def _is_sound(seen: Range) -> bool:
-    return all(isinstance(each, int | float) and math.isfinite(each) and each >= 0 for each in asdict(seen).values())
+    return all(isinstance(each, int | float) and 0 <= each <= MOST for each in asdict(seen).values())
 
 
 def _is_there(source: FileSource, found: str) -> bool:
@@ -108,7 +116,9 @@ def _is_there(source: FileSource, found: str) -> bool:
     gram, held = (source.tensors.get(f"{found}.{part}") for part in (GRAM, HELD))
     if gram is None or held is None or len(gram.shape) != 2 or len(held.shape) != 2:
         return False
-    return 0 < gram.shape[1] <= gram.shape[0] == held.shape[1] and gram.dtype == torch.float32
+    width, size = gram.shape
+    fits = 0 < size <= width == held.shape[1] and (size in BLOCKS or (size == width < max(BLOCKS)))
+    return fits and gram.dtype == torch.float32
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import Any
 
 from ...engine.errors import FoundryError
 from ...engine.findings import Finding
-from ...engine.texts.say import refuse, say
+from ...engine.texts.say import say
 from ..disk.process import PROCESS
 from ..disk.store import Store, key_of
 from .allowed import require_allowed

@@ -64,6 +64,46 @@ def saved(path: Path, origin: Origin | None = None, **more):
     return load_calibration(path)
 
 
+def forged(path: Path, gram: torch.Tensor, held: torch.Tensor | None = None, **seen):
+    """A calibration that nothing collected."""
+    told = {
+        "schema": 1, "origin": asdict(Origin()), "ranges": {Q: {"amax": 1.0, "rms": 0.5, "tokens": 9, **seen}},
+        "sets": {Q: "0"},
+    }  # fmt: skip
+    held = torch.zeros(16, len(gram)) if held is None else held
+    save_small(path, {"0.gram": gram, "0.held": held}, {KEY: json.dumps(told)})
+    return load_calibration(path)
+
+
+def test_other_inputs_with_the_same_ranges_are_another_calibration(tmp_path):
+    """Ranges alone tell nothing of the size of blocks, nor of how inputs hang together."""
+    gram = torch.eye(512)
+    first = forged(tmp_path / "a.safetensors", gram)
+    blocks = torch.cat([torch.eye(256)] * 2)
+    assert forged(tmp_path / "b.safetensors", gram).identity == first.identity
+    others = [(gram + 0.1,), (blocks,), (gram, torch.ones(16, 512))]
+    found = {forged(tmp_path / "c.safetensors", *each).identity for each in others}
+    assert len({first.identity, *found}) == 4
+
+
+@pytest.mark.parametrize("shape", [(512, 100), (300, 200), (2048, 2048), (1280, 512)])
+def test_a_block_of_a_size_that_is_never_collected_is_refused(tmp_path, shape):
+    """A format that rotates columns cannot work with it, and the time it takes grows with the cube."""
+    with pytest.raises(FoundryError, match="a.safetensors"):
+        forged(tmp_path / "a.safetensors", torch.zeros(shape))
+
+
+@pytest.mark.parametrize("seen", [{"tokens": 10**400}, {"amax": 1e39}, {"amax": 10**400}])
+def test_a_number_beyond_all_floats_is_refused(tmp_path, seen):
+    with pytest.raises(FoundryError, match="a.safetensors"):
+        forged(tmp_path / "a.safetensors", torch.eye(256), **seen)
+
+
+@pytest.mark.parametrize("amax", [0.0, 1e-40])
+def test_inputs_that_were_all_zero_are_not_divided_by_zero(amax):
+    assert Range(amax, amax / 2, 9).input_scale is None
+
+
 def test_what_was_collected_is_read_again(tmp_path):
     origin = origin_of(wanted(None, style()), "patches of another node")
     known, found = saved(tmp_path / "a.safetensors", origin), collected()
