@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import threading
 from contextlib import ExitStack, redirect_stdout
@@ -25,6 +26,7 @@ class Rays:
         self._ray, self._threads, self._gpu = _connected(address), threads, gpu
         have = self._ray.cluster_resources()
         self.slots = max(1, int(have.get("GPU", 0) if gpu else have.get("CPU", 1) // threads))
+        self._python = python_of(sys.executable) if address == LOCAL else {}  # other machines have one of their own
         self._task = self._ray.remote(max_retries=0, max_calls=1)(_do)
         self._running: dict[Any, threading.Thread] = {}
         self._quiet = ExitStack()
@@ -33,7 +35,8 @@ class Rays:
         """Send a unit to the cluster. From the first one to ``stop`` what Ray prints goes to standard error."""
         if not self._running:
             self._quiet.enter_context(redirect_stdout(sys.stderr))
-        environment = {"env_vars": {"OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "PASSIVE"}}
+        variables = {"OMP_NUM_THREADS": str(self._threads), "OMP_WAIT_POLICY": "PASSIVE"}
+        environment = {"env_vars": variables, **self._python}
         wanted = {"num_cpus": self._threads, "num_gpus": int(self._gpu), "memory": unit.memory_bytes}
         answer = self._task.options(**wanted, runtime_env=environment).remote(unit.to_text())
         thread = threading.Thread(target=self._follow, args=(answer, unit, tell), daemon=True)
@@ -59,6 +62,12 @@ class Rays:
         except self._ray.exceptions.RayError as error:
             fault = f"Ray says: {_last_line(str(error))}"
         tell(Ended(unit, fault))
+
+
+def python_of(path: str) -> dict[str, str]:
+    """How Ray is told of a Python whose path a shell would take apart: Ray hands it to one as it is."""
+    quoted = shlex.quote(path)
+    return {} if quoted == path else {"py_executable": quoted}
 
 
 def _do(text: str) -> str:

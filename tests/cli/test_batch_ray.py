@@ -59,6 +59,11 @@ def test_what_a_task_refuses_comes_back_as_a_sentence():
     assert "0.0.1" in rays._do(text) and rays._do(text).startswith("[batch]")
 
 
+def test_a_python_in_a_folder_with_a_blank_is_quoted():
+    assert rays.python_of("/usr/bin/python3") == {}
+    assert rays.python_of("/opt/my tools/python3") == {"py_executable": "'/opt/my tools/python3'"}
+
+
 def unit_of_text(version: str) -> str:
     return replace(Unit((), "out", Wishes(), "run"), version=version).to_text()
 
