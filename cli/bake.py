@@ -116,7 +116,7 @@ def _run(options: argparse.Namespace, place: Place) -> int:
     how = replace(how, memory=wishes.memory_of(*documents), records=place.lasts)
     outs = _outs(options.documents or [Path("model")], place.out)
     for out, document in ((out, document) for out in outs for document in documents):
-        refuse_input(out, document, sharded=how.max_shard is not None)
+        refuse_input(out, document, how.max_shard is not None, wishes.files())
     place.refuse_inputs(documents, outs)
     requests, found, transfers = [], [], Transfers()
     for document, out in zip(documents, outs, strict=True):

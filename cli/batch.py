@@ -6,7 +6,7 @@ import argparse
 import os
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from .shared import DONE, STOPPED, choose_device, print_json
 from .terminal import Bar, note, size, table
 
 if TYPE_CHECKING:
-    from ..engine.json_batch import BatchJSON, BatchResultJSON, DryRunJSON
+    from ..engine.json_batch import BatchJSON, BatchRecordJSON, BatchResultJSON, DryRunJSON
     from ..loaders.bakes.wishes import Wishes
     from ..loaders.batches.records import Task
     from ..loaders.batches.unit import Unit
@@ -63,9 +63,10 @@ def run(options: argparse.Namespace) -> int:
     started, wishes = time.perf_counter(), _at_home_anywhere(wishes_of(options))
     tasks = _tasks(options.documents, options.out)
     states, asked = States(), asked_of(wishes)
-    done = {task for task in tasks if not options.fresh and is_done(options.out, task, asked, states)}
+    known = {task: is_done(options.out, task, asked, states) for task in tasks if not options.fresh}
+    done = {task: record for task, record in known.items() if record is not None}
     left, run_id = [task for task in tasks if task not in done], uuid.uuid4().hex
-    units, failed, runner = _prepared(left, wishes, options, run_id) if left else ([], [], None)
+    units, failed, runner = _prepared(left, done, wishes, options, run_id) if left else ([], [], None)
     if options.dry_run:
         _tell_plan(units, failed, done, runner.slots if runner else 0, options)
         return STOPPED if failed else DONE
@@ -99,7 +100,11 @@ def _tasks(documents: Sequence[Path], out: Path) -> list[Task]:
 
 
 def _prepared(
-    left: Sequence[Task], wishes: Wishes, options: argparse.Namespace, run_id: str
+    left: Sequence[Task],
+    done: Mapping[Task, BatchRecordJSON],
+    wishes: Wishes,
+    options: argparse.Namespace,
+    run_id: str,
 ) -> tuple[list[Unit], list[tuple[Task, FoundryError]], Runner]:
     """(the units of the documents that can be read, the others with what is wrong, who is to work)."""
     from ..loaders.batches.shares import refuse_inputs, units_of
@@ -112,7 +117,7 @@ def _prepared(
             read.append((task, _read(task, wishes)))
         except FoundryError as error:
             failed.append((task, error))
-    refuse_inputs(read, options.out)
+    refuse_inputs(read, options.out, wishes, done)
     runner = _runner(options)
     out = Path(os.path.realpath(options.out))
     return units_of(read, wishes, runner.slots, out, run_id, options.fresh), failed, runner
@@ -161,7 +166,7 @@ def _put_down(out: Path, task: Task, run_id: str, error: FoundryError) -> None:
 # --- what is told -----------------------------------------------------------------------------------------------------
 
 
-def _tell(tasks: Sequence[Task], done: set[Task], options: argparse.Namespace, seconds: float) -> int:
+def _tell(tasks: Sequence[Task], done: Collection[Task], options: argparse.Namespace, seconds: float) -> int:
     """Write the manifest, and tell what became of each document."""
     from ..loaders.batches.records import FAILED, MADE, UNCHANGED, read_record, result_of, write_manifest
 
@@ -198,7 +203,7 @@ def _failure(result: BatchResultJSON) -> str:
 def _tell_plan(
     units: Sequence[Unit],
     failed: Sequence[tuple[Task, FoundryError]],
-    done: set[Task],
+    done: Collection[Task],
     workers: int,
     options: argparse.Namespace,
 ) -> None:

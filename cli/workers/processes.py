@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import tempfile
@@ -61,8 +62,8 @@ def _follow(child: Child, unit: Unit, errors: IO[bytes], tell: Tell) -> None:
                 child.stdin.write(unit.to_text().encode() + b"\n")
                 child.stdin.flush()
                 for said in child.stdout:
-                    done, total = map(int, said.split())
-                    tell(Step(unit, done, total))
+                    if step := re.fullmatch(rb"(\d+) (\d+)\s*", said):  # libraries may say something too
+                        tell(Step(unit, int(step[1]), int(step[2])))
         code = child.wait()
         for pipe in (child.stdin, child.stdout):
             _close(pipe)

@@ -6,7 +6,7 @@ base read the base once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -305,14 +305,14 @@ def _paths(wanted: Blueprint, out: Path, options: BakeOptions) -> tuple[Path, ..
 # --- what must not be overwritten -------------------------------------------------------------------------------------
 
 
-def refuse_input(out: Path, doc: Document, sharded: bool = False) -> None:
+def refuse_input(out: Path, doc: Document, sharded: bool = False, more: Iterable[Path] = ()) -> None:
     """FoundryError when ``out`` cannot be written, or is a file the document reads, be its row on or off.
 
-    ``sharded``: so are the files it may be split into. No file is read: a wrong name is told at once, not after
-    gigabytes were hashed.
+    ``more`` are files that are read beside those of the document. ``sharded``: so are the files it may be split into.
+    No file is read: a wrong name is told at once, not after gigabytes were hashed.
     """
     check_target(out)
-    for path in input_files(doc):
+    for path in (*input_files(doc), *more):
         whole = path.exists() and out.exists() and path.samefile(out)
         if whole or (sharded and is_part(out, path.name) and path.parent.samefile(out.parent)):
             raise refuse("usage.input", out=out, file=path.name)

@@ -7,12 +7,13 @@ holds more than ``TOGETHER`` documents open.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...engine.errors import FoundryError
+from ...engine.json_batch import BatchRecordJSON
 from ...engine.memory import HELD
 from ...engine.texts.say import refuse
 from ..bakes.baking import input_files
@@ -80,12 +81,19 @@ def units_of(
     return sorted(units, key=lambda unit: -unit.base_bytes * len(unit.tasks))
 
 
-def refuse_inputs(documents: Sequence[tuple[Task, Document]], out: Path) -> None:
-    """FoundryError ``usage`` when a result would take the place of a file that one of these documents reads."""
-    inputs = {path.resolve(): task for task, document in documents for path in input_files(document)}
+def refuse_inputs(
+    documents: Sequence[tuple[Task, Document]], out: Path, wishes: Wishes, done: Mapping[Task, BatchRecordJSON]
+) -> None:
+    """FoundryError ``usage`` when a result would take the place of a file that a document or an option reads.
+
+    ``done`` are the records of documents that are not made anew: what they were made of counts too.
+    """
+    inputs = {Path(each["path"]): task.document for task, record in done.items() for each in record["inputs"]}
+    inputs |= {path.resolve(): "the option --calibration" for path in wishes.files()}
+    inputs |= {path.resolve(): task.document for task, document in documents for path in input_files(document)}
     for task, _ in documents:
         if other := inputs.get((out / f"{task.name}{ENDING}").resolve()):
-            raise refuse("usage.result_is_input", name=f"{task.name}{ENDING}", document=other.document)
+            raise refuse("usage.result_is_input", name=f"{task.name}{ENDING}", document=other)
 
 
 def parts_of(groups: Sequence[tuple[float, int]], workers: int) -> list[int]:

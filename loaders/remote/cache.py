@@ -37,6 +37,7 @@ RANGE, AT_ONCE = 4 << 20, 4  # bytes of one request, and how many are under way
 IN_USE = 3600.0  # seconds after its last use in which nothing is evicted
 FILE = "lora.safetensors"
 _PLACE = re.compile("[0-9a-f]{64}")
+_PART = re.compile(r"[0-9a-f]{64}\.safetensors")  # and no lock, which somebody may hold for hours
 Pulse = Callable[[], None]
 
 
@@ -166,7 +167,7 @@ class Cache:
 
     def _evictable(self, part: Path) -> Iterator[tuple[float, int, Path]]:
         """(last use, bytes, path) of every entry and every part but this one."""
-        for folder, ours in ((self.folder, _PLACE.fullmatch), (self.parts, re.compile(r"[0-9a-f]{64}\..*").fullmatch)):
+        for folder, ours in ((self.folder, _PLACE.fullmatch), (self.parts, _PART.fullmatch)):
             with suppress(OSError):
                 for path in folder.iterdir():
                     if ours(path.name) and path != part:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from batch_parts import contents, hidden, make_documents, make_models, states, write_document
+from batch_parts import contents, hidden, make_documents, make_models, states, unit, write_document
 from conftest import ROOT
 from lora_foundry.cli.workers import processes
 from lora_foundry.cli.workers.loop import Ended, Step
@@ -179,6 +180,37 @@ def test_without_ray_the_line_that_installs_it_is_named(folder, run, monkeypatch
     code, told, _ = run("batch", "d00.json", "-o", "out", "--ray", "local", "--json")
     assert (code, told["error"]["code"]) == (2, "ray") and "lora-foundry[ray]" in told["error"]["fix"]
     assert not (folder / "out").exists()
+
+
+def test_no_result_takes_the_place_of_what_a_finished_document_reads(folder, run, inline):
+    """It would be told as unchanged, though what it is made of is not."""
+    write_document(folder, "low", quantize="none")
+    assert run("batch", "low.json", "-o", "out", "--json")[0] == 0
+    write_document(folder, "top", base="out/low")
+    assert run("batch", "top.json", "-o", "out", "--json")[0] == 0
+    before = contents(folder / "out")
+    write_document(folder, "low", strength=0.5, quantize="none")
+    code, told, _ = run("batch", "low.json", "top.json", "-o", "out", "--json")
+    assert code == 2 and "low.safetensors would take the place" in told["error"]["what"]
+    assert contents(folder / "out") == before
+
+
+class Talking(Processes):
+    """Its processes say something of their own, as libraries do."""
+
+    def start(self, unit, tell):
+        with pytest.MonkeyPatch.context() as patch:
+            words = "import sys; sys.stdin.readline(); print('hello from a library'); print(3, 'x'); print(1, 2)"
+            patch.setattr(processes, "interpreter", lambda module: [sys.executable, "-c", words])
+            super().start(unit, tell)
+
+
+def test_what_else_a_worker_says_does_not_hold_up_the_batch(tmp_path):
+    told, runner = queue.SimpleQueue(), Talking(1, 1)
+    one = unit(tmp_path, write_document(tmp_path, "a"))
+    runner.start(one, told.put)
+    assert told.get(timeout=30) == Step(one, 1, 2) and told.get(timeout=30) == Ended(one)
+    runner.stop()
 
 
 class Murdered(Processes):

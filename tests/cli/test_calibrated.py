@@ -45,6 +45,14 @@ def test_outputs_judge_and_the_recipe_says_so(folder, run, collected):
     assert code == 0 and f"outputs of {report['by_outputs']} weights" in out
 
 
+def test_no_result_takes_the_place_of_the_calibration(folder, run, collected):
+    save_calibration(folder / "mine.safetensors", collected, origin(folder))
+    before = (folder / "mine.safetensors").read_bytes()
+    asked = ("bake", write(folder, quantize="nvfp4"), "-o", "mine.safetensors", "--calibration", "mine.safetensors")
+    code, told, _ = run(*asked, "--json")
+    assert code and told["error"]["code"] == "usage" and (folder / "mine.safetensors").read_bytes() == before
+
+
 def test_other_loras_warn_and_another_base_stops(folder, run, collected):
     save_calibration(calibration_path("people"), collected, origin(folder))
     asked = ("-o", "out.safetensors", "--calibration", "people", "--json")

@@ -58,5 +58,12 @@ def test_no_result_takes_the_place_of_an_input(tmp_path):
     make_models(tmp_path)
     documents = [write_document(tmp_path, "two", base="one"), write_document(tmp_path, "other", base="two")]
     with pytest.raises(FoundryError, match=r"two\.safetensors would take the place"):
-        refuse_inputs(read(*documents), tmp_path)
-    refuse_inputs(read(*documents), tmp_path / "out")
+        refuse_inputs(read(*documents), tmp_path, Wishes(), {})
+    refuse_inputs(read(*documents), tmp_path / "out", Wishes(), {})
+
+
+def test_no_result_takes_the_place_of_the_calibration(tmp_path):
+    make_models(tmp_path)
+    wishes = Wishes(calibration=str(tmp_path / "people.safetensors"))
+    with pytest.raises(FoundryError, match=r"a file that the option --calibration reads"):
+        refuse_inputs(read(write_document(tmp_path, "people")), tmp_path, wishes, {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 
@@ -209,7 +210,11 @@ def test_the_least_recently_used_make_room_but_nothing_in_use_goes(server, monke
     assert get("s3://loras/2.safetensors").path.is_file() and first.path.is_file()  # all within the hour
     monkeypatch.setattr(caches, "IN_USE", -1.0)
     server.files["/loras/3.safetensors"] = lora_bytes(3)
+    lock = pack_home / "remote" / "parts" / f"{'0' * 64}.lock"
+    lock.touch()
+    os.utime(lock, (1, 1))  # somebody loads a file for hours
     get("s3://loras/3.safetensors")
+    assert lock.exists(), "a third one would begin with the same file"
     assert not first.path.exists() and not second.path.exists()
 
 
