@@ -155,11 +155,14 @@ def _verdict(found: Lint, looked: bool) -> str:
 
 
 def model_folders(given: Sequence[Path]) -> ModelFolders | None:
-    """The models folders to look in; None where there are none."""
+    """The models folders to look in; None where none is named. FoundryError ``usage`` for a given one that is none."""
     from ..loaders.lint.model_folders import ModelFolders
 
     tree = os.environ.get("COMFYUI_PATH")
     default = [Path(tree).expanduser() / "models"] if tree else []
+    for folder in given:
+        if not folder.is_dir():
+            raise refuse("usage.no_models", folder=folder)
     roots = [root for root in given or default if root.is_dir()]
     return ModelFolders(roots) if roots else None
 

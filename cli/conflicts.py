@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..engine.texts.say import refuse
 from .merge import inputs, numbers
-from .shared import DONE, answer, write_text
+from .shared import DONE, answer, refuse_nowhere, write_text
 from .terminal import Bar
 
 
@@ -33,6 +33,8 @@ def run(options: argparse.Namespace) -> int:
     from ..loaders.merges.heat import svg
     from ..loaders.merges.merging import Request, gather
 
+    if options.svg is not None:
+        refuse_nowhere(options.svg)
     loras, fuse, base = inputs(options.inputs, options.strengths)
     if len(loras) < 2:
         raise refuse("usage.compare", count=len(loras))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ..engine.errors import FoundryError
 from ..engine.findings import stops
 from ..engine.texts.say import refuse
+from .parser import share
 from .shared import DONE, STOPPED, Refused, answer, from_elsewhere, print_findings, print_json
 from .terminal import Bar, note, size, table
 
@@ -79,10 +80,10 @@ def add_policy(parser: argparse.ArgumentParser) -> None:
     """How far the file is shrunk."""
     one = parser.add_mutually_exclusive_group()
     one.add_argument("--rank", metavar="N", type=int, help="as many numbers as with this rank everywhere")
-    one.add_argument("--energy", metavar="SHARE", type=float, help="keep this share of the energy: 0.99")
+    one.add_argument("--energy", metavar="SHARE", type=share, help="keep this share of the energy: 0.99")
     one.add_argument("--size", metavar="SIZE", help="the largest file that is not larger: 200MB")
     most = "shrink as far as this allows, and refuse what is further away from the sum: 0.02; alone or with the others"
-    parser.add_argument("--max-error", metavar="SHARE", type=float, help=most)
+    parser.add_argument("--max-error", metavar="SHARE", type=share, help=most)
     parser.add_argument("--uniform", action="store_true", help="one rank everywhere, as some loaders want it")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.texts.say import refuse
-from .shared import DONE, print_json
+from .shared import DONE, print_json, refuse_nowhere
 
 if TYPE_CHECKING:
     from ..loaders.documents.document import Document
@@ -66,6 +66,7 @@ def run_init(options: argparse.Namespace) -> int:
         settings["quantize"] = options.quantize
     parse_document(settings, "the command line")
     text = yaml_text(settings)
+    refuse_nowhere(options.out)
     try:
         with options.out.open("x", encoding="utf-8") as file:
             file.write(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ..engine.errors import FoundryError
@@ -24,6 +25,17 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Wrong use: what it is, and where the right use is told."""
         raise refuse("usage.line", what=message[:1].upper() + message[1:], prog=self.prog)
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        """The value of an option; FoundryError ``usage`` for an address where only a file of this machine will do."""
+        value = super()._get_value(action, arg_string)
+        if isinstance(value, Path) and "://" in arg_string:
+            from ..loaders.remote.names import is_remote, masked
+
+            if is_remote(arg_string):
+                where = action.option_strings[-1] if action.option_strings else action.metavar
+                raise refuse("usage.address", address=masked(arg_string), where=where)
+        return value
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """A verb or a choice that is not there: the nearest one is named."""

@@ -79,9 +79,18 @@ def answer(as_json: bool, data: Mapping[str, object], *lines: str) -> None:
 
 
 def refuse_same(read: Path, out: Path) -> None:
-    """FoundryError ``convert`` where a workflow would be written over the one that is read."""
+    """FoundryError ``convert`` where ``out`` is the workflow that is read, ``file`` where its folder is not there."""
+    refuse_nowhere(out)
     if out.exists() and read.exists() and out.samefile(read):
         raise refuse("convert.same", out=out)
+
+
+def refuse_nowhere(out: Path) -> None:
+    """FoundryError ``file`` where a file is to be written into a folder that is not there."""
+    from ..loaders.disk.header import file_error, shown
+
+    if not out.parent.is_dir():
+        raise file_error(out, "file.target_nowhere", folder=shown(str(out.parent)))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -89,6 +98,7 @@ def write_text(path: Path, text: str) -> None:
     from ..loaders.disk.header import disk_errors
     from ..loaders.disk.temps import temporary
 
+    refuse_nowhere(path)
     with disk_errors(path), temporary(path.parent) as temp:
         temp.write_text(text, encoding="utf-8", errors="replace")
         temp.replace(path)

@@ -37,6 +37,13 @@ AREAS: dict[str, tuple[str, ...]] = {
         "",
         "Give the documents names of their own, or run two batches into two folders.",
     ),
+    "usage.address": (
+        "error",
+        "{address} cannot stand for {where}, which is a file of this machine.",
+        "",
+        "Name such a file; docs/remote.md says where addresses may stand.",
+    ),
+    "usage.no_models": ("error", "There is no folder {folder}.", "", "Name ComfyUI's models folder with --models."),
     "usage.no_folder": ("error", "{out} is a file, and the results of a batch go into a folder.", "", "Name a folder."),
     "usage.result_is_input": (
         "error",

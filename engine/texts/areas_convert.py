@@ -15,7 +15,7 @@ CONVERT: dict[str, tuple[str, ...]] = {
         "error",
         "{out} is the workflow that is read.",
         "It is never overwritten: it is the way back.",
-        "Name another file with -o.",
+        "Name another file for the result.",
     ),
     "convert.deep": (
         "error",

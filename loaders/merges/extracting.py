@@ -20,7 +20,7 @@ from ..names.outgoing import COMFYUI, Outgoing
 from .merging import DTYPES, policy_text
 from .outfile import OutFile
 from .pairs import Pairs
-from .record import proof_json
+from .record import proof_json, told_apart
 
 KEY = "lora_foundry.extract"
 
@@ -88,7 +88,7 @@ def extract_sentence(told: ExtractJSON) -> str:
 
 def _refuse_loss(wish: Wish, error: float) -> None:
     if wish.max_error is not None and error > wish.max_error:
-        values = {"error": f"{error:.2g}", "allowed": f"{wish.max_error:.2g}"}
+        values = told_apart(error, wish.max_error)
         raise refuse("LF506.extract", out=wish.out.name, dtype=wish.dtype, **values)
 
 

@@ -32,7 +32,7 @@ from ..names.outgoing import COMFYUI, Unit
 from .ground import Ground, ground_of, ground_on, with_fused
 from .matching import Matched, Wanted, match_all
 from .outfile import OutFile
-from .record import Recipe, merge_metadata, proof_json, recipe_of, recorded, room_for
+from .record import Recipe, merge_metadata, proof_json, recipe_of, recorded, room_for, told_apart
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 BASE_ROLES = (ACCELERATOR, TRAINING_ADAPTER, REPAIR)  # of LoRAs that others stand on: never changed by a method
@@ -221,7 +221,7 @@ def refuse_inputs(request: Request) -> None:
 def _refuse_loss(request: Request, proof: Proof) -> None:
     allowed = request.allowed
     if allowed is not None and proof.total.error > allowed:
-        values = {"error": f"{proof.total.error:.2g}", "allowed": f"{allowed:.2g}"}
+        values = told_apart(proof.total.error, allowed)
         raise refuse("LF506.loss", out=request.out.name, dtype=request.dtype, **values)
 
 

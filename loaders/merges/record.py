@@ -216,3 +216,9 @@ def _folders(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return data if isinstance(data, dict) else {}
+
+
+def told_apart(error: float, allowed: float) -> dict[str, str]:
+    """An ``error`` above what is ``allowed``, and that, as texts of two digits, or of as many as tell them apart."""
+    digits = next((count for count in range(2, 17) if f"{error:.{count}g}" != f"{allowed:.{count}g}"), 17)
+    return {"error": f"{error:.{digits}g}", "allowed": f"{allowed:.{digits}g}"}

@@ -147,3 +147,13 @@ def test_what_cannot_be_extracted(folder, run):
     told = run("extract", "fp8.safetensors", "base.safetensors", "-o", OUT, "--json")[1]
     assert told["error"]["code"] == "LF504" and "float8" in told["error"]["what"]
     assert not (folder / OUT).exists()
+
+
+def test_a_picture_without_a_folder_is_refused_before_anything_is_compared(folder, run):
+    code, _, err = run("conflicts", "nowhere.safetensors", "style.safetensors", "--svg", "no/heat.svg")
+    assert code == 2 and "heat.svg cannot be written: its folder does not exist. Make no first." in err
+
+
+def test_one_lora_made_smaller_is_told_in_the_singular(folder, run):
+    code, out, _ = run("resize", "lightning.safetensors", "--rank", "2", "-o", OUT)
+    assert code == 0 and "1 LoRA merged (exact)" in out

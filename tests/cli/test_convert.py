@@ -90,3 +90,13 @@ def test_check_writes_the_workflow_with_its_fixes(workflow, run):
     assert run("check", workflow, "--apply-fixes", workflow)[0] == 2
     code, _, told = run("check", "fixed.json", "--apply-fixes", "again.json")
     assert "0 of 0 fixes made, nothing is written." in told and not workflow.with_name("again.json").exists()
+
+
+@pytest.mark.parametrize("verb", [("convert", "workflow.json", "-o"), ("check", "workflow.json", "--apply-fixes")])
+def test_a_result_without_a_folder_and_models_that_are_none_are_told(workflow, run, verb):
+    code, out, told = run(*verb, "no/out.json")
+    assert code == 2 and not out and "out.json cannot be written: its folder does not exist. Make no first." in told
+    code, _, told = run(*verb, workflow)
+    assert code == 2 and "Name another file for the result." in told
+    code, _, told = run(*verb, "out.json", "--models", "nomodels")
+    assert code == 2 and "There is no folder nomodels." in told and not workflow.with_name("out.json").exists()

@@ -150,3 +150,21 @@ def test_bad_input_is_one_sentence_and_writes_nothing(folder, run, args, exit_co
     got, told, _ = run("merge", *args, "--json")
     assert (got, told["error"]["code"]) == (exit_code, code) and word in json.dumps(told["error"])
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(("arguments", "where"), [
+    (("merge", "style.safetensors", "lightning.safetensors", "-o", "s3://b/out.safetensors"), "--out"),
+    (("merge", "style.safetensors", "-o", OUT, "--base", "s3://me:secret@b/base.safetensors"), "--base"),
+    (("inspect", "hf://o/r/style.safetensors"), "FILE"), (("check", "s3://b/stack.yaml"), "FILE"),
+    (("extract", "s3://b/tuned.safetensors", "base.safetensors", "-o", OUT), "TUNED"),
+])  # fmt: skip
+def test_an_address_where_only_a_file_of_this_machine_will_do_is_refused_by_its_own_name(folder, run, arguments, where):
+    code, _, err = run(*arguments)
+    assert code == 2 and f"cannot stand for {where}, which is a file of this machine" in err and "://" in err
+    assert "secret" not in err and "does not exist" not in err
+
+
+def test_shares_are_taken_as_percents_too(folder, run):
+    resize = ("resize", "lightning.safetensors", "-o", OUT, "--json")
+    for part, percent in ((("--energy", "0.9"), ("--energy", "90%")), (("--max-error", "0.3"), ("--max-error", "30%"))):
+        assert run(*resize, *part)[1]["recipe"] == run(*resize, *percent)[1]["recipe"]

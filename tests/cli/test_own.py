@@ -111,3 +111,8 @@ def test_yaml_of_any_name_is_read_back(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text(yaml_text({"base": "b: c", "stack": rows}), encoding="utf-8")
     assert [row.path for row in load_document(path).stack] == [row["path"] for row in rows]
+
+
+def test_init_into_a_folder_that_is_not_there_says_so(folder, run):
+    code, _, err = run("init", *OWN, "-o", "no/stack.yaml")
+    assert code == 2 and "stack.yaml cannot be written: its folder does not exist. Make no first." in err

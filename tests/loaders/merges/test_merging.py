@@ -17,6 +17,7 @@ from lora_foundry.loaders.disk.small import save_small
 from lora_foundry.loaders.documents.document import Row
 from lora_foundry.loaders.loras.file import open_lora
 from lora_foundry.loaders.merges.merging import for_error, gather, merge
+from lora_foundry.loaders.merges.record import told_apart
 from lora_foundry.loaders.merges.telling import find_merged
 from lora_foundry.loaders.merges.verifying import found_near, request_of, stated_in, verify
 from lora_foundry.loaders.names.outgoing import DIALECTS, DIFFUSERS, text_key
@@ -380,3 +381,10 @@ def test_a_quantized_base_gives_names_and_its_numbers_only_when_told_to(tmp_path
     merged.path.unlink()
     nothing_written(tmp_path, request, "LF201", "fp8.safetensors")
     assert merge(replace(request, on_quantized_base="dequantize")).proof["error"] < 1e-5
+
+
+@pytest.mark.parametrize(("error", "allowed", "texts"), [
+    (0.00113, 0.0011, ("0.00113", "0.0011")), (0.81, 0.1, ("0.81", "0.1")), (0.10000001, 0.1, ("0.10000001", "0.1")),
+])  # fmt: skip
+def test_an_error_is_told_with_digits_that_set_it_above_what_is_allowed(error, allowed, texts):
+    assert tuple(told_apart(error, allowed).values()) == texts
