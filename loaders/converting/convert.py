@@ -24,7 +24,7 @@ from ..workflows.lora_kinds import NO_MODEL_LORAS
 from ..workflows.node_kinds import TRAINERS
 from ..workflows.node_values import is_lora_node
 from ..workflows.reading import forms, graph_of
-from ..workflows.tracing import lora_rows, trails
+from ..workflows.tracing import Trails, lora_rows, trails
 from .building import Builder, Lists, Made
 from .canvas_level import CanvasLevel
 from .canvases import count_on, levels_of
@@ -86,9 +86,10 @@ def convert(
     levels: list[Level] = [PromptLevel(made)] if form == PROMPT else [*canvases]
     files = Files(find, lineage_of)
     jobs = [_Job(level, tree) for level in levels for tree in Finder(graph, level).trees()]
+    below = trails(graph)
     for job in jobs:
-        _stand(graph, job, files)
-    _leave_what_is_below(graph, jobs)
+        _stand(graph, below, job, files)
+    _leave_what_is_below(below, jobs)
     result = Conversion(form, made, left=[*_unknown(graph), *_problems(jobs)])
     lists: dict[str, Lists] = {}
     for job in jobs:
@@ -109,18 +110,17 @@ def copied(given: object) -> dict[str, Any]:
         raise refuse("convert.deep") from None
 
 
-def _stand(graph: Graph, job: _Job, files: Files) -> None:
+def _stand(graph: Graph, below: Trails, job: _Job, files: Files) -> None:
     """Find out what a tree stands on, or why it cannot be converted."""
     if job.tree.problem is None:
         try:
-            job.ground = ground_of(graph, job.level, job.tree, files)
+            job.ground = ground_of(graph, below, job.level, job.tree, files)
         except FoundryError as error:
             job.tree.problem = error
 
 
-def _leave_what_is_below(graph: Graph, jobs: list[_Job]) -> None:
+def _leave_what_is_below(below: Trails, jobs: list[_Job]) -> None:
     """What a tree stands on that is left stays too: half a stack in our nodes and half above them is worse."""
-    below = trails(graph)
     for job in jobs:
         if job.tree.problem is None:
             continue

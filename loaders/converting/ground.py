@@ -10,7 +10,7 @@ from ..disk.header import SUFFIXES
 from ..lint.files import Files
 from ..workflows.graph import ON, Graph
 from ..workflows.node_kinds import LOW_BITS, MERGES, STAGES
-from ..workflows.tracing import second, trails
+from ..workflows.tracing import Trails, second
 from ..workflows.trail import Trail
 from .chains import Tree
 from .kinds import APPLIERS, COMPILED, DTYPES, LOADERS
@@ -30,17 +30,19 @@ class Ground:
     quantize: Mapping[str, object] = field(default_factory=dict)
 
 
-def ground_of(graph: Graph, level: Level, tree: Tree, files: Files) -> Ground:
-    """The ground of a tree. Raises FoundryError ``convert`` where our nodes cannot begin there."""
+def ground_of(graph: Graph, below: Trails, level: Level, tree: Tree, files: Files) -> Ground:
+    """The ground of a tree; ``below`` are the trails of the graph.
+
+    Raises FoundryError ``convert`` where our nodes cannot begin there.
+    """
     member = next((key for key in level.pieces if key in tree.members and _is_lowest(level, tree, key)), None)
-    if member is None:
+    if member is None or tree.source[0] in tree.members:
         node = graph.nodes[level.path + min(tree.members)]
         raise refuse("convert.circle", at=f"{node.title or node.kind} (node {node.id})")
     node = graph.nodes[level.path + member]
     link = node.links.get(APPLIERS[node.kind].model)
     if link is None:
         raise refuse("convert.unwired", at=f"{node.title or node.kind} (node {node.id})")
-    below = trails(graph)
     ways = below.get(second(link[0]) if link[1] == 1 and second(link[0]) in below else link[0], ())
     for way in ways:
         _check_way(graph, way)

@@ -40,10 +40,14 @@ class Level(ABC):
         self.path = path
         self.pieces: dict[str, Piece] = {piece.id: piece for piece in pieces}
         self.gone: set[str] = set()  # pieces whose nodes were taken away
+        self._takers: dict[Out, list[Taker]] = {}
+        for piece in self.pieces.values():
+            for name, wire in piece.wires.items():
+                self._takers.setdefault(wire, []).append((piece.id, name))
 
     def takers(self, out: Out) -> list[Taker]:
         """The inputs an output is wired to, as the level was found."""
-        return [(piece.id, name) for piece in self.pieces.values() for name, wire in piece.wires.items() if wire == out]
+        return self._takers.get(out, [])
 
     def origin(self, out: Out) -> Out:
         """The output of a real node that comes out here, through reroutes and what else only hands on."""
