@@ -181,7 +181,7 @@ def _share(ratio: float) -> str:
 def _rms(base: Base, weights: Collection[str], on_step: Progress | None) -> dict[str, float]:
     """The rms of each weight, kept by the files of the base."""
     files = states_of(base.source)
-    key = key_of("rms", files, base.dequantized) if files else ""
+    key = key_of("finite rms", files, base.dequantized) if files else ""
     stored = STORE.get(key) if key else None
     known = dict(stored) if isinstance(stored, dict) else {}
     missing = [weight for weight in weights if weight not in known]
@@ -198,8 +198,10 @@ def _rms(base: Base, weights: Collection[str], on_step: Progress | None) -> dict
 
 
 def _rms_of(reader: Reader, info: TensorInfo, run: int) -> float:
+    """0, as of a weight of zeros, where its numbers are not finite: nothing is compared with it."""
     rows = [reader.read_rows(*each).double() for each in _runs_of(info, run)]
-    return math.sqrt(sum(float(each.square().sum()) for each in rows) / max(1, sum(each.numel() for each in rows)))
+    square = sum(float(each.square().sum()) for each in rows) / max(1, sum(each.numel() for each in rows))
+    return math.sqrt(square) if math.isfinite(square) else 0.0
 
 
 def _runs_of(info: TensorInfo, run: int) -> list[tuple[str, int, int]]:

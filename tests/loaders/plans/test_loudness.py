@@ -93,6 +93,15 @@ def test_a_weight_near_zero_drowns_in_anything_and_is_no_alarm():
     assert not told(lora(*(a_pair(number, 0.02) for number in range(6))), on=on)
 
 
+@pytest.mark.parametrize("number", [math.inf, math.nan])
+def test_a_base_that_is_damaged_is_measured_by_what_is_whole(number):
+    """The quartile of sizes with infinity in them is no number, and what was compared with it fell over."""
+    on = base()
+    for weight in list(on.source.tensors)[-3:]:
+        on.source.read(weight).fill_(number)
+    assert [finding.code for finding in told(lora(*(a_pair(n, 0.6) for n in range(6))), on=on)] == ["LF305"]
+
+
 def test_a_model_most_of_which_is_near_zero_is_no_alarm():
     on = base(70)
     for number in range(40):
