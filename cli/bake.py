@@ -85,7 +85,11 @@ def wishes_of(options: argparse.Namespace) -> Wishes:
 def _out(text: str) -> Path | str:
     if "://" in text:
         if not text.endswith((".safetensors", "/")):
-            raise argparse.ArgumentTypeError(f"{text!r} ends neither in .safetensors nor, for several documents, in /")
+            from ..loaders.remote.names import masked
+
+            raise argparse.ArgumentTypeError(
+                f"'{masked(text)}' ends neither in .safetensors nor, for several documents, in /"
+            )
         return text
     if not text.lower().endswith(".safetensors") and not Path(text).is_dir():
         raise argparse.ArgumentTypeError(

@@ -46,7 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _folder(text: str) -> Path:
     if "://" in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is no folder of this machine: copy the results there afterwards")
+        from ..loaders.remote.names import masked
+
+        where = masked(text)
+        raise argparse.ArgumentTypeError(f"'{where}' is no folder of this machine: copy the results there afterwards")
     return Path(text)
 
 

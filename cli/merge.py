@@ -111,8 +111,12 @@ def policy_of(options: argparse.Namespace) -> Policy | None:
 
 def add_form(parser: argparse.ArgumentParser) -> None:
     """How the file is written."""
-    parser.add_argument("--dialect", choices=DIALECTS, default="comfyui", help="how the file names its tensors")
-    parser.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), default="fp32", help="of its numbers")
+    parser.add_argument(
+        "--dialect", choices=DIALECTS, default="comfyui", help="how the file names its tensors; default: comfyui"
+    )
+    parser.add_argument(
+        "--dtype", choices=("fp32", "fp16", "bf16"), default="fp32", help="of its numbers; default: fp32"
+    )
 
 
 def out_file(text: str) -> Path:

@@ -56,15 +56,22 @@ def own_document(options: argparse.Namespace) -> Document:
 
 
 def run_init(options: argparse.Namespace) -> int:
-    """Write the document that says what the options say; one that is there stays as it is."""
+    """Write the document that says what the options say; one that is there stays as it is.
+
+    FoundryError ``remote`` for an address that is none or holds a password; nothing is sent.
+    """
     from ..loaders.documents.document import parse_document
+    from ..loaders.remote.names import is_remote, parse_remote
 
     beside = [_beside(options.out, each) for each in options.lora]
     fused = [each if each == NONE else _beside(options.out, each) for each in options.fuse]
     settings = _settings(_beside(options.out, options.base or "model.safetensors"), fused, beside)
     if options.quantize:
         settings["quantize"] = options.quantize
-    parse_document(settings, "the command line")
+    document = parse_document(settings, "the command line")
+    for name in (document.base, *(row.path for row in (*document.fuse, *document.stack))):
+        if name and is_remote(name):
+            parse_remote(name)
     text = yaml_text(settings)
     refuse_nowhere(options.out)
     try:

@@ -116,3 +116,20 @@ def test_yaml_of_any_name_is_read_back(tmp_path):
 def test_init_into_a_folder_that_is_not_there_says_so(folder, run):
     code, _, err = run("init", *OWN, "-o", "no/stack.yaml")
     assert code == 2 and "stack.yaml cannot be written: its folder does not exist. Make no first." in err
+
+
+@pytest.mark.parametrize(("lora", "said"), [
+    ("s3://me:secret@b/face.safetensors:0.4", "holds a user name or a password"),
+    ("https://example.org/face.safetensors", "does not say what the file must be"),
+])  # fmt: skip
+def test_init_writes_no_address_that_would_be_refused(folder, run, lora, said):
+    code, out, err = run("init", *OWN, "--lora", lora)
+    assert code == 2 and said in err and "secret" not in out + err and not (folder / "stack.yaml").exists()
+
+
+@pytest.mark.parametrize("command", [
+    ("bake", "a.yaml", "-o", "s3://me:secret@b/face.txt"), ("batch", "a.yaml", "-o", "s3://me:secret@b/")
+])  # fmt: skip
+def test_no_password_of_a_result_is_shown(folder, run, command):
+    code, out, err = run(*command)
+    assert code == 2 and "***@b/" in err and "secret" not in out + err
