@@ -150,6 +150,6 @@ MISTAKEN = {
     wan_half_with_lightning: [("question", "LF403.sampling")],
     fused_and_loaded_again: [("warning", "LF105.fused_and_stacked")],
     adapter_left_in: [("question", "LF106.adapter_guessed")],
-    damaged_list: [("error", "")],
+    damaged_list: [("error", "document.unknown")],
     named_fp8_before_stages: [("question", "LF201.named")],
 }

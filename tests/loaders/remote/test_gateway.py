@@ -15,7 +15,7 @@ import pytest
 from lora_foundry.cli.demo import tiny
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.disk.small import save_small
-from lora_foundry.loaders.remote import s3, uploads
+from lora_foundry.loaders.remote import s3, uploads, workers
 from lora_foundry.loaders.remote.fetching import fetch
 from lora_foundry.loaders.remote.names import parse_remote
 from lora_foundry.loaders.remote.objects import Asking
@@ -141,6 +141,7 @@ def test_two_processes_load_it_once(gateway, bucket, root, pack_home):
 
 def test_a_result_is_there_in_parts_and_what_was_begun_is_taken_back(gateway, bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(uploads, "PART", 5 << 20)  # the least that S3 takes
+    monkeypatch.setattr(workers, "PULSE", 0.002)  # so that it is stopped in the middle, however fast the machine is
     path, there = tmp_path / "model.safetensors", parse_remote(f"s3://{bucket}/out/model.safetensors")
     path.write_bytes(os.urandom(12 << 20))
     uploads.require_writable(there)
