@@ -236,5 +236,6 @@ def _tell_plan(
     if rows:
         print(table(rows, ("base", "size", "documents", "memory")))
     print(*map(_failure, refused), sep="\n", end="\n" if refused else "")
-    print(f"{sum(len(unit.tasks) for unit in units)} to make in {len(units)} passes, {len(done)} unchanged,", end=" ")
+    passes = f"{len(units)} pass{'es' if len(units) != 1 else ''}"
+    print(f"{sum(len(unit.tasks) for unit in units)} to make in {passes}, {len(done)} unchanged,", end=" ")
     print(f"{len(refused)} unreadable; nothing was done")

@@ -21,14 +21,14 @@ QUANTIZATION: dict[str, tuple[str, ...]] = {
     ),
     "LF201.native": (
         "warning",
-        "{loras} is applied to a base that is quantized already ({base}: {quantized}).",
+        "On a base that is quantized already ({base}: {quantized}): {loras}.",
         "Rounded back to 8 bits, a LoRA of 1% of the weights keeps 0% to 43% of its effect; where the rounding is "
         "stochastic, the effect is kept and the weight error grows by 27% to 42%, and by more without scales.",
         "Load the bf16 or fp16 file with weight_dtype default, apply the LoRAs, and quantize last.",
     ),
     "LF201.scaled": (
         "note",
-        "{loras} is applied to a scaled fp8 base ({base}: {quantized}).",
+        "On a scaled fp8 base ({base}: {quantized}): {loras}.",
         "ComfyUI rounds it back stochastically: the effect is kept, and the error of the weights grows by 27% to 42%.",
         "Nothing must be done. To be rid of that error, load the bf16 or fp16 file, apply the LoRAs, quantize last.",
     ),
@@ -40,14 +40,14 @@ QUANTIZATION: dict[str, tuple[str, ...]] = {
     ),
     "LF201.nvfp4": (
         "warning",
-        "{loras} is applied to an nvfp4 base ({base}: {quantized}).",
+        "On an nvfp4 base ({base}: {quantized}): {loras}.",
         "ComfyUI's own loader rounds it back to 4 bits: 60% to 84% of a LoRA of 1% of the weights are kept, and the "
         "error of the weights doubles (9.5% to 19%). Fused first, all of it is kept at 8.1%.",
         "Load the bf16 or fp16 file, apply the LoRAs, and quantize to nvfp4 last.",
     ),
     "LF201.gguf": (
         "note",
-        "{loras} is applied to a GGUF base ({base}: {quantized}).",
+        "On a GGUF base ({base}: {quantized}): {loras}.",
         "GGUF weights are dequantized for every step and the LoRA is added there: its effect is kept, at a price in "
         "time, and it cannot be fused into the file.",
         "Nothing to do. To fuse, start from the bf16 or fp16 file.",
