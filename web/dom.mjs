@@ -37,11 +37,20 @@ export function ask(title, content, buttons) {
   const dialog = element("dialog", "lf-dialog", [form])
   dialog.setAttribute("aria-label", title)
   dialog.addEventListener("keydown", (event) => event.stopPropagation()) // a letter is no shortcut of the host here
+  // Where the focus is lost (a button that went away), Escape would reach the host, which keeps it for itself.
+  const escape = (event) => {
+    if (event.key !== "Escape" || dialog.contains(event.target)) return
+    event.stopImmediatePropagation()
+    event.preventDefault()
+    dialog.close()
+  }
+  window.addEventListener("keydown", escape, true)
   document.body.append(dialog)
   dialog.showModal()
   if (!content.some((part) => part.contains(document.activeElement))) buttons[0]?.focus()
   return new Promise((resolve) =>
     dialog.addEventListener("close", () => {
+      window.removeEventListener("keydown", escape, true)
       dialog.remove()
       resolve(dialog.returnValue)
     }),

@@ -104,6 +104,7 @@ def test_a_finding_of_a_native_workflow_has_a_button_that_converts(drawn, unknow
     drawn.page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'FoundryFuseBaseLoRA')")
     assert "LoraLoaderModelOnly" not in kinds(drawn)
     drawn.page.keyboard.press("Escape")
+    drawn.page.locator("dialog.lf-dialog").wait_for(state="detached")  # though its button has gone with the focus
 
 
 def test_the_menu_of_a_stack_adds_the_loras_of_another_node(drawn):
