@@ -41,7 +41,7 @@ from .making import (
     made_reply,
     ready,
 )
-from .news import changes
+from .news import KEPT, changes
 from .sockets import ANY
 from .sources import host_source, plan_of
 
@@ -74,7 +74,7 @@ class FoundryApply(StageNode):
     @classmethod
     def IS_CHANGED(cls, unique_id: str | None = None, **_: Any) -> int:
         """Runs again when the file it kept its result in turned out to be damaged."""
-        return changes(str(unique_id))
+        return changes(KEPT, str(unique_id))
 
     def run(
         self,

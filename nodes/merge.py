@@ -30,7 +30,7 @@ from ..loaders.merges.telling import find_merged, merge_json, merge_sentences
 from ..loaders.names.outgoing import DIALECTS
 from . import folders, host
 from .common import FoundryNode, check_number, check_prefix, reply
-from .news import changes, seen_file
+from .news import MERGED, changes, seen_file
 from .remotes import lora_file
 from .rows import StackRow, read_stack
 from .sockets import BASE, FUSED, LORA_STACK
@@ -120,7 +120,7 @@ class FoundryMergeLoRAs(FoundryNode):
     @classmethod
     def IS_CHANGED(cls, unique_id: str | None = None, **_: Any) -> int:
         """Runs again when one of the LoRAs was replaced, or the merged file is gone."""
-        return changes(str(unique_id))
+        return changes(MERGED, str(unique_id))
 
     def run(
         self,
@@ -210,7 +210,7 @@ class FoundryLoRAConflicts(FoundryNode):
     @classmethod
     def IS_CHANGED(cls, unique_id: str | None = None, **_: Any) -> int:
         """Runs again when one of the LoRAs was replaced."""
-        return changes(str(unique_id))
+        return changes(MERGED, str(unique_id))
 
     def run(
         self, lora_stack: Iterable[Any], apply_advice: bool, model: Any = None, unique_id: str | None = None

@@ -20,17 +20,22 @@ from .lineage import hashed_ids
 from .session import SESSION, Watch, quietly
 from .sources import checkpoint_of
 
+JUDGED, MERGED, KEPT = "judged", "merged", "kept"  # what is watched: two workflows may have two kinds under one node id
+
 
 def known_now(plan: Plan, node_id: str) -> Plan:
     """The plan with what is known now of its base and its LoRAs; ``changes`` of that node counts from here."""
-    watch = SESSION.watches[node_id]
+    watch = SESSION.watches[JUDGED, node_id]
     layers = tuple(replace(layer, lineage=_lineage(layer, watch)) for layer in plan.layers)
     return replace(plan, base=replace(plan.base, contains=_contents(plan.base, watch)), layers=layers)
 
 
-def changes(node_id: str) -> int:
-    """A number that grows when something else is known of a file than ``known_now`` saw; costs a look at each."""
-    watch = SESSION.watches[node_id]
+def changes(what: str, node_id: str) -> int:
+    """A number that grows when something else is known of a file than was seen last; costs a look at each.
+
+    ``what`` is JUDGED for ``known_now``, MERGED for ``seen_file``, KEPT for ``kept_file``.
+    """
+    watch = SESSION.watches[what, node_id]
     for path, (look, seen) in list(watch.files.items()):
         now = quietly(look)
         if now is not None and now != seen:
@@ -42,12 +47,12 @@ def changes(node_id: str) -> int:
 def seen_file(path: Path, node_id: str) -> None:
     """From here on ``changes`` of that node counts it when the file is replaced or gone."""
     look = partial(_state, path)
-    SESSION.watches[node_id].seen(path, look, look())
+    SESSION.watches[MERGED, node_id].seen(path, look, look())
 
 
 def kept_file(path: Path, node_id: str) -> None:
     """From here on ``changes`` of that node counts it when a file of the bake cache turns out to be damaged."""
-    SESSION.watches[node_id].seen(path, partial(is_damaged, path), is_damaged(path))
+    SESSION.watches[KEPT, node_id].seen(path, partial(is_damaged, path), is_damaged(path))
 
 
 def _state(path: Path) -> tuple[int, ...]:

@@ -28,7 +28,7 @@ from .making import (
     ready,
     with_calibration,
 )
-from .news import changes
+from .news import KEPT, changes
 from .sockets import ANY, QUANTIZED_MODEL
 from .sources import host_source, plan_of
 
@@ -72,7 +72,7 @@ class FoundryQuantizeFP8(FormatNode):
     @classmethod
     def IS_CHANGED(cls, unique_id: str | None = None, calibration: str = NO_CALIBRATION, **_: Any) -> str:
         """Runs again when the file of its result turned out to be damaged, or the calibration was collected anew."""
-        return f"{changes(str(unique_id))} {calibration_state(calibration)}"
+        return f"{changes(KEPT, str(unique_id))} {calibration_state(calibration)}"
 
     def run(
         self,

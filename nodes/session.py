@@ -37,12 +37,12 @@ class Watch:
 class Session:
     """``last``: a result in memory, by the identity of its base. ``tokens``: a name for each module of a MODEL.
 
-    ``watches``: what each validator saw, by its node id, which several workflows may have.
+    ``watches``: what each node saw, by what it looks at and its node id, which several workflows may have.
     """
 
     last: tuple[str, Previous] | None = None
     tokens: weakref.WeakKeyDictionary[Any, str] = field(default_factory=weakref.WeakKeyDictionary)
-    watches: defaultdict[str, Watch] = field(default_factory=lambda: defaultdict(Watch))
+    watches: defaultdict[tuple[str, str], Watch] = field(default_factory=lambda: defaultdict(Watch))
 
 
 SESSION = Session()

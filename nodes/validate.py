@@ -17,7 +17,7 @@ from ..validator.rules import check
 from ..validator.stacks import ALLOW, POLICIES
 from . import host
 from .common import HIDDEN, StageNode, report_plan, stage_input
-from .news import changes, known_now
+from .news import JUDGED, changes, known_now
 from .sockets import ANY, STACKED
 from .sources import plan_of
 
@@ -49,7 +49,7 @@ class FoundryStackValidator(StageNode):
     @classmethod
     def IS_CHANGED(cls, unique_id: str | None = None, **_: Any) -> int:
         """Runs again when something else is known of LoRAs it looked at: no input tells, for plans are kept."""
-        return changes(str(unique_id))
+        return changes(JUDGED, str(unique_id))
 
     def run(
         self,
