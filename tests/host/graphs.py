@@ -29,8 +29,8 @@ class Graph(dict):
         """UNETLoader."""
         return self.add("UNETLoader", unet_name=name, weight_dtype=weight_dtype)
 
-    def sample(self, model: Link, family: str, steps: int = 1, seed: int = 7) -> Link:
-        """Conditioning, latent, KSampler and TinyStats for a family: read the result with rig.latent."""
+    def sample(self, model: Link, family: str, steps: int = 1, seed: int = 7, size: int = 8) -> Link:
+        """Conditioning, latent (``size`` high and wide), KSampler and TinyStats: read the result with rig.latent."""
         (tokens, dim, pooled), (channels, frames) = SAMPLING[family]
         cond = {"tokens": tokens, "dim": dim, "pooled": pooled}
         latent = self.add(
@@ -38,7 +38,7 @@ class Graph(dict):
             model=model,
             positive=self.add("TinyCond", **cond, seed=1),
             negative=self.add("TinyCond", **cond, seed=2),
-            latent_image=self.add("TinyLatent", channels=channels, frames=frames, height=8, width=8),
+            latent_image=self.add("TinyLatent", channels=channels, frames=frames, height=size, width=size),
             seed=seed,
             steps=steps,
             cfg=1.0,

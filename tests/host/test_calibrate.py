@@ -7,7 +7,7 @@ import time
 import pytest
 from host import rig
 from host.foundry import fuse, load, loras, quantize, report, stack
-from host.graphs import SAMPLING, Graph, Link
+from host.graphs import Graph, Link
 from lora_foundry.cli.demo import tiny
 from lora_foundry.engine.calibration import Calibration
 from lora_foundry.engine.quantize import is_quantizable
@@ -31,19 +31,10 @@ def calibrate(graph: Graph, model: Link, name: str, **inputs: object) -> Link:
 
 
 def sample(graph: Graph, model: Link, family: str, steps: int = STEPS, seed: int = 7) -> Link:
-    """Like ``graph.sample``, of more tokens and steps."""
-    (tokens, dim, pooled), (channels, frames) = SAMPLING[family]
-    cond = {"tokens": tokens, "dim": dim, "pooled": pooled}
-    latent = graph.add(
-        "KSampler",
-        model=model,
-        positive=graph.add("TinyCond", **cond, seed=1),
-        negative=graph.add("TinyCond", **cond, seed=2),
-        latent_image=graph.add("TinyLatent", channels=channels, frames=frames, height=SIZE, width=SIZE),
-        seed=seed, steps=steps, cfg=1.0, sampler_name="euler", scheduler="simple", denoise=1.0,
-    )  # fmt: skip
-    graph.add("ModelDtypes", model=model, after=latent)
-    return graph.add("TinyStats", samples=latent)
+    """``graph.sample`` of more tokens and steps, and what the model is afterwards."""
+    stats = graph.sample(model, family, steps, seed, SIZE)
+    graph.add("ModelDtypes", model=model, after=graph[stats[0]]["inputs"]["samples"])
+    return stats
 
 
 def model_of(entry: rig.Entry) -> dict:
