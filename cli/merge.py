@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,8 @@ from .shared import DONE, STOPPED, Refused, answer, from_elsewhere, print_findin
 from .terminal import Bar, note, size, table
 
 if TYPE_CHECKING:
+    import torch
+
     from ..engine.json_merge import MergeJSON, ProofJSON
     from ..engine.merge.ranks import Policy
     from ..loaders.documents.document import Document, Row
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".safetensors"
 DIALECTS = ("comfyui", "kohya", "diffusers")
+DTYPES = ("fp32", "fp16", "bf16")
 DEFAULT_RANK = 64  # of an extraction
 
 
@@ -62,7 +66,7 @@ def add_resize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--base", metavar="FILE", type=Path, help="the model it is for; needed for DoRA and the like")
     add_policy(parser)
     add_clamp(parser)
-    add_form(parser)
+    add_form(parser, "that of the LoRA")
     parser.set_defaults(strengths=None, method="exact", accelerators="whole", on_quantized_base="refuse", verify=False)
 
 
@@ -109,14 +113,13 @@ def policy_of(options: argparse.Namespace) -> Policy | None:
     return found and replace(found, clamp=options.clamp)
 
 
-def add_form(parser: argparse.ArgumentParser) -> None:
-    """How the file is written."""
+def add_form(parser: argparse.ArgumentParser, usual: str = "fp32") -> None:
+    """How the file is written; ``usual`` says in which dtype where none is named."""
     parser.add_argument(
         "--dialect", choices=DIALECTS, default="comfyui", help="how the file names its tensors; default: comfyui"
     )
-    parser.add_argument(
-        "--dtype", choices=("fp32", "fp16", "bf16"), default="fp32", help="of its numbers; default: fp32"
-    )
+    default = usual if usual in DTYPES else None
+    parser.add_argument("--dtype", choices=DTYPES, default=default, help=f"of its numbers; default: {usual}")
 
 
 def out_file(text: str) -> Path:
@@ -162,10 +165,23 @@ def requested(options: argparse.Namespace) -> Request:
     if options.out is None:
         raise refuse("usage.no_out")
     loras, fuse, base = inputs(options.inputs, options.strengths)
+    options.dtype = options.dtype or stored_dtype(loras[0].path)
     return Request(
         loras, options.out, fuse, options.base or base, options.method, options.dialect, options.dtype,
         options.max_error, options.accelerators, options.on_quantized_base, policy_of(options),
     )  # fmt: skip
+
+
+def stored_dtype(path: Path) -> str:
+    """What most bytes of a LoRA are in; fp32 for what no merge is written in, as fp8."""
+    from ..loaders.disk.header import read_header
+    from ..loaders.merges.merging import DTYPES as STORED
+
+    nbytes: Counter[torch.dtype] = Counter()
+    for info in read_header(path).tensors.values():
+        nbytes[info.dtype] += info.nbytes
+    most = max(nbytes, key=nbytes.__getitem__, default=None)
+    return next((name for name, dtype in STORED.items() if dtype == most), DTYPES[0])
 
 
 def inputs(
@@ -228,7 +244,7 @@ def _wanted(document: Document, rows: Sequence[Row]) -> tuple[Wanted, ...]:
 
 def resize(options: argparse.Namespace) -> int:
     """A merge of one LoRA, made smaller."""
-    if policy_of(options) is None:
+    if (options.rank, options.energy, options.size, options.max_error) == (None,) * 4:
         raise refuse("usage.resize")
     return run(options)
 

@@ -100,6 +100,17 @@ def test_an_accelerator_alone_is_made_smaller(folder, run):
     assert code == 0 and told["rank"] == [4, 4]
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "fp16", "bf16"])
+def test_a_resized_lora_stays_in_its_dtype(folder, run, dtype):
+    """As fp32 a file of 16 bits grew when it was to be made smaller."""
+    assert run("merge", "lightning.safetensors", "--dtype", dtype, "-o", "first.safetensors")[0] == 0
+    code, told, _ = run("resize", "first.safetensors", "--rank", "9999", "-o", OUT, "--json")
+    assert code == 0 and told["recipe"]["dtype"] == dtype
+    assert {tensor.dtype for name, tensor in load_file(folder / OUT).items() if "alpha" not in name} == {
+        tensor.dtype for name, tensor in load_file(folder / "first.safetensors").items() if "alpha" not in name
+    }
+
+
 @pytest.mark.parametrize("dialect", ["comfyui", "diffusers"])
 def test_what_was_baked_is_extracted_again(folder, run, dialect):
     write(folder, stack=["style", "lightning"], quantize="none")
