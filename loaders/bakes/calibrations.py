@@ -92,6 +92,7 @@ def load_calibration(path: Path) -> Calibration:
         ranges = {str(name): Range(**seen) for name, seen in told["ranges"].items()}
         sets = {str(name): str(found) for name, found in told["sets"].items()}
         sound = all(map(_is_sound, ranges.values())) and all(_is_there(source, found) for found in set(sets.values()))
+        sound = sound and _is_told(origin)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise file_error(path, "file.calibration_form", reason=error) from error
     if not sound:
@@ -107,8 +108,21 @@ def _identity(told: Any, source: FileSource) -> str:
     return digest.hexdigest()
 
 
+def _is_told(origin: Origin) -> bool:
+    """Whether names are texts and strengths numbers."""
+    texts = [origin.base, origin.fingerprint, *origin.others]
+    for layer in origin.layers:
+        texts += [layer["lora"], layer["sha256"], layer.get("blocks", "")]
+    strengths = [layer["strength"] for layer in origin.layers]
+    return all(isinstance(each, str) for each in texts) and all(map(_is_number, strengths))
+
+
+def _is_number(each: Any) -> bool:
+    return isinstance(each, int | float) and -MOST <= each <= MOST
+
+
 def _is_sound(seen: Range) -> bool:
-    return all(isinstance(each, int | float) and 0 <= each <= MOST for each in asdict(seen).values())
+    return all(_is_number(each) and each >= 0 for each in asdict(seen).values())
 
 
 def _is_there(source: FileSource, found: str) -> bool:

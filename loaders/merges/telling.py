@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from ...engine.adapters import LORA
 from ...engine.errors import FoundryError
@@ -29,20 +31,30 @@ def find_merged(request: Request, gathered: Gathered) -> MergeJSON | None:
     One that lost more than is allowed now is none. What was merged on a base is never found: the recipe has no more
     than the base's name.
     """
-    folder, sha256, allowed = request.out.parent, recipe_for(request, gathered).sha256, request.allowed
+    folder, recipe, allowed = request.out.parent, recipe_for(request, gathered), request.allowed
     if gathered.ground.named or not folder.is_dir():
         return None
     for path in sorted(folder.glob("*.safetensors")):
         with suppress(FoundryError):
             told = stated_in(path)
-            if told is None or told["recipe_sha256"] != sha256:
+            if told is None or told["recipe_sha256"] != recipe.sha256 or not _has_numbers(told["proof"]):
                 continue
             if allowed is None or told["proof"]["error"] <= allowed:
                 lora = open_lora(path)
                 adapters = (*lora.adapters, *lora.text_adapters)
                 there = [each.rank if each.kind == LORA else None for each in adapters]
-                return _json(path, told, there, gathered, None)
+                return _json(path, {**told, "recipe": recipe.to_json()}, there, gathered, None)
     return None
+
+
+def _has_numbers(proof: Any) -> bool:
+    """Whether what a file states as its proof can be told: anybody may have written it."""
+    try:
+        shares = {str(each["name"]): each["share"] for each in proof["shares"]}
+        numbers = (proof["error"], proof["norm_ratio"], *(share for share in shares.values() if share is not None))
+        return all(map(math.isfinite, numbers))
+    except (KeyError, TypeError, OverflowError):
+        return False
 
 
 def _json(

@@ -43,7 +43,7 @@ class Verified:
             told = [stated["error"], *(each["share"] for each in stated["shares"])]
             found = [self.proof.total.error, *self.proof.total.shares]
             return all(_close(one, other) for one, other in zip(told, found, strict=True))
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return False
 
     def to_json(self) -> VerifiedJSON:

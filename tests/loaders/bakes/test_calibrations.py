@@ -158,6 +158,12 @@ def spoilt(path: Path, **changes) -> Path:
         {"origin": None},
         {"origin": {"layers": 3, "others": []}},
         {"origin": {**asdict(Origin()), "more": 1}},
+        {"origin": {**asdict(Origin()), "base": 3}},
+        {"origin": {**asdict(Origin()), "others": [1]}},
+        {"origin": {**asdict(Origin()), "layers": [1]}},
+        {"origin": {**asdict(Origin()), "layers": [{"lora": "a"}]}},
+        {"origin": {**asdict(Origin()), "layers": [{"lora": "a", "sha256": "", "strength": "1"}]}},
+        {"origin": {**asdict(Origin()), "layers": [{"lora": [], "sha256": "", "strength": 1.0}]}},
     ],
 )
 def test_a_header_that_makes_no_sense_is_told(tmp_path, changes):

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.json_merge import MERGE_KEY
+from lora_foundry.engine.merge.ranks import Policy
 from lora_foundry.loaders.disk.header import read_header
 from lora_foundry.loaders.merges.merging import gather, merge
-from lora_foundry.loaders.merges.telling import find_merged
+from lora_foundry.loaders.merges.telling import find_merged, merge_sentences
 from lora_foundry.loaders.merges.verifying import found_near, request_of, stated_in, verify
 from merged_files import a_request, some_loras
 from safetensors.torch import load_file, save_file
@@ -34,7 +35,7 @@ def test_a_file_without_a_proof_tells_of_no_merge(tmp_path, proof):
 
 
 @pytest.mark.parametrize(
-    "change", [{"error": "x"}, {"shares": []}, {"shares": [{}, {}]}, {"shares": 3}, {"error": None}]
+    "change", [{"error": "x"}, {"shares": []}, {"shares": [{}, {}]}, {"shares": 3}, {"error": None}, {"error": 10**400}]
 )
 def test_a_proof_of_no_numbers_does_not_agree(tmp_path, change):
     merged = merge(a_request(tmp_path, some_loras(tmp_path, "wan", 2)))
@@ -61,3 +62,24 @@ def test_a_file_that_lost_more_than_is_allowed_now_is_not_found_again(tmp_path):
     assert found is not None and found["out"] == str(merged.path) and found["proof"] == merged.proof
     for most in (None, 1e-4):
         assert find_merged(replace(request, max_error=most), gathered) is None
+
+
+@pytest.mark.parametrize(
+    "change", [{"error": "x"}, {"error": float("nan")}, {"norm_ratio": 10**400}, {"shares": 3}, {"shares": [{}]}]
+)
+@pytest.mark.parametrize("most", [None, 0.5])
+def test_a_file_with_a_proof_of_no_numbers_is_not_found_again(tmp_path, change, most):
+    request = a_request(tmp_path, some_loras(tmp_path, "wan", 2), policy=Policy("energy", 0.99), max_error=most)
+    merged, gathered = merge(request), gather(request)
+    with_header(merged.path, lambda told: told["proof"].update(change))
+    assert find_merged(request, gathered) is None
+
+
+def test_a_file_found_again_tells_the_recipe_that_was_asked_for(tmp_path):
+    """Its own need not be what its hash says."""
+    request = a_request(tmp_path, some_loras(tmp_path, "wan", 2))
+    merged, gathered = merge(request), gather(request)
+    with_header(merged.path, lambda told: told.update(recipe=[3]))
+    found = find_merged(request, gathered)
+    assert found is not None and found["recipe"] == merged.recipe.to_json()
+    assert "2 LoRAs merged (exact)" in next(merge_sentences(found))
