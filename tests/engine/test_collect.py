@@ -83,6 +83,26 @@ def test_ranges_alone_hold_no_matrix():
     assert collected.sets() == {} and collected.parts() == [] and collected.ranges()["a.weight"].tokens == 200
 
 
+class OnApple(torch.Tensor):
+    """Of a GPU without float64: nothing of it becomes one before it has come to the CPU."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        found = super().__torch_function__(func, types, args, kwargs or {})
+        if isinstance(found, torch.Tensor) and found.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype")
+        return found.as_subclass(torch.Tensor) if func is torch.Tensor.cpu else found
+
+
+@pytest.mark.parametrize("size", [0, 256])
+def test_a_gpu_without_float64_is_counted_as_well(size):
+    collected, plain = Collector(size), Collector(size)
+    for inputs in calls():
+        collected.add("a.weight", inputs.as_subclass(OnApple))
+        plain.add("a.weight", inputs)
+    assert collected.ranges() == plain.ranges() and collected.sets() == plain.sets()
+
+
 @pytest.mark.parametrize("fault", [float("nan"), float("inf")])
 def test_a_linear_that_saw_nan_is_left_out(fault):
     collected, (inputs, *_) = Collector(256), calls()
