@@ -12,7 +12,7 @@ from ..loaders.merges.merging import DTYPES
 from ..loaders.names.outgoing import DIALECTS
 from . import folders, host
 from .common import FoundryNode, check_file, file_states, reply
-from .merge import FOLDER, RANK, SHRINK, amount_input, check_outcome, policy_of
+from .merge import ERROR, FOLDER, RANK, SHRINK, amount_input, check_outcome, policy_of
 from .rows import StackRow
 from .sockets import LORA_STACK
 
@@ -87,7 +87,8 @@ class FoundryExtractLoRA(FoundryNode):
         """(the row, path, report)."""
         tuned, base = (folders.find_base(name)[0] for name in (tuned_name, base_name))
         policy = policy_of(shrink, amount, dtype, uniform) or ALL
-        wish = Wish(tuned, base, folders.output_file(filename_prefix), policy, dialect, dtype)
+        most = amount if shrink == ERROR else None  # the directions that are kept may be too few
+        wish = Wish(tuned, base, folders.output_file(filename_prefix), policy, dialect, dtype, most)
         told = extract_lora(wish, host.progress())
         name, line = folders.name_below(Path(told["out"]), FOLDER), extract_sentence(told)
         return reply(([StackRow(name, 1.0, 1.0)], told["out"], line), [line], told)

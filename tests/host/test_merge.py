@@ -149,6 +149,10 @@ def test_a_tuned_model_becomes_a_row_that_makes_it_of_its_base(host):
     equal = Graph()
     extracted(equal, base, base)
     assert "LF502" in message(host.run(equal, expect_error=True))
+    tight, files = Graph(), sorted((host.output / "loras").iterdir())
+    extracted(tight, "tuned.safetensors", base, shrink="error", amount=1e-5, dtype="fp16")  # rounding alone loses more
+    assert "LF506" in message(host.run(tight, expect_error=True))
+    assert sorted((host.output / "loras").iterdir()) == files
     for wrong in ({"filename_prefix": "elsewhere/x"}, {"amount": -1.0}, {"tuned_name": "gone.safetensors"}):
         refused = Graph()
         refused.add("FoundryExtractLoRA", **{**graph[made[0]]["inputs"], **wrong})
