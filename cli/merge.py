@@ -191,9 +191,10 @@ def inputs(
     from ..loaders.documents.document import load_document
     from ..loaders.documents.paths import find_lora, resolve_path
     from ..loaders.merges.matching import Wanted
-    from ..loaders.remote.names import is_remote
+    from ..loaders.remote.names import is_remote, parse_remote
 
-    files = [name for name in names if name.partition("#")[0].lower().endswith(SUFFIX)]
+    called = ((name, parse_remote(name).file if is_remote(name) else name) for name in names)
+    files = [name for name, file in called if file.lower().endswith(SUFFIX)]
     if not files and len(names) == 1:
         document = load_document(Path(names[0]))
         for text in document.notes:

@@ -32,6 +32,12 @@ def test_files_with_strengths(folder, run):
     assert header == {key: told[key] for key in header}
 
 
+def test_a_file_name_may_have_a_hash_sign(folder, run):
+    named = (folder / "style.safetensors").rename(folder / "style#2.safetensors")
+    code, told, _ = merge(run, named.name)
+    assert code == 0 and [each["name"] for each in told["recipe"]["inputs"]] == [named.name]
+
+
 def test_the_document_of_a_bake_is_merged_and_what_it_fuses_stays_below(folder, run):
     write(folder, fuse=["lightning"], stack=["style", "partial"])
     code, told, _ = merge(run, "stack.json", "--strengths=1,-0.5")
