@@ -14,7 +14,7 @@ from .graph import GraphNode
 from .lora_kinds import ANY_ROWS, HIGH, LORA_NODES, LOW, MAX_ROWS, NO_LORA, OFF, LoraNode, RowInputs
 
 TAG = re.compile(r"<lora:([^:<>]+):(-?\d*\.?\d+)(?::(-?\d*\.?\d+))?")
-_NUMBER = re.compile(r"\s*-?\d*\.?\d+\s*")
+_NUMBER = re.compile(r"\s*-?(?:\d+(?:\.\d+)?|\.\d+)\s*")  # one way to read it: linear in a text of digits
 NAMES, STRENGTHS = ("lora", "lora_name", "name"), ("strength", "strength_model", "model_strength", "weight")
 CLIPS = ("strengthTwo", "clipStrength", "clip_strength", "strength_clip", "clip_weight")
 SWITCHES = ("on", "active", "enabled")

@@ -174,3 +174,12 @@ def test_a_list_that_cannot_be_read_is_read_once(monkeypatch):
     prompt["f"] = node("FoundryStackLoRAs", model=["b", 0], lora_stack=["r", 0])
     result = judged(prompt | {"s": sampler("f")})
     assert len(asked) == 1 and any(finding.code == "document" for finding in result.findings)
+
+
+@pytest.mark.parametrize("text", ["1" * 20_000 + "x", " " * 20_000 + "x", "1" * 1_000_000])
+def test_a_strength_of_so_many_digits(text):
+    """Every split of the digits around a point that is not there was tried: time grew with the square."""
+    prompt = {"b": node("UNETLoader", unet_name="a"), "s": sampler("l")}
+    row = {"on": True, "lora": "x.safetensors", "strength": text}
+    with within(1):
+        judged(prompt | {"l": node("Power Lora Loader (rgthree)", model=["b", 0], lora_1=row)})
