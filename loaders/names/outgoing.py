@@ -39,6 +39,7 @@ encoder.block.#.layer.0.SelfAttention.relative_attention_bias encoder.final_laye
 SHORT = re.compile(
     r"text_model_encoder_layers_\d+_(self_attn|mlp)_\w+|encoder_block_\d+_layer_\d_(SelfAttention_[qkvo]|\w+_w\w+)"
 )
+_KEY = re.compile(r"([123]):(.+)", re.DOTALL)  # of ``text_key``
 OF_CLIP = ("text_model_", "text_projection")
 OWN_NAMES = {"1": "clip_l", "2": "clip_g", "3": "t5xxl"}
 THREE_ENCODERS = ("sd3", "flux")  # families whose T5 has the number 3; diffusers counts those that are there
@@ -96,7 +97,7 @@ class Outgoing:
 
     def has_text(self, key: str, tensor: str = "weight") -> bool:
         """Whether readers of the dialect find this module of a text encoder, by its key."""
-        encoder, _, module = key.partition(":")
+        _, module = _of_key(key)
         if self._dialect == COMFYUI:
             return not module or _known(module) is not None
         return bool(module) and SHORT.fullmatch(module) is not None and (tensor == "weight" or self._dialect == KOHYA)
@@ -125,7 +126,7 @@ class Outgoing:
         return self._spellings.parts(module, family_rules(self._family))
 
     def _text_name(self, key: str) -> str:
-        encoder, _, module = key.partition(":")
+        encoder, module = _of_key(key)
         if not module:
             return key
         dotted = _known(module)
@@ -155,6 +156,12 @@ def text_key(module: str) -> str:
             number = found["number"] or ("2" if found["second"] else "1")
             return f"{number}:{flat(name[found.end() :].removeprefix('transformer.'))}"
     return module
+
+
+def _of_key(key: str) -> tuple[str, str]:
+    """(number of the encoder, flat module) of a key; ("", "") for a name that is its own key, whatever is in it."""
+    found = _KEY.fullmatch(key)
+    return (found[1], found[2]) if found else ("", "")
 
 
 def _known(module: str) -> str | None:

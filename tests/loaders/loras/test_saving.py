@@ -188,6 +188,7 @@ def test_a_broken_run_leaves_nothing(target):
     ("sd3", "3:encoder_block_0_layer_0_layer_norm", "lora_te3_encoder_block_0_layer_0_layer_norm"),
     ("wan", "3:encoder_final_layer_norm", "text_encoders.t5xxl.transformer.encoder.final_layer_norm"),
     ("sdxl", "1:something_else", "lora_te1_something_else"),
+    ("sdxl", "text_encoders.x:text_projection", "text_encoders.x:text_projection"),  # a name, and no key
 ])  # fmt: skip
 def test_modules_of_text_encoders_have_names_that_comfyui_reads(family, key, name):
     """It knows a few layers of CLIP by kohya's names, all of a T5 that has a number there, and any by its own name."""
