@@ -45,7 +45,7 @@ def test_a_program_among_what_lies_beside_a_lora(name, tmp_path, monkeypatch):
 
 
 def test_nobody_is_asked_for_files_that_are_here(tmp_path, monkeypatch, capsys):
-    """Every verb that reads files, with a network that tells of any attempt."""
+    """Verbs that read files, with a network that tells of any attempt."""
 
     def asked(*given: object, **more: object) -> None:
         raise AssertionError(f"the network was asked: {given}")
@@ -64,9 +64,20 @@ def verbs(folder: Path) -> list[list[str]]:
     for number, name in enumerate("ab"):
         factors = pair("blocks.0.q", 16, 16)
         save_file({key: value * (number + 1) for key, value in factors.items()}, folder / f"{name}.safetensors")
-    base, one, two = (str(folder / f"{name}.safetensors") for name in ("base", "a", "b"))
+    save_file({f"blocks.{i}.q.weight": torch.eye(16) + 1 for i in range(2)}, folder / "tuned.safetensors")
+    base, one, two, tuned = (str(folder / f"{name}.safetensors") for name in ("base", "a", "b", "tuned"))
+    workflow = folder / "workflow.json"
+    workflow.write_text(json.dumps({
+        "1": {"class_type": "UNETLoader", "inputs": {"unet_name": "base.safetensors", "weight_dtype": "default"}},
+        "2": {"class_type": "LoraLoaderModelOnly",
+              "inputs": {"model": ["1", 0], "lora_name": "a.safetensors", "strength_model": 1.0}},
+        "3": {"class_type": "KSampler", "inputs": {"model": ["2", 0], "steps": 20, "cfg": 5.0}},
+    }))  # fmt: skip
     return [
         ["inspect", one], ["check", "--base", base, "--lora", one], ["lineage", "show", one], ["doctor"],
         ["bake", "--base", base, "--lora", one, "-o", f"{folder}/out.safetensors", "--cache", f"{folder}/cache"],
         ["merge", one, two, "-o", str(folder / "merged.safetensors")], ["conflicts", one, two],
+        ["resize", one, "--rank", "1", "-o", str(folder / "small.safetensors")],
+        ["extract", tuned, base, "--rank", "2", "-o", str(folder / "extracted.safetensors")],
+        ["check", str(workflow)], ["convert", str(workflow), "-o", str(folder / "converted.json")],
     ]  # fmt: skip
