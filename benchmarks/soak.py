@@ -99,7 +99,8 @@ def client(host: rig.Host, works: list[Workflow], seen: Seen, seed: int) -> None
         name, graph = rng.choice(works)
         status, answer = host.post(graph)
         if status != 200:
-            seen.outcomes[f"refused {status}"] += 1
+            with seen.lock:
+                seen.outcomes[f"refused {status}"] += 1
             print(name, answer, file=sys.stderr)
             continue
         if rng.random() < CANCELLED:
@@ -108,9 +109,10 @@ def client(host: rig.Host, works: list[Workflow], seen: Seen, seed: int) -> None
         other = rng.choice(
             ("/lora_foundry/lint", "/lora_foundry/loras", "/lora_foundry/lineage?lora=wan_style.safetensors")
         )
-        seen.others[host.request(other, {"prompt": graph} if other.endswith("lint") else None)[0]] += 1
+        code = host.request(other, {"prompt": graph} if other.endswith("lint") else None)[0]
         entry = host.wait(answer["prompt_id"], WAIT)
         with seen.lock:
+            seen.others[code] += 1
             outcome = "cancelled" if is_cancelled(entry) else entry["status"]["status_str"]
             outcome = "cached" if outcome == "success" and not entry["outputs"] else outcome  # the one before, again
             seen.outcomes[outcome] += 1
@@ -156,7 +158,7 @@ def told(seen: Seen, seconds: float, left: tuple[float, int, int]) -> str:
         + ", ".join(f"{count} {name}" for name, count in seen.outcomes.most_common()),
         f"latents: {'the same bits in every run of a workflow' if not odd else f'DIFFERENT in {odd}'}",
         f"GET /system_stats: {len(waits)} answers, median {median(waits) * 1e3:.0f} ms, "
-        f"99 % {waits[len(waits) * 99 // 100] * 1e3:.0f} ms, longest {waits[-1] * 1e3:.0f} ms, {late} above 0.5 s",
+        f"99 % {waits[len(waits) * 99 // 100] * 1e3:.0f} ms, longest {waits[-1] * 1e3:.0f} ms, {late} above {LATE} s",
         f"other routes: {dict(seen.others)}",
         f"hidden files after the last prompt: {left[2]}",
         "| prompts | RSS MB | open files | hidden files |",
@@ -188,4 +190,4 @@ def main(prompts: float = 500, minutes: float = 120) -> None:
 
 
 if __name__ == "__main__":
-    main(*(float(given) for given in sys.argv[1:3])) if len(sys.argv) > 1 else main()
+    main(*map(float, sys.argv[1:3]))
