@@ -42,7 +42,7 @@ def ask(
 
     Of a body at most ``most`` bytes are read, and only of a range: whoever ignores that one was asked for may send a
     whole disk. A server that is busy, breaks off or is silent is asked again.
-    Raises FoundryError ``remote.unreachable``.
+    Raises FoundryError ``remote.unreachable``, at once for an address, or one that it leads to, that no server has.
     """
     reason = ""
     for pause in (0.0, *PAUSES):
@@ -52,6 +52,8 @@ def ask(
         except (OSError, http.client.HTTPException) as error:  # URLError and timeouts are OSErrors
             reason = _in_words(error)
             continue
+        except ValueError as error:  # the codec of host names has no error of its own
+            raise refuse("remote.unreachable", name=remote.url, reason="no server can have such an address") from error
         if answer.status < 500 and answer.status != 429:
             return answer
         reason = f"it answered {answer.status}"
@@ -108,8 +110,8 @@ def _once(address: str, remote: Remote, headers: Mapping[str, str], follow: Foll
             whole = not answer.read(1)  # more than was asked for is no answer to it
             return Answer(answer.status, answer.headers, body if whole else b"")
     except urllib.error.HTTPError as error:
-        with error:
-            return Answer(error.code, error.headers, b"")
+        error.close()
+        return Answer(error.code, error.headers, b"")
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -128,8 +130,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             raise refuse("remote.redirect", name=self._remote.url, host=host_of(newurl))
         if not self._follow(newurl):
             return None
+        fp.close()  # else all of what comes with a redirect would be read
         elsewhere = host_of(newurl) != host_of(req.full_url)
-        kept = {key: text for key, text in req.header_items() if not (elsewhere and key.lower() in PRIVATE)}
+        kept = {key: text for key, text in req.headers.items() if not (elsewhere and key.lower() in PRIVATE)}
         return urllib.request.Request(newurl, headers=kept, method=req.get_method())  # noqa: S310
 
 

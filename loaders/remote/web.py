@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 from ...engine.texts.say import refuse
 from .allowed import require_allowed
 from .http import host_of, read_range, total_of
@@ -9,6 +11,7 @@ from .names import WEB, Remote
 from .objects import Facts
 
 PLAIN = {"Accept-Encoding": "identity"}
+AS_IT_STANDS = "%/!$&'()+,=@~[]"  # what a name may hold and the web takes so
 
 
 class WebObject:
@@ -19,8 +22,8 @@ class WebObject:
 
     @property
     def address(self) -> str:
-        """Where it is asked for."""
-        return self.remote.url
+        """Where it is asked for: blanks and letters beyond ASCII as the web writes them, all else as it stands."""
+        return f"{self.remote.scheme}://{self.remote.place}/{quote(self.remote.key, safe=AS_IT_STANDS)}"
 
     def facts(self) -> Facts:
         """Ask for one byte."""

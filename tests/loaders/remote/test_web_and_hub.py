@@ -129,6 +129,37 @@ def test_a_redirect_without_end_is_ended(web):
     assert len(web.asked) < 20
 
 
+def test_of_what_comes_with_a_redirect_nothing_is_read(web):
+    with fault_server() as other:
+        other.files["/x"] = DATA
+        sent_along = Reply(302, bytes(64 << 20), {"Location": f"{other.url}/x"}, slow=1e-4)
+        web.fault = lambda server, asked: sent_along if asked.number == 0 else server.plain(asked)
+        assert WebObject(parse_remote(WEB), strict=False).facts().size == len(DATA)
+    assert web.sent < 32 << 20
+
+
+@pytest.mark.parametrize("place", ["[", "a" * 64 + ".org", "a..org", "ex\u00e4mple.org"])
+def test_a_redirect_to_what_is_no_address_is_a_sentence(web, place):
+    web.fault = lambda server, asked: Reply(302, b"", {"Location": f"http://{place}/x"})
+    with pytest.raises(FoundryError, match="no server can have such an address"):
+        get(WEB)
+    assert len(web.asked) == 1
+
+
+def test_an_address_that_no_server_has_is_a_sentence():
+    with pytest.raises(FoundryError, match="no server can have such an address"):
+        get(f"https://example..org/style.safetensors#sha256={SHA256}")
+
+
+@pytest.mark.parametrize(("key", "asked"), [
+    ("a b/\u00fc.safetensors", "a%20b/%C3%BC.safetensors"),
+    ("a%20b/(x)+[1],y=2&z@~$!'.sft", "a%20b/(x)+[1],y=2&z@~$!'.sft"),
+])  # fmt: skip
+def test_a_web_server_is_asked_in_its_own_writing(key, asked):
+    remote = parse_remote(f"https://example.org:8443/{key}#sha256={SHA256}")
+    assert WebObject(remote, strict=False).address == f"https://example.org:8443/{asked}"
+
+
 def test_a_redirect_away_from_https_is_refused():
     from email.message import Message
     from urllib.request import Request
@@ -157,6 +188,12 @@ def test_the_token_goes_to_the_hub_and_to_no_other_host(hub):
     get(HUB)
     assert {asked.headers["authorization"] for asked in hub.asked} == {"Bearer hf_geheim"}
     assert hub.contents.asked and not any("authorization" in asked.headers for asked in hub.contents.asked)
+
+
+def test_a_host_that_is_redirected_to_is_asked_by_its_own_name(hub):
+    """Hosts with several names answer by it, and those that sign addresses refuse another one."""
+    get(HUB)
+    assert {asked.headers["host"] for asked in hub.contents.asked} == {f"localhost:{hub.contents.port}"}
 
 
 def test_other_bytes_than_the_hub_says_are_refused(hub):
