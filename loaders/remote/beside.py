@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from ...engine.errors import FoundryError
-from ..disk.home import keep
 from .names import WEB, Remote
 from .objects import Asking
 from .opening import object_of
@@ -16,19 +14,24 @@ HOMES = ("adapter_model", "pytorch_lora_weights", "diffusion_pytorch_model")  # 
 NONE = ("remote.no_file", "remote.denied", "remote.empty")  # S3 denies what is not there to who may not list
 
 
-def bring_config(remote: Remote, folder: Path, asking: Asking) -> None:
-    """Put the config that lies beside a LoRA of such a name into the folder of its copy, where there is one.
+def may_have_config(remote: Remote) -> bool:
+    """Whether a config that lies in its folder is its own."""
+    return remote.scheme != WEB and remote.file.startswith(HOMES)
+
+
+def config_beside(remote: Remote, asking: Asking) -> bytes | None:
+    """The config that lies beside a LoRA of such a name, None where there is none.
 
     Raises FoundryError ``remote`` when the server cannot be asked.
     """
-    if remote.scheme == WEB or not remote.file.startswith(HOMES):
-        return
+    if not may_have_config(remote):
+        return None
     beside = replace(remote, key=f"{remote.key.rpartition('/')[0]}/{CONFIG}".lstrip("/"), sha256="")
     try:
         found = object_of(beside, asking)
         facts = found.facts()
-        if facts.size <= MOST:
-            keep(folder / CONFIG, bytes(found.read(0, facts.size, facts)).decode("utf-8", "replace"))
+        return bytes(found.read(0, facts.size, facts)) if facts.size <= MOST else None
     except FoundryError as error:
         if error.text not in NONE:
             raise
+    return None

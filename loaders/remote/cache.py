@@ -1,5 +1,6 @@
 """LoRAs from elsewhere, each whole in one folder of this machine under the hash of its contents.
 
+One that may have a config beside it is kept for its address alone: equal weights elsewhere may have another scale.
 A file is there only once it is complete and checked. What is not complete lies beside, is locked by who loads it, and
 is gone on with by the next one, whatever ended the first.
 """
@@ -26,10 +27,11 @@ from ..disk.home import home
 from ..disk.locks import try_lock
 from ..disk.sharding import parse_size
 from ..disk.store import key_of
-from ..disk.temps import remove
+from ..disk.temps import remove, temporary
 from ..disk.writer import writing
+from .beside import CONFIG, may_have_config
 from .names import Remote
-from .objects import Asking, Facts, RemoteObject, tell
+from .objects import Asking, Facts, RemoteObject, server_of, tell
 from .workers import wait, workers
 
 FOLDER, LIMIT, USUAL = "LORA_FOUNDRY_REMOTE_CACHE", "LORA_FOUNDRY_REMOTE_CACHE_SIZE", "50GB"
@@ -61,9 +63,9 @@ class Cache:
         named = environment.get(FOLDER, "")
         return cls(Path(named) if named else home() / "remote", parse_size(environment.get(LIMIT) or USUAL))
 
-    def find(self, sha256: str) -> Path | None:
+    def find(self, sha256: str, remote: Remote) -> Path | None:
         """The file with these contents, marked as used; a damaged one is removed."""
-        path = self.folder / sha256 / FILE
+        path = self._place(sha256, remote) / FILE
         try:
             if not path.is_file():
                 return None
@@ -92,8 +94,13 @@ class Cache:
             if os.name == "nt":
                 remove(lock)
 
-    def store(self, found: RemoteObject, facts: Facts, key: str, asking: Asking) -> tuple[Path, str]:
-        """(the file, its sha256) after it was loaded and checked; a part that was loaded before is gone on with."""
+    def store(
+        self, found: RemoteObject, facts: Facts, key: str, asking: Asking, config: bytes | None
+    ) -> tuple[Path, str]:
+        """(the file, its sha256) after it was loaded and checked; a part that was loaded before is gone on with.
+
+        ``config`` comes to lie beside it.
+        """
         name = found.remote.url
         if facts.size > self.limit:
             values = {"size": _gigabytes(facts.size), "limit": _gigabytes(self.limit), "variable": LIMIT}
@@ -111,9 +118,24 @@ class Cache:
             if error.text in ("remote.damaged", "remote.another", "remote.no_model"):
                 remove(part)
                 if had:  # by a power cut, or another writer: once more from the start
-                    return self.store(found, facts, key, asking)
+                    return self.store(found, facts, key, asking, config)
             raise
-        return self._publish(part, sha256), sha256
+        return self._publish(part, self._place(sha256, found.remote), config), sha256
+
+    def keep_beside(self, place: Path, config: bytes | None) -> None:
+        """Put a config into the folder of its LoRA, or take away what is no longer there. FoundryError ``file``."""
+        if config is None:
+            remove(place / CONFIG)
+            return
+        with writing(place / CONFIG, len(config)):
+            place.mkdir(exist_ok=True)
+            with temporary(place) as temp:
+                temp.write_bytes(config)
+                temp.replace(place / CONFIG)
+
+    def _place(self, sha256: str, remote: Remote) -> Path:
+        alone = may_have_config(remote)
+        return self.folder / (key_of(sha256, server_of(remote), remote.url) if alone else sha256)
 
     def _complete(self, found: RemoteObject, facts: Facts, part: Path, asking: Asking) -> None:
         """Append what is missing, in order, so that the length of the part says how far it is."""
@@ -142,8 +164,8 @@ class Cache:
                 remove(part)
             raise
 
-    def _publish(self, part: Path, sha256: str) -> Path:
-        place = self.folder / sha256
+    def _publish(self, part: Path, place: Path, config: bytes | None) -> Path:
+        self.keep_beside(place, config)  # first: once the file is there nobody asks for it
         with writing(place / FILE, _size(part)):
             place.mkdir(exist_ok=True)
             part.replace(place / FILE)

@@ -17,7 +17,7 @@ from ...engine.texts.say import say
 from ..disk.process import PROCESS
 from ..disk.store import Store, key_of
 from .allowed import require_allowed
-from .beside import bring_config
+from .beside import config_beside
 from .cache import Cache
 from .names import HUB, Remote
 from .objects import Asking, Facts, server_of, tell
@@ -48,14 +48,14 @@ def fetch(remote: Remote, asking: Asking) -> Fetched:
     cache = Cache.of(os.environ)
     if asking.strict:
         require_allowed(remote)
-    if remote.sha256 and (path := cache.find(remote.sha256)):
+    if remote.sha256 and (path := cache.find(remote.sha256, remote)):
         return Fetched(path, remote.file)
     found = object_of(remote, asking)
     key, known = _key(remote), _known(remote)
     try:
         facts = patiently(found.facts, partial(tell, asking, remote, 0, 0))
     except FoundryError as error:
-        path = cache.find(known.sha256) if known and error.text == "remote.unreachable" else None
+        path = cache.find(known.sha256, remote) if known and error.text == "remote.unreachable" else None
         if path is None or (known and remote.sha256 not in ("", known.sha256)):
             raise
         note = say("remote.offline", name=remote.url, reason=dict(error.values)["reason"])
@@ -65,11 +65,13 @@ def fetch(remote: Remote, asking: Asking) -> Fetched:
     with cache.turn(key, pulse):
         known = _known(remote)  # another process may have been faster
         sha256 = facts.sha256 or (known.sha256 if known and known.is_of(facts) else "")
-        path = cache.find(sha256) if sha256 else None
-        if path is None:
-            path, sha256 = cache.store(found, facts, key, asking)
-        if known is None or not known.is_of(facts):
-            patiently(partial(bring_config, remote, path.parent, asking), pulse)
+        path = cache.find(sha256, remote) if sha256 else None
+        if path is None or known is None or not known.is_of(facts):
+            config = patiently(partial(config_beside, remote, asking), pulse)
+            if path is None:
+                path, sha256 = cache.store(found, facts, key, asking, config)
+            else:
+                cache.keep_beside(path.parent, config)
         INDEX.put(key, [facts.etag, facts.size, sha256])
     return Fetched(path, remote.file)
 
@@ -78,7 +80,7 @@ def cached(remote: Remote) -> Path | None:
     """The copy that is here already, without asking whether it is still what the server has; nothing is sent."""
     known = _known(remote)
     sha256 = remote.sha256 or (known.sha256 if known else "")
-    return Cache.of(os.environ).find(sha256) if sha256 else None
+    return Cache.of(os.environ).find(sha256, remote) if sha256 else None
 
 
 def states_of(remotes: Iterable[Remote], asking: Asking) -> dict[Remote, str]:
