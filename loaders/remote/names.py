@@ -118,7 +118,7 @@ def _check(remote: Remote, name: str) -> None:
     if remote.scheme == WEB:
         path = re.sub(r"%(?!2[EeFf]|5[Cc]|[01][0-9A-Fa-f]|7[Ff])[0-9A-Fa-f]{2}", "", remote.key)
         odd = bool(_ODD.search(path))
-    if odd or not remote.key.isprintable() or (remote.revision and not _REVISION.fullmatch(remote.revision)):
+    if odd or not unquote(remote.key).isprintable() or (remote.revision and not _REVISION.fullmatch(remote.revision)):
         raise refuse("remote.characters", name=masked(name))
     if {"", ".", ".."} & {*remote.key.split("/"), *(remote.revision.split("/") if remote.revision else ())}:
         raise refuse("remote.steps", name=masked(name))

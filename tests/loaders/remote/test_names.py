@@ -58,6 +58,8 @@ def test_an_address_has_parts(name, parts):
     ("s3://bucket/a\u202e.safetensors", "character"),
     (f"https://host/%2e%2E/a.safetensors{HASHED}", "character"),
     (f"https://host/a%00.safetensors{HASHED}", "character"),
+    (f"https://host/a%C2%9Bb.safetensors{HASHED}", "character"),
+    (f"https://host/a%E2%80%AEb.safetensors{HASHED}", "character"),
     (f"https://host/a%2fb.safetensors{HASHED}", "character"),
     (f"https://host/a%zz.safetensors{HASHED}", "character"),
     ("https://host/a.safetensors", "does not say what the file must be"),
