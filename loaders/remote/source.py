@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import threading
+import uuid
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -80,7 +81,7 @@ class RemoteSource:
         self.tensors: Mapping[str, TensorInfo] = {
             name: self.parts[number].header.tensors[name] for name, number in self._homes.items()
         }
-        states = [(server_of(p.object.remote), p.object.remote.url, p.facts.etag, p.facts.size) for p in self.parts]
+        states = [(server_of(p.object.remote), p.object.remote.url, _state(p.facts), p.facts.size) for p in self.parts]
         self.identity: str | None = key_of("remote", states)
         self._wanted = tuple(self.tensors)
         self._edges, self._small = dict[str, bytearray](), dict[str, bytearray]()
@@ -113,7 +114,9 @@ class RemoteSource:
                 small = [each for each in self._wanted if self.tensors[each].nbytes <= SMALL]
                 self._small = self._read_together({each: [self.place(each)] for each in (name, *small)})
             data = self._small[name]
-        return torch.from_numpy(np.array(data, dtype=np.uint8)).view(info.dtype).reshape(info.shape)
+        found = torch.empty(len(data), dtype=torch.uint8)  # of numpy's an empty one could not be seen as another dtype
+        found.numpy()[:] = np.frombuffer(data, dtype=np.uint8)
+        return found.view(info.dtype).reshape(info.shape)
 
     @contextmanager
     def reader(self, mmap: bool | None = None) -> Iterator[RemoteReader]:
@@ -147,6 +150,7 @@ class RemoteSource:
 
     def _read_together(self, spans: Mapping[str, Sequence[Span]]) -> dict[str, bytearray]:
         """The bytes of some spans for each name; what is near each other comes in one request."""
+        spans = {name: [span for span in each if span.begin < span.end] for name, each in spans.items()}
         runs = _together(sorted(span for each in spans.values() for span in each))
         with workers(AT_ONCE) as threads:
             coming = [threads.submit(partial(self.parts[run.part].read, run.begin, run.end)) for run in runs]
@@ -184,10 +188,15 @@ def _headed(remote: Remote, read: Callable[[int], bytes], size: int) -> Header:
         raise refuse("remote.no_model", name=remote.url, seen=error.what.partition(" ")[2].rstrip(".")) from error
 
 
+def _state(facts: Facts) -> str:
+    """What tells a file from another one of its size; without an etag nobody knows, and it is another each time."""
+    return facts.etag or uuid.uuid4().hex
+
+
 def _edge_spans(whole: Span) -> Iterator[Span]:
     part, begin, end = whole
-    spans = ((begin, min(end, begin + EDGE)), (max(begin + EDGE, end - EDGE), end))
-    yield from (Span(part, *span) for span in spans if span[0] < span[1])
+    yield Span(part, begin, min(end, begin + EDGE))
+    yield Span(part, max(begin + EDGE, end - EDGE), end)  # none, where the first has all of it
 
 
 def _together(spans: Iterable[Span]) -> list[Span]:

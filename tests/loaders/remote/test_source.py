@@ -19,7 +19,7 @@ from lora_foundry.loaders.disk.source import base_fingerprint, states_of
 from lora_foundry.loaders.remote import ranged
 from lora_foundry.loaders.remote.names import parse_remote
 from lora_foundry.loaders.remote.objects import Asking
-from lora_foundry.loaders.remote.source import shards_of
+from lora_foundry.loaders.remote.source import RemoteSource, shards_of
 
 NAME, PATH = "s3://models/base.safetensors", "/models/base.safetensors"
 SIZE = 1 << 16  # of a range in these tests
@@ -107,8 +107,31 @@ def test_of_an_all_in_one_checkpoint_only_the_network_is_read(base, server, tmp_
     assert read < sum(info.nbytes for info in there.tensors.values()) + 2 * SIZE < len(server.files[PATH])
 
 
-@pytest.mark.parametrize("read_first", [0, 3])
-def test_a_quantized_base_is_dequantized_and_each_byte_read_once(server, tmp_path, read_first):
+def test_a_tensor_without_numbers_needs_no_request(server):
+    """As the marker of scaled fp8 files, which lies among large weights."""
+    model = tiny.state_dict("wan", width=128, layers=2)
+    large = {name: torch.ones(256, 256) for name in ("a", "z")}
+    server.files[PATH] = serialised({**large, "marker": torch.zeros(0, 4), **model})
+    there = RemoteSource([parse_remote(NAME)], Asking())
+    server.asked.clear()
+    assert there.read("marker").shape == (0, 4) and there.edges("marker") == b""
+    assert torch.equal(there.read("a"), large["a"]) and all(
+        begin < end for begin, end in (a.span for a in server.asked)
+    )
+
+
+def test_a_server_without_an_etag_does_not_tell_one_file_from_another(base, server):
+    def plain(server, asked):
+        reply = server.plain(asked)
+        del reply.headers["ETag"]
+        return reply
+
+    assert states_of(elsewhere()) == states_of(elsewhere())
+    server.fault = plain
+    assert states_of(elsewhere()) != states_of(elsewhere())
+
+
+def test_a_quantized_base_is_dequantized_and_each_byte_read_once(server, tmp_path):
     numbers = torch.Generator().manual_seed(1)
     tensors = {}
     for i in range(8):
