@@ -156,6 +156,7 @@ def s3_errors(remote: Remote) -> Iterator[None]:
 
 def s3_fault(text: str, remote: Remote) -> FoundryError:
     """The sentence for what the library says: by the code of the answer, else its status, else that none came."""
+    text = re.sub(r'https?://[^\s"<>]+', "", text)  # words of a file's name say nothing of the fault
     said = text.partition("Debug source")[0]
     code = match[1] if (match := re.search(r"<Code>(\w+)</Code>", said)) else ""
     status = match[1] if (match := re.search(r"status code: (\d{3})", said)) else ""

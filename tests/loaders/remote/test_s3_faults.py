@@ -134,6 +134,14 @@ def test_a_server_that_is_not_there(server, pack_home, monkeypatch, address, say
     assert time.monotonic() - started < 10
 
 
+def test_words_of_a_files_name_are_no_fault(server, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    monkeypatch.setattr(s3, "RETRIES", 0)
+    for key in ("redirect", "dns error", "certificate timed out"):
+        with pytest.raises(FoundryError, match="cannot be asked: nothing listens there"):
+            get(f"s3://loras/{key}.safetensors")
+
+
 # --- what is refused before anything is sent --------------------------------------------------------------------------
 
 
