@@ -52,9 +52,9 @@ class Elsewhere(Place):
     def refuse_inputs(self, documents: Sequence[Document], outs: Sequence[Path]) -> None:
         """FoundryError ``usage``."""
         rows = (row.path for each in documents for row in (*each.fuse, *each.stack))
-        read = {name.partition("#")[0] for name in (*(each.base or "" for each in documents), *rows)}
+        read = {_plain(name) for name in (*(each.base or "" for each in documents), *rows)}
         for out in outs:
-            if self.called(out) in read:
+            if _plain(self.called(out)) in read:
                 raise refuse("usage.input", out=self.called(out), file=out.name)
 
     def publish(self) -> None:
@@ -65,6 +65,12 @@ class Elsewhere(Place):
         with Transfers() as transfers:
             for path in sorted(self._work.iterdir(), key=lambda path: (path.suffix == ".json", path.name)):
                 upload(path, replace(self._remote, key=f"{folder}{slash}{path.name}"), transfers)
+
+
+def _plain(address: str) -> str:
+    """An address without its hash, in the one writing of its scheme."""
+    scheme, mark, rest = address.partition("#")[0].partition("://")
+    return f"{scheme.lower()}{mark}{rest}"
 
 
 @contextmanager

@@ -136,9 +136,10 @@ def test_nothing_is_baked_for_a_bucket_that_cannot_be_written(server, stack, cap
     assert main(["bake", "one.json", "-o", "hf://o/r/a.safetensors"]) == 2
 
 
-def test_a_result_in_the_place_of_an_input_is_refused(server, stack, capsys):
+@pytest.mark.parametrize("name", ["s3://results/style.safetensors", "S3://results/style.safetensors"])
+def test_a_result_in_the_place_of_an_input_is_refused(server, stack, capsys, name):
     server.files["/results/style.safetensors"] = (stack / "style.safetensors").read_bytes()
-    rows = {"base": "base.safetensors", "stack": ["s3://results/style.safetensors"]}
+    rows = {"base": "base.safetensors", "stack": [name]}
     (stack / "own.json").write_text(json.dumps(rows))
     assert main(["bake", "own.json", "-o", "s3://results/style.safetensors"]) == 2
     assert "is an input" in capsys.readouterr().err
