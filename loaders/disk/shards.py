@@ -41,10 +41,15 @@ def _in_folder(folder: Path) -> Path:
 
 def all_shards(path: Path) -> tuple[Path, ...]:
     """Every shard of the set this file is one of, or the file alone."""
-    match = _SHARD.fullmatch(path.name)
-    if not match or int(match[3]) > MAX_SHARDS:
-        return (path,)
-    return tuple(path.with_name(f"{match[1]}-{i:05}-of-{match[3]}{match[4]}") for i in range(1, int(match[3]) + 1))
+    return tuple(path.with_name(name) for name in shard_names(path.name))
+
+
+def shard_names(name: str) -> tuple[str, ...]:
+    """What the shards of the set are called that a file of this name is one of, or the name alone."""
+    match = _SHARD.fullmatch(name)
+    if not match or not 1 <= int(match[3]) <= MAX_SHARDS:
+        return (name,)
+    return tuple(f"{match[1]}-{i:05}-of-{match[3]}{match[4]}" for i in range(1, int(match[3]) + 1))
 
 
 def _check_complete(path: Path, files: tuple[Path, ...]) -> None:

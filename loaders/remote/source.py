@@ -6,7 +6,6 @@ is replaced meanwhile is a FoundryError at the next range, never other weights.
 
 from __future__ import annotations
 
-import re
 import threading
 import uuid
 from bisect import bisect_right
@@ -24,6 +23,7 @@ from ...engine.errors import FoundryError
 from ...engine.tensors import TensorInfo
 from ...engine.texts.say import refuse
 from ..disk.header import Header, file_error, parse_header, shown
+from ..disk.shards import shard_names
 from ..disk.source import EDGE
 from ..disk.store import key_of
 from .names import Remote
@@ -34,9 +34,6 @@ from .workers import patiently, wait, workers
 
 AT_ONCE, NEAR = 8, 1 << 16  # small requests under way; bytes between two of them that are read along
 SMALL = 1 << 16  # bytes of a tensor that comes together with all as small
-MAX_SHARDS = 1000
-_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(\.\w+)")
-
 
 Buffer = memoryview | bytearray
 
@@ -55,11 +52,9 @@ class Part(NamedTuple):
 
 def shards_of(remote: Remote) -> list[Remote]:
     """Every shard of the numbered set an address is one of, or the file alone."""
-    match = _SHARD.fullmatch(remote.key)
-    if not match or not 1 <= int(match[3]) <= MAX_SHARDS or remote.sha256:
-        return [remote]
-    keys = (f"{match[1]}-{number:05}-of-{match[3]}{match[4]}" for number in range(1, int(match[3]) + 1))
-    return [replace(remote, key=key) for key in keys]
+    folder, slash, name = remote.key.rpartition("/")
+    names = (name,) if remote.sha256 else shard_names(name)
+    return [replace(remote, key=f"{folder}{slash}{each}") for each in names]
 
 
 class RemoteSource:

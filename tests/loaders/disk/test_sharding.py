@@ -17,7 +17,7 @@ from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.disk import sharding
 from lora_foundry.loaders.disk.sharding import parse_size, split, write_sharded
 from lora_foundry.loaders.disk.source import FileSource, base_fingerprint
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 NET = {f"blocks.{i}.q.weight": torch.arange(i, i + 64.0).reshape(8, 8) for i in range(6)}  # 256 bytes each
 NET["blocks.2.q.weight_scale"] = torch.tensor(0.5)
@@ -265,3 +265,9 @@ def test_index_is_durable_before_it_is_moved(path, monkeypatch):
     monkeypatch.setattr(sharding.os, "fsync", lambda handle: synced.append(handle) or real(handle))
     write(path)
     assert len(synced) >= 4 + 1  # three shards, the index, the folder
+
+
+def test_a_set_of_no_shards_is_the_file_alone(tmp_path):
+    path = tmp_path / "model-00001-of-00000.safetensors"
+    save_file({"blocks.0.q.weight": torch.ones(8, 8)}, path)
+    assert open_checkpoint(path).files == (path,) and open_checkpoint(tmp_path).files == (path,)
