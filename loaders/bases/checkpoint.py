@@ -21,7 +21,7 @@ from ..disk.source import FileSource
 from ..names.dialects import adapter_parts
 from ..names.lookup import uncompiled
 from ..remote.fetching import fetch
-from ..remote.names import WEB, Remote
+from ..remote.names import Remote
 from ..remote.objects import Asking
 from ..remote.source import RemoteSource, shards_of
 
@@ -96,10 +96,10 @@ def open_checkpoint(path: Path, mapped: bool | None = None) -> Checkpoint:
 def open_elsewhere(remote: Remote, asking: Asking) -> Checkpoint:
     """Open a base of a bucket or the Hub: its weights are read by ranges when they are wanted. One shard names all.
 
-    One of a web server is loaded whole first, for its name says by a hash what it must be. Raises FoundryError
-    ``remote`` or ``file``.
+    One whose name says by a hash what it must be, as of every web server, is loaded whole first: ranges cannot tell.
+    Raises FoundryError ``remote`` or ``file``.
     """
-    if remote.scheme == WEB:
+    if remote.sha256:
         return Checkpoint(FileSource(fetch(remote, asking).path, label=remote.file))
     source = RemoteSource(shards_of(remote), asking, remote.file)
     checkpoint = Checkpoint(source)

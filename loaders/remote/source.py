@@ -53,8 +53,7 @@ class Part(NamedTuple):
 def shards_of(remote: Remote) -> list[Remote]:
     """Every shard of the numbered set an address is one of, or the file alone."""
     folder, slash, name = remote.key.rpartition("/")
-    names = (name,) if remote.sha256 else shard_names(name)
-    return [replace(remote, key=f"{folder}{slash}{each}") for each in names]
+    return [replace(remote, key=f"{folder}{slash}{each}") for each in shard_names(name)]
 
 
 class RemoteSource:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 
@@ -171,6 +172,15 @@ def test_a_base_replaced_while_it_is_read_is_refused(base, server):
             if number == 4:
                 server.files[PATH] = server.files[PATH][:-1] + b"\1"
             reader.read(name)
+
+
+def test_a_base_with_a_hash_is_that_file_or_refused(base, server):
+    """The hash is of the whole file: ranges alone cannot tell."""
+    here, sha256 = open_checkpoint(base), hashlib.sha256(base.read_bytes()).hexdigest()
+    there = elsewhere(f"{NAME}#sha256={sha256}")
+    assert all(torch.equal(there.read(name), here.read(name)) for name in here.tensors) and there.label == here.label
+    with pytest.raises(FoundryError, match="another file than it has to be"):
+        elsewhere(f"{NAME}#sha256={'0' * 64}")
 
 
 def test_a_login_page_is_no_base(server):
