@@ -28,8 +28,8 @@ from ..bakes.calibrated import calibration_findings
 from ..bakes.wishes import Wishes
 from ..documents.document import Document, load_document
 from ..documents.paths import resolve_path
-from ..loras.configs import CONFIG_FILE
 from ..plans.judged import judged
+from ..remote.beside import CONFIG_FILE
 from ..remote.names import is_remote
 from .records import (
     ENDING,

@@ -24,8 +24,9 @@ from ...engine.texts.say import refuse, say_of
 from ..disk.header import shown
 from ..names.dialects import ALPHA, LOKR, OFT_IN
 from ..names.lookup import is_text_encoder
+from ..remote.beside import CONFIG_FILE
 from .building import plain
-from .configs import CONFIG_FILE, Config, SlowPatternError
+from .configs import Config, SlowPatternError
 from .groups import SCALED
 
 WRITE_ALPHA = ("down/up", "loha", "lokr", "glora")  # dialects whose trainers write alpha tensors

@@ -17,10 +17,9 @@ from ...engine.rotations import TERMS
 from ...engine.texts.say import refuse, say_of
 from ..disk.header import shown
 from ..names.lookup import bare, is_text_encoder
+from ..remote.beside import CONFIG_FILE, CONFIG_HOMES, MAX_CONFIG
 
-HEADER_KEY, CONFIG_FILE = "lora_adapter_metadata", "adapter_config.json"
-CONFIG_HOMES = ("adapter_model", "pytorch_lora_weights", "diffusion_pytorch_model")  # what PEFT and diffusers save as
-MAX_CONFIG = 4 << 20
+HEADER_KEY = "lora_adapter_metadata"
 MOST_PARTS, PATIENCE = 64, 1.0  # parts of a module name; seconds for all expressions of one config
 MOST_EXPRESSIONS, MOST_WAYS = 1000, 64  # of one config; ways through the groups of one, each of which may be tried
 MOST_TERMS = 64.0  # of a series that has no more digits long before

@@ -29,7 +29,7 @@ from ..disk.sharding import parse_size
 from ..disk.store import key_of
 from ..disk.temps import remove, temporary
 from ..disk.writer import writing
-from .beside import CONFIG, may_have_config
+from .beside import CONFIG_FILE, may_have_config
 from .names import Remote
 from .objects import Asking, Facts, RemoteObject, server_of, tell
 from .workers import wait, workers
@@ -125,13 +125,13 @@ class Cache:
     def keep_beside(self, place: Path, config: bytes | None) -> None:
         """Put a config into the folder of its LoRA, or take away what is no longer there. FoundryError ``file``."""
         if config is None:
-            remove(place / CONFIG)
+            remove(place / CONFIG_FILE)
             return
-        with writing(place / CONFIG, len(config)):
+        with writing(place / CONFIG_FILE, len(config)):
             place.mkdir(exist_ok=True)
             with temporary(place) as temp:
                 temp.write_bytes(config)
-                temp.replace(place / CONFIG)
+                temp.replace(place / CONFIG_FILE)
 
     def _place(self, sha256: str, remote: Remote) -> Path:
         alone = may_have_config(remote)
