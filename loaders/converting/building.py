@@ -155,7 +155,8 @@ class Builder:
             if row.on and row.strength and not self._names_itself(row) and self._is_accelerator(row):
                 fused.append(row)
                 if chain.clip is not None and row.clip and self._may_change_clip(row):
-                    stacked.append(Written(row.node, row.name, 0.0, row.clip, True, row.loose))
+                    held = tuple(each for each in row.held if each[0] == "strength_clip")
+                    stacked.append(Written(row.node, row.name, 0.0, row.clip, True, row.loose, held))
             else:
                 stacked.append(row)
         return fused, stacked

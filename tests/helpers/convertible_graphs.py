@@ -228,6 +228,15 @@ def wired_strength() -> Sketch:
     return g
 
 
+def wired_clip_strength() -> Sketch:
+    """An accelerator whose strength on the CLIP comes by wire."""
+    g = Sketch()
+    base = g("CheckpointLoaderSimple", ckpt_name=SDXL)
+    model = g.lora(base, LIGHTNING, 1.0, "LoraLoader", clip=base(1), strength_clip=g("SomeSlider"))
+    g.save(g.sample(model, model(1), 8, 1.0), base(2))
+    return g
+
+
 def wired_and_shared() -> Sketch:
     """Two models that have a LoRA in common, whose strength comes by wire."""
     g = Sketch()
@@ -252,6 +261,6 @@ CONVERTIBLE: dict[str, Callable[[], Sketch]] = {
         fp8_sampling_first, sampling_among, sampling_first, branches, clip_strengths, clip_of_the_first,
         clip_skip_first, pysssss, rgthree_two_strengths, rgthree_model_only, rgthree_stack, cr_load, cr_two_stackers,
         shared_stacker, easy_apply, efficiency_stacker, lora_manager_stacker, lora_manager_text, wired_strength,
-        wired_and_shared,
+        wired_clip_strength, wired_and_shared,
     )
 }  # fmt: skip

@@ -18,7 +18,7 @@ from schemas import faults
 
 PATH = "/lora_foundry/convert"
 Json = dict[str, Any]
-ALONE = ("wired_strength", "wired_and_shared")  # with a node that is no host's
+ALONE = ("wired_strength", "wired_clip_strength", "wired_and_shared")  # with a node that is no host's
 ENDS = ("FoundryApply", "FoundryQuantizeFP8")
 LOADERS = {"UNETLoader": "unet_name", "FoundryLoadBase": "base_name", "CheckpointLoaderSimple": "ckpt_name",
            "FoundryLoadCheckpoint": "ckpt_name"}  # fmt: skip
