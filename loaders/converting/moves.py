@@ -7,15 +7,15 @@ the stage it belongs to is not there, nothing is changed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from ...engine.errors import FoundryError
 from ..documents.document import Row, parse_rows
 from ..lint.files import Files
-from ..workflows.graph import Graph
-from ..workflows.node_kinds import FUSE_NODE, STACK_NODE
-from ..workflows.node_values import written_loras
+from ..workflows.graph import Graph, GraphNode
+from ..workflows.node_kinds import FUSE_NODE, SCHEDULERS, STACK_NODE
+from ..workflows.node_values import Named, written_loras
 from ..workflows.tracing import list_nodes
 from .building import rows_text
 from .canvas_level import CanvasLevel
@@ -42,8 +42,11 @@ class Mover:
         if below is None or self._files.is_missing(name):
             return False
         strength = self._take_out(stack, lora)
+        if strength is None:
+            return False
         at = self._level.origin(below)[0]
-        if self._kind(at) == FUSE_NODE and self._value(at, "lora_name") == VANILLA:
+        free = self._kind(at) == FUSE_NODE and self._value(at, "lora_name") == VANILLA
+        if free and len(list(self._level.uses((at, MODEL_OUT)))) == 1:
             self._level.set_value(at, "strength", strength)
             return self._level.set_value(at, "lora_name", name)
         made = self._level.add(FUSE_NODE, {"lora_name": name, "strength": strength})
@@ -56,7 +59,7 @@ class Mover:
         """A LoRA goes: its row, or its node, whose model and CLIP come from below it then."""
         kind = self._kind(node)
         if kind in (LIST_NODE, ROW_NODE):
-            return self._take_row(node, lora) is not None
+            return bool(self._take_row(node, lora))
         names = [_plain(each.name) for each in written_loras(self._settled(node))]
         if names != [_plain(lora)] or list_nodes(self._graph, self._settled(node)):
             return False
@@ -64,16 +67,20 @@ class Mover:
 
     def to_stack(self, node: str, lora: str) -> bool:
         """A native loader's LoRAs go into the stack of the same model, and the loader goes."""
-        applier, stack = APPLIERS.get(self._kind(node)), self._stack_below(node) or self._stack_above(node)
+        applier, below = APPLIERS.get(self._kind(node)), self._stack_below(node)
+        stack = below or self._stack_above(node)
         if applier is None or not stack or dict(applier.held).keys() & self._level.pieces[node].wires.keys():
             return False
-        settled = self._settled(node)
+        settled, clip = self._settled(node), self._level.pieces[node].wires.get(applier.clip)
         lists = list_nodes(self._graph, settled)
-        clip = self._level.pieces[node].wires.get(applier.clip)
         taken = clip is not None and any(self._level.uses((node, CLIP_OUT)))
-        if lists or (taken and (clip is None or self._level.origin(clip) != (stack, CLIP_OUT))):
+        others = [use for use in self._level.uses((stack, CLIP_OUT)) if use[0] != node]
+        if lists or (taken and (clip is None or others or self._level.origin(clip) != (stack, CLIP_OUT))):
             return False
-        rows = [row_of(each, self._files, bool(applier.clip)) for each in written_loras(settled)]
+        if not (self._ends_in(node, stack) if below else self._ends_in(stack, node)):
+            return False  # others, who take the model between the two, would get another one
+        on_clip = bool(applier.clip) and (taken or "clip" not in self._level.pieces[stack].wires)
+        rows = [row_of(each, self._files, on_clip) for each in written_loras(settled)]
         return self._splice(node, applier.model, applier.clip) and self._append(stack, rows)
 
     # --- the stack of a model
@@ -100,34 +107,64 @@ class Mover:
                 return node
         return ""
 
-    def _lists_of(self, stack: str) -> Iterator[str]:
-        for each in list_nodes(self._graph, self._settled(stack)):
-            key = each.id.removeprefix(self._level.path)
-            if each.id.startswith(self._level.path) and key in self._level.pieces:
-                yield key
+    def _ends_in(self, node: str, end: str) -> bool:
+        """Whether everything the model of a node goes through comes to one other node; a scheduler may look on."""
+        waiting = [node]
+        for key in waiting:
+            uses = self._level.uses((key, MODEL_OUT))
+            takers = [taker for taker, _ in uses if self._kind(taker) not in SCHEDULERS]
+            if not takers:
+                return False
+            waiting += [taker for taker in dict.fromkeys(takers) if taker != end and taker not in waiting]
+        return True
 
     # --- rows
 
-    def _take_out(self, stack: str, lora: str) -> float:
-        """Take a LoRA out of the lists of a stack: its strength there, 1 where it is not among them."""
-        for key in self._lists_of(stack):
-            strength = self._take_row(key, lora)
-            if strength is not None:
-                return strength
-        return 1.0
+    def _take_out(self, stack: str, lora: str) -> float | None:
+        """Take a LoRA out of the lists of a stack: its strength there, 1 where it is not among them.
 
-    def _take_row(self, node: str, lora: str) -> float | None:
-        """Take a row out of a list, or switch a LoRA node off: its strength, None where it is not there."""
-        if self._kind(node) == ROW_NODE and _plain(str(self._value(node, "lora_name"))) == _plain(lora):
-            strength = self._value(node, "strength_model")
+        None where it cannot be taken out of one of them, or acts by block, which 1 Fuse Base LoRA cannot.
+        """
+        total: list[float] = []
+        for each in list_nodes(self._graph, self._settled(stack)):
+            if not any(row.on and _plain(row.name) == _plain(lora) for row in _written(each)):
+                continue
+            rows = self._take_row(each.id.removeprefix(self._level.path), lora)
+            if not rows or any(row.blocks for row in rows):
+                return None
+            total += [row.strength for row in rows]
+        return sum(total) if total else 1.0
+
+    def _take_row(self, node: str, lora: str) -> list[Row]:
+        """Take a LoRA out of a list, or switch a LoRA node off: its rows that are on; none where that cannot be done.
+
+        A list that serves several models stays as it is.
+        """
+        if not self._serves_one(node):
+            return []
+        if self._kind(node) == ROW_NODE:
+            name, strength, blocks = (self._value(node, key) for key in ("lora_name", "strength_model", "blocks"))
+            if _plain(str(name)) != _plain(lora) or not isinstance(strength, int | float):
+                return []
             off = self._level.set_value(node, "enabled", False)
-            return float(strength) if off and isinstance(strength, int | float) else None
+            return [Row(lora, float(strength), blocks=str(blocks or ""))] if off else []
         rows, written = self._rows_of(node) if self._kind(node) == LIST_NODE else ((), [])
-        here = [row for row in rows if _plain(row.path) == _plain(lora)]
-        if not here:
-            return None
-        kept = [each for each, row in zip(written, rows, strict=True) if row not in here]
-        return here[0].strength if self._level.set_value(node, "loras", rows_text(kept)) else None
+        here = [row.on and _plain(row.path) == _plain(lora) for row in rows]
+        kept = [each for each, gone in zip(written, here, strict=True) if not gone]
+        if not any(here) or not self._level.set_value(node, "loras", rows_text(kept)):
+            return []
+        return [row for row, gone in zip(rows, here, strict=True) if gone]
+
+    def _serves_one(self, node: str) -> bool:
+        """Whether a list comes to one taker at most, be it through other lists."""
+        waiting, ends = [node], set[tuple[str, str]]()
+        for key in waiting:
+            for taker in self._level.uses((key, MODEL_OUT)):
+                if self._kind(taker[0]) not in (LIST_NODE, ROW_NODE):
+                    ends.add(taker)
+                elif taker[0] not in waiting:
+                    waiting.append(taker[0])
+        return len(ends) <= 1
 
     def _rows_of(self, node: str) -> tuple[tuple[Row, ...], list[Any]]:
         """The rows of a LoRA Stack, and each as it is written; none of a text that is no plain list."""
@@ -186,6 +223,14 @@ class Mover:
 
 
 MOVES: dict[str, Move] = {"fuse": Mover.fuse, "remove": Mover.remove, "stack": Mover.to_stack}
+
+
+def _written(node: GraphNode) -> list[Named]:
+    """The LoRAs of a list; none of one that cannot be read."""
+    try:
+        return written_loras(node)
+    except FoundryError:
+        return []
 
 
 def _plain(name: str) -> str:

@@ -103,6 +103,124 @@ def test_a_native_loader_outside_the_stages_moves_into_the_stack(form, after):
     assert rows[1] == {"path": "ink.safetensors", "strength": 0.6, "clip_strength": 0.0}
 
 
+def two_models(*lists) -> Sketch:
+    """Two of our stacks on bases of their own, with one list for both where one is given."""
+    g = Sketch()
+    nodes = [make(g) for make in lists]
+    for number in range(2):
+        model = g("FoundryLoadBase", base_name="qwen_image_bf16.safetensors")
+        listed = {"lora_stack": nodes[min(number, len(nodes) - 1)]}
+        g.sample(g("FoundryApply", model=g("FoundryStackLoRAs", model=model, **listed)), g("CLIPLoader"), 8, 1.0)
+    return g
+
+
+def listed(*rows):
+    return lambda g: g("FoundryLoRAStack", loras=json.dumps(rows))
+
+
+ROW = {"path": LIGHTNING_8, "strength": 0.8}
+NODE = {"lora_name": LIGHTNING_8, "strength_model": 0.8, "strength_clip": 0.8, "enabled": True}
+KEPT = {
+    "the text comes by wire": [
+        lambda g: g("FoundryLoRAStack", loras=g("PrimitiveString", value=json.dumps([ROW]))),
+        listed(),
+    ],
+    "the strength comes by wire": [
+        lambda g: g("FoundryLoRA", **{**NODE, "strength_model": g("SomeSlider")}),
+        listed(),
+    ],
+    "the switch comes by wire": [
+        lambda g: g("FoundryLoRA", **{**NODE, "enabled": g("PrimitiveBoolean", value=True)}),
+        listed(),
+    ],
+    "it acts by block": [listed({**ROW, "blocks": "double=1,single=0.5"}), listed()],
+    "by block, a node": [lambda g: g("FoundryLoRA", **NODE, blocks="double=1,single=0.5"), listed()],
+    "the list is another pack's": [
+        lambda g: g("CR LoRA Stack", switch_1="On", lora_name_1=LIGHTNING_8, model_weight_1=0.8, clip_weight_1=0.8),
+        listed(),
+    ],
+    "another model has the same list": [listed(ROW)],
+}
+
+
+@pytest.mark.parametrize("why", KEPT)
+def test_a_base_lora_that_cannot_be_taken_out_of_the_stack_is_not_fused_as_well(why):
+    g = two_models(*KEPT[why])
+    stack = next(key for key, each in g.prompt.items() if each["class_type"] == "FoundryStackLoRAs")
+    kept = copy.deepcopy(g.prompt)
+    made, done, _ = apply_fixes(g.prompt, [{"action": "fuse", "node": stack, "lora": LIGHTNING_8}])
+    assert not done and made == kept
+
+
+@pytest.mark.parametrize(
+    ("rows", "strength", "left"),
+    [
+        ([{**ROW, "strength": 0.3, "on": False}, ROW], 0.8, 1),
+        ([{**ROW, "strength": 0.5}, {**ROW, "strength": 0.25}], 0.75, 0),
+        ([{**ROW, "on": False}], 1.0, 1),
+    ],
+)
+def test_what_is_fused_is_what_the_rows_that_are_on_came_to(rows, strength, left):
+    made, done = fixed("prompt", stages(rows), "fuse", "FoundryStackLoRAs", LIGHTNING_8)
+    nodes = {each["class_type"]: each["inputs"] for each in made.values()}
+    assert done and nodes["FoundryFuseBaseLoRA"]["strength"] == strength
+    assert len(json.loads(nodes["FoundryLoRAStack"]["loras"])) == left
+
+
+def test_a_free_fuse_node_that_serves_another_model_too_stays_free():
+    g = Sketch()
+    below = g("FoundryLoadBase", base_name="qwen_image_bf16.safetensors")
+    below = g("FoundryFuseBaseLoRA", model=below, lora_name="none: vanilla base", strength=1.0, rounding="once")
+    for _ in range(2):
+        model = g("FoundryStackLoRAs", model=below, lora_stack=g("FoundryLoRAStack", loras="[]"))
+        g.sample(g("FoundryApply", model=model), g("CLIPLoader"), 8, 1.0)
+    made, done, _ = apply_fixes(g.prompt, [{"action": "fuse", "node": "4", "lora": LIGHTNING_8}])
+    models = [what(made, each["inputs"]["model"]).loras for each in made.values() if each["class_type"] == "KSampler"]
+    assert done and [[pair for pair in each if pair[0] != "none: vanilla base"] for each in models] == [
+        [(LIGHTNING_8.removesuffix(".safetensors"), 1.0)],
+        [],
+    ]
+
+
+def test_a_row_that_other_models_have_too_is_not_removed():
+    g = two_models(listed(ROW))
+    assert not apply_fixes(g.prompt, [{"action": "remove", "node": "1", "lora": LIGHTNING_8}])[1]
+    g = two_models(listed(ROW), listed(ROW))
+    made, done, _ = apply_fixes(g.prompt, [{"action": "remove", "node": "1", "lora": LIGHTNING_8}])
+    assert done and [made[key]["inputs"]["loras"] for key in "12"] == ["[]", json.dumps([ROW])]
+
+
+@pytest.mark.parametrize("after", [True, False])
+@pytest.mark.parametrize("beside", ["KSampler", "BasicScheduler"])
+def test_a_native_loader_beside_which_somebody_samples_stays_where_it_is(after, beside):
+    """A scheduler asks a model for its noise levels alone: it may have any."""
+    g = stages([], after=after, native=not after)
+    (loader,) = [key for key, each in g.prompt.items() if each["class_type"] == "LoraLoaderModelOnly"]
+    between = g.prompt[loader]["inputs"]["model"] if after else [loader, 0]
+    g(beside, model=between)
+    made, done, _ = apply_fixes(g.prompt, [{"action": "stack", "node": loader, "lora": "ink.safetensors"}])
+    assert bool(done) == (loader not in made) == (beside == "BasicScheduler")
+
+
+@pytest.mark.parametrize(("takes", "told"), [("nobody", 0.0), ("the encoder", None), ("both", "stays")])
+def test_a_loader_that_moves_changes_no_clip(takes, told):
+    """Of a loader whose CLIP nobody took the row is at 0 there; where others take the stack's CLIP it stays."""
+    g = Sketch()
+    base = g("FoundryLoadCheckpoint", ckpt_name="a.safetensors")
+    stack = g("FoundryStackLoRAs", model=base, clip=base(1), lora_stack=g("FoundryLoRAStack", loras="[]"))
+    model = g("FoundryApply", model=stack)
+    loader = g.lora(model, "ink.safetensors", 0.6, "LoraLoader", clip=stack(1), strength_clip=0.6)
+    g.sample(loader, loader(1) if takes != "nobody" else stack(1))
+    if takes == "both":
+        g.text(stack(1))
+    made, done, _ = apply_fixes(g.prompt, [{"action": "stack", "node": loader[0], "lora": "ink.safetensors"}])
+    if told == "stays":
+        assert not done and made == g.prompt
+        return
+    clip = {} if told is None else {"clip_strength": told}
+    assert json.loads(made["2"]["inputs"]["loras"]) == [{"path": "ink.safetensors", "strength": 0.6, **clip}]
+
+
 def test_where_there_is_no_stack_nothing_is_changed():
     g = Sketch()
     g.sample(g.lora(g.unet("a.safetensors"), "ink.safetensors"), g("CLIPLoader"))
