@@ -54,13 +54,15 @@ class Rays:
         self._quiet.close()
 
     def _follow(self, answer: Any, unit: Unit, tell: Tell) -> None:
-        fault = ""
+        fault, known = "", self._ray.exceptions
         try:
             fault = self._ray.get(answer)
             if not fault:
                 tell(Step(unit, 1, 1))
-        except self._ray.exceptions.RayError as error:
+        except known.RayError as error:
             fault = f"Ray says: {_last_line(str(error))}"
+            if isinstance(error, (known.WorkerCrashedError, known.OutOfMemoryError)):  # it had begun, and died of it
+                tell(Step(unit, 0, 1))
         tell(Ended(unit, fault))
 
 

@@ -11,11 +11,13 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from batch_parts import contents, hidden, make_documents, make_models
 from conftest import ROOT
 from lora_foundry.cli.workers import rays
+from lora_foundry.cli.workers.loop import Ended, Step
 from lora_foundry.loaders.bakes.wishes import Wishes
 from lora_foundry.loaders.batches.unit import Unit
 
@@ -62,6 +64,36 @@ def test_what_a_task_refuses_comes_back_as_a_sentence():
 def test_a_python_in_a_folder_with_a_blank_is_quoted():
     assert rays.python_of("/usr/bin/python3") == {}
     assert rays.python_of("/opt/my tools/python3") == {"py_executable": "'/opt/my tools/python3'"}
+
+
+class Fault(Exception):
+    """What Ray raises; the two below when a worker died of its task."""
+
+
+class Crashed(Fault):
+    pass
+
+
+@pytest.mark.parametrize(("error", "began"), [(Crashed, True), (Fault, False)])
+def test_a_worker_that_dies_of_its_task_had_begun(error, began):
+    """Else one document that kills every worker would end the batch as if no worker could begin."""
+
+    def get(answer):
+        raise error("gone")
+
+    known = SimpleNamespace(RayError=Fault, WorkerCrashedError=Crashed, OutOfMemoryError=Crashed)
+    runner, told, one = rays.Rays.__new__(rays.Rays), [], Unit((), "out", Wishes(), "run")
+    runner._ray = SimpleNamespace(get=get, exceptions=known)
+    runner._follow("answer", one, told.append)
+    assert told == [*([Step(one, 0, 1)] if began else []), Ended(one, "Ray says: gone")]
+
+
+def test_those_faults_are_called_so_in_ray(need):
+    need("ray", lambda: importlib.util.find_spec("ray") is not None)
+    from ray import exceptions
+
+    assert issubclass(exceptions.WorkerCrashedError, exceptions.RayError)
+    assert issubclass(exceptions.OutOfMemoryError, exceptions.RayError)
 
 
 def unit_of_text(version: str) -> str:
