@@ -12,7 +12,6 @@ export async function everyLora() {
   return (await answer.json()).loras
 }
 
-/** What is known of a LoRA by now. @param {string} base its name, empty: none is wired */
 /** The LoRAs of another node of this workflow as rows. @param {string} id @returns {Promise<object[]>} */
 export async function rowsOfNode(id) {
   const answer = await post("/lora_foundry/foreign_rows", { workflow: drawn(), node: id })
@@ -21,6 +20,7 @@ export async function rowsOfNode(id) {
   return told.rows
 }
 
+/** What is known of a LoRA by now. @param {string} base its name, empty: none is wired */
 export const factsOf = (name, base) => known.get(base)?.get(name)
 
 /** Another state of the files: everything is asked again. */
