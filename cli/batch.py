@@ -142,8 +142,7 @@ def _runner(options: argparse.Namespace) -> Runner:
         from .workers.rays import Rays
 
         return Rays(options.ray, options.threads or RAY_THREADS, options.device != "cpu")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Processes(options.workers, options.threads or max(1, cores // options.workers))
+    return Processes(options.workers, options.threads)
 
 
 def _work(units: Sequence[Unit], runner: Runner, out: Path) -> None:

@@ -20,11 +20,17 @@ Child = subprocess.Popen[bytes]
 
 
 class Processes:
-    """At most ``slots`` processes at once, each with ``threads`` threads for its sums."""
+    """At most ``slots`` processes at once, each with ``threads`` threads for its sums.
 
-    def __init__(self, slots: int, threads: int) -> None:
+    None: as many as the environment says, else its share of the cores of this machine.
+    """
+
+    def __init__(self, slots: int, threads: int | None) -> None:
         self.slots = slots
-        self._environment = {"OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE", **os.environ}
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        told = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+        share = {"OMP_NUM_THREADS": str(max(1, cores // slots)), "OMP_WAIT_POLICY": "PASSIVE"}
+        self._environment = {**share, **os.environ, **told}
         self._children: list[tuple[Child, threading.Thread]] = []
 
     def start(self, unit: Unit, tell: Tell) -> None:

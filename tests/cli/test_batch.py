@@ -213,6 +213,21 @@ def test_what_else_a_worker_says_does_not_hold_up_the_batch(tmp_path):
     runner.stop()
 
 
+@pytest.mark.parametrize(("threads", "environment", "wanted"), [(3, "5", 3), (None, "5", 5), (3, None, 3)])
+def test_the_threads_that_were_asked_for_are_those_of_a_worker(tmp_path, monkeypatch, threads, environment, wanted):
+    if environment is None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    else:
+        monkeypatch.setenv("OMP_NUM_THREADS", environment)
+    words = "import os, sys; sys.stdin.readline(); print(os.environ['OMP_NUM_THREADS'], 9)"
+    monkeypatch.setattr(processes, "interpreter", lambda module: [sys.executable, "-c", words])
+    told, runner = queue.SimpleQueue(), Processes(1, threads)
+    one = unit(tmp_path, write_document(tmp_path, "a"))
+    runner.start(one, told.put)
+    assert told.get(timeout=30) == Step(one, wanted, 9) and told.get(timeout=30) == Ended(one)
+    runner.stop()
+
+
 class Murdered(Processes):
     """Kills the process of the first unit as soon as it has begun."""
 
