@@ -61,7 +61,7 @@ def _count(text: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Bake what is not there yet; the results that are, are only looked at."""
-    from ..loaders.batches.records import States, asked_of, is_done
+    from ..loaders.batches.records import States, asked_of, is_done, read_record
 
     started, wishes = time.perf_counter(), _at_home_anywhere(wishes_of(options))
     tasks = _tasks(options.documents, options.out)
@@ -69,6 +69,7 @@ def run(options: argparse.Namespace) -> int:
     known = {task: is_done(options.out, task, asked, states) for task in tasks if not options.fresh}
     done = {task: record for task, record in known.items() if record is not None}
     left, run_id = [task for task in tasks if task not in done], uuid.uuid4().hex
+    before = {task: done.get(task) or read_record(options.out, task.name) for task in tasks}
     units, failed, runner = _prepared(left, done, wishes, options, run_id) if left else ([], [], None)
     if options.dry_run:
         _tell_plan(units, failed, done, runner.slots if runner else 0, options)
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace) -> int:
         _put_down(options.out, task, run_id, error)
     if runner is not None and units:
         _work(units, runner, options.out)
-    return _tell(tasks, done, options, time.perf_counter() - started)
+    return _tell(before, options, time.perf_counter() - started)
 
 
 def _at_home_anywhere(wishes: Wishes) -> Wishes:
@@ -168,13 +169,20 @@ def _put_down(out: Path, task: Task, run_id: str, error: FoundryError) -> None:
 # --- what is told -----------------------------------------------------------------------------------------------------
 
 
-def _tell(tasks: Sequence[Task], done: Collection[Task], options: argparse.Namespace, seconds: float) -> int:
-    """Write the manifest, and tell what became of each document."""
+def _tell(before: Mapping[Task, BatchRecordJSON | None], options: argparse.Namespace, seconds: float) -> int:
+    """Write the manifest, and tell what became of each document; ``before`` are their records when this began.
+
+    A result whose files are the same ones still is unchanged, also where that took a plan to see.
+    """
     from ..loaders.batches.records import FAILED, MADE, UNCHANGED, read_record, result_of, write_manifest
 
     manifest = write_manifest(options.out)
-    records = [(task, read_record(options.out, task.name)) for task in tasks]
-    results = [result_of(each, UNCHANGED if task in done else "") for task, each in records if each is not None]
+    records = [(former, read_record(options.out, task.name)) for task, former in before.items()]
+    results = [
+        result_of(each, UNCHANGED if former and each["files"] and former["files"] == each["files"] else "")
+        for former, each in records
+        if each is not None
+    ]
     counts = {state: sum(each["state"] == state for each in results) for state in (MADE, UNCHANGED, FAILED)}
     ok = counts[FAILED] == 0
     if options.json:

@@ -119,6 +119,10 @@ def test_only_what_is_missing_or_changed_is_made_again(folder, run, inline):
     assert states(told) == {"d00": "unchanged", "d01": "unchanged", "d02": "made"}
     assert run(*command, "--dtype", "fp16")[1]["counts"]["made"] == 3
     assert run(*command, "--dtype", "fp16", "--fresh")[1]["counts"]["made"] == 3
+    os.utime(folder / "a.safetensors", (1, 1))  # it says the same: planned again, not made
+    told = run(*command, "--dtype", "fp16")[1]
+    assert told["counts"] == {"made": 0, "unchanged": 3, "failed": 0}
+    assert {each["state"] for each in json.loads(Path(told["manifest"]).read_text())["results"]} == {"made"}
     (folder / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8}))
     assert run(*command, "--dtype", "fp16", "--dry-run")[1]["unchanged"] == []
 
@@ -135,7 +139,8 @@ def test_a_bad_document_fails_alone_and_is_tried_again(folder, run, inline):
     assert code == 1 and "lost: [file]" in out and "absent: [file]" in out and "\n0 made, 2 unchanged, 3 failed" in out
     write_document(folder, "lost")
     told = run("batch", *documents[:4], "-o", "out", "--json")[1]
-    assert states(told)["lost"] == "made" and states(told)["broken"] == "failed"
+    assert states(told) == {"d00": "unchanged", "broken": "failed", "lost": "made", "d01": "unchanged"}
+    assert list(states(told)) == ["d00", "broken", "lost", "d01"]
 
 
 def test_a_dry_run_does_nothing(folder, run, inline):
