@@ -14,6 +14,7 @@ from ..loaders.bases.checkpoint import open_checkpoint
 from ..loaders.converting.convert import Conversion, convert
 from ..loaders.converting.fixing import apply_fixes
 from ..loaders.converting.foreign import foreign_rows
+from ..loaders.converting.moves import MOVES
 from ..loaders.lineage.provenance import lineage_of
 from ..loaders.lint.lint import lint
 from ..loaders.plans.rows import row_facts
@@ -67,13 +68,15 @@ def fixes_of(body: Mapping[str, Any]) -> list[FixJSON]:
 
 def _is_fix(fix: object) -> bool:
     words = isinstance(fix, dict) and all(isinstance(fix.get(key, ""), str) for key in ("input", "from", "to", "lora"))
-    needed = {"set": {"input", "value"}, "replace": {"from", "to"}}
+    needed: dict[str, set[str]] = {"set": {"input", "value"}, "replace": {"from", "to"}, "convert": set()}
+    needed |= {action: {"lora"} for action in MOVES}
     return (
         isinstance(fix, dict)
         and words
         and isinstance(fix.get("node"), str)
         and isinstance(fix.get("action"), str)
-        and needed.get(fix["action"], set()) <= fix.keys()
+        and fix["action"] in needed
+        and needed[fix["action"]] <= fix.keys()
         and (fix["action"] != "set" or finite(fix["value"]) is not None)
     )
 

@@ -176,7 +176,13 @@ def test_fixes_of_findings_and_rows_of_other_nodes_by_the_routes(host, files):
     fixes = [{"action": "remove", "node": model[0], "lora": lora}]
     status, told = host.request(PATH, {"prompt": graph, "fixes": fixes})
     assert (status, faults(told, "convert"), told["changed"]) == (200, [], True) and model[0] not in told["made"]
-    for bad in (5, [5], [{"action": "set", "node": "1", "input": "x", "value": "y"}], [{"action": [], "node": "1"}]):
+    unfit = (
+        {"action": "set", "node": "1", "input": "x", "value": "y"},
+        {"action": [], "node": "1"},
+        {"action": "undo", "node": "1"},
+        {"action": "fuse", "node": "1"},
+    )
+    for bad in (5, [5], *([each] for each in unfit)):
         status, told = host.request(PATH, {"prompt": graph, "fixes": bad})
         assert status == 400 and told["error"]["code"] == "body"
     status, told = host.request("/lora_foundry/foreign_rows", {"prompt": graph, "node": model[0]})
@@ -190,7 +196,6 @@ def test_the_nodes_are_written_as_the_host_declares_them(host):
     known = host.object_info()
     for kind, form in FORMS.items():
         declared = {**known[kind]["input"]["required"], **known[kind]["input"].get("optional", {})}
-        assert list(declared) == sorted(declared, key=list(declared).index)
         assert {name for name, _ in (*form.sockets, *form.widgets)} == declared.keys()
         assert [name for name, _ in form.widgets] == [name for name in declared if name in dict(form.widgets)]
         for name, made in form.sockets:
