@@ -47,8 +47,7 @@ class Mover:
         at = self._level.origin(below)[0]
         free = self._kind(at) == FUSE_NODE and self._value(at, "lora_name") == VANILLA
         if free and len(list(self._level.uses((at, MODEL_OUT)))) == 1:
-            self._level.set_value(at, "strength", strength)
-            return self._level.set_value(at, "lora_name", name)
+            return self._set(at, "strength", strength) and self._set(at, "lora_name", name)
         made = self._level.add(FUSE_NODE, {"lora_name": name, "strength": strength})
         self._level.wire(below, made, "model")
         self._level.wire((made, MODEL_OUT), stack, "model")
@@ -69,7 +68,7 @@ class Mover:
         """A native loader's LoRAs go into the stack of the same model, and the loader goes."""
         applier, below = APPLIERS.get(self._kind(node)), self._stack_below(node)
         stack = below or self._stack_above(node)
-        if applier is None or not stack or dict(applier.held).keys() & self._level.pieces[node].wires.keys():
+        if applier is None or not stack or any(self._is_given(node, name) for name, _ in applier.held):
             return False
         settled, clip = self._settled(node), self._level.pieces[node].wires.get(applier.clip)
         lists = list_nodes(self._graph, settled)
@@ -146,12 +145,12 @@ class Mover:
             name, strength, blocks = (self._value(node, key) for key in ("lora_name", "strength_model", "blocks"))
             if _plain(str(name)) != _plain(lora) or not isinstance(strength, int | float):
                 return []
-            off = self._level.set_value(node, "enabled", False)
+            off = self._set(node, "enabled", False)
             return [Row(lora, float(strength), blocks=str(blocks or ""))] if off else []
         rows, written = self._rows_of(node) if self._kind(node) == LIST_NODE else ((), [])
         here = [row.on and _plain(row.path) == _plain(lora) for row in rows]
         kept = [each for each, gone in zip(written, here, strict=True) if not gone]
-        if not any(here) or not self._level.set_value(node, "loras", rows_text(kept)):
+        if not any(here) or not self._set(node, "loras", rows_text(kept)):
             return []
         return [row for row, gone in zip(rows, here, strict=True) if gone]
 
@@ -179,10 +178,10 @@ class Mover:
         """Put rows behind those of a stack: into its LoRA Stack, or into a new one after what is wired."""
         above = self._level.pieces[stack].wires.get("lora_stack")
         at = self._level.origin(above)[0] if above else ""
-        if self._kind(at) == LIST_NODE and "loras" not in self._level.pieces[at].wires:
+        if self._kind(at) == LIST_NODE and self._serves_one(at) and not self._is_given(at, "loras"):
             _, written = self._rows_of(at)
             if written or self._value(at, "loras") in ("[]", ""):
-                return self._level.set_value(at, "loras", rows_text([*written, *rows]))
+                return self._set(at, "loras", rows_text([*written, *rows]))
         made = self._level.add(LIST_NODE, {"loras": rows_text(rows)})
         if above:
             self._level.wire(above, made, "lora_stack")
@@ -205,6 +204,14 @@ class Mover:
                 self._level.hand_over(out, source)
         self._level.remove([node])
         return True
+
+    def _is_given(self, node: str, name: str) -> bool:
+        """Whether an input has its value by wire, or from the subgraph's own node."""
+        piece = self._level.pieces[node]
+        return name in piece.wires or name in self._level.held(piece)
+
+    def _set(self, node: str, name: str, value: object) -> bool:
+        return not self._is_given(node, name) and self._level.set_value(node, name, value)
 
     def _place(self, made: str, beside: str) -> None:
         level = self._level

@@ -152,6 +152,17 @@ def test_a_base_lora_that_cannot_be_taken_out_of_the_stack_is_not_fused_as_well(
     assert not done and made == kept
 
 
+@pytest.mark.parametrize("action", ["fuse", "remove"])
+def test_rows_whose_subgraph_shows_them_outside_stay(action):
+    """The value outside counts: changed inside the subgraph, nothing would have been taken out."""
+    saved = folded(drawn(stages([ROW]).prompt))
+    nodes, host = saved["definitions"]["subgraphs"][0]["nodes"], saved["nodes"][0]
+    node = next(str(each["id"]) for each in nodes if each["type"] == "FoundryLoRAStack")
+    host["properties"]["proxyWidgets"], host["widgets_values"] = [[node, "loras"]], [json.dumps([ROW])]
+    made, done, _ = apply_fixes(saved, [{"action": action, "node": f"900:{node}", "lora": LIGHTNING_8}])
+    assert not done and made == saved
+
+
 @pytest.mark.parametrize(
     ("rows", "strength", "left"),
     [
@@ -200,6 +211,17 @@ def test_a_native_loader_beside_which_somebody_samples_stays_where_it_is(after, 
     g(beside, model=between)
     made, done, _ = apply_fixes(g.prompt, [{"action": "stack", "node": loader, "lora": "ink.safetensors"}])
     assert bool(done) == (loader not in made) == (beside == "BasicScheduler")
+
+
+def test_a_loader_moves_into_a_list_of_its_own_where_another_model_has_the_list_too():
+    g = two_models(listed(ROW))
+    apply, (sampler, _) = (next(key for key, each in g.prompt.items() if each["class_type"] == "FoundryApply"),
+                           [key for key, each in g.prompt.items() if each["class_type"] == "KSampler"])  # fmt: skip
+    loader = g.lora([apply, 0], "ink.safetensors", 0.6)
+    g.prompt[sampler]["inputs"]["model"] = loader
+    before = seen_by(g.prompt)
+    made, done, _ = apply_fixes(g.prompt, [{"action": "stack", "node": loader[0], "lora": "ink.safetensors"}])
+    assert done and loader[0] not in made and seen_by(made) == before
 
 
 @pytest.mark.parametrize(("takes", "told"), [("nobody", 0.0), ("the encoder", None), ("both", "stays")])
