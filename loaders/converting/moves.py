@@ -7,7 +7,7 @@ the stage it belongs to is not there, nothing is changed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from ...engine.errors import FoundryError
@@ -41,6 +41,8 @@ class Mover:
         name = self._files.spelled(lora, loose=True)
         if below is None or self._files.is_missing(name):
             return False
+        if self._is_fused(stack, name):  # for another LoRA that needs it too
+            return True
         strength = self._take_out(stack, lora)
         if strength is None:
             return False
@@ -67,7 +69,7 @@ class Mover:
     def to_stack(self, node: str, lora: str) -> bool:
         """A native loader's LoRAs go into the stack of the same model, and the loader goes."""
         applier, below = APPLIERS.get(self._kind(node)), self._stack_below(node)
-        stack = below or self._stack_above(node)
+        stack = below or next((key for key in self._below(node) if self._kind(key) == STACK_NODE), "")
         if applier is None or not stack or any(self._is_given(node, name) for name, _ in applier.held):
             return False
         settled, clip = self._settled(node), self._level.pieces[node].wires.get(applier.clip)
@@ -95,16 +97,18 @@ class Mover:
             waiting += [taker for taker in takers if taker in self._level.pieces and taker not in waiting]
         return ""
 
-    def _stack_above(self, node: str) -> str:
-        """The 2 Stack LoRAs that the model of a node comes from."""
+    def _below(self, node: str) -> Iterator[str]:
+        """The nodes that the model of a node comes from, the nearest first."""
         for _ in range(len(self._level.pieces)):
             wire = self._level.pieces[node].wires.get("model") if node in self._level.pieces else None
             if wire is None:
-                return ""
+                return
             node = self._level.origin(wire)[0]
-            if self._kind(node) == STACK_NODE:
-                return node
-        return ""
+            yield node
+
+    def _is_fused(self, stack: str, name: str) -> bool:
+        fused = (self._value(key, "lora_name") for key in self._below(stack) if self._kind(key) == FUSE_NODE)
+        return any(_plain(str(each)) == _plain(name) for each in fused)
 
     def _ends_in(self, node: str, end: str) -> bool:
         """Whether everything the model of a node goes through comes to one other node; a scheduler may look on."""

@@ -103,6 +103,15 @@ def test_a_native_loader_outside_the_stages_moves_into_the_stack(form, after):
     assert rows[1] == {"path": "ink.safetensors", "strength": 0.6, "clip_strength": 0.0}
 
 
+@every_form
+def test_one_that_two_loras_need_is_fused_once(form):
+    rows = [{"path": name, "strength": 0.6} for name in ("ink.safetensors", "film.safetensors")]
+    saved = FORMS[form](stages(rows).prompt)
+    node = next(key for key, each in prompt_of(saved).items() if each["class_type"] == "FoundryLoRAStack")
+    made, done, _ = apply_fixes(saved, [{"action": "fuse", "node": node, "lora": LIGHTNING_8} for _ in rows])
+    assert len(done) == 2 and [name for name, _ in of_sampler(prompt_of(made))].count(LIGHTNING_8[:-12]) == 1
+
+
 def two_models(*lists) -> Sketch:
     """Two of our stacks on bases of their own, with one list for both where one is given."""
     g = Sketch()
