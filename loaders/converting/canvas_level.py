@@ -166,8 +166,18 @@ class CanvasLevel(Level):
         return self._drawn[identity].kind in GETTERS
 
     def _socket(self, identity: str, name: str) -> tuple[int, dict[str, Any]]:
-        sockets = entries(self.nodes[identity].get("inputs"))
-        return next((at, socket) for at, socket in enumerate(sockets) if mapping(socket).get("name") == name)
+        """(number, input) of a node; one that a file does not have, for nothing is wired there, is added."""
+        node = self.nodes[identity]
+        if not isinstance(node.get("inputs"), list):
+            node["inputs"] = []
+        inputs: list[Any] = node["inputs"]
+        for at, socket in enumerate(inputs):
+            if isinstance(socket, dict) and socket.get("name") == name:
+                return at, socket
+        kind = text(node.get("type"))
+        known = next((each for each in (_sockets(kind) if kind in FORMS else []) if each["name"] == name), None)
+        inputs.append(known or {"name": name, "type": "*", "link": None})
+        return len(inputs) - 1, inputs[-1]
 
 
 def _piece(node: DrawnNode, canvas: Canvas) -> Piece:

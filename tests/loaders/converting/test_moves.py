@@ -222,6 +222,18 @@ def test_a_native_loader_beside_which_somebody_samples_stays_where_it_is(after, 
     assert bool(done) == (loader not in made) == (beside == "BasicScheduler")
 
 
+def test_an_input_that_a_file_does_not_have_is_added():
+    """Nothing is wired there, and some files leave such inputs out."""
+    g = Sketch()
+    model = g("FoundryStackLoRAs", model=g("FoundryLoadBase", base_name="a.safetensors"))
+    g.sample(g.lora(g("FoundryApply", model=model), "ink.safetensors", 0.6), g("CLIPLoader"))
+    saved = drawn(g.prompt)
+    node = next(each for each in saved["nodes"] if each["type"] == "FoundryStackLoRAs")
+    node["inputs"] = [each for each in node["inputs"] if each["name"] == "model"]
+    made, done, _ = apply_fixes(saved, [{"action": "stack", "node": "4", "lora": "ink.safetensors"}])
+    assert done and of_sampler(prompt_of(made)) == [("ink", 0.6)]
+
+
 def test_a_loader_moves_into_a_list_of_its_own_where_another_model_has_the_list_too():
     g = two_models(listed(ROW))
     apply, (sampler, _) = (next(key for key, each in g.prompt.items() if each["class_type"] == "FoundryApply"),
