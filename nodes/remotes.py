@@ -42,6 +42,12 @@ def lora_here(name: str | None) -> Path:
     return path
 
 
+def lora_copy(name: str) -> Path:
+    """A LoRA of ComfyUI's folder, or of one from elsewhere the copy that is here; it is loaded where there is none."""
+    here = cached(allowed(name, LORAS)) if is_remote(name) else None
+    return here or lora_file(name).path
+
+
 def transfers() -> Transfer:
     """Shows bytes and speed of what is on its way on the node, and raises when the user pressed Cancel."""
     step, begun = host.progress(), dict[str, tuple[float, int]]()

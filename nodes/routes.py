@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from ..engine.errors import FoundryError
 from ..engine.json_types import ConvertJSON, FixJSON, LintJSON
 from ..engine.lineage import ROLES, UNKNOWN
-from ..engine.texts.say import refuse
-from ..loaders.bases.checkpoint import open_checkpoint
 from ..loaders.converting.convert import Conversion, convert
 from ..loaders.converting.fixing import apply_fixes
 from ..loaders.converting.foreign import foreign_rows
 from ..loaders.converting.moves import MOVES
 from ..loaders.lineage.provenance import lineage_of
 from ..loaders.lint.lint import lint
-from ..loaders.plans.rows import row_facts
-from ..loaders.remote.fetching import cached
-from ..loaders.remote.names import is_remote
 from ..loaders.workflows.node_values import finite
 from ..loaders.workflows.reading import graph_of
 from ..validator.stacks import ALLOW, POLICIES
 from . import folders, server
+from .bodies import MOST_NAMES, forms_of, number, one_of, text, unfit
 from .lineage import Declaration, NamedLoRAs, declare, hashed_ids, told_json
-from .remotes import allowed, lora_here
+from .remotes import lora_here
+from .row_routes import find_picture, get_loras, get_stacks, post_blocks, post_rows, post_stacks
 
 VANILLA = "vanilla"  # in place of a list of LoRAs: the untouched base
-FORMS = ("prompt", "workflow")  # keys of a body
-MOST_NAMES = 500  # LoRAs in one question, as many as a list of rows may have
 
 
 def post_lint(query: Mapping[str, str], body: Any) -> LintJSON:
@@ -87,14 +80,6 @@ def post_foreign_rows(query: Mapping[str, str], body: Any) -> dict[str, Any]:
     return {"schema": 1, "rows": rows}
 
 
-def forms_of(body: Mapping[str, Any]) -> dict[str, Any]:
-    """What a body has of a workflow, by form. FoundryError ``body`` where it has none."""
-    forms = {form: body[form] for form in FORMS if body.get(form) is not None}
-    if not forms:
-        raise refuse("body.nothing")
-    return forms
-
-
 def get_lineage(query: Mapping[str, str], body: Any) -> dict[str, Any]:
     """``?lora=NAME``: what is known of it. A GET starts nothing: of a file that was never hashed nothing is told."""
     return known_of(query.get("lora"), hashing=False)
@@ -123,46 +108,6 @@ def post_lineage(query: Mapping[str, str], body: Any) -> dict[str, Any]:
     return known_of(text(body, "lora"), hashing=True)
 
 
-def get_loras(query: Mapping[str, str], body: Any) -> dict[str, Any]:
-    """The names of all LoRA files, as ComfyUI lists them; no file is opened."""
-    return {"schema": 1, "loras": folders.model_files("loras")}
-
-
-def post_rows(query: Mapping[str, str], body: Any) -> dict[str, Any]:
-    """``{"loras": [names], "base"}``: of each LoRA what its header tells, and how it fits that base (null: not asked).
-
-    Nothing is hashed and no weight is read. A LoRA that is not there has ``missing``; a base that is not there or
-    cannot be read leaves the fit untold.
-    """
-    names, base = body.get("loras"), text(body, "base") if body.get("base") is not None else ""
-    if not isinstance(names, list) or len(names) > MOST_NAMES or not all(isinstance(name, str) for name in names):
-        raise unfit("loras", names, f"a list of at most {MOST_NAMES} names")
-    path = readable_base(base) if base else None
-    return {"schema": 1, "rows": {name: row_of(name, path) for name in names}}
-
-
-def readable_base(name: str) -> Path | None:
-    """The file or folder of a base that a LoRA can be compared with; None for any other name."""
-    try:
-        path = folders.find_base(name)[0]
-        open_checkpoint(path)
-        return path
-    except FoundryError:
-        return None
-
-
-def row_of(name: str, base: Path | None) -> dict[str, Any]:
-    """The facts of one LoRA by name; of one from elsewhere those of the copy that is here, for nothing is loaded."""
-    try:
-        if is_remote(name):
-            here = cached(allowed(name, "loras"))
-            return {} if here is None else row_facts(here, base)
-        path = folders.find_file(name, "loras")
-    except FoundryError as error:
-        return {"missing": True, "error": str(error)}
-    return row_facts(path, base, lineage_of(path) if hashed_ids(path) else None)
-
-
 ROUTES = (
     ("POST", "/lora_foundry/lint", post_lint),
     ("POST", "/lora_foundry/convert", post_convert),
@@ -171,6 +116,9 @@ ROUTES = (
     ("POST", "/lora_foundry/lineage", post_lineage),
     ("GET", "/lora_foundry/loras", get_loras),
     ("POST", "/lora_foundry/rows", post_rows),
+    ("POST", "/lora_foundry/blocks", post_blocks),
+    ("GET", "/lora_foundry/stacks", get_stacks),
+    ("POST", "/lora_foundry/stacks", post_stacks),
 )
 
 
@@ -178,6 +126,7 @@ def register() -> None:
     """Put the routes on ComfyUI's server, if there is one."""
     for route in ROUTES:
         server.serve(*route)
+    server.serve_picture("/lora_foundry/preview", find_picture)
     server.limit_texts()
 
 
@@ -190,33 +139,3 @@ def rows_of(body: Mapping[str, Any], key: str, strength: float) -> NamedLoRAs | 
         raise unfit(key, given, f'a list of names, "{VANILLA}", or null')
     rows = [row if isinstance(row, dict) else {"name": row} for row in given]
     return [(text(row, "name"), number(row, "strength", strength)) for row in rows]
-
-
-def text(body: Mapping[str, Any], key: str) -> str:
-    """A text of a body, empty where there is none. FoundryError ``body`` for anything else."""
-    given = body.get(key, "")
-    if not isinstance(given, str):
-        raise unfit(key, given, "a text")
-    return given
-
-
-def number(body: Mapping[str, Any], key: str, default: float) -> float:
-    """A number of a body. FoundryError ``body`` for anything else."""
-    given = body.get(key, default)
-    value = finite(given)
-    if value is None:
-        raise unfit(key, given, "a number")
-    return value
-
-
-def one_of(body: Mapping[str, Any], key: str, choices: tuple[str, ...], default: str) -> str:
-    """A choice of a body. FoundryError ``body`` for anything else."""
-    given = body.get(key, default)
-    if given not in choices:
-        raise unfit(key, given, f"one of: {', '.join(choices)}")
-    return str(given)
-
-
-def unfit(key: str, given: object, wanted: str) -> FoundryError:
-    """FoundryError ``body``."""
-    return refuse("body.choice", name=key, given=f"{given!r:.100}", wanted=wanted)

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ..engine.errors import FoundryError
 from ..engine.texts.say import refuse
+from ..loaders.disk.header import read_header
 from ..loaders.disk.process import PROMPT
 from ..loaders.disk.text import too_much_together
 from ..loaders.documents.document import parse_rows
+from ..loaders.evidence.triggers import trigger_words
 from ..loaders.workflows.lora_kinds import NO_LORA
 from . import folders
 from .common import FoundryNode, check_file, file_state, file_states
+from .remotes import lora_copy
 from .sockets import LORA_STACK, check_links
 
 BLOCKS = "Factors of the strength by block, such as double=1,single=0.5 or double.0-9=0.3; empty: all alike."
 STRENGTH = {"default": 1.0, "min": -10.0, "max": 10.0, "step": 0.01}
+WORDS = "The trigger words of these LoRAs, each once, with commas as in a prompt: from their metadata and sidecars."
 
 
 class StackRow(tuple[str, float, float]):
@@ -57,6 +62,19 @@ def read_row(row: Any, number: int) -> StackRow | None:
         raise refuse("stack.row", number=number, row=repr(row)) from error
 
 
+def words_of(rows: Iterable[StackRow]) -> str:
+    """The trigger words of all rows that act, each once, with commas; of a LoRA that cannot be read there are none.
+
+    One from elsewhere that is not here yet is loaded, as it would be to apply it.
+    """
+    found: list[str] = []
+    for name in dict.fromkeys(row[0] for row in rows if row[1] or row[2]):
+        with suppress(FoundryError):  # who applies the rows says what is wrong with it
+            path = lora_copy(name)
+            found += trigger_words(path, read_header(path).metadata)
+    return ", ".join(dict.fromkeys(found))
+
+
 def lora_choices() -> list[str]:
     """The LoRA files ComfyUI knows."""
     return folders.model_files("loras")
@@ -66,8 +84,9 @@ class FoundryLoRA(FoundryNode):
     """One LoRA at one strength; chain several into a stack."""
 
     DESCRIPTION = "One row of a LoRA stack. Chain rows, then connect the last one to Stack LoRAs."
-    RETURN_TYPES = (LORA_STACK,)
-    OUTPUT_TOOLTIPS = ("The rows so far, this one last.",)
+    RETURN_TYPES = (LORA_STACK, "STRING")
+    RETURN_NAMES = (LORA_STACK, "trigger_words")
+    OUTPUT_TOOLTIPS = ("The rows so far, this one last.", WORDS)
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -103,18 +122,20 @@ class FoundryLoRA(FoundryNode):
         enabled: bool,
         lora_stack: Iterable[Any] | None = None,
         blocks: str = "",
-    ) -> tuple[list[StackRow]]:
-        """The stack with this row added."""
+    ) -> tuple[list[StackRow], str]:
+        """(the stack with this row added, the trigger words of all its rows)."""
         row = [StackRow(lora_name, strength_model, strength_clip, blocks.strip())] if enabled else []
-        return ([*read_stack(lora_stack), *row],)
+        rows = [*read_stack(lora_stack), *row]
+        return rows, words_of(rows)
 
 
 class FoundryLoRAStack(FoundryNode):
     """Many LoRAs as a text of rows, for scripts and for people who keep stacks in files."""
 
     DESCRIPTION = 'A weighted list of LoRAs as JSON rows, or a stack document with "stack" or "lora_paths".'
-    RETURN_TYPES = (LORA_STACK,)
-    OUTPUT_TOOLTIPS = ("The rows of the text, after those of the input.",)
+    RETURN_TYPES = (LORA_STACK, "STRING")
+    RETURN_NAMES = (LORA_STACK, "trigger_words")
+    OUTPUT_TOOLTIPS = ("The rows of the text, after those of the input.", WORDS)
     INPUTS = {
         "required": {
             "loras": (
@@ -123,7 +144,7 @@ class FoundryLoRAStack(FoundryNode):
                     "multiline": True,
                     "default": "[]",
                     "placeholder": '[{"path": "style.safetensors", "strength": 0.7}]',
-                    "tooltip": 'JSON rows: {"path", "strength", "clip_strength", "on", "blocks"}; or a document.',
+                    "tooltip": 'JSON rows: "path", "strength", "clip_strength", "on", "solo", "blocks"; or a document.',
                 },
             )
         },
@@ -151,9 +172,10 @@ class FoundryLoRAStack(FoundryNode):
         rows = rows_of_text(loras) if isinstance(loras, str) else []
         return file_states([name for name, _, _ in rows], "loras")
 
-    def run(self, loras: str, lora_stack: Iterable[Any] | None = None) -> tuple[list[StackRow]]:
-        """The stack with the rows of the text added."""
-        return ([*read_stack(lora_stack), *rows_of_text(loras)],)
+    def run(self, loras: str, lora_stack: Iterable[Any] | None = None) -> tuple[list[StackRow], str]:
+        """(the stack with the rows of the text added, the trigger words of all its rows)."""
+        rows = [*read_stack(lora_stack), *rows_of_text(loras)]
+        return rows, words_of(rows)
 
 
 def rows_of_text(text: str) -> list[StackRow]:

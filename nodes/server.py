@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from ..engine.errors import FoundryError
 from ..engine.texts.say import refuse
@@ -18,6 +19,7 @@ MOST_WAITING = 16  # requests of one route, the one that is worked on included
 STATUS = {"size": 413, "busy": 503}  # of errors; else 400
 JSON = "application/json"
 Answer = Callable[[Mapping[str, str], Any], Any]  # (query, parsed body; None for GET) -> what becomes JSON
+Given = TypeVar("Given")
 
 
 def serve(method: str, path: str, answer: Answer) -> bool:
@@ -43,6 +45,45 @@ def serve(method: str, path: str, answer: Answer) -> bool:
         return web.Response(text=text, status=status, content_type=JSON)
 
     instance.routes.route(method, path)(handle)
+    return True
+
+
+class Picture(Protocol):
+    """A picture that was found and not read yet; ``state`` changes when it does."""
+
+    @property
+    def state(self) -> str:
+        """Any text."""
+
+    def read(self) -> tuple[bytes, str]:
+        """(the bytes, their media type). Raises FoundryError."""
+
+
+def serve_picture(path: str, find: Callable[[Mapping[str, str]], Picture]) -> bool:
+    """Answer GET on a path with the picture that ``find(query)`` gives; errors and threads as in ``serve``.
+
+    A browser that has it already asks with its ETag, and the picture is not read again (HTTP 304).
+    """
+    instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    if instance is None:
+        return False
+    from aiohttp import web  # comes with ComfyUI's server
+
+    worker = Worker(path)
+
+    async def handle(request: Any) -> Any:
+        try:
+            picture = await worker.work(find, dict(request.query))
+            tag = f'"{hashlib.sha256(picture.state.encode()).hexdigest()[:32]}"'
+            headers = {"ETag": tag, "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
+            if request.headers.get("If-None-Match") == tag:
+                return web.Response(status=304, headers=headers)
+            data, kind = await worker.work(picture.read)
+        except FoundryError as error:
+            return web.Response(text=error_text(error), status=STATUS.get(error.code, 400), content_type=JSON)
+        return web.Response(body=data, content_type=kind, headers=headers)
+
+    instance.routes.get(path)(handle)
     return True
 
 
@@ -73,7 +114,7 @@ class Worker:
     def __init__(self, path: str) -> None:
         self._path, self._thread, self._waiting = path, ThreadPoolExecutor(1, path.strip("/").replace("/", "-")), 0
 
-    async def work(self, function: Callable[..., str], *args: object) -> str:
+    async def work(self, function: Callable[..., Given], *args: object) -> Given:
         """What the function gives. FoundryError ``busy`` while too many requests wait already."""
         if self._waiting >= MOST_WAITING:
             raise refuse("busy.waiting", count=MOST_WAITING, route=self._path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..engine.findings import EVIDENCE, Finding
-from ..engine.lineage import ACCELERATOR, QUALITY, SAME, STYLE, SUBJECT, SUBTLE, Accelerator
+from ..engine.lineage import ACCELERATOR, QUALITY, SAME, STYLE, SUBJECT, SUBTLE, Accelerator, Lineage
 from ..engine.texts.say import listed, say
 from .around import (
     KNOWN,
@@ -41,17 +41,28 @@ def strengths(stack: Stack, policy: str) -> Iterator[Finding]:
             yield from _strength(item)
 
 
-def _strength(item: Item) -> Iterator[Finding]:
-    claim, known, (role, level) = item.lineage.recommended, item.lineage.accelerator, item.lineage.role
+def usual_strength(lineage: Lineage) -> Span | None:
+    """The strengths its maker or its publisher recommends, or that are usual for its kind; None where nobody says."""
+    found = next(_advice(lineage), None)
+    return found[0] if found else None
+
+
+def _advice(lineage: Lineage) -> Iterator[tuple[Span, str, str, dict[str, str]]]:
+    """(strengths, text of the finding, evidence, its values), the best first."""
+    claim, known, (role, level) = lineage.recommended, lineage.accelerator, lineage.role
     if claim and claim.strength:
-        yield from _outside(item, claim.strength, "LF401.maker", claim.evidence.level, said=cite(claim))
-    elif known and known.strength and role == ACCELERATOR:
-        yield from _outside(item, known.strength, "LF401.publisher", known.level, accelerator=known.name)
-    elif role in USUAL and level in KNOWN:
-        yield from _outside(item, USUAL[role], "LF401.role", level, role=role)
-    else:
-        far = 2 * FAR if known and role == ACCELERATOR else FAR  # high halves of Wan take 3
-        yield from _outside(item, (-far, far), "LF401.far", "derived")
+        yield claim.strength, "LF401.maker", claim.evidence.level, {"said": cite(claim)}
+    if known and known.strength and role == ACCELERATOR:
+        yield known.strength, "LF401.publisher", known.level, {"accelerator": known.name}
+    if role in USUAL and level in KNOWN:
+        yield USUAL[role], "LF401.role", level, {"role": role}
+
+
+def _strength(item: Item) -> Iterator[Finding]:
+    known, role = item.lineage.accelerator, item.lineage.role[0]
+    far = 2 * FAR if known and role == ACCELERATOR else FAR  # high halves of Wan take 3
+    span, key, level, values = next(_advice(item.lineage), ((-far, far), "LF401.far", "derived", {}))
+    yield from _outside(item, span, key, level, **values)
 
 
 def _outside(item: Item, span: Span, key: str, level: str, **values: str) -> Iterator[Finding]:

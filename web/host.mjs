@@ -108,6 +108,8 @@ export function goTo(node) {
 
 // --- the server
 
+export const addressOf = (path) => api.apiURL(path) // for elements that load by themselves
+
 export const fetchApi = (path, options) => api.fetchApi(path, options)
 
 /** @param {string} path @param {object} body @param {AbortSignal} [given up] */

@@ -4,7 +4,7 @@ import { announce } from "./dom.mjs"
 import { headline, readFindings, readLoras, without } from "./findings.mjs"
 import { allNodes, drawn, locatorOf, openWorkflow, outputOf, remount, wayTo } from "./host.mjs"
 import { Kept, printOf } from "./keep.mjs"
-import { basesOfRows } from "./rows_node.mjs"
+import { checkedRows } from "./rows_node.mjs"
 import { View } from "./view.mjs"
 
 const VALIDATOR = "FoundryStackValidator"
@@ -130,7 +130,7 @@ export function showCheck(answer) {
   }
   const applied = (answer.stacks ?? []).flatMap(({ base, loras }) => loras.map(({ node }) => [wayTo(node).at(-1), base]))
   const bases = new Map(applied)
-  basesOfRows((node) => below(node, bases))
+  checkedRows((node) => below(node, bases), (node) => found.get(viewOf(node)) ?? [])
   const solved = without(before, findings)
   if (headline(before) !== headline(findings)) announce(headline(findings))
   before = findings

@@ -87,13 +87,17 @@ export function write({ rows, document, list }) {
 
 const named = (data, names) => names.find((name) => data[name] !== undefined && data[name] !== null)
 
-/** What a row says, with what holds where it says nothing. @returns {{path: string, on: boolean, strength: number, clip: number | null, blocks: string}} */
+/**
+ * What a row says, with what holds where it says nothing.
+ * @returns {{path: string, on: boolean, solo: boolean, strength: number, clip: number | null, blocks: string}}
+ */
 export function told({ data }) {
-  if (typeof data === "string") return { path: data, on: true, strength: 1, clip: null, blocks: "" }
+  if (typeof data === "string") return { path: data, on: true, solo: false, strength: 1, clip: null, blocks: "" }
   const number = (names, other) => (named(data, names) ? Number(data[named(data, names)]) : other)
   return {
     path: data.path,
     on: data.on ?? true,
+    solo: data.solo ?? false,
     strength: number(KNOWN.strength, 1),
     clip: number(KNOWN.clip, null),
     blocks: data.blocks ?? "",
@@ -114,6 +118,25 @@ function changed(data, change) {
 /** A strength within bounds, without the dust of adding steps. */
 export const tidy = (value) => Number(Math.max(-MOST_STRENGTH, Math.min(MOST_STRENGTH, value)).toFixed(4))
 
+/** What is typed into a field as a number, a comma is a point; null: nothing, or no number. */
+export function typed(text) {
+  const value = Number(text.trim().replace(",", "."))
+  return text.trim() && Number.isFinite(value) ? tidy(value) : null
+}
+
+/** Whether a strength is worth a word: outside what is recommended, or past 2 where nothing is. @param {[number, number] | null} [span] */
+export function strong(value, span) {
+  if (!span) return Math.abs(value) > NOTED
+  return value < span[0] - 1e-3 || value > span[1] + 1e-3
+}
+
+/** Where a strength and the recommended ones lie on a line, in percent. @returns {{least: number, most: number, at: number}} */
+export function onLine(value, [least, most]) {
+  const [from, to] = [Math.min(0, least, value), Math.max(NOTED, most, value)]
+  const place = (each) => Math.round(((each - from) / (to - from)) * 100)
+  return { least: place(least), most: place(most), at: place(value) }
+}
+
 /** How far one step goes: Shift is fine, Alt is coarse. */
 export const stepOf = ({ shiftKey, altKey }) => (shiftKey ? 0.01 : altKey ? 0.1 : 0.05)
 
@@ -126,16 +149,30 @@ export const change = (state, id, what) =>
 
 export const toggle = (state, id) => change(state, id, { on: !told(state.rows.find((each) => each.id === id)).on })
 
-/** All on; where they are already, all off. */
-export function toggleAll(state) {
-  const on = countOn(state) < state.rows.length
-  return withRows(state, state.rows.map((each) => (told(each).on === on ? each : { ...each, data: changed(each.data, { on }) })))
+/** Only this row and others with solo count; again, and it is one among the others. */
+export function solo(state, id) {
+  const { solo: was, on } = told(state.rows.find((each) => each.id === id))
+  return change(state, id, was && on ? { solo: null } : { solo: true, ...(on ? {} : { on: true }) })
 }
 
-export const countOn = ({ rows }) => rows.filter((each) => told(each).on).length
+/** All on, and none alone; where they are already, all off. */
+export function toggleAll(state) {
+  const on = countOn(state) < state.rows.length
+  const other = (each) => told(each).on !== on || told(each).solo
+  return withRows(state, state.rows.map((each) => (other(each) ? { ...each, data: changed(each.data, { on, solo: null }) } : each)))
+}
 
-/** What the strengths of the rows that are on come to. */
-export const sum = ({ rows }) => tidyOf(rows.filter((each) => told(each).on).reduce((all, each) => all + told(each).strength, 0))
+/** The rows that count, as the server has it: those that are on, of them those with solo where there are any. */
+export function active({ rows }) {
+  const on = rows.filter((each) => told(each).on)
+  const alone = on.filter((each) => told(each).solo)
+  return alone.length ? alone : on
+}
+
+export const countOn = (state) => active(state).length
+
+/** What the strengths of the rows that count come to. */
+export const sum = (state) => tidyOf(active(state).reduce((all, each) => all + told(each).strength, 0))
 const tidyOf = (value) => Number(value.toFixed(4))
 
 /** Put a row where another is; past either end it stays. */
@@ -150,6 +187,22 @@ export function move(state, id, to) {
 /** Rows at the end: names, or rows with more than a name. */
 export const add = (state, items) =>
   withRows(state, [...state.rows, ...items.map((item) => row(typeof item === "string" ? { path: item, strength: 1 } : item))])
+
+export const SORTS = ["name", "strength", "on"]
+const KEYS = {
+  name: ({ path }) => path.replaceAll("\\", "/").toLowerCase(),
+  strength: ({ strength }) => -Math.abs(strength),
+  on: ({ on }) => (on ? 0 : 1),
+}
+
+/** Rows by name, the strongest first, or those that are on first; what is alike stays in its order. */
+export function sorted(state, by) {
+  const key = (each) => KEYS[by](told(each))
+  return withRows(state, [...state.rows].sort((a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : 0)))
+}
+
+/** Other rows in the place of all of them. */
+export const replace = (state, items) => add(withRows(state, []), items)
 
 export const remove = (state, id) => withRows(state, state.rows.filter((each) => each.id !== id))
 

@@ -1,20 +1,46 @@
 // The chooser: a search over all LoRAs of the server. A combobox with a list that only draws what is in view.
 
 import { announce, element, place, popover } from "./dom.mjs"
-import { everyLora } from "./rows_client.mjs"
-import { parts, search } from "./rows_search.mjs"
+import { everyLora, factsOf, learnFacts } from "./rows_client.mjs"
+import { grouped, parts, search } from "./rows_search.mjs"
 import { word } from "./texts.mjs"
 
 const ITEM = 28 // px, as in rows.css
 const VIEW = 280 // px of list
 const SPARE = 4 // items drawn beyond the view
 
+const DELAY = 150 // ms before facts about what is in view are asked for
+
 let names = [] // of the last time; shown until the server has answered
 
+const RECENT = "LoRAFoundry.recent" // in the browser's own store
+const MOST_RECENT = 8
+
+/** The LoRAs that were added last, in this browser. */
+function recent() {
+  try {
+    const kept = JSON.parse(localStorage.getItem(RECENT) ?? "[]")
+    return Array.isArray(kept) ? kept.filter((each) => typeof each === "string").slice(0, MOST_RECENT) : []
+  } catch {
+    return []
+  }
+}
+
+function remember(name) {
+  const kept = [name, ...recent().filter((each) => each !== name)].slice(0, MOST_RECENT)
+  try {
+    localStorage.setItem(RECENT, JSON.stringify(kept))
+  } catch {
+    // a browser that keeps nothing: then there are none
+  }
+}
+
 export class Chooser {
-  /** @param {(names: string[]) => void} add called for each choice */
-  constructor(add) {
+  /** @param {(names: string[]) => void} add called for each choice @param {string} base its name, empty for none */
+  constructor(add, base) {
     this.add = add
+    this.base = base
+    this.recent = recent()
     this.at = 0
     this.found = []
     this.input = element("input", "lf-input lf-search", [])
@@ -67,7 +93,7 @@ export class Chooser {
   }
 
   look() {
-    this.found = search(names, this.input.value)
+    this.found = grouped(search(names, this.input.value), (name) => this.groupOf(name))
     this.at = 0
     this.list.scrollTop = 0
     this.space.style.height = `${this.found.length * ITEM}px`
@@ -75,10 +101,24 @@ export class Chooser {
     announce(word("chooser.found", { count: this.found.length }))
   }
 
+  /** What is known of a LoRA beside its name. */
+  groupOf(name) {
+    if (this.recent.includes(name) && !this.input.value) return "recent"
+    return { fits: "fits", part: "fits", other: "other" }[factsOf(name, this.base)?.fit] ?? ""
+  }
+
+  /** The ones in view are marked; the list keeps its order until something else is looked for. */
+  learn(shown) {
+    clearTimeout(this.timer)
+    if (!this.base) return
+    this.timer = setTimeout(async () => (await learnFacts(shown, this.base)) && this.draw(), DELAY)
+  }
+
   draw() {
     const first = Math.max(0, Math.floor(this.list.scrollTop / ITEM) - SPARE)
     const shown = this.found.slice(first, first + Math.ceil(VIEW / ITEM) + 2 * SPARE)
     this.space.replaceChildren(...shown.map((name, at) => this.option(name, first + at)))
+    this.learn(shown)
     const active = this.space.querySelector('[aria-selected="true"]')
     if (active) this.input.setAttribute("aria-activedescendant", active.id)
     else this.input.removeAttribute("aria-activedescendant")
@@ -86,7 +126,10 @@ export class Chooser {
 
   option(path, at) {
     const { folder, name } = parts(path)
-    const made = element("div", "lf-option", [element("span", "lf-option-name", name), element("span", "lf-folder", folder)])
+    const group = this.groupOf(path)
+    const mark = group && element("span", `lf-chip lf-group-${group}`, word(`chooser.${group}`))
+    const made = element("div", "lf-option", [element("span", "lf-option-name", name), element("span", "lf-folder", folder), mark])
+    made.classList.toggle("lf-dim", group === "other")
     made.setAttribute("role", "option")
     made.setAttribute("aria-selected", String(at === this.at))
     made.id = `lf-option-${at}`
@@ -121,6 +164,7 @@ export class Chooser {
     const name = this.found[at]
     if (name === undefined) return
     this.add([name])
+    remember(name)
     this.at = at
     if (stay) return this.draw()
     this.box.hidePopover()

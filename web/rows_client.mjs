@@ -1,6 +1,6 @@
 // What the server tells of LoRAs, for the rows editor: names, never paths. Each is asked once for each base.
 
-import { drawn, fetchApi, post } from "./host.mjs"
+import { addressOf, drawn, fetchApi, post } from "./host.mjs"
 
 /** base -> LoRA -> its facts, or the promise of them */
 const known = new Map()
@@ -12,12 +12,37 @@ export async function everyLora() {
   return (await answer.json()).loras
 }
 
+/** The answer to a question, or its error as one sentence. */
+async function told(asking) {
+  const answer = await asking
+  const found = await answer.json()
+  if (!answer.ok) throw new Error([found.error.what, found.error.fix].filter(Boolean).join(" "))
+  return found
+}
+
+/** @returns {Promise<string[]>} the names of saved stacks */
+export const savedStacks = async () => (await told(fetchApi("/lora_foundry/stacks"))).stacks
+
+/** @returns {Promise<object[]>} the rows of a saved stack */
+export const stackNamed = async (name) => (await told(fetchApi(`/lora_foundry/stacks?name=${encodeURIComponent(name)}`))).rows
+
+/** @returns {Promise<string[]>} the names that are there then */
+export const saveStack = async (name, rows, replace) => (await told(post("/lora_foundry/stacks", { name, rows, replace }))).stacks
+
 /** The LoRAs of another node of this workflow as rows. @param {string} id @returns {Promise<object[]>} */
 export async function rowsOfNode(id) {
-  const answer = await post("/lora_foundry/foreign_rows", { workflow: drawn(), node: id })
-  const told = await answer.json()
-  if (!answer.ok) throw new Error(`${told.error.what} ${told.error.fix}`)
-  return told.rows
+  return (await told(post("/lora_foundry/foreign_rows", { workflow: drawn(), node: id }))).rows
+}
+
+/** Where the picture of a LoRA is. */
+export const previewOf = (name) => addressOf(`/lora_foundry/preview?lora=${encodeURIComponent(name)}`)
+
+/**
+ * Every block of a base and the factors that a text gives them.
+ * @returns {Promise<{blocks: [string, number][], text_encoder: number, error: string}>}
+ */
+export async function blocksOf(base, text) {
+  return told(post("/lora_foundry/blocks", { base, blocks: text }))
 }
 
 /** What is known of a LoRA by now. @param {string} base its name, empty: none is wired */

@@ -1,14 +1,16 @@
 // The rows editor on LoRA Stack: a header, a list of rows, and the text behind them. The text is the value of the node.
 
-import { announce, button, element } from "./dom.mjs"
+import { announce, element } from "./dom.mjs"
 import * as rows from "./rows.mjs"
 import { Chooser } from "./rows_chooser.mjs"
+import { openBlocks } from "./rows_blocks_view.mjs"
 import { everyLora } from "./rows_client.mjs"
-import { RowView } from "./rows_row.mjs"
-import { parts } from "./rows_search.mjs"
+import { Drag } from "./rows_drag.mjs"
+import { Header } from "./rows_header.mjs"
+import { openPresets } from "./rows_presets.mjs"
+import { ROW, RowView } from "./rows_row.mjs"
 import { word } from "./texts.mjs"
 
-export const ROW = 28 // px, as in rows.css
 const MOST_SHOWN = 10 // rows; more scroll
 const NOTE = 36 // px of the sentence in place of rows
 const TEXT = 132 // px of the text
@@ -20,6 +22,8 @@ const TEXT = 132 // px of the text
  * @property {() => void} ended a gesture ended
  * @property {() => boolean} wired the text comes from another node
  * @property {(path: string) => object | undefined} facts
+ * @property {(path: string) => object[]} findings of a check, about this LoRA
+ * @property {() => string} base the name of the base that is wired, empty for none
  * @property {() => void} resized the editor is higher or lower than before
  * @property {(paths: string[]) => void} wants facts about these
  */
@@ -44,21 +48,13 @@ export class Editor {
     this.actions = {
       change: (id, what, live) => this.commit(rows.change(this.state, id, what), live),
       toggle: (id) => this.commit(rows.toggle(this.state, id)),
+      solo: (id) => this.solo(id),
+      folded: (id) => (this.measure(), this.reveal(id)),
+      blocks: (id, anchor) => this.openBlocks(id, anchor),
       remove: (id) => this.remove(id),
       shift: (id, by) => this.shift(id, by),
     }
-    this.all = element("input", "lf-box", [])
-    this.all.type = "checkbox"
-    this.all.setAttribute("aria-label", word("rows.all"))
-    this.all.addEventListener("change", () => this.commit(rows.toggleAll(this.state)))
-    this.count = element("span", "lf-count", "")
-    this.total = element("span", "lf-sum", "")
-    this.add = button("+", () => this.choose())
-    this.add.classList.add("lf-add")
-    this.add.title = word("rows.add")
-    this.add.setAttribute("aria-label", word("rows.add"))
-    this.braces = button("{ }", () => this.toText(!this.asText))
-    this.header = element("div", "lf-rows-head", [this.all, this.count, this.total, this.add, this.braces])
+    this.header = new Header(this)
     this.list = element("ul", "lf-rows-list", [])
     this.list.setAttribute("aria-label", word("rows.label"))
     this.note = element("div", "lf-rows-note", "")
@@ -67,17 +63,18 @@ export class Editor {
     this.area.setAttribute("aria-label", word("rows.text"))
     this.area.addEventListener("input", () => this.take(this.area.value))
     this.area.addEventListener("change", () => this.owner.ended())
-    this.root = element("div", "lf-rows", [this.header, this.note, this.area, this.list])
+    this.root = element("div", "lf-rows", [this.header.root, this.note, this.area, this.list])
     this.list.addEventListener("keydown", (event) => this.key(event))
     this.list.addEventListener("focusin", (event) => this.roam(event.target.closest(".lf-row")))
     this.root.addEventListener("keydown", (event) => this.own(event))
     this.root.addEventListener("paste", (event) => this.paste(event))
-    this.dragging()
+    this.drag = new Drag(this)
   }
 
   get height() {
-    const shown = Math.min(this.state?.rows.length ?? 0, MOST_SHOWN)
-    return ROW + 8 + (this.note.hidden ? 0 : NOTE) + (this.area.hidden ? 0 : TEXT) + (this.list.hidden ? 0 : shown * ROW)
+    const rowsHeight = [...this.views.values()].reduce((all, view) => all + view.height, 0)
+    const listed = this.list.hidden ? 0 : Math.min(rowsHeight, MOST_SHOWN * ROW)
+    return ROW + 8 + (this.note.hidden ? 0 : NOTE) + (this.area.hidden ? 0 : TEXT) + listed
   }
 
   /** The LoRAs that are shown. */
@@ -124,48 +121,57 @@ export class Editor {
     const wired = this.owner.wired()
     const listed = Boolean(state) && !this.asText && !wired
     this.list.hidden = !listed || !state.rows.length
-    this.all.disabled = this.add.disabled = !listed
+    this.header.draw(listed, Boolean(state) && !wired)
     this.area.hidden = listed || wired
     if (!listed && this.area.value !== this.text) this.area.value = this.text
     this.note.hidden = !wired && Boolean(state && (this.asText || state.rows.length))
     if (wired) this.note.textContent = word("rows.wired")
     else this.note.textContent = state ? word("rows.none") : this.fault.line ? word("rows.broken", this.fault) : word("rows.other")
-    const label = listed ? word("rows.text") : word("rows.back")
-    this.braces.title = label
-    this.braces.setAttribute("aria-label", label)
-    this.braces.setAttribute("aria-pressed", String(!listed))
-    this.braces.disabled = !state || wired
     if (listed) this.drawRows(state)
-    else if (!state || wired) this.count.textContent = this.total.textContent = ""
     this.owner.wants(this.paths)
+    this.measure()
+  }
+
+  /** Scrolls the list alone: what is around it may be a canvas that must not move. */
+  reveal(id) {
+    const { list } = this
+    const { offsetTop: top, offsetHeight: height } = this.viewOf(id).root
+    if (top + height > list.scrollTop + list.clientHeight) list.scrollTop = top + height - list.clientHeight
+    if (top < list.scrollTop) list.scrollTop = top
+  }
+
+  measure() {
     if (this.height === this.lastHeight) return
     this.lastHeight = this.height
     this.owner.resized()
   }
 
   drawRows(state) {
-    const on = rows.countOn(state)
-    this.all.checked = on > 0 && on === state.rows.length
-    this.all.indeterminate = on > 0 && on < state.rows.length
-    this.count.textContent = word("rows.count", { on, count: state.rows.length })
-    this.total.textContent = word("rows.sum", { sum: rows.sum(state) })
+    this.header.fill(state)
     const views = state.rows.map((row) => this.views.get(row.id) ?? new RowView(row.id, this.actions))
     this.views = new Map(views.map((view) => [view.id, view]))
-    views.forEach((view, at) => view.fill(state.rows[at], this.owner.facts(rows.told(state.rows[at]).path), at + 1, views.length))
-    const held = this.dragged?.root ?? document.activeElement?.closest?.(".lf-row")
+    const active = new Set(rows.active(state))
+    views.forEach((view, at) => {
+      const { path } = rows.told(state.rows[at])
+      const known = { facts: this.owner.facts(path), findings: this.owner.findings(path) }
+      view.fill(state.rows[at], { ...known, silent: !active.has(state.rows[at]), place: at + 1, count: views.length })
+    })
+    const held = this.drag.view?.root ?? document.activeElement?.closest?.(".lf-row")
     arrange(this.list, views.map((view) => view.root), held)
     if (!views.some((view) => view.root.tabIndex === 0) && views.length) views[0].root.tabIndex = 0
   }
 
   /** Something else is known of the LoRAs. */
   told() {
-    if (this.paths.length) this.drawRows(this.state)
+    if (!this.paths.length) return
+    this.drawRows(this.state)
+    this.measure()
   }
 
   toText(asText) {
     this.asText = asText
     this.draw()
-    ;(asText ? this.area : this.braces).focus()
+    ;(asText ? this.area : this.header.braces).focus()
   }
 
   // --- gestures
@@ -174,13 +180,30 @@ export class Editor {
     return this.views.get(id)
   }
 
+  solo(id) {
+    this.commit(rows.solo(this.state, id))
+    const { name, on, count } = { name: this.viewOf(id).title, on: rows.countOn(this.state), count: this.state.rows.length }
+    announce(word("rows.heard", { name, on, count }))
+  }
+
+  openBlocks(id, anchor) {
+    const row = () => this.state.rows.find((each) => each.id === id)
+    openBlocks({
+      anchor,
+      title: this.viewOf(id).title,
+      base: this.owner.base(),
+      told: () => rows.told(row()),
+      change: (what) => row() && this.actions.change(id, what),
+    })
+  }
+
   remove(id) {
     const at = this.state.rows.findIndex((row) => row.id === id)
     announce(word("rows.removed", { name: this.viewOf(id).title }))
     this.commit(rows.remove(this.state, id))
     const next = this.state.rows[Math.min(at, this.state.rows.length - 1)]
     if (next) this.viewOf(next.id).root.focus()
-    else this.add.focus()
+    else this.header.add.focus()
   }
 
   shift(id, by) {
@@ -188,7 +211,7 @@ export class Editor {
     const to = Math.max(0, Math.min(at + by, this.state.rows.length - 1))
     if (to === at) return
     this.commit(rows.move(this.state, id, to))
-    this.viewOf(id).root.scrollIntoView({ block: "nearest" })
+    this.reveal(id)
     announce(word("rows.moved", { name: this.viewOf(id).title, place: to + 1, count: this.state.rows.length }))
   }
 
@@ -196,11 +219,16 @@ export class Editor {
     if (!items.length) return
     this.commit(rows.add(this.state, items))
     announce(word("rows.added", { count: items.length }))
-    this.list.lastElementChild.scrollIntoView({ block: "nearest" })
+    this.reveal(this.state.rows.at(-1).id)
   }
 
   choose() {
-    void new Chooser((names) => this.append(names)).open(this.add)
+    void new Chooser((names) => this.append(names), this.owner.base()).open(this.header.add)
+  }
+
+  openSaved() {
+    const written = () => this.state.rows.map(({ data }) => data)
+    void openPresets(this.header.saved, written, (items) => this.state && this.commit(rows.replace(this.state, items)))
   }
 
   /** A prompt's `<lora:name:0.7>` pasted over the rows; a field keeps its own paste. */
@@ -209,8 +237,17 @@ export class Editor {
     if (!this.state || this.asText || event.target.matches("input[type=text]") || !/<lora:/i.test(text)) return
     event.preventDefault()
     event.stopPropagation()
+    await this.appendTags(text)
+  }
+
+  async appendTags(text) {
     const names = await everyLora().catch(() => [])
     this.append(rows.rowsOfTags(text, names))
+  }
+
+  sort(by) {
+    this.commit(rows.sorted(this.state, by))
+    announce(word(`rows.sort.${by}`))
   }
 
   // --- keyboard
@@ -234,7 +271,7 @@ export class Editor {
       return this.shift(view.id, event.key === "ArrowUp" ? -1 : 1)
     }
     if (event.target.matches("input[type=text]")) return
-    const does = this.keys(view, event.target)[event.key]
+    const does = this.keys(view, event.target)[event.key.length === 1 ? event.key.toLowerCase() : event.key]
     if (!does) return
     event.preventDefault()
     does()
@@ -243,7 +280,7 @@ export class Editor {
   keys(view, target) {
     const row = target === view.root
     const walk = (to) => () => (to?.classList?.contains("lf-row") ? to : null)?.focus()
-    const stops = [view.root, view.box, view.strength, view.more]
+    const { stops } = view
     const across = (by) => () => stops[Math.max(0, Math.min(stops.indexOf(target) + by, stops.length - 1))].focus()
     return {
       ArrowUp: walk(view.root.previousElementSibling),
@@ -255,53 +292,9 @@ export class Editor {
       Delete: () => this.remove(view.id),
       Backspace: () => this.remove(view.id),
       Escape: () => view.root.focus(),
+      s: () => this.actions.solo(view.id),
+      d: () => view.unfold(!view.open),
       ...(row && { " ": () => this.actions.toggle(view.id), Enter: () => (view.strength.focus(), view.strength.select()) }),
     }
-  }
-
-  // --- drag
-
-  /** Rows follow the pointer while it is held; the text changes once, when it is let go. */
-  dragging() {
-    this.list.addEventListener("pointerdown", (event) => {
-      const grip = event.target.closest(".lf-grip")
-      if (!grip || event.button !== 0) return
-      event.preventDefault()
-      event.stopPropagation()
-      this.dragged = this.viewOf(Number(grip.parentElement.dataset.id))
-      this.before = this.state
-      this.dragged.root.classList.add("lf-dragged")
-      this.list.setPointerCapture(event.pointerId)
-    })
-    this.list.addEventListener("pointermove", (event) => this.dragged && this.dragTo(event.clientY))
-    this.list.addEventListener("pointerup", () => this.drop(true))
-    this.list.addEventListener("pointercancel", () => this.drop(false))
-  }
-
-  dragTo(y) {
-    const box = this.list.getBoundingClientRect()
-    const scale = box.height / this.list.offsetHeight || 1 // the canvas may be zoomed
-    if (y < box.top + 8) this.list.scrollTop -= ROW / 2
-    if (y > box.bottom - 8) this.list.scrollTop += ROW / 2
-    const to = Math.floor(((y - box.top) / scale + this.list.scrollTop) / ROW)
-    const at = this.state.rows.findIndex((row) => row.id === this.dragged.id)
-    const within = Math.max(0, Math.min(to, this.state.rows.length - 1))
-    if (within === at) return
-    this.state = rows.move(this.state, this.dragged.id, within)
-    this.drawRows(this.state)
-  }
-
-  drop(keep) {
-    const { dragged, before } = this
-    if (!dragged) return
-    dragged.root.classList.remove("lf-dragged")
-    this.dragged = null
-    const [state, moved] = [this.state, rows.write(this.state) !== rows.write(before)]
-    if (keep && moved) this.commit(state)
-    else if (moved) {
-      this.state = before
-      this.drawRows(before)
-    }
-    dragged.root.focus()
   }
 }

@@ -14,17 +14,25 @@ const DELAY = 150 // ms: many rows, one question
 /** node -> its editor */
 const editors = new WeakMap()
 
+const slashed = (name) => name.replaceAll("\\", "/")
+
+/** Whether a finding about a LoRA of this name is about this row; some name only its file. */
+const isOf = (path, subject) => `/${slashed(path)}`.endsWith(`/${slashed(subject)}`)
+
 class Rows {
   constructor(node, text) {
     this.node = node
     this.field = text
     this.base = ""
+    this.findings = []
     this.editor = new Editor({
       text: () => String(text.value ?? ""),
       write: (value) => this.write(value),
       ended: () => this.ended(),
       wired: () => Boolean(node.inputs?.some((slot) => slot.widget?.name === TEXT && slot.link != null)),
       facts: (path) => factsOf(path, this.base),
+      findings: (path) => this.findings.filter(({ subject }) => subject && isOf(path, subject)),
+      base: () => this.base,
       resized: () => this.fit(),
       wants: (paths) => this.learn(paths),
     })
@@ -70,12 +78,14 @@ class Rows {
     this.timer = setTimeout(async () => (await learnFacts(paths, base)) && this.editor.told(), DELAY)
   }
 
-  /** @param {string} base the name of the one that is wired */
-  onBase(base) {
-    if (base === this.base) return
+  /** @param {string} base the name of the one that is wired @param {object[]} findings of a check, about this node */
+  checked(base, findings) {
+    const other = base !== this.base
+    if (!other && JSON.stringify(findings) === JSON.stringify(this.findings)) return
     this.base = base
+    this.findings = findings
     this.editor.told()
-    this.editor.owner.wants(this.editor.paths)
+    if (other) this.learn(this.editor.paths)
   }
 }
 
@@ -105,5 +115,8 @@ export const readRows = () => all().forEach((rows) => rows.editor.refresh())
 /** All nodes were made anew. */
 export const remountRows = () => all().forEach((rows) => remount(rows.node, rows.editor.root))
 
-/** What a check says of the bases: rows are told by the one their node goes to. @param {(node: object) => string} baseOf its name */
-export const basesOfRows = (baseOf) => all().forEach((rows) => rows.onBase(baseOf(rows.node)))
+/**
+ * What a check says: rows are told by the base their node goes to.
+ * @param {(node: object) => string} baseOf its name @param {(node: object) => object[]} findingsOf
+ */
+export const checkedRows = (baseOf, findingsOf) => all().forEach((rows) => rows.checked(baseOf(rows.node), findingsOf(rows.node)))

@@ -35,7 +35,7 @@ function fit(text, word) {
  * @param {string[]} names @param {string} query @returns {string[]}
  */
 export function search(names, query) {
-  const words = query.toLowerCase().split(/\s+/).filter(Boolean)
+  const words = query.toLowerCase().replaceAll(".safetensors", "").split(/\s+/).filter(Boolean)
   if (!words.length) return names
   const scored = []
   for (const path of names) {
@@ -44,4 +44,13 @@ export function search(names, query) {
     if (fits.every(Boolean)) scored.push([fits.reduce((all, each) => all + each, 0) - name.length / 50, path])
   }
   return scored.sort(([a], [b]) => b - a).map(([, path]) => path)
+}
+
+const ORDER = ["recent", "fits", "", "other"]
+
+/** Names in the order of their groups: recent, those that fit, those nothing is known of, those of other families. */
+export function grouped(names, groupOf) {
+  const groups = new Map(ORDER.map((group) => [group, []]))
+  for (const name of names) groups.get(groupOf(name)).push(name)
+  return [...groups.values()].flat()
 }

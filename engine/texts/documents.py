@@ -128,7 +128,7 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
         "",
         "Write factors as text, such as 'double=1,single=0.5'.",
     ),
-    "document.row_switch": ("error", "{where}: {label}: on is '{given}'.", "", _SWITCH),
+    "document.row_switch": ("error", "{where}: {label}: {name} is '{given}'.", "", _SWITCH),
     "document.row_strength": (
         "error",
         "{where}: {label}: {name} is '{given}'.",

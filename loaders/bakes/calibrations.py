@@ -24,7 +24,7 @@ from ...engine.texts.say import refuse
 from ..disk.header import file_error
 from ..disk.home import data_home
 from ..disk.source import FileSource
-from ..disk.targets import name_fault
+from ..disk.targets import plain_fault
 from ..disk.temps import sweep, temporary
 from ..disk.writer import write_safetensors
 
@@ -48,10 +48,8 @@ def calibration_names() -> list[str]:
 
 def calibration_path(name: str) -> Path:
     """The file of a name. FoundryError ``usage`` for what no file can be called here or elsewhere."""
-    fault = "it names no folder and no file" if set(name) & set('/\\:*?"<>|') or name.strip(". ") != name else ""
-    fault = fault or name_fault(name + SUFFIX, windows=True)
-    if fault or not name:
-        raise refuse("usage.calibration", name=f"{name!r:.80}", fault=fault or "it is empty")
+    if fault := plain_fault(name, SUFFIX):
+        raise refuse("usage.calibration", name=f"{name!r:.80}", fault=fault)
     return calibrations_folder() / (name + SUFFIX)
 
 

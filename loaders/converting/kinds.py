@@ -82,6 +82,7 @@ class Form:
 
 _FUSABLE = "FOUNDRY_BASE,FOUNDRY_FUSED,MODEL"
 _ANY = "FOUNDRY_BASE,FOUNDRY_FUSED,FOUNDRY_STACKED,MODEL"
+_ROWS = (("LORA_STACK",) * 2, ("trigger_words", "STRING"))
 _ON_QUANTIZED = (("on_quantized_base", "COMBO"), ("no_mmap", "BOOLEAN"))
 FORMS = {
     LOAD_BASE: Form(
@@ -102,10 +103,10 @@ FORMS = {
         (("lora_stack", "LORA_STACK"),),
         (("lora_name", "COMBO"), ("strength_model", "FLOAT"), ("strength_clip", "FLOAT"), ("enabled", "BOOLEAN"),
          ("blocks", "STRING")),
-        ("", 1.0, 1.0, True, ""), (("LORA_STACK",) * 2,), (340, 190), ("lora_stack", "blocks"),
+        ("", 1.0, 1.0, True, ""), _ROWS, (340, 210), ("lora_stack", "blocks"),
     ),
     LIST_NODE: Form(
-        (("lora_stack", "LORA_STACK"),), (("loras", "STRING"),), ("[]",), (("LORA_STACK",) * 2,), (420, 260),
+        (("lora_stack", "LORA_STACK"),), (("loras", "STRING"),), ("[]",), _ROWS, (420, 280),
         ("lora_stack",),
     ),
     STACK_NODE: Form(

@@ -152,6 +152,8 @@ class Mover:
             off = self._set(node, "enabled", False)
             return [Row(lora, float(strength), blocks=str(blocks or ""))] if off else []
         rows, written = self._rows_of(node) if self._kind(node) == LIST_NODE else ((), [])
+        if any(row.solo for row in rows):  # the others might be heard without it
+            return []
         here = [row.on and _plain(row.path) == _plain(lora) for row in rows]
         kept = [each for each, gone in zip(written, here, strict=True) if not gone]
         if not any(here) or not self._set(node, "loras", rows_text(kept)):
@@ -183,8 +185,9 @@ class Mover:
         above = self._level.pieces[stack].wires.get("lora_stack")
         at = self._level.origin(above)[0] if above else ""
         if self._kind(at) == LIST_NODE and self._serves_one(at) and not self._is_given(at, "loras"):
-            _, written = self._rows_of(at)
-            if written or self._value(at, "loras") in ("[]", ""):
+            others, written = self._rows_of(at)
+            plain = bool(written) or self._value(at, "loras") in ("[]", "")
+            if plain and not any(row.solo for row in others):  # which would silence what comes
                 return self._set(at, "loras", rows_text([*written, *rows]))
         made = self._level.add(LIST_NODE, {"loras": rows_text(rows)})
         if above:

@@ -26,6 +26,15 @@ def name_fault(name: str, windows: bool = os.name == "nt", room: int = 0) -> str
     return _windows_fault(name) if windows else ""
 
 
+def plain_fault(name: str, suffix: str) -> str:
+    """Why nothing that is kept in a folder of ours can be called so, on any system; a name is not a path."""
+    if not name:
+        return "it is empty"
+    if set(name) & set('/\\:*?"<>|') or name.strip(". ") != name:
+        return "it names no folder and no file"
+    return name_fault(name + suffix, windows=True)
+
+
 def prefix_fault(prefix: str, windows: bool = os.name == "nt") -> str:
     """The same of a path below a folder; what ComfyUI adds to its last part (a number, the ending) fits."""
     if len(prefix) > 4 * LONGEST:

@@ -35,7 +35,7 @@ _FINISH = ("quantize", "rounding", "on_quantized_base", "reproducible", "allow_p
 _KEYS = ("base", "name_or_path", FUSE, *_ROWS, "lora_weight", *_FINISH)
 SIGNS = ("base", "name_or_path", FUSE, *_ROWS, "model")  # one of them is in every document that says something
 _OLD_NAMES = {"strength": "weight", "clip_strength": "clip_weight"}  # in AI Toolkit's own lists they are its words
-_ROW_KEYS = ("path", *_OLD_NAMES, "on", "blocks", "sha256")
+_ROW_KEYS = ("path", *_OLD_NAMES, "on", "solo", "blocks", "sha256")
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Row:
     """One LoRA of a list: its strength on the diffusion model and on CLIP (None: the same), and whether it is on.
 
     ``blocks`` are factors of that strength by block (``double=1,single=0.5``); what they mean depends on the base.
+    Where a row of a list that is on has ``solo``, the rows of that list without it are not on.
     """
 
     path: str
@@ -50,6 +51,7 @@ class Row:
     clip_strength: float | None = None
     on: bool = True
     blocks: str = ""
+    solo: bool = False
 
 
 @dataclass(frozen=True)
@@ -236,7 +238,10 @@ def _rows(rows: object, where: str, list_name: str) -> tuple[Row, ...]:
         raise document_error(where, "document.no_list", label=label, given=_seen(rows))
     if len(rows) > MAX_ROWS:
         raise document_error(where, "document.many_rows", count=len(rows), label=label, most=MAX_ROWS)
-    return tuple(_row(row, where, f"{label} {number}") for number, row in enumerate(rows, 1))
+    made = tuple(_row(row, where, f"{label} {number}") for number, row in enumerate(rows, 1))
+    if not any(row.on and row.solo for row in made):
+        return made
+    return tuple(replace(row, on=row.on and row.solo) for row in made)
 
 
 def _row(row: object, where: str, label: str) -> Row:
@@ -253,16 +258,17 @@ def _row(row: object, where: str, label: str) -> Row:
     blocks = given.get("blocks", "")
     if not isinstance(blocks, str) or len(blocks) > MAX_PATH:
         raise document_error(where, "document.row_blocks", label=label, given=_seen(blocks))
-    on = given.get("on", True)
-    if not isinstance(on, bool):
-        raise document_error(where, "document.row_switch", label=label, given=_seen(on))
+    for name in ("on", "solo"):
+        if not isinstance(given.get(name, True), bool):
+            raise document_error(where, "document.row_switch", label=label, name=name, given=_seen(given[name]))
     strength = _strength(given, "strength", where, label)
     return Row(
         path=_hashed(_path(given["path"], where, f"{label}: path"), given.get("sha256"), where, label),
         strength=1.0 if strength is None else strength,
         clip_strength=_strength(given, "clip_strength", where, label),
-        on=on,
+        on=given.get("on", True),
         blocks=blocks.strip(),
+        solo=given.get("solo", False),
     )
 
 

@@ -14,6 +14,7 @@ from typing import cast
 from ...engine.json_verbs import GroupJSON, TrainingJSON
 from ...engine.plan import Adapter
 from ..disk.header import shown
+from ..evidence.triggers import WORDS
 from ..names.lookup import bare
 
 GUESSED = "guessed"
@@ -39,7 +40,6 @@ TOOLS = (  # metadata key, what its text matches -> the training tool
     ("global_step", "", "SimpleTuner"),
 )
 BASES = ("ss_sd_model_name", "ss_base_model_version", "modelspec.architecture", "base_model_name_or_path")
-WORDS = ("modelspec.trigger_phrase", "trigger_words", "ss_trigger_words", "activation text", "trigger_word")
 MAX_TEXT = 1 << 20
 TAGS = 5
 

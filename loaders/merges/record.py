@@ -28,8 +28,8 @@ from ...engine.lineage import (
 )
 from ...engine.merge.proof import Proof
 from ...validator.around import requirement_of
+from ..evidence.triggers import WORDS
 from ..lineage.record import Record
-from ..loras.roles import WORDS
 from .matching import Matched
 
 SCHEMA = 1  # raised when what stands under that key changes its meaning

@@ -119,7 +119,10 @@ class BlockWeights:
 
     def __call__(self, weight: str) -> float:
         """The factor for a weight of the base, by its bare name; 1.0 leaves the strength as it is."""
-        block = block_of(weight, self.family)
+        return self.of(block_of(weight, self.family))
+
+    def of(self, block: str) -> float:
+        """The factor for a block such as ``double.3``."""
         found = [item.factor for item in self.items if item.fits(block)]
         return found[-1] if found else 1.0 if block == OTHER else self.default
 
@@ -163,12 +166,23 @@ def block_of(weight: str, family: str | None) -> str:
 
 def block_names(weights: Iterable[str], family: str | None) -> tuple[str, ...]:
     """The blocks a base has, for help and errors: ``double.0-18``, ``single.0-37``, ``other``."""
+    return tuple(_range(kind, numbers) for kind, numbers in _numbers(weights, family))
+
+
+def each_block(weights: Iterable[str], family: str | None) -> tuple[str, ...]:
+    """Every block a base has, one by one: ``double.0``, ``double.1``, ..., ``other``."""
+    found = _numbers(weights, family)
+    return tuple(name for kind, numbers in found for name in [f"{kind}.{n}" for n in sorted(numbers)] or [kind])
+
+
+def _numbers(weights: Iterable[str], family: str | None) -> list[tuple[str, set[int]]]:
+    """The kinds of blocks a base has, in the order of its family, and the numbers of each."""
     numbers: dict[str, set[int]] = defaultdict(set)
     for weight in weights:
         kind, _, number = block_of(weight, family).partition(".")
         numbers[kind] |= {int(number)} if number else set()
     order = sorted(numbers, key=lambda kind: (kind == OTHER, [*KINDS.get(family or "", ()), kind].index(kind)))
-    return tuple(_range(kind, numbers[kind]) for kind in order)
+    return [(kind, numbers[kind]) for kind in order]
 
 
 def kinds(family: str | None) -> tuple[str, ...]:

@@ -9,15 +9,17 @@ from typing import Any
 from ...engine.errors import FoundryError
 from ...engine.lineage import Lineage
 from ...engine.plan import Base
+from ...validator.use import usual_strength
 from ..bases.checkpoint import open_checkpoint
 from ..bases.families import detect_base, differ
 from ..disk.source import FileSource
+from ..evidence.triggers import trigger_words
 from ..lineage.accelerators import known_name
 from ..loras.alphas import has_rank
 from ..loras.file import LoRAFile
 from ..loras.matching import match
-from ..loras.roles import tell_training
-from ..names.blocks import parse_blocks
+from ..loras.previews import find_preview
+from ..names.blocks import each_block, parse_blocks
 from ..names.lookup import BaseNames
 from .describe import role_of, span_of
 
@@ -25,7 +27,9 @@ FITS, PART, OTHER = "fits", "part", "other"  # all modules of a LoRA, some, or i
 
 
 def row_facts(path: Path, base: Path | None = None, lineage: Lineage | None = None) -> dict[str, Any]:
-    """Role, rank, alpha, parts and trigger words of a LoRA file; ``matched`` and ``fit`` where a base is given.
+    """Role, rank, alpha, parts, trigger words and recommended strengths of a LoRA file, and whether it has a preview.
+
+    ``matched`` and ``fit`` where a base is given.
 
     ``lineage`` is what is known of a file that was hashed before; without one the role is told by the name and the
     structure. A LoRA that cannot be used has ``error``, one sentence. Raises FoundryError ``file`` for a base that
@@ -36,13 +40,15 @@ def row_facts(path: Path, base: Path | None = None, lineage: Lineage | None = No
         lora = LoRAFile(source, path.name, "", source.metadata, path)
     except FoundryError as error:
         return {"error": str(error)}
-    role = role_of(lora, lineage or Lineage(accelerator=known_name(path.name)))
+    known = lineage or Lineage(accelerator=known_name(path.name))
+    role = role_of(lora, known)
     scaled = [adapter for adapter in lora.adapters if has_rank(adapter)]
     facts: dict[str, Any] = {"role": role.role, "role_why": role.why, "role_evidence": role.evidence}
     facts |= {"family": lora.info.family, "rank": span_of([adapter.rank for adapter in scaled])}
     facts |= {"alpha": span_of([adapter.alpha for adapter in scaled if adapter.alpha is not None])}
     facts |= {"modules": len(lora.modules), "text_encoder": len(lora.text_encoder)}
-    facts |= {"trigger_words": tell_training(lora.metadata).get("trigger_words")}
+    facts |= {"trigger_words": ", ".join(trigger_words(path, lora.metadata)) or None}
+    facts |= {"recommended": usual_strength(known), "preview": find_preview(path, lora.metadata) is not None}
     return facts if base is None else {**facts, **_fit(lora, base)}
 
 
@@ -63,3 +69,20 @@ def _base(path: Path, mtime: int, size: int) -> tuple[Base, BaseNames]:
     source = open_checkpoint(path)
     base = Base(path.name, detect_base(source.tensors), source, source.quantized)
     return base, BaseNames(source.tensors, base.family)
+
+
+def block_facts(path: Path, text: str) -> dict[str, Any]:
+    """Every block of a base in its order and the factor that a text gives it; ``text_encoder`` is the one for CLIP.
+
+    A text without a meaning for this base has ``error``, one sentence, and factors of 1. Raises FoundryError ``file``.
+    """
+    stat = path.stat()
+    base, _ = _base(path, stat.st_mtime_ns, stat.st_size)
+    error = ""
+    try:
+        weights = parse_blocks(text, base.family)
+        weights.require(base.source.tensors)
+    except FoundryError as refused:
+        weights, error = parse_blocks("", base.family), str(refused)
+    blocks = [[name, weights.of(name)] for name in each_block(base.source.tensors, base.family)]
+    return {"family": base.family, "blocks": blocks, "text_encoder": weights.text, "error": error}

@@ -79,3 +79,15 @@ def unknown(host, names) -> dict[str, str]:
     seed = next(_seeds)
     tensors = tiny.lora(tiny.shapes("wan"), rank=8, dialect="A/B", prefix="diffusion_model.", seed=seed)
     return {**names, "new": host.add_model("loras", f"portrait_{seed}.safetensors", tensors)}
+
+
+@pytest.fixture
+def rows(studio, names):
+    """Three rows, the first with a key the editor does not know; wired to a base."""
+    studio.problems.clear()
+    from browser.rows_parts import open_rows
+
+    yield open_rows(
+        studio, names, [{"path": names["style"], "weight": 0.5}, names["partial"], {"path": names["unrelated"]}]
+    )
+    assert studio.problems == []

@@ -4,60 +4,7 @@ from __future__ import annotations
 
 import json
 
-import pytest
-
-ROW = ".lf-row"
-
-
-@pytest.fixture
-def rows(studio, names):
-    """Three rows, the first with a key the editor does not know; wired to a base."""
-    studio.problems.clear()
-    yield open_rows(
-        studio, names, [{"path": names["style"], "weight": 0.5}, names["partial"], {"path": names["unrelated"]}]
-    )
-    assert studio.problems == []
-
-
-def open_rows(studio, names, value):
-    """A graph with one LoRA Stack, in view."""
-    nodes = {
-        "load": ("FoundryLoadBase", (0, 0), {"base_name": names["wan"]}),
-        "rows": ("FoundryLoRAStack", (0, 250), {"loras": value if isinstance(value, str) else json.dumps(value)}),
-        "stack": ("FoundryStackLoRAs", (500, 0), {}),
-        "apply": ("FoundryApply", (900, 0), {}),
-        "show": ("PreviewAny", (1300, 0), {}),
-    }
-    links = [
-        ("load", 0, "stack", "model"),
-        ("rows", 0, "stack", "lora_stack"),
-        ("stack", 0, "apply", "model"),
-        ("apply", 1, "show", "source"),
-    ]
-    studio.build(nodes, links)
-    studio.screenshot("rows")
-    return studio
-
-
-def text(studio) -> str:
-    """The node's value."""
-    return studio.page.evaluate("() => foundry.nodes.rows.widgets.find(({name}) => name === 'loras').value")
-
-
-def paths(studio) -> list[str]:
-    """The LoRAs of the value, in order."""
-    return [row if isinstance(row, str) else row["path"] for row in json.loads(text(studio))]
-
-
-def press(studio, *keys: str) -> None:
-    """Keys, one after the other."""
-    for key in keys:
-        studio.page.keyboard.press(key)
-
-
-def focus(studio, at: int) -> None:
-    """The keyboard on a row."""
-    studio.page.locator(ROW).nth(at).evaluate("row => row.focus()")
+from browser.rows_parts import ROW, focus, open_rows, paths, press, text
 
 
 def test_rows_show_the_value_and_change_nothing_by_it(rows, names):

@@ -150,6 +150,7 @@ def listed(prompt: Prompt, link: Any) -> list[tuple[str, Any, Any]]:
         own = [(named(i["lora_name"]), i["strength_model"], i["strength_clip"])] if i["enabled"] else []
     elif kind == "FoundryLoRAStack":
         rows = [row for row in json.loads(i["loras"]) if row.get("on", True)]
+        rows = [row for row in rows if row.get("solo")] or rows
         own = [(plain(row["path"]), row["strength"], row.get("clip_strength", row["strength"])) for row in rows]
     else:
         raise AssertionError(f"{kind} lists LoRAs in a way this referee does not know")

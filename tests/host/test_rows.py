@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 import json
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 import pytest
-from host import foundry
+from host import foundry, rig
+from host.graphs import Graph, output
+from lora_foundry.cli.demo import tiny
+
+PNG = b"\x89PNG\r\n\x1a\n and no more"
 
 
 def test_all_loras_are_listed_by_name(host):
@@ -34,3 +41,83 @@ def test_without_a_base_that_can_be_read_no_fit_is_told(host, base):
 def test_a_question_of_another_form_is_refused(host, body):
     status, answer = host.request("/lora_foundry/rows", body)
     assert status == 400 and answer["error"]["code"] == "body"
+
+
+@pytest.fixture
+def wordy(host):
+    """A LoRA with trigger words in its header and beside it, and with a picture."""
+    shapes = tiny.shapes("wan")
+    tensors = tiny.lora(shapes, rank=8, dialect="A/B", prefix="diffusion_model.", seed=41)
+    name = host.add_model("loras", "words/ink.safetensors", tensors, {"trigger_words": "ink wash"})
+    folder = host.base / "models" / "loras" / "words"
+    (folder / "ink.civitai.info").write_text('{"trainedWords": ["paper"]}')
+    (folder / "ink.preview.png").write_bytes(PNG)
+    return name
+
+
+def test_trigger_words_come_out_of_both_nodes(host, wordy):
+    _, style = foundry.loras(host, "wan")
+    graph = Graph()
+    above = foundry.row(graph, style)
+    rows = [{"path": wordy, "strength": 0.5}, {"path": wordy, "strength": 0.1}, {"path": style, "strength": 0}]
+    links = [
+        foundry.row(graph, wordy, lora_stack=above),
+        foundry.row(graph, wordy, 0.0),
+        graph.add("FoundryLoRAStack", loras=json.dumps(rows), lora_stack=above),
+        graph.add("FoundryLoRAStack", loras=json.dumps([*rows, {"path": style, "solo": True}])),
+    ]
+    shown = [graph.add("PreviewAny", source=output(link, 1))[0] for link in links]
+    entry = host.run(graph)
+    assert [entry["outputs"][node]["text"][0] for node in shown] == ["ink wash, paper", "", "ink wash, paper", ""]
+
+
+def test_a_row_with_solo_gives_what_it_gives_alone(host, wordy):
+    _, style = foundry.loras(host, "wan")
+    alone = {"path": style, "strength": 0.7}
+    lists = [[alone], [{**alone, "solo": True}, {"path": wordy, "strength": 0.5}], [alone, {"path": wordy}]]
+    seen, told = [], []
+    for rows in lists:
+        graph = Graph()
+        listed = graph.add("FoundryLoRAStack", loras=json.dumps(rows))
+        plan = graph.add("FoundryStackLoRAs", model=foundry.load(graph, host.tiny("wan")), lora_stack=listed)
+        graph.sample(graph.add("FoundryApply", model=plan, how="patches"), "wan")
+        entry = host.run(graph)
+        seen.append(rig.latent(entry)["sha256"])
+        told.append([lora["path"] for lora in foundry.report(entry, plan)["loras"]])
+        status, lint = host.request("/lora_foundry/lint", {"prompt": graph})
+        assert status == 200 and [lora["path"] for lora in lint["stacks"][0]["loras"]] == told[-1]
+    assert seen[0] == seen[1] != seen[2] and told[0] == told[1] and len(told[2]) == 2
+
+
+def test_a_preview_is_asked_for_by_name_and_sent_once(host, wordy):
+    address = f"{host.url}/lora_foundry/preview?lora={quote(wordy)}"
+    with urlopen(address) as answer:
+        assert answer.read() == PNG and answer.headers["Content-Type"] == "image/png"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        tag = answer.headers["ETag"]
+    with pytest.raises(HTTPError) as again:
+        urlopen(Request(address, headers={"If-None-Match": tag}))
+    assert again.value.code == 304
+    assert host.request("/lora_foundry/rows", {"loras": [wordy]})[1]["rows"][wordy]["preview"] is True
+    for name in ("../loras/words/ink.safetensors", "words/ink.preview.png", "", "gone.safetensors"):
+        status, answer = host.request(f"/lora_foundry/preview?lora={quote(name)}")
+        assert status == 400 and str(host.base) not in json.dumps(answer)
+
+
+def test_blocks_of_a_base_by_name(host):
+    status, answer = host.request("/lora_foundry/blocks", {"base": host.tiny("wan"), "blocks": "block.0=0.5"})
+    assert status == 200 and answer["blocks"][0] == ["block.0", 0.5] and answer["error"] == ""
+    for base in ("", "gone.safetensors", "../x"):
+        assert host.request("/lora_foundry/blocks", {"base": base})[1]["blocks"] == []
+    assert host.request("/lora_foundry/blocks", {"base": 3})[0] == 400
+
+
+def test_stacks_are_kept_by_name(host):
+    rows = [{"path": "a.safetensors", "strength": 0.5}]
+    status, answer = host.request("/lora_foundry/stacks", {"name": "mine", "rows": rows})
+    assert status == 200 and "mine" in answer["stacks"] and answer == host.get("/lora_foundry/stacks")
+    assert host.get("/lora_foundry/stacks?name=mine")["rows"] == rows
+    for body in ({"name": "mine", "rows": rows}, {"name": "../x", "rows": rows}, {"name": "x", "rows": "a"}):
+        status, answer = host.request("/lora_foundry/stacks", body)
+        assert status == 400 and str(host.base) not in json.dumps(answer)
+    assert host.request("/lora_foundry/stacks?name=..%2Fx")[0] == 400

@@ -35,7 +35,7 @@ test("what is taken back leaves no key behind", () => {
 })
 
 test("rows say what holds where they are silent", () => {
-  assert.deepEqual(rows.told(read(["a"]).rows[0]), { path: "a", on: true, strength: 1, clip: null, blocks: "" })
+  assert.deepEqual(rows.told(read(["a"]).rows[0]), { path: "a", on: true, solo: false, strength: 1, clip: null, blocks: "" })
   assert.deepEqual(rows.told(read([{ path: "a", clip_weight: 0, weight: 0 }]).rows[0]).clip, 0)
 })
 
@@ -91,4 +91,43 @@ test("tags of a prompt become rows by the names there are", () => {
     { path: "other.safetensors", strength: 1, clip_strength: 0.5 },
     { path: "gone", strength: 1 },
   ])
+})
+
+test("solo is one row among others, and goes without a trace", () => {
+  let state = read([{ path: "a", strength: 0.5 }, { path: "b", on: false, strength: 2 }, { path: "c" }])
+  const [a, b] = state.rows
+  const heard = () => rows.active(state).map((each) => rows.told(each).path)
+  assert.deepEqual([heard(), rows.countOn(state), rows.sum(state)], [["a", "c"], 2, 1.5])
+  state = rows.solo(state, a.id)
+  assert.deepEqual(data(state)[0], { path: "a", strength: 0.5, solo: true })
+  assert.deepEqual([heard(), rows.countOn(state), rows.sum(state)], [["a"], 1, 0.5])
+  state = rows.solo(state, b.id) // one that was off is on by it
+  assert.deepEqual([heard(), data(state)[1].on], [["a", "b"], true])
+  state = rows.toggle(state, a.id) // off, it is alone no more
+  assert.deepEqual(heard(), ["b"])
+  state = rows.solo(rows.toggle(state, a.id), a.id)
+  assert.deepEqual(data(state)[0], { path: "a", strength: 0.5, on: true })
+  state = rows.toggleAll(state)
+  assert.deepEqual(data(state).map((each) => [each.on, each.solo]), [[true, undefined], [true, undefined], [undefined, undefined]])
+  assert.equal(rows.countOn(rows.toggleAll(state)), 0)
+})
+
+test("other rows take the place of all, and what is around them stays", () => {
+  const state = read({ lora_paths: ["a"], note: 1 })
+  assert.deepEqual(data(rows.replace(state, [{ path: "b", mine: 2 }])), { lora_paths: [{ path: "b", mine: 2 }], note: 1 })
+})
+
+test("what is typed, and what is worth a word", () => {
+  assert.deepEqual(["0,7", " 1 ", "", "much", "99"].map(rows.typed), [0.7, 1, null, null, 10])
+  assert.deepEqual([2, 2.1, -3].map((each) => rows.strong(each)), [false, true, true])
+  assert.deepEqual([0.8, 0.79, 3].map((each) => rows.strong(each, [0.8, 3])), [false, true, false])
+  assert.deepEqual(rows.onLine(1, [0.5, 0.7]), { least: 25, most: 35, at: 50 })
+  assert.deepEqual(rows.onLine(-2, [0.5, 3]), { least: 50, most: 100, at: 0 })
+})
+
+test("rows are sorted, and what is alike stays in its order", () => {
+  const state = read([{ path: "b/z", strength: 0.5 }, { path: "B\\a", strength: -2, on: false }, { path: "a", strength: 0.5 }])
+  assert.deepEqual(paths(rows.sorted(state, "name")), ["a", "B\\a", "b/z"])
+  assert.deepEqual(paths(rows.sorted(state, "strength")), ["B\\a", "b/z", "a"])
+  assert.deepEqual(paths(rows.sorted(state, "on")), ["b/z", "a", "B\\a"])
 })

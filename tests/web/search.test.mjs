@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { ends, parts, search } from "../../web/rows_search.mjs"
+import { ends, grouped, parts, search } from "../../web/rows_search.mjs"
 
 const NAMES = ["qwen/Lightning-4steps.safetensors", "qwen/delight.safetensors", "light/portrait.safetensors", "sdxl\\paper_cut.safetensors"]
 
@@ -34,4 +34,13 @@ test("a search over 5,000 names is quick", () => {
 test("a path as people read it, and both ends of its name", () => {
   assert.deepEqual(parts("a\\b/c.safetensors"), { folder: "a/b/", name: "c" })
   for (const name of ["", "ab", "a_long_name_with_version_v12"]) assert.equal(ends(name).join(""), name)
+})
+
+test("recent ones come first, then those that fit, and other families last; within a group the order stays", () => {
+  const groups = { b: "other", c: "fits", d: "recent", e: "fits" }
+  assert.deepEqual(grouped(["a", "b", "c", "d", "e", "f"], (name) => groups[name] ?? ""), ["d", "c", "e", "a", "f", "b"])
+})
+
+test("a whole file name finds its file", () => {
+  assert.deepEqual(search(NAMES, "delight.safetensors"), [NAMES[1]])
 })

@@ -210,6 +210,17 @@ def test_a_row_that_other_models_have_too_is_not_removed():
     assert done and [made[key]["inputs"]["loras"] for key in "12"] == ["[]", json.dumps([ROW])]
 
 
+def test_a_row_beside_one_with_solo_is_not_taken_out_and_none_is_put_among_them():
+    """Without it the others would be heard; beside it what comes would not."""
+    rows = [{"path": LIGHTNING_8, "strength": 0.9, "solo": True}, {"path": "other.safetensors", "strength": 0.5}]
+    g = stages(rows, after=True)
+    made, done = fixed("prompt", g, "fuse", "FoundryStackLoRAs", LIGHTNING_8)
+    assert not done and made == g.prompt
+    made, done = fixed("prompt", g, "stack", "LoraLoaderModelOnly", "ink.safetensors")
+    assert done and of_sampler(made) == of_sampler(g.prompt)
+    assert json.dumps(rows) in [each["inputs"].get("loras") for each in made.values()]
+
+
 @pytest.mark.parametrize("after", [True, False])
 @pytest.mark.parametrize("beside", ["KSampler", "BasicScheduler"])
 def test_a_native_loader_beside_which_somebody_samples_stays_where_it_is(after, beside):

@@ -182,3 +182,21 @@ def test_a_document_says_whether_its_result_is_reproducible():
     assert parse("base: a\nreproducible: true").reproducible is True
     with pytest.raises(FoundryError, match=r"reproducible is 'yes please'.*Use true or false"):
         parse("base: a\nreproducible: yes please")
+
+
+@pytest.mark.parametrize(
+    ("rows", "on"),
+    [
+        ([{"solo": True}, {}, {"on": False}], [True, False, False]),
+        ([{"solo": True}, {}, {"solo": True}], [True, False, True]),
+        ([{"solo": True, "on": False}, {}], [False, True]),
+        ([{"solo": True, "on": False}, {"solo": True}, {}], [False, True, False]),
+        ([{"solo": False}, {}], [True, True]),
+    ],
+)
+def test_where_a_row_that_is_on_has_solo_the_others_are_off(rows, on):
+    named = [{"path": f"{at}", **row} for at, row in enumerate(rows)]
+    for text in (json.dumps(named), json.dumps({"lora_paths": named}), named):
+        assert [row.on for row in parse_rows(text, "loras")] == on
+    document = parse(yaml.safe_dump({"fuse": ["base"], "stack": named}))
+    assert [row.on for row in document.stack] == on and document.fuse[0].on  # each list for itself

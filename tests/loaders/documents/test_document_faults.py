@@ -25,6 +25,8 @@ FAULTS = [
     ("stack: [{path: a, strenght: 1}]", "stack row 1: unknown setting 'strenght'. Did you mean 'strength'?"),
     ("stack: [{path: a, weight: 1, strength: 1}]", "stack row 1: both 'strength' and 'weight' are given"),
     ("stack: [{path: a, on: 1}]", "stack row 1: on is '1'"),
+    ("stack: [{path: a, solo: 'yes'}]", "stack row 1: solo is 'yes'"),
+    ("stack: [{path: a, sole: true}]", "stack row 1: unknown setting 'sole'. Did you mean 'solo'?"),
     ("stack: [{path: a, blocks: [1, 0]}]", "stack row 1: blocks is 'list'. Write factors as text"),
     ("fuse: [{path: a, blocks: 0.5}]", "fuse row 1: blocks is '0.5'"),
     ("stack: a.safetensors", "a list of stack rows was expected, not a.safetensors"),

@@ -46,6 +46,16 @@ def test_rows_of_our_own_nodes():
     ])  # fmt: skip
 
 
+def test_a_row_with_solo_is_alone_in_its_own_list():
+    g = Sketch()
+    rows = [{"path": "x.safetensors"}, {"path": "y.safetensors", "solo": True}]
+    text = g("FoundryLoRAStack", loras=json.dumps(rows), lora_stack=g("FoundryLoRA", lora_name="w.safetensors"))
+    model = g("FoundryLoadBase", base_name=QWEN)
+    g("FoundrySaveModel", model=g("FoundryStackLoRAs", model=model, lora_stack=text))
+    (stack,) = stacks_of(g)
+    assert [name for name, *_ in stack[1]] == ["w.safetensors", "y.safetensors"]
+
+
 @pytest.mark.parametrize(("kind", "names"), [
     ("Efficient Loader", ["own", "b", "c"]), ("easy fullLoader", ["b", "c", "own"]),
 ])  # fmt: skip

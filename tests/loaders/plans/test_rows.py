@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from lora_foundry.cli.demo import tiny
 from lora_foundry.loaders.lineage import identity
+from lora_foundry.loaders.lineage.provenance import lineage_of
 from lora_foundry.loaders.plans.describe import describe
-from lora_foundry.loaders.plans.rows import FITS, OTHER, PART, row_facts
+from lora_foundry.loaders.plans.rows import FITS, OTHER, PART, block_facts, row_facts
+from lora_foundry.validator.use import usual_strength
 from safetensors.torch import save_file
 
 WAN = tiny.shapes("wan")
@@ -69,3 +73,34 @@ def test_a_base_of_the_same_name_that_was_replaced_is_read_again(files, base):
 
 def test_what_is_no_lora_is_one_sentence(files, base):
     assert "wan.safetensors" in row_facts(base, base)["error"]
+
+
+def test_trigger_words_come_from_sidecars_too(files, tmp_path):
+    path = files("style.safetensors", lora(), {"trigger_words": "ink wash"})
+    (tmp_path / "style.civitai.info").write_text('{"trainedWords": ["paper, ink wash"]}')
+    assert row_facts(path)["trigger_words"] == "ink wash, paper"
+
+
+@pytest.mark.parametrize(
+    ("name", "tips", "span"),
+    [
+        ("style.safetensors", None, None),
+        ("style.safetensors", '{"strength_min": 0.6, "strength_max": 0.9}', (0.6, 0.9)),
+        ("Qwen-Image-Lightning-4steps-V1.0.safetensors", None, (1.0, 1.0)),
+    ],
+)
+def test_recommended_strengths_are_those_of_the_validator(files, tmp_path, name, tips, span):
+    path = files(name, lora())
+    if tips:
+        (tmp_path / "style.metadata.json").write_text(json.dumps({"usage_tips": tips}))
+    told = row_facts(path, lineage=lineage_of(path))["recommended"]
+    assert told == span == usual_strength(lineage_of(path))
+
+
+def test_blocks_of_a_base_with_the_factors_of_a_text(base):
+    found = block_facts(base, "block.0=0.5,other=0")
+    assert found["family"] == "wan" and not found["error"] and found["text_encoder"] == 1.0
+    assert found["blocks"][0] == ["block.0", 0.5] and found["blocks"][-1] == ["other", 0.0]
+    assert [name for name, _ in found["blocks"]] == [*(f"block.{n}" for n in range(len(found["blocks"]) - 1)), "other"]
+    wrong = block_facts(base, "double=1")
+    assert "wan has no blocks of this kind" in wrong["error"] and {factor for _, factor in wrong["blocks"]} == {1.0}
