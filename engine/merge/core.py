@@ -20,7 +20,7 @@ EXACT = 1024  # ranks of the largest core that is decomposed as it is, and the s
 FULL_VALUES = 256  # of a larger full matrix: of how many values its spectrum is
 ROUNDS, OVER = 4, 16  # of the randomised SVD: power iterations, and directions beyond the wanted rank
 ZERO = 1e-9  # of the largest value; what is smaller is what rounding made of nothing
-STEADY = 1e-3  # what each column must have beside those before it: a Gram matrix loses the square of that
+STEADY = 1e3  # most |R^-1| of columns of length 1 that a Gram matrix is trusted with: Q is off by eps times its square
 Apply = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -115,7 +115,10 @@ def factored(matrix: torch.Tensor) -> Factored:
 
 
 def _cholesky(matrix: torch.Tensor) -> torch.Tensor | None:
-    """R with R^T R = matrix^T matrix, columns at one length meanwhile; None where they are close to dependent."""
+    """R with R^T R = matrix^T matrix, columns at one length meanwhile; None where they are close to dependent.
+
+    Rounding E of the Gram matrix leaves Q^T Q - I = R^-T E R^-1: only the whole of R^-1 bounds that, no diagonal does.
+    """
     if not 0 < matrix.shape[1] <= matrix.shape[0]:
         return None
     gram = matrix.T @ matrix
@@ -123,7 +126,10 @@ def _cholesky(matrix: torch.Tensor) -> torch.Tensor | None:
     if not bool((lengths > 0).all()):
         return None
     r, fault = torch.linalg.cholesky_ex(gram / lengths / lengths[:, None], upper=True)
-    return r * lengths if not fault and float(r.diagonal().min()) > STEADY else None
+    if fault:
+        return None
+    inverse = torch.linalg.solve_triangular(r, torch.eye(len(r), dtype=r.dtype), upper=True)
+    return r * lengths if float(inverse.norm()) < STEADY else None  # NaN is not
 
 
 def _turned(packed: torch.Tensor, tau: torch.Tensor, small: torch.Tensor) -> torch.Tensor:

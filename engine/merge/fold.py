@@ -66,20 +66,36 @@ def fold(delta: Delta, dtype: torch.dtype, in_order: bool = False) -> Stored:
 
 
 class Side:
-    """Products side by side, in fp32: ``up`` [rows, ranks] with their scales in it, ``down`` [ranks, columns]."""
+    """Products side by side, in fp32: ``up`` [rows, ranks] with their scales in it, ``down`` [ranks, columns].
 
-    def __init__(self, shape: Shape, products: Sequence[Product]) -> None:
-        self.shape, self.products = shape, products
+    Both lie in ``workspace`` and are good until the next side is made in it.
+    """
+
+    def __init__(self, shape: Shape, products: Sequence[Product], workspace: gemm.Workspace | None = None) -> None:
+        self.shape, self.products, self.workspace = shape, products, workspace or gemm.Workspace()
         ranks = [product.rank for product in products]
         self.ends = list(accumulate(ranks, initial=0))
-        self.up = torch.empty(shape[0], self.ends[-1])
-        self.down = torch.empty(self.ends[-1], math.prod(shape[1:]))
+        self.up = self._take((shape[0], self.ends[-1]), "up")
+        self.down = self._take((self.ends[-1], math.prod(shape[1:])), "down")
         for product, first, stop in self:
             self.up[:, first:stop].copy_(product.up).mul_(product.scale)
             self.down[first:stop] = product.down
 
     def __iter__(self) -> Iterator[tuple[Product, int, int]]:
         return ((product, *ends) for product, ends in zip(self.products, pairwise(self.ends), strict=True))
+
+    def _take(self, shape: Sequence[int], slot: str) -> torch.Tensor:
+        return self.workspace.take(shape, torch.device("cpu"), slot=slot)
+
+    def sorted(self, dtype: torch.dtype, common: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """(up / common, down) in the order of the ranks, in memory of their own."""
+        order = torch.tensor(self.order, dtype=torch.long)
+        if dtype == torch.float32:
+            return _divided(self.up.index_select(1, order), common), self.down.index_select(0, order)
+        up, down = self._take(self.up.shape, "sorted up"), self._take(self.down.shape, "sorted down")
+        torch.index_select(self.up, 1, order, out=up)  # before the cast: torch gathers fp32 five times as fast
+        torch.index_select(self.down, 0, order, out=down)
+        return (up if common == 1.0 else up.div_(common)).to(dtype), down.to(dtype)
 
     @cached_property
     def grams(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -106,15 +122,15 @@ def fold_side(side: Side, dtype: torch.dtype, in_order: bool = False) -> Stored:
         raise ValueError(f"a LoRA is not stored in {dtype}")
     rows, rank = side.shape[0], side.ends[-1]
     common = 1.0 if dtype == torch.float32 else _common(side)
-    up, down = side.up if common == 1.0 else side.up / common, side.down
-    lost = _lost(side, up.to(dtype), down.to(dtype), common)
-    if not in_order:  # before the cast: torch gathers fp32 five times as fast
-        order = torch.tensor(side.order, dtype=torch.long)
-        up, down = up.index_select(1, order), down.index_select(0, order)
-    up, down = up.to(dtype), down.to(dtype)
+    lost = _lost(side, dtype, common)
+    up, down = (_divided(side.up, common).to(dtype), side.down.to(dtype)) if in_order else side.sorted(dtype, common)
     ones = (1,) * (len(side.shape) - 2)
     shaped = up.reshape(rows, rank, *ones), down.reshape(rank, *side.shape[1:])
     return _fits(Stored(side.shape, *shaped, alpha=common * rank, lost=lost))
+
+
+def _divided(up: torch.Tensor, common: float) -> torch.Tensor:
+    return up if common == 1.0 else up / common
 
 
 def _fits(stored: Stored) -> Stored:
@@ -156,17 +172,18 @@ def _common(side: Side) -> float:
     return min(size, key=lambda mantissa: (-size[mantissa], mantissa), default=1.0)
 
 
-def _lost(side: Side, up: torch.Tensor, down: torch.Tensor, common: float) -> float:
-    """|stored - side|^2, from the differences of the factors: nothing cancels."""
-    rounded = [(product, first, stop) for product, first, stop in side if not _is_kept(product, up.dtype, common)]
-    left = [_rounding(side, product, up[:, first:stop], first, common) for product, first, stop in rounded]
+def _lost(side: Side, dtype: torch.dtype, common: float) -> float:
+    """|stored - side|^2, from the differences of the factors: nothing cancels. What keeps its bits is not cast."""
+    rounded = [(product, slice(*ends)) for product, *ends in side if not _is_kept(product, dtype, common)]
+    left = [_rounding(side, product, ranks, dtype, common) for product, ranks in rounded]
     with gemm.full_fp32():
-        if all(product.down.dtype == down.dtype for product in side.products):
-            ranks = [rank for _, first, stop in rounded for rank in range(first, stop)]
-            gram = side.grams[1][ranks][:, ranks]
+        if all(product.down.dtype == dtype for product in side.products):
+            numbers = [rank for _, ranks in rounded for rank in range(ranks.start, ranks.stop)]
+            gram = side.grams[1][numbers][:, numbers]
             return float((_gram(torch.cat(left, 1)) * gram).sum()) if left else 0.0
-        outer = torch.cat([*left, up.to(torch.float32) * common], 1)
-        inner = torch.cat([*(side.down[first:stop] for _, first, stop in rounded), down.to(torch.float32) - side.down])
+        up, down = _divided(side.up, common).to(dtype).to(torch.float32), side.down.to(dtype).to(torch.float32)
+        outer = torch.cat([*left, up * common], 1)
+        inner = torch.cat([*(side.down[ranks] for _, ranks in rounded), down - side.down])
         return float((_gram(outer) * _gram(inner.T)).sum())
 
 
@@ -180,12 +197,13 @@ def _is_kept(product: Product, dtype: torch.dtype, common: float) -> bool:
     return power and dtype != torch.float16 and dtype in (product.up.dtype, torch.float32)
 
 
-def _rounding(side: Side, product: Product, up: torch.Tensor, first: int, common: float) -> torch.Tensor:
+def _rounding(side: Side, product: Product, ranks: slice, dtype: torch.dtype, common: float) -> torch.Tensor:
     """stored - meant of one product's up in fp32, without the rounding of this very difference."""
-    if up.dtype == torch.float32:
+    up = _divided(side.up[:, ranks], common).to(dtype)
+    if dtype == torch.float32:
         meant = product.up.double() * product.scale
         return (up.double() * common - meant).to(torch.float32)
     ratio = product.scale / common
     if abs(math.frexp(ratio)[0]) == 0.5:
         return (up.to(torch.float32) - product.up.to(torch.float32) * ratio) * common
-    return up.to(torch.float32).mul_(common).sub_(side.up[:, first : first + product.rank])
+    return up.to(torch.float32).mul_(common).sub_(side.up[:, ranks])

@@ -115,7 +115,9 @@ def nothing(inputs: int) -> Sums:
     return Sums(torch.zeros(inputs, inputs, dtype=torch.float64), torch.zeros(inputs, dtype=torch.float64))
 
 
-def exactly(parts: Sequence[Part | None], dtype: torch.dtype) -> tuple[Stored, Sums]:
+def exactly(
+    parts: Sequence[Part | None], dtype: torch.dtype, workspace: gemm.Workspace | None = None
+) -> tuple[Stored, Sums]:
     """The exact merge of one module as it is stored, and its sums: only the dtype can have lost something."""
     deltas = [None if part is None else part.weighted for part in parts]
     there = [delta for delta in deltas if delta is not None]
@@ -123,7 +125,7 @@ def exactly(parts: Sequence[Part | None], dtype: torch.dtype) -> tuple[Stored, S
         stored = fold(exact([part for part in parts if part is not None]), dtype)
         return stored, measure(parts, stored)
     owned = in_order(deltas)
-    side = Side(there[0].shape, [product for _, product in owned])
+    side = Side(there[0].shape, [product for _, product in owned], workspace)
     stored = fold_side(side, dtype)
     gram = by_owner(side.grams[0] * side.grams[1], owned, len(parts))
     return stored, Sums(gram, gram.sum(0), max(0.0, float(gram.sum())), stored.lost)

@@ -22,7 +22,8 @@ STORE = Store("energies", most=500, seal=1)  # by contents: some 20 kB for a lar
 def energies(lora: LoRAFile) -> dict[Adapter, float]:
     """Adapter of the diffusion model -> the sum of squares of its delta at strength 1, alpha counted, magnitudes not.
 
-    Kinds that depend on the base (OFT, a whole weight that is set ...) are left out. Reads every factor the first time.
+    Kinds that depend on the base (OFT, a whole weight that is set ...) are left out; that of NaN factors is NaN, of
+    infinite ones NaN or infinite. Reads every factor the first time.
     Raises FoundryError for a file that cannot be read.
     """
     measured = [_plain(adapter) for adapter in lora.adapters]
@@ -71,4 +72,5 @@ def _of_factor(parts: Parts, name: str) -> float:
 def _of_product(product: Product) -> float:
     """|scale * up @ down|^2, which is the inner product of up^T up and down down^T."""
     up, down = product.up.double(), product.down.double()
-    return max(0.0, float(((up.T @ up) * (down @ down.T)).sum())) * _squared(product.scale)
+    energy = float(((up.T @ up) * (down @ down.T)).sum())
+    return (0.0 if energy < 0 else energy) * _squared(product.scale)  # NaN stays NaN

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from lora_foundry.engine.gemm import Product
@@ -9,11 +11,17 @@ from lora_foundry.engine.merge import core
 from lora_foundry.engine.merge.deltas import Delta
 
 ROWS, COLUMNS = 96, 12
+DEPENDENT = ("twice the same", "nearly the same", "a column of zeros", "wide", "dependent all together")
 
 
 def a_matrix(kind: str) -> torch.Tensor:
     random = torch.Generator().manual_seed(3)
     matrix = torch.randn(ROWS, COLUMNS, generator=random, dtype=torch.float64)
+    if kind == "dependent all together":  # Kahan's: every column has much beside those before it
+        sine, cosine, columns = 0.9, math.sqrt(0.19), 28
+        upper = torch.eye(columns, dtype=torch.float64) - cosine * torch.ones(columns, columns).triu(1)
+        kahan = sine ** torch.arange(columns, dtype=torch.float64)[:, None] * upper
+        return torch.linalg.qr(torch.randn(ROWS, columns, generator=random, dtype=torch.float64)).Q @ kahan
     if kind == "lengths apart":
         return matrix * torch.logspace(-9, 6, COLUMNS, dtype=torch.float64)
     if kind == "twice the same":
@@ -31,7 +39,7 @@ def test_the_gram_matrix_is_enough(kind, monkeypatch):
     holds(a_matrix(kind))
 
 
-@pytest.mark.parametrize("kind", ["twice the same", "nearly the same", "a column of zeros", "wide"])
+@pytest.mark.parametrize("kind", DEPENDENT)
 def test_householder_where_it_would_lose_digits(kind):
     matrix = a_matrix(kind)
     assert core._cholesky(matrix) is None

@@ -8,6 +8,7 @@ import pytest
 import torch
 from fakes import same
 from forms import Maker, additive_forms
+from lora_foundry.engine import gemm
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.merge.deltas import full_delta
 from lora_foundry.engine.merge.exact import exact
@@ -131,6 +132,21 @@ def test_what_is_lost_is_the_rounding_of_all_but_the_strongest(dtype):
         assert sums.error == pytest.approx(one_up * rounded, rel=0.25), (seed, others)
         if dtype == BF16 and rounded**2 < 0.35:
             assert sums.error < EXACT_WITHIN[BF16]
+
+
+@pytest.mark.parametrize("dtype", [FP32, FP16, BF16])
+@pytest.mark.parametrize("weights", [(1.0, 0.7, 0.35), (0.5, 0.5, 2.0)])
+def test_memory_that_is_used_again_changes_nothing(dtype, weights):
+    """Of modules of several shapes, what was finished stays as it is."""
+    workspace, alone, together = gemm.Workspace(), [], []
+    for number, shape in enumerate([(64, 48), (48, 96), (96, 48)]):
+        triples = [random_triple(*shape, 4, 3 * number + seed, 0.5, BF16) for seed in range(3)]
+        parts = [Part(low_rank(triple), weight) for triple, weight in zip(triples, weights, strict=True)]
+        alone.append(exactly(parts, dtype))
+        together.append(exactly(parts, dtype, workspace))
+    for (one, sums), (other, again) in zip(alone, together, strict=True):
+        assert torch.equal(one.up, other.up) and torch.equal(one.down, other.down)
+        assert (one.alpha, one.lost) == (other.alpha, other.lost) and torch.equal(sums.gram, again.gram)
 
 
 def test_down_that_loses_bits_is_measured_too():

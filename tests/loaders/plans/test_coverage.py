@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import pytest
@@ -97,6 +98,16 @@ def test_the_energy_of_a_kind_is_that_of_its_delta(kind):
     parts = kinds()[kind]
     lora = tiny({f"{Q}.{name}": tensor for name, tensor in parts.items()})
     assert energies(lora)[lora.adapters[0]] == pytest.approx(float(dense(kind, parts).square().sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", list(kinds()))
+def test_the_energy_of_factors_with_nan_is_no_number(kind):
+    """It was 0: such a module weighed nothing in the share that is lost."""
+    for spoiled in kinds()[kind].keys() - {"alpha"}:
+        parts = {name: tensor.clone() for name, tensor in kinds()[kind].items()}
+        parts[spoiled].view(-1)[0] = math.nan
+        lora = tiny({f"{Q}.{name}": tensor for name, tensor in parts.items()})
+        assert math.isnan(energies(lora)[lora.adapters[0]]), spoiled
 
 
 def test_a_wan_21_lora_on_wan_22_may_lose_its_image_attention():
