@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding, stops
-from ..engine.texts.say import refuse
+from ..engine.texts.say import counted, refuse
 from . import own
 from .outside import Place, place_of
 from .parser import share
@@ -64,6 +64,8 @@ def add_wishes(parser: argparse.ArgumentParser) -> None:
     add("--max-error", metavar="SHARE", type=share, help="keep the worst layers too, until it holds: 2%% or 0.02")
     known = "what Calibrate collected of this model's inputs, by name or file: weights are rounded by it"
     add("--calibration", metavar="NAME", help=known)
+    even = "nvfp4 by its inputs, its columns evened out: nearer, but no LoRA may be put on top; ComfyUI 0.30 or newer"
+    add("--pre-quant-scale", action="store_true", help=even)
     add("--on-quantized-base", choices=("refuse", "dequantize"), help="instead of what the document says")
     add("--allow-partial", action="store_true", help=ALLOW_PARTIAL)
     exact = "the device and its way of adding count too: the same file to the last bit, or another recipe"
@@ -150,7 +152,7 @@ def _outs(documents: Sequence[Path], out: Path) -> list[Path]:
     into = out.is_dir() and not out.name.lower().endswith(".safetensors")
     outs = [out / f"{path.stem}.safetensors" for path in documents] if into else [out] * len(documents)
     if len(set(outs)) < len(documents):
-        raise refuse("usage.one_out", count=len(documents), outs=len(set(outs)))
+        raise refuse("usage.one_out", count=len(documents), outs=counted(len(set(outs)), "file"))
     return outs
 
 

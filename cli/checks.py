@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.errors import FoundryError
 from ..engine.findings import stops
-from ..engine.texts.say import refuse
+from ..engine.texts.say import counted, refuse
 from . import own
 from .check import PICTURES, is_workflow, judge_document, judge_workflow, model_folders, run_one
 from .reports import Checked, junit, sarif
@@ -115,6 +115,7 @@ def _print(found: Sequence[Checked]) -> None:
         said = [finding.sentence() for finding in each.findings] or ([str(each.error)] if each.error else [])
         print(*(f"  {line}\n" for line in said), sep="", end="")
     counts = {kind: sum(finding.severity == kind for each in found for finding in each.findings) for kind in KINDS}
-    told = ", ".join(f"{count} {kind}{'s' * (count != 1)}" for kind, count in counts.items() if count)
+    told = ", ".join(counted(count, kind) for kind, count in counts.items() if count)
     stopped = sum(not each.ok for each in found)
-    print(f"{len(found)} files: {len(found) - stopped} OK, {stopped} stopped" + (f"; {told}" if told else ""))
+    files = counted(len(found), "file")
+    print(f"{files}: {len(found) - stopped} OK, {stopped} stopped" + (f"; {told}" if told else ""))

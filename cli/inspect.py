@@ -1,4 +1,4 @@
-"""The verb ``inspect``: what a model or LoRA file is, in facts and findings; and the table of dialects."""
+"""The verb ``inspect``: what a model, LoRA or calibration is, in facts and findings; and the table of dialects."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from .terminal import size, span, table
 
 def inspect(options: argparse.Namespace) -> int:
     """What a file is; 1 when a finding stops it. Raises FoundryError."""
+    from ..loaders.bakes.calibrations import describe_calibration, is_calibration
     from ..loaders.plans.describe import describe
 
     if options.dialects:
         return _dialects(options.json)
     if options.file is None:
         raise refuse("usage.inspect")
-    facts = describe(options.file)
+    facts: Mapping[str, Any] = (describe_calibration if is_calibration(options.file) else describe)(options.file)
     findings = [Finding.from_json(finding) for finding in facts["findings"]]
     if options.json:
         print_json(facts)
@@ -96,7 +97,7 @@ WRITTEN: Mapping[str, Callable[[Any], str]] = {
     "blocks": _pairs("{1[modules]} in {1[blocks]} {0}"),
     "variant": _pairs("{0} {1}"),
     "lineage": _lineage,
-    **dict.fromkeys(("tags", "unused"), _some),
+    **dict.fromkeys(("tags", "unused", "loras", "others"), _some),
 }
 
 

@@ -24,6 +24,7 @@ from .lineage import LINEAGE_KEY, SCHEMA
 from .plan import MATCH_TRAINING, Layer, Patch, Plan
 from .quantize import check_patterns, is_quantizable
 from .reuse import essence_of, identity_of, tensor_key
+from .smoothed import PRE_QUANT_SCALE, Smoothed
 from .tensors import TensorInfo
 from .terms import refuse_part, refuse_untrained
 from .texts.say import refuse
@@ -120,6 +121,8 @@ class Blueprint:
     def file_metadata(self, arithmetic: str) -> dict[str, str]:
         """``__metadata__`` of a result: what the host needs, the recipe, how sums were worked out, the LoRAs inside."""
         made: HeaderJSON = {"recipe": self.recipe, "recipe_sha256": self.recipe_sha256, "arithmetic": arithmetic}
+        if any(isinstance(fate.format, Smoothed) for fate in self.fates.values()):
+            made["no_lora_on_top"] = PRE_QUANT_SCALE
         inside: InsideJSON = {"schema": SCHEMA, "contains": ingredients_json(self.plan)}
         records = {"lora_foundry": json.dumps(made), LINEAGE_KEY: json.dumps(inside)}
         return {"format": "pt", **self.quantization_metadata, **records}
@@ -190,14 +193,21 @@ def _resolved(plan: Plan, finish: Finish, quantized: frozenset[str]) -> list[tup
             made: Any = [str(dtype), *exact] if exact and pairs else str(dtype)
         else:
             known = finish.calibration is not None and finish.calibration.covers(info.name, info.shape[1])
-            rounding = regrid if regrid and pairs and not known else format
+            rounding = (finish.guided or format) if known else regrid if regrid and pairs else format
             scale = finish.input_scale_of(info.name)
             entries = tuple(_quantized_entries(info, rounding, marker, scale))
             fate = Fate(info, entries, dtype, rounding, pairs, calibrated=known, input_scale=scale)
-            made = [finish.format, finish.matmul, *(["unbiased"] if rounding != format else []), *exact]
+            made = [finish.format, finish.matmul, *_beside_nearest(rounding, format), *exact]
             made += [finish.calibration.identity] if finish.calibration is not None and (known or scale) else []
         found.append((fate, essence_of(info.name, made, pairs)))
     return found
+
+
+def _beside_nearest(rounding: Format, format: Format) -> list[str]:
+    """What the rounding of a weight is called where it is not that of its format."""
+    if isinstance(rounding, Smoothed):
+        return [PRE_QUANT_SCALE]
+    return ["unbiased"] if rounding != format else []
 
 
 def _plain_dtype(info: TensorInfo, finish: Finish) -> torch.dtype:

@@ -74,6 +74,11 @@ class Format:
         """What the host must be told beside its name of the format."""
         return {"convrot": True, "convrot_groupsize": self.group} if self.group else {}
 
+    @property
+    def rounds_as_it_is(self) -> bool:
+        """Whether a weight itself is rounded, so that its largest number is that of what is."""
+        return not self.group
+
     def prepare(self, block: torch.Tensor) -> torch.Tensor:
         """What is rounded: an fp32 block [rows, in] rotated, or the block itself where there is no rotation."""
         return rotate(block, self.group) if self.group else block

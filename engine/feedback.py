@@ -10,13 +10,15 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
+from .blueprint import Fate
 from .calibration import LEAST_HELD, Calibration
 from .codes import Format, Steps, rotate
 from .gemm import Workspace, full_fp32
+from .smoothed import Smoothed
 from .texts.say import refuse
 
 DAMPING = 0.01  # of the mean of H's diagonal, added to it: directions that were seldom seen are not driven far
@@ -56,6 +58,7 @@ class Feedback:
 class Guide:
     """How one weight is rounded and judged: by ``held`` inputs [tokens, in], None where too few were kept aside."""
 
+    format: Format
     feedback: Feedback
     held: torch.Tensor | None
 
@@ -76,14 +79,23 @@ class Guides:
         if found not in self._made:
             inputs = known.inputs(weight)
             held = inputs.held if len(inputs.held) >= LEAST_HELD and inputs.held.any() else None
+            format, gram = self._format, inputs.gram
+            if isinstance(format, Smoothed):
+                format = format.of(gram)
+                gram = format.smoothed(gram)
             try:
-                feedback = Feedback(inputs.gram, self._format)
+                feedback = Feedback(gram, format)
             except ValueError as error:
                 raise refuse("LF205.damaged", calibration=known.name, weight=weight) from error
-            self._made[found] = Guide(feedback, held)
+            self._made[found] = Guide(format, feedback, held)
             if len(self._made) > REMEMBERED:
                 self._made.popitem(last=False)
         return self._made[found]
+
+    def with_format(self, fate: Fate) -> Fate:
+        """The same with the format of this very weight, where that depends on its inputs."""
+        guide = self.of(fate.info.name) if fate.calibrated else None
+        return fate if guide is None else replace(fate, format=guide.format)
 
 
 class _Spread:

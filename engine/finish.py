@@ -13,6 +13,7 @@ from .codes import Format
 from .formats import DEFAULT, FORMATS
 from .json_bake import BudgetJSON, CalibratedJSON, ExactJSON, FinishJSON
 from .quantize import AUTO
+from .smoothed import SMOOTHED
 from .texts.say import refuse
 
 FULL_PRECISION, FP8_MATMUL = "full precision", "fp8"
@@ -28,7 +29,8 @@ class Finish:
     ``keep`` are patterns of layers that stay in high precision (``auto``: the family's list); ``linears`` are the
     weights a host knows to be nn.Linear (None: decided by name); ``keep_names`` are weights the error budget
     ``max_error`` keeps. ``arithmetic`` (see ``devices.arithmetic_of``) is the only one the result may be worked out
-    in; None: any will do, and recipe and keys do not tell them apart. ``calibration``: what is known of the inputs.
+    in; None: any will do, and recipe and keys do not tell them apart. ``calibration``: what is known of the inputs;
+    ``pre_quant_scale``: weights are evened out by them, and no LoRA may be put on top (nvfp4 alone).
     """
 
     format: str = "none"
@@ -40,6 +42,12 @@ class Finish:
     max_error: float | None = None
     arithmetic: str | None = None
     calibration: Calibration | None = field(default=None, repr=False)
+    pre_quant_scale: bool = False
+
+    @property
+    def guided(self) -> Format | None:
+        """The format of those weights whose inputs are known well enough to round by them."""
+        return SMOOTHED if self.pre_quant_scale else self.quantization
 
     @property
     def quantization(self) -> Format | None:
@@ -56,6 +64,8 @@ class Finish:
         budget: BudgetJSON = {} if self.max_error is None else {"max_error": self.max_error}  # which decides keep_names
         exact: ExactJSON = {} if self.arithmetic is None else {"arithmetic": self.arithmetic}
         known: CalibratedJSON = {} if self.calibration is None else {"calibration": self.calibration.identity}
+        if self.pre_quant_scale:
+            known["pre_quant_scale"] = True
         keep = list(self.keep)
         return {"format": self.format, "dtype": dtype, "matmul": self.matmul, "keep": keep, **budget, **exact, **known}
 
@@ -71,9 +81,13 @@ class Finish:
 
 
 def check_budget(finish: Finish) -> None:
-    """FoundryError for a ``max_error`` that is no share between 0 and 1; for it or a calibration with nothing to do."""
+    """FoundryError for a ``max_error`` that is no share between 0 and 1; for it, a calibration or ``pre_quant_scale``
+    with nothing to do."""
     if finish.calibration is not None and finish.quantization is None:
         raise refuse("usage.calibration_alone")
+    known = finish.calibration is not None and bool(finish.calibration.sets)
+    if finish.pre_quant_scale and not (known and finish.format == SMOOTHED.name):
+        raise refuse("usage.pre_quant_scale", format=finish.format)
     if finish.max_error is None:
         return
     if not 0 < finish.max_error < 1:

@@ -12,6 +12,7 @@ from .codes import Format, whole_scale
 from .fuse import largest, row_blocks
 from .grouped import Grouped
 from .microscaled import MXFP8, NVFP4
+from .smoothed import PRE_QUANT_SCALE, SMOOTHED
 from .texts.say import refuse
 
 NEWER = "releases with comfy-kitchen 0.2.36"
@@ -82,6 +83,12 @@ def require_loadable(name: str, known: Sequence[str]) -> None:
     if name in FORMATS and name not in known:
         loads = " and ".join(known) or "no quantized format"
         raise refuse("format.not_loaded", format=name, known=loads, since=FORMATS[name].since)
+
+
+def require_pre_quant_scale(algorithms: Mapping[str, Mapping[str, Any]]) -> None:
+    """FoundryError ``format`` where a host's own formats show that it would drop the scale of inputs of nvfp4."""
+    if PRE_QUANT_SCALE not in algorithms.get(SMOOTHED.host_name, {}).get("parameters", ()):
+        raise refuse("format.no_pre_quant_scale", since=SMOOTHED.since)
 
 
 def require_device(name: str, device: str) -> None:

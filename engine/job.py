@@ -79,7 +79,7 @@ class Job:
         self._placed = previous if isinstance(previous, PlacedReader) and outlet.copy is not None else None
         self._numbers = {id(layer): number for number, layer in enumerate(self._layers)}
         finish = request.blueprint.finish
-        self._marker, self._guides = layer_marker(finish), Guides(finish.calibration, finish.quantization)
+        self._marker, self._guides = layer_marker(finish), Guides(finish.calibration, finish.guided)
         self._workspace = Workspace() if workspace is None else workspace
         self._reserve()
         self._changed, self._driven = False, dict[str, float]()
@@ -162,6 +162,7 @@ class Job:
 
     def _make_here(self, fate: Fate, weight: torch.Tensor) -> None:
         """On the CPU."""
+        fate = self._guides.with_format(fate)
         info, pairs, format, scale = fate.info, fate.patches, fate.format, None
         terms = make_terms(weight, pairs, CPU)
         out = self.outlet.buffer(fate.result.shape, fate.result.dtype, CPU)
@@ -191,6 +192,7 @@ class Job:
 
     def make_by_rows(self, fate: Fate, base: Reader) -> None:
         """Make the result of a weight that is never whole in memory, where that can be done."""
+        fate = self._guides.with_format(fate)
         info, pairs, format, scale = fate.info, fate.patches, fate.format, None
         whole = any_needs_weight(pairs) or any(is_as_trained(layer) for layer, _ in pairs)  # looked at or rounded whole
         to = self.outlet.rows

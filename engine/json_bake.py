@@ -122,6 +122,7 @@ class CalibratedJSON(TypedDict, total=False):
     """What a calibration adds to the settings."""
 
     calibration: Annotated[SHA256, "Over what is known of the inputs."]
+    pre_quant_scale: Annotated[bool, "Columns are evened out by them: no LoRA may be put on top."]
 
 
 class FinishJSON(BudgetJSON, ExactJSON, CalibratedJSON):
@@ -143,7 +144,13 @@ class RecipeJSON(TypedDict):
     tensors: Annotated[str, ("pattern", "^[0-9a-f]{32}$"), "One hash over what is made of every tensor."]
 
 
-class HeaderJSON(TypedDict):
+class OnTopJSON(TypedDict, total=False):
+    """What a result says that no LoRA may be put on top of."""
+
+    no_lora_on_top: Annotated[str, "Why: `pre_quant_scale`, which hosts apply to inputs and not to LoRAs."]
+
+
+class HeaderJSON(OnTopJSON):
     """The text under 'lora_foundry' in __metadata__ of a result."""
 
     recipe: RecipeJSON

@@ -168,6 +168,19 @@ class InspectedBaseJSON(FactsJSON):
     made_by: Annotated[dict[str, Any] | None, "What this pack wrote into its own result, as bake.schema.json says."]
 
 
+class InspectedCalibrationJSON(FactsJSON):
+    """What `lora-foundry inspect CALIBRATION --json` prints."""
+
+    kind: Annotated[str, ("enum", ("calibration",))]
+    what: Annotated[str, "ranges, or ranges and rounding."]
+    linears: Annotated[int, "Of how many layers it knows the inputs."]
+    tokens: Annotated[int, "Inputs of the layer that saw most."]
+    base: Annotated[str, "The model that sampled; empty where it was not told."]
+    fingerprint: str
+    loras: Annotated[list[str], "Those in that model, with their strengths."]
+    others: Annotated[list[str], "What else was done to it."]
+
+
 class DialectJSON(TypedDict):
     """One known way of writing LoRAs."""
 

@@ -51,10 +51,10 @@ def quantize_blocks(
 ) -> torch.Tensor:
     """The scale, as it is worked with, of a sum that is gone through block by block.
 
-    Once for row scales and where ``amax`` of the whole sum is known (a format that rotates nothing), else twice.
+    Once for row scales and where ``amax`` of the whole sum is known (and the sum itself is rounded), else twice.
     ``encode`` gets each block as it is rounded. NaN and Inf are FoundryError LF304.
     """
-    if amax is None and not format.row_scaled:
+    if not format.row_scaled and (amax is None or not format.rounds_as_it_is):
         amax = torch.stack([finite_amax(format.prepare(block), name) for _, block in blocks()]).amax()
     scales = []
     for rows, block in blocks():

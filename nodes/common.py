@@ -56,7 +56,7 @@ def check_file(name: Any, *kinds: str) -> str | None:
     return None
 
 
-def check_format(name: str | None) -> str | None:
+def check_format(name: str | None, pre_quant_scale: bool = False) -> str | None:
     """Why this ComfyUI cannot load a quantized format, or None (another dtype; a linked one is not known yet).
 
     A choice (``auto``) is refused where it comes to such a format.
@@ -66,6 +66,8 @@ def check_format(name: str | None) -> str | None:
             host.refuse_format(name)
         elif name in CHOICES:
             host.chosen_format(name)
+        if pre_quant_scale:
+            host.refuse_pre_quant_scale()
     except FoundryError as error:
         return str(error)
     return None
@@ -130,10 +132,15 @@ class FormatNode(StageNode):
 
     @classmethod
     def VALIDATE_INPUTS(
-        cls, input_types: Mapping[str, Any], format: str | None = None, keep_high_precision: str | None = None
+        cls,
+        input_types: Mapping[str, Any],
+        format: str | None = None,
+        keep_high_precision: str | None = None,
+        pre_quant_scale: bool | None = None,
     ) -> bool | str:
-        """Wires as everywhere, the format, and the patterns of layers to keep."""
-        return check_format(format) or check_keep(keep_high_precision) or super().VALIDATE_INPUTS(input_types)
+        """Wires as everywhere, the format and what this ComfyUI knows of it, and the patterns of layers to keep."""
+        fault = check_format(format, bool(pre_quant_scale)) or check_keep(keep_high_precision)
+        return fault or super().VALIDATE_INPUTS(input_types)
 
 
 def stage_input(socket: str, tooltip: str) -> tuple[str, dict[str, Any]]:

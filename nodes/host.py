@@ -23,7 +23,7 @@ import comfy.weight_adapter
 import torch
 
 from ..engine.choice import choose, machine_of
-from ..engine.formats import is_held, loadable, require_device, require_loadable
+from ..engine.formats import is_held, loadable, require_device, require_loadable, require_pre_quant_scale
 from ..engine.plan import Target
 from ..engine.progress import Progress
 from ..engine.tensors import FP8_DTYPES, InMemory, TensorInfo, TensorSource
@@ -108,12 +108,8 @@ def file_facts(source: TensorSource) -> ModelFacts:
     )
     config.set_inference_dtype(dtype, None)
     model = config.get_model(dict(tensors), "", device="meta")
-    return ModelFacts(
-        comfy.lora.model_lora_keys_unet(model, {}),
-        renames(config, tensors),
-        linear_weights(model.diffusion_model),
-        dtype,
-    )
+    keys = comfy.lora.model_lora_keys_unet(model, {})
+    return ModelFacts(keys, renames(config, tensors), linear_weights(model.diffusion_model), dtype)
 
 
 def renames(config: Any, tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
@@ -252,6 +248,11 @@ def chosen_format(wanted: str) -> tuple[str, str]:
     format, why = choose(wanted, machine_of(compute_device(), held))
     refuse_format(format)
     return format, why
+
+
+def refuse_pre_quant_scale() -> None:
+    """FoundryError ``format`` where this ComfyUI would drop the scale of inputs and compute something else."""
+    require_pre_quant_scale(comfy.quant_ops.QUANT_ALGOS)
 
 
 def refuse_format(name: str) -> None:

@@ -22,17 +22,18 @@ from ..engine.memory import AUTO, MODES, choose_memory
 from ..engine.plan import FUSE, STACK, Plan
 from ..engine.report import bake_json, bake_sentence, budget_sentence, plan_sentences
 from ..engine.room import choose_device, device_bytes
+from ..engine.smoothed import PRE_QUANT_SCALE
 from ..engine.tensors import StateDict
 from ..loaders.bakes.baking import MADE, BakeOptions, BakeResult, FileRequest, bake_files
 from ..loaders.bakes.cache import BakeCache
-from ..loaders.bakes.calibrations import calibration_names, file_state_of, find_calibration, load_calibration
+from ..loaders.bakes.calibrations import calibration_names, find_calibration, load_calibration
 from ..loaders.disk.sharding import parse_size
 from ..loaders.loras.verify import verify
 from ..loaders.plans.loudness import loudness
 from ..validator.rules import check
 from . import again, folders, host
 from .common import reply
-from .news import kept_file
+from .news import CALIBRATED, kept_file, seen_file
 from .sources import host_source
 
 MEMORY, FILE = "memory", "file"
@@ -62,6 +63,14 @@ REPRODUCIBLE = (
 )
 NO_CALIBRATION = "none"
 ROUNDED_BY = "What Calibrate collected: weights are rounded by their inputs, and judged by their outputs."
+EVENED = (
+    "BOOLEAN",
+    {
+        "default": False,
+        "tooltip": "nvfp4 with a calibration: columns are evened out by their inputs, which is nearer. No LoRA may be "
+        "put on top of it.",
+    },
+)
 KEEP = (
     [MEMORY, FILE],
     {
@@ -86,19 +95,21 @@ def exactly(reproducible: bool, memory: str, known: Calibration | None = None) -
 
 
 def with_calibration(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Declared inputs and, last of the optional ones, the calibrations there are now."""
+    """Declared inputs and, last of the optional ones, the calibrations there are now and what can be made of one."""
     choices = [NO_CALIBRATION, *calibration_names()]
-    return {**inputs, "optional": {**inputs["optional"], "calibration": (choices, {"tooltip": ROUNDED_BY})}}
+    known = {"calibration": (choices, {"tooltip": ROUNDED_BY}), PRE_QUANT_SCALE: EVENED}
+    return {**inputs, "optional": {**inputs["optional"], **known}}
 
 
-def calibration_of(name: str) -> Calibration | None:
-    """The calibration of that name, or None. FoundryError ``file``."""
-    return None if name == NO_CALIBRATION else load_calibration(find_calibration(name))
-
-
-def calibration_state(name: str) -> str:
-    """What changes when it is collected again, for IS_CHANGED."""
-    return "" if name == NO_CALIBRATION else file_state_of(name)
+def calibration_of(name: str, node_id: str | None) -> Calibration | None:
+    """The calibration of that name, or None; ``changes`` of that node counts when it is collected again, also where
+    the name comes by a wire. FoundryError ``file``.
+    """
+    if name == NO_CALIBRATION:
+        return None
+    path = find_calibration(name)
+    seen_file(path, str(node_id), CALIBRATED)
+    return load_calibration(path)
 
 
 def baked_model(

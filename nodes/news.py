@@ -20,7 +20,8 @@ from .lineage import hashed_ids
 from .session import SESSION, Watch, quietly
 from .sources import checkpoint_of
 
-JUDGED, MERGED, KEPT = "judged", "merged", "kept"  # what is watched: two workflows may have two kinds under one node id
+# What is watched: two workflows may have two kinds under one node id.
+JUDGED, MERGED, KEPT, CALIBRATED = "judged", "merged", "kept", "calibrated"
 
 
 def known_now(plan: Plan, node_id: str) -> Plan:
@@ -33,7 +34,7 @@ def known_now(plan: Plan, node_id: str) -> Plan:
 def changes(what: str, node_id: str) -> int:
     """A number that grows when something else is known of a file than was seen last; costs a look at each.
 
-    ``what`` is JUDGED for ``known_now``, MERGED for ``seen_file``, KEPT for ``kept_file``.
+    ``what`` is JUDGED for ``known_now``, KEPT for ``kept_file``, and for ``seen_file`` what it was told.
     """
     watch = SESSION.watches[what, node_id]
     for path, (look, seen) in list(watch.files.items()):
@@ -44,10 +45,10 @@ def changes(what: str, node_id: str) -> int:
     return watch.changes
 
 
-def seen_file(path: Path, node_id: str) -> None:
+def seen_file(path: Path, node_id: str, what: str = MERGED) -> None:
     """From here on ``changes`` of that node counts it when the file is replaced or gone."""
     look = partial(_state, path)
-    SESSION.watches[MERGED, node_id].seen(path, look, look())
+    SESSION.watches[what, node_id].seen(path, look, look())
 
 
 def kept_file(path: Path, node_id: str) -> None:

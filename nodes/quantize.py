@@ -22,13 +22,12 @@ from .making import (
     REPRODUCIBLE,
     baked_model,
     calibration_of,
-    calibration_state,
     exactly,
     made_reply,
     ready,
     with_calibration,
 )
-from .news import KEPT, changes
+from .news import CALIBRATED, KEPT, changes
 from .sockets import ANY, QUANTIZED_MODEL
 from .sources import host_source, plan_of
 
@@ -70,9 +69,9 @@ class FoundryQuantizeFP8(FormatNode):
         return with_calibration(cls.INPUTS)
 
     @classmethod
-    def IS_CHANGED(cls, unique_id: str | None = None, calibration: str = NO_CALIBRATION, **_: Any) -> str:
+    def IS_CHANGED(cls, unique_id: str | None = None, **_: Any) -> str:
         """Runs again when the file of its result turned out to be damaged, or the calibration was collected anew."""
-        return f"{changes(KEPT, str(unique_id))} {calibration_state(calibration)}"
+        return f"{changes(KEPT, str(unique_id))} {changes(CALIBRATED, str(unique_id))}"
 
     def run(
         self,
@@ -85,6 +84,7 @@ class FoundryQuantizeFP8(FormatNode):
         keep: str = MEMORY,
         reproducible: bool = False,
         calibration: str = NO_CALIBRATION,
+        pre_quant_scale: bool = False,
         unique_id: str | None = None,
         **_: Any,
     ) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class FoundryQuantizeFP8(FormatNode):
         findings = ready(plan)
         facts = host_source(plan).facts
         patterns = parse_keep(keep_high_precision)
-        known = calibration_of(calibration)
+        known = calibration_of(calibration, unique_id)
         finish = Finish(
             format,
             None,
@@ -104,6 +104,7 @@ class FoundryQuantizeFP8(FormatNode):
             max_error=max_error or None,
             arithmetic=exactly(reproducible, memory, known),
             calibration=known,
+            pre_quant_scale=pre_quant_scale,
         )
         wanted = resolve(plan, finish)
         told = (*findings, *calibration_findings(wanted))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
 from ..engine.choice import CHOICES
+from ..engine.findings import Finding
 from ..engine.finish import FP8_MATMUL, FULL_PRECISION, Finish
 from ..engine.formats import FORMATS
 from ..engine.memory import AUTO as AUTO_MEMORY
 from ..engine.quantize import AUTO, parse_keep
 from ..engine.room import device_bytes
+from ..engine.texts.say import say
 from ..loaders.bakes.baking import BakeOptions, FileRequest, bake_files, resolve
 from ..loaders.bakes.calibrated import calibration_findings
 from . import folders, host
@@ -23,12 +25,12 @@ from .making import (
     NO_CALIBRATION,
     REPRODUCIBLE,
     calibration_of,
-    calibration_state,
     exactly,
     finished,
     ready,
     with_calibration,
 )
+from .news import CALIBRATED, changes
 from .sockets import ANY
 from .sources import host_source, plan_of
 
@@ -88,12 +90,15 @@ class FoundrySaveModel(FormatNode):
         input_types: Mapping[str, Any],
         format: str | None = None,
         keep_high_precision: str | None = None,
+        pre_quant_scale: bool | None = None,
         filename_prefix: str | None = None,
         max_shard_gb: float | None = None,
     ) -> bool | str:
         """As every finishing node, and what a file may be called and how large its parts may be."""
         faults = (check_prefix(filename_prefix), check_number("max_shard_gb", max_shard_gb, 0, MOST_GB))
-        return next(filter(None, faults), None) or super().VALIDATE_INPUTS(input_types, format, keep_high_precision)
+        return next(filter(None, faults), None) or super().VALIDATE_INPUTS(
+            input_types, format, keep_high_precision, pre_quant_scale
+        )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -101,9 +106,9 @@ class FoundrySaveModel(FormatNode):
         return with_calibration(cls.INPUTS)
 
     @classmethod
-    def IS_CHANGED(cls, calibration: str = NO_CALIBRATION, **_: Any) -> str:
+    def IS_CHANGED(cls, unique_id: str | None = None, **_: Any) -> int:
         """Runs again when the calibration was collected anew."""
-        return calibration_state(calibration)
+        return changes(CALIBRATED, str(unique_id))
 
     def run(
         self,
@@ -117,6 +122,8 @@ class FoundrySaveModel(FormatNode):
         max_shard_gb: float = 0.0,
         reproducible: bool = False,
         calibration: str = NO_CALIBRATION,
+        pre_quant_scale: bool = False,
+        unique_id: str | None = None,
         **_: Any,
     ) -> dict[str, Any]:
         """(path, report)."""
@@ -124,7 +131,7 @@ class FoundrySaveModel(FormatNode):
         plan = plan_of(model)
         findings = ready(plan)
         facts = host_source(plan).facts
-        known = calibration_of(calibration) if format in FORMATS else None
+        known = calibration_of(calibration, unique_id) if format in FORMATS else None
         quantized, patterns = (format if format in FORMATS else "none"), parse_keep(keep_high_precision)
         finish = Finish(
             quantized,
@@ -135,6 +142,7 @@ class FoundrySaveModel(FormatNode):
             max_error=(max_error or None) if format in FORMATS else None,
             arithmetic=exactly(reproducible, memory, known),
             calibration=known,
+            pre_quant_scale=pre_quant_scale,
         )
         shard = round(max_shard_gb * 1e9) or None
         path, wanted = folders.output_file(filename_prefix), resolve(plan, finish)
@@ -142,5 +150,15 @@ class FoundrySaveModel(FormatNode):
             how = BakeOptions(device, memory, max_shard=shard, records=False)
             (baked,) = bake_files([FileRequest(wanted, path)], how, host.progress())
         first, files = str(baked.files[0]), [str(file) for file in baked.files]
-        told = (*findings, *calibration_findings(wanted))
+        told = (*findings, *calibration_findings(wanted), *_unused(format, max_error, calibration))
         return finished(plan, told, baked, (first,), chosen=chosen, out=first, files=files)
+
+
+def _unused(format: str, max_error: float, calibration: str) -> Iterator[Finding]:
+    """Notes on settings that are about quantizing alone, where nothing is quantized."""
+    if format in FORMATS:
+        return
+    if calibration != NO_CALIBRATION:
+        yield say("LF205.unused", subject=calibration, calibration=calibration, format=format)
+    if max_error:
+        yield say("LF204.unused", format=format, wanted=f"{max_error:g}")

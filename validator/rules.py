@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from ..engine.findings import Finding, worst_first
 from ..engine.guard import already_quantized
 from ..engine.plan import FUSE, Plan
+from ..engine.smoothed import PRE_QUANT_SCALE
 from ..engine.texts.say import listed, say
 from . import base_loras as rules_base
 from . import surplus as rules_surplus
@@ -32,11 +33,13 @@ def natively_quantized(stack: Stack, policy: str) -> Iterator[Finding]:
     """LF201: ComfyUI's own loaders put LoRAs onto a quantized base. It runs, so it is no error; GGUF costs time.
 
     Scales and stochastic rounding keep the effect; a LoRA that was distilled on these very weights is where it belongs.
+    Under a ``pre_quant_scale`` the effect is another one: that is an error.
     """
     loras = [item for item in stack.items if item.strength and not rules_variants.made_on(item, stack)]
     if stack.native and stack.quantized and not stack.dequantized and loras:
         gguf = stack.quantized.startswith("GGUF")
         coarse = "LF201.nvfp4" if stack.quantized.startswith("nvfp4") else "LF201.native"
+        coarse = "LF201.smoothed" if PRE_QUANT_SCALE in stack.quantized else coarse
         key = "LF201.gguf" if gguf else "LF201.scaled" if stack.scaled else coarse
         values = {"base": stack.base, "quantized": stack.quantized, "loras": listed([item.name for item in loras])}
         yield say(key, subject=stack.base, node=loras[0].node, **values)

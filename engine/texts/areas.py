@@ -69,6 +69,12 @@ AREAS: dict[str, tuple[str, ...]] = {
         "It tells how weights are rounded to few bits.",
         "Choose one, or leave the calibration out.",
     ),
+    "usage.pre_quant_scale": (
+        "error",
+        "A pre_quant_scale needs nvfp4 and a calibration with `ranges and rounding`; the format is {format}.",
+        "It evens out the columns of a weight by how loud their inputs are, and hosts apply it to nvfp4 alone.",
+        "Choose both, or leave pre_quant_scale out.",
+    ),
     "format.unknown": ("error", "Unknown quantization format '{format}'.", "", "Use none or {known}."),
     "format.no_fp8": (
         "error",
@@ -81,6 +87,12 @@ AREAS: dict[str, tuple[str, ...]] = {
         "This ComfyUI cannot load {format}; it loads {known}.",
         "{format} came with ComfyUI {since}, so the result could not be used here.",
         "Choose another format or update ComfyUI. The command line writes it for another machine.",
+    ),
+    "format.no_pre_quant_scale": (
+        "error",
+        "This ComfyUI does not know pre_quant_scale.",
+        "It came with ComfyUI {since}; an older one drops it and computes something else.",
+        "Update ComfyUI, or leave pre_quant_scale out. The command line writes it for another machine.",
     ),
     "device.another": (
         "error",

@@ -135,7 +135,7 @@ ASKING: dict[str, tuple[str, ...]] = {
     "usage.no_out": ("error", "No file is named to merge into.", "", "Name one with -o."),
     "usage.one_out": (
         "error",
-        "{count} documents would be written to {outs} file.",
+        "{count} documents would be written to {outs}.",
         "",
         "Name a folder with -o, and give the documents names of their own.",
     ),

@@ -45,6 +45,20 @@ QUANTIZATION: dict[str, tuple[str, ...]] = {
         "error of the weights doubles (9.5% to 19%). Fused first, all of it is kept at 8.1%.",
         "Load the bf16 or fp16 file, apply the LoRAs, and quantize to nvfp4 last.",
     ),
+    "LF201.smoothed": (
+        "error",
+        "On {base}, which is {quantized}: {loras}.",
+        "ComfyUI multiplies the inputs of its layers by pre_quant_scale and adds a LoRA as if it did not: what the "
+        "LoRA does is off by 287% of it.",
+        "Load the bf16 or fp16 file, apply the LoRAs, and quantize to nvfp4 last.",
+    ),
+    "LF201.no_lora": (
+        "note",
+        "No LoRA may be put on top of {base}: it is {quantized}.",
+        "ComfyUI multiplies the inputs of its layers by pre_quant_scale and would add a LoRA as if it did not.",
+        "Start from the bf16 or fp16 file, or say on_quantized_base: dequantize. ComfyUI before 0.30 does not know "
+        "the scale and computes something else.",
+    ),
     "LF201.gguf": (
         "note",
         "On a GGUF base ({base}: {quantized}): {loras}.",
@@ -140,6 +154,12 @@ QUANTIZATION: dict[str, tuple[str, ...]] = {
         "Nothing would be quantized; {format} alone has {before}.",
         "Allow a larger error, or finish without quantization.",
     ),
+    "LF204.unused": (
+        "note",
+        "max_error {wanted} is not used: {format} is not quantized.",
+        "It is an error budget for quantized layers; the others are rounded once.",
+        "Nothing must be done. Choose a quantized format to have it held.",
+    ),
     "LF205.base": (
         "error",
         "The calibration {calibration} was collected on {theirs}, and this is {base}.",
@@ -175,6 +195,12 @@ QUANTIZATION: dict[str, tuple[str, ...]] = {
         "The calibration {calibration} has ranges alone, which {format} with matmul {matmul} does not use.",
         "Ranges give inputs a scale where a host multiplies in fp8; every other format scales them as they come.",
         "Collect `ranges and rounding` to round weights by their inputs.",
+    ),
+    "LF205.unused": (
+        "note",
+        "The calibration {calibration} is not used: {format} is not quantized.",
+        "A calibration tells how quantized weights are rounded; the others are rounded once.",
+        "Nothing must be done. Choose a quantized format to round by it.",
     ),
     "LF205.damaged": (
         "error",

@@ -74,6 +74,11 @@ def refuse(key: str, **values: object) -> FoundryError:
     return FoundryError.of(_filled(key, values))
 
 
+def counted(count: int, what: str) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{count} {what}" + ("" if count == 1 else "s")
+
+
 def listed(names: Sequence[str], most: int = 20) -> str:
     """Names in a row, and how many more there are beyond those that anybody reads."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -17,16 +17,17 @@ from typing import Any
 
 import torch
 
-from ...engine.calibration import BLOCKS, GRAM, HELD, Calibration, Origin, Range
+from ...engine.calibration import BLOCKS, GRAM, HELD, RANGES, ROUNDING, Calibration, Origin, Range
 from ...engine.collect import Allocate, Collector
-from ...engine.errors import FoundryError
+from ...engine.json_verbs import InspectedCalibrationJSON
 from ...engine.texts.say import refuse
-from ..disk.header import file_error
+from ..disk.header import file_error, read_header
 from ..disk.home import data_home
 from ..disk.source import FileSource
 from ..disk.targets import plain_fault
 from ..disk.temps import sweep, temporary
 from ..disk.writer import write_safetensors
+from ..plans.describe import common_facts
 
 KEY = "lora_foundry_calibration"  # of the header's metadata
 SCHEMA = 1
@@ -98,6 +99,28 @@ def load_calibration(path: Path) -> Calibration:
     return Calibration(path.name.removesuffix(SUFFIX), _identity(told, source), ranges, sets, origin, source)
 
 
+def is_calibration(path: Path) -> bool:
+    """Whether a path is a file that says so in its header. Raises FoundryError ``file``."""
+    return path.name.lower().endswith(SUFFIX) and path.is_file() and KEY in read_header(path).metadata
+
+
+def describe_calibration(path: Path) -> InspectedCalibrationJSON:
+    """Facts about a calibration; what its origin says are claims. Raises FoundryError ``file`` for a damaged one."""
+    known, source = load_calibration(path), FileSource(path)
+    origin, beside = known.origin, {key: text for key, text in source.metadata.items() if key != KEY}
+    return {
+        "kind": "calibration",
+        **common_facts(source.label, source.files, source.tensors, beside),
+        "what": ROUNDING if known.sets else RANGES,
+        "linears": len(known.ranges),
+        "tokens": max((seen.tokens for seen in known.ranges.values()), default=0),
+        "base": origin.base,
+        "fingerprint": origin.fingerprint,
+        "loras": [f"{layer['lora']} x {layer['strength']:g}" for layer in origin.layers],
+        "others": list(origin.others),
+    }
+
+
 def _identity(told: Any, source: FileSource) -> str:
     """The hash of what is told, and of each tensor's shape and edges: gigabytes are not read for it."""
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
@@ -146,11 +169,3 @@ def spilled(folder: Path) -> Iterator[Allocate]:
             return torch.from_file(str(path), shared=True, size=math.prod(shape), dtype=torch.float32).view(shape)
 
         yield allocate
-
-
-def file_state_of(name: str) -> str:
-    """What changes when a calibration is collected again; "missing" where there is none."""
-    with suppress(OSError, FoundryError):
-        state = find_calibration(name).stat()
-        return f"{state.st_size}:{state.st_mtime_ns}"
-    return "missing"

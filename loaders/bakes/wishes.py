@@ -34,6 +34,7 @@ class Wishes:
     device: str = "cpu"
     no_mmap: bool = False
     calibration: str | None = None
+    pre_quant_scale: bool = False
 
     def adjusted(self, document: Document) -> Document:
         """The document with what is wished instead."""
@@ -76,6 +77,7 @@ class Wishes:
             max_error=self.max_error,
             arithmetic=arithmetic_of(place, memory) if exact else None,
             calibration=known,
+            pre_quant_scale=self.pre_quant_scale,
         )
 
 

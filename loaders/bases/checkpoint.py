@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from ...engine.smoothed import PRE_QUANT_SCALE
 from ...engine.tensors import Over, Reader, TensorInfo
 from ..disk.header import file_error, shown
 from ..disk.reading import Renamed
@@ -133,6 +134,7 @@ def _quantized(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -
     fp8 = all(dtype.is_floating_point for dtype in dtypes)
     stored = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes)) or "weights"
     forms = (
+        ({"weight_scale_2", PRE_QUANT_SCALE} <= endings, f"nvfp4 (weight_scale_2, {PRE_QUANT_SCALE})"),
         ("weight_scale_2" in endings, "nvfp4 (weight_scale_2)"),
         ("comfy_quant" in endings, "comfy_quant"),
         (not endings.isdisjoint(("scaled_fp8", "scale_weight")), "scaled fp8 (scale_weight)"),

@@ -20,20 +20,21 @@ from einops import rearrange
 
 from ...engine.codes import Format
 from ...engine.formats import FORMATS
+from ...engine.smoothed import PRE_QUANT_SCALE
 from ...engine.tensors import FP8_DTYPES, Over, Reader, TensorInfo
 from ...engine.texts.say import refuse
 from ..disk.header import shown
 from ..disk.reading import LIVES
 from ..names.lookup import bare
 from .checkpoint import Checkpoint, is_code
-from .stored import BLOCK_FORMS, SMOOTH, Stored, damaged, form_of, in_blocks, refused
+from .stored import BLOCK_FORMS, Stored, damaged, form_of, in_blocks, refused
 
 REFUSE, DEQUANTIZE = "refuse", "dequantize"
 ON_QUANTIZED_BASE = (REFUSE, DEQUANTIZE)
 HEADER = "_quantization_metadata"
 SETTINGS, MARKER = "comfy_quant", "scaled_fp8"
 SCALES = ("weight_scale", "scale_weight")
-_BLOCKS = ("weight_scale_2", "weight_s_rel", "weight_s_channel", "weight_codebook", SMOOTH)
+_BLOCKS = ("weight_scale_2", "weight_s_rel", "weight_s_channel", "weight_codebook", PRE_QUANT_SCALE)
 _EXTRAS = (
     *SCALES,
     SETTINGS,

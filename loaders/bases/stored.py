@@ -13,13 +13,13 @@ from ...engine.codes import Format, rotate
 from ...engine.errors import FoundryError
 from ...engine.formats import FORMATS
 from ...engine.grouped import Grouped
+from ...engine.smoothed import PRE_QUANT_SCALE
 from ...engine.tensors import TensorInfo
 from ...engine.texts.say import refuse
 from ..disk.header import shown
 from .checkpoint import Checkpoint
 
 BLOCK_FORMS = ("nvfp4", "mxfp8", "asym_w4a8_int8")
-SMOOTH = "pre_quant_scale"  # of nvfp4: what the host multiplies the columns of the input by
 _LOST = {"nvfp4": 10, "convrot_w4a4": 13}  # percent of every weight that 4 bits have lost already
 
 
@@ -81,7 +81,7 @@ def in_blocks(source: Checkpoint, info: TensorInfo, settings: dict[str, Any]) ->
         raise damaged(source, f"a scale of '{shown(info.name)}' holds NaN, infinity or a negative number")
     if isinstance(format, Grouped) and format.bits == 4:
         format = replace(format, codebook=tuple(stored[-1].to(torch.float32).tolist()))
-    return Stored(format.grid, scale, 0, format, _smooth(source, f"{layer}{SMOOTH}", shape, form), shape)
+    return Stored(format.grid, scale, 0, format, _smooth(source, f"{layer}{PRE_QUANT_SCALE}", shape, form), shape)
 
 
 def _block_format(

@@ -126,9 +126,10 @@ FORMS = {
     QUANTIZE_NODE: Form(
         (("model", _ANY),),
         (("format", "COMBO"), ("matmul", "COMBO"), ("keep_high_precision", "STRING"), ("max_error", "FLOAT"),
-         ("memory", "COMBO"), ("keep", "COMBO"), ("reproducible", "BOOLEAN"), ("calibration", "COMBO")),
-        ("float8_e4m3fn", "full precision", "auto", 0.0, "auto", "memory", False, "none"),
-        (("MODEL", "MODEL,FOUNDRY_QUANTIZED"), ("report", "STRING")), (340, 310),
-        ("max_error", "memory", "keep", "reproducible", "calibration"),
+         ("memory", "COMBO"), ("keep", "COMBO"), ("reproducible", "BOOLEAN"), ("calibration", "COMBO"),
+         ("pre_quant_scale", "BOOLEAN")),
+        ("float8_e4m3fn", "full precision", "auto", 0.0, "auto", "memory", False, "none", False),
+        (("MODEL", "MODEL,FOUNDRY_QUANTIZED"), ("report", "STRING")), (340, 334),
+        ("max_error", "memory", "keep", "reproducible", "calibration", "pre_quant_scale"),
     ),
 }  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Any
 from ...engine.adapters import LORA
 from ...engine.errors import FoundryError
 from ...engine.json_merge import MergeHeaderJSON, MergeJSON, VerifiedJSON
+from ...engine.texts.say import counted
 from ..loras.file import open_lora
 from .merging import Gathered, Request, Result, recipe_for
 from .verifying import stated_in
@@ -80,8 +81,7 @@ def merge_sentences(told: MergeJSON) -> Iterator[str]:
     recipe, proof = told["recipe"], told["proof"]
     ranks = "" if told["rank"] is None else ", ranks {} to {}".format(*told["rank"])
     kept = ", ".join(f"{each['name']} {each['share']:.1%}" for each in proof["shares"] if each["share"] is not None)
-    count = len(recipe["inputs"])
-    yield f"{count} LoRA{'' if count == 1 else 's'} merged ({recipe['method']}): {told['modules']} modules{ranks}"
+    yield f"{counted(len(recipe['inputs']), 'LoRA')} merged ({recipe['method']}): {told['modules']} modules{ranks}"
     yield f"kept: {kept}; error to the live stack {proof['error']:.2g}, norm {proof['norm_ratio']:.4f} of it"
     for each in told["apart"]:
         yield f"kept apart: {each['name']} at {each['strength']:g}; use it beside the merged file"

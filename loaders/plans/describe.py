@@ -12,7 +12,9 @@ from ...engine.json_merge import MERGE_KEY
 from ...engine.json_verbs import AdaptersJSON, FactsJSON, InspectedBaseJSON, InspectedLoRAJSON
 from ...engine.lineage import UNKNOWN, Lineage
 from ...engine.plan import Adapter
+from ...engine.smoothed import PRE_QUANT_SCALE
 from ...engine.tensors import TensorInfo
+from ...engine.texts.say import say
 from ..bases.checkpoint import Checkpoint, is_lora, open_checkpoint
 from ..bases.families import detect_base, variant_of_lora
 from ..disk.source import FileSource, base_fingerprint
@@ -49,7 +51,7 @@ def describe_lora(source: FileSource) -> InspectedLoRAJSON:
     found = layout(source.tensors)
     return {
         "kind": "lora",
-        **_common(source.label, source.files, source.tensors, source.metadata),
+        **common_facts(source.label, source.files, source.tensors, source.metadata),
         "sha256": sha256,
         "dialect": identify(source.tensors),
         "layout": found.name if found else None,
@@ -110,22 +112,26 @@ def _kind(adapter: Adapter) -> str:
 
 def describe_base(model: Checkpoint) -> InspectedBaseJSON:
     """Family, prefix and quantization of a base model, and the recipe in it when this pack made it."""
-    everything = model.source.tensors
+    everything, how = model.source.tensors, model.quantized
+    told = common_facts(model.label, model.files, everything, model.metadata)
+    if how and PRE_QUANT_SCALE in how:
+        told["findings"] = [say("LF201.no_lora", subject=model.label, base=model.label, quantized=how).to_json()]
     return {
         "kind": "base",
-        **_common(model.label, model.files, everything, model.metadata),
+        **told,
         "family": detect_base(model.tensors),
         "prefix": model.prefix,
         "other_tensors": len(everything) - len(model.tensors),
-        "quantized": model.quantized,
+        "quantized": how,
         "fingerprint": base_fingerprint(model),
         "made_by": made_by(model.metadata),
     }
 
 
-def _common(
+def common_facts(
     label: str, files: tuple[Path, ...], tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]
 ) -> FactsJSON:
+    """What is told of every file, by its name for people."""
     dtypes = Counter(str(info.dtype).removeprefix("torch.") for info in tensors.values())
     return {
         "file": label,

@@ -11,6 +11,7 @@ from lora_foundry.engine.collect import Collector
 from lora_foundry.loaders.bakes.calibrations import calibration_path, save_calibration
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.disk.source import base_fingerprint
+from schemas import faults
 from stack_documents import write
 
 
@@ -71,3 +72,31 @@ def test_what_is_missing_or_has_no_use_is_told(folder, run, collected):
     asked = ("-o", "out.safetensors", "--calibration", "people", "--json")
     code, report, _ = run("bake", write(folder, stack=["style"], quantize="none"), *asked)
     assert (code, report["error"]["code"]) == (2, "usage")
+
+
+def test_inspect_knows_a_calibration_from_a_base(folder, run, collected):
+    layer = {"stage": "stack", "lora": "style.safetensors", "sha256": "a" * 64, "strength": 0.7}
+    save_calibration(folder / "mine.safetensors", collected, origin(folder, layers=(layer,), others=("a LoRA",)))
+    code, facts, _ = run("inspect", "mine.safetensors", "--json")
+    assert code == 0 and faults(facts, "inspect") == []
+    assert (facts["kind"], facts["what"], facts["base"]) == ("calibration", "ranges and rounding", "base.safetensors")
+    assert facts["linears"] == len(collected.ranges()) and 0 < facts["tokens"] <= 800
+    assert facts["loras"] == ["style.safetensors x 0.7"] and facts["others"] == ["a LoRA"]
+    assert list(facts["metadata"]) == ["format"]  # not all its numbers once more
+    out = run("inspect", "mine.safetensors")[1]
+    assert "calibration" in out and "style.safetensors x 0.7" in out
+
+
+def test_pre_quant_scale_is_on_request_and_inspect_tells_what_it_forbids(folder, run, collected):
+    save_calibration(calibration_path("people"), collected, origin(folder))
+    asked = ("bake", write(folder, quantize="nvfp4"), "-o", "out.safetensors", "--json", "--calibration", "people")
+    assert run(*asked)[0] == 0
+    code, facts, _ = run("inspect", "out.safetensors", "--json")
+    assert "pre_quant_scale" not in facts["quantized"] and facts["findings"] == []
+    code, report, _ = run(*asked, "--pre-quant-scale")
+    assert code == 0 and report["state"] == "made" and report["by_outputs"] == report["quantized"]
+    code, facts, _ = run("inspect", "out.safetensors", "--json")
+    assert code == 0 and [each["text"] for each in facts["findings"]] == ["LF201.no_lora"]
+    assert facts["made_by"]["no_lora_on_top"] == "pre_quant_scale" and "pre_quant_scale" in facts["quantized"]
+    code, report, _ = run(*asked[:-2], "--pre-quant-scale")
+    assert (code, report["error"]["code"]) == (2, "usage") and "ranges and rounding" in report["error"]["what"]

@@ -55,6 +55,14 @@ def test_a_folder_is_every_document_and_workflow_below_it(stacks, run):
     assert out.strip().splitlines()[-1].startswith("5 files: 3 OK, 2 stopped; 1 error")
 
 
+def test_one_file_is_no_files(stacks, run):
+    (stacks / "one").mkdir()
+    for name in ("base", "style", "lightning"):
+        (stacks / "one" / f"{name}.safetensors").symlink_to(stacks / f"{name}.safetensors")
+    write(stacks / "one", stack=["nowhere"], name="lost.json")
+    assert run("check", "stacks/one")[1].strip().splitlines()[-1].startswith("1 file: 0 OK, 1 stopped")
+
+
 def test_each_is_judged_as_alone(stacks, run):
     several = run("check", "stacks/good.json", "stacks/deep/warned.yaml", "stacks/workflow.json", "--strict", "--json")[
         1

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from calibrated_plans import SHAPE, K, Q, known, plan
 from disk_fakes import File, on_disk
-from fakes import Collected, a_layer, a_plan, noise, random_delta, same_all
-from lora_foundry.cli.demo.formats import gram_of, made_up_inputs
+from fakes import Collected, same_all
 from lora_foundry.engine import gemm, repair
 from lora_foundry.engine.bake import bake
 from lora_foundry.engine.blueprint import blueprint
 from lora_foundry.engine.budget import hold_budgets
-from lora_foundry.engine.calibration import Inputs, Range
+from lora_foundry.engine.calibration import Range
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import FP8_MATMUL, Finish
 from lora_foundry.engine.formats import DEFAULT, FORMATS
@@ -21,21 +21,8 @@ from lora_foundry.engine.gain import Measure
 from lora_foundry.engine.memory import AUTO, LOW, LOWEST
 from lora_foundry.engine.report import bake_sentence
 from pretended_cuda import CUDA
-from sampled_inputs import a_calibration
 
-Q, K = "blocks.0.self_attn.q.weight", "blocks.0.self_attn.k.weight"
-SHAPE = (320, 768)  # small enough to be compared whole
 every = pytest.mark.parametrize("name", FORMATS)
-
-
-def known(*weights: str, held: int = 64, **more):
-    seen, aside = made_up_inputs(SHAPE[1], tokens=2048)
-    return a_calibration({each: Inputs(gram_of(seen, 1024), aside[:held]) for each in weights or (Q,)}, **more)
-
-
-def plan(rms: float = 0.0004):
-    values = {Q: noise(SHAPE, 0.02, 1), K: noise(SHAPE, 0.02, 2), "blocks.0.norm1.weight": noise((768,), 1.0, 3)}
-    return a_plan(values, a_layer([random_delta(Q, SHAPE, 8, rms, 5)]), family="wan")
 
 
 def stored(sink, name: str) -> torch.Tensor:

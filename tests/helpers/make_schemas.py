@@ -42,6 +42,7 @@ from lora_foundry.engine.json_verbs import (  # noqa: E402
     ForgottenJSON,
     ImportedJSON,
     InspectedBaseJSON,
+    InspectedCalibrationJSON,
     InspectedLoRAJSON,
     ReadJSON,
     StampedJSON,
@@ -97,7 +98,7 @@ SCHEMAS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "inspect": (
         "What `lora-foundry inspect --json` tells of a file. A key that only a LoRA that can be used has is absent "
         "otherwise.",
-        (InspectedLoRAJSON, InspectedBaseJSON, DialectsJSON),
+        (InspectedLoRAJSON, InspectedBaseJSON, InspectedCalibrationJSON, DialectsJSON),
     ),
 }
 CLOSED = (FindingJSON, InsideJSON)  # no further key, in no version

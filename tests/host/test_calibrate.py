@@ -6,7 +6,7 @@ import time
 
 import pytest
 from host import rig
-from host.foundry import fuse, load, loras, quantize, report, stack
+from host.foundry import fuse, load, loras, quantize, relative, report, stack
 from host.graphs import Graph, Link
 from lora_foundry.cli.demo import tiny
 from lora_foundry.engine.calibration import Calibration
@@ -110,6 +110,60 @@ def test_other_loras_warn_another_base_stops_and_a_saved_file_takes_it_too(host)
         format="float8_e4m3fn", calibration="for others",
     )  # fmt: skip
     assert "[LF205]" in rig.failure(host.run(graph, expect_error=True))["exception_message"]
+
+
+def cached(entry: rig.Entry) -> list[str]:
+    """The nodes that did not run again."""
+    return next(data["nodes"] for kind, data in entry["status"]["messages"] if kind == "execution_cached")
+
+
+def test_one_that_comes_by_a_wire_is_watched_and_a_needless_one_is_told(host):
+    def collect(seed: int) -> None:
+        graph = Graph()
+        sample(graph, calibrate(graph, applied(host, graph, "wan"), "wired"), "wan", seed=seed)
+        host.run(graph)
+
+    collect(3)
+    graph = Graph()
+    plan, name = planned(host, graph, "wan"), graph.add("AnyText", text="wired")
+    model = quantize(graph, plan, calibration=name)
+    graph.sample(model, "wan")
+    needless = graph.add(
+        "FoundrySaveModel", model=plan, filename_prefix="calibrated/plain", format="bf16", calibration="wired",
+        max_error=0.02,
+    )  # fmt: skip
+    told = report(host.run(graph), needless)
+    notes = {each["text"]: each["severity"] for each in told["findings"] if each["text"].endswith(".unused")}
+    assert notes == {"LF205.unused": "note", "LF204.unused": "note"}
+    assert model[0] in cached(host.run(graph))
+    collect(4)
+    assert model[0] not in cached(host.run(graph))
+
+
+def knows_the_scale():
+    """Whether this host multiplies inputs by pre_quant_scale."""
+    import comfy.quant_ops
+
+    return "pre_quant_scale" in comfy.quant_ops.QUANT_ALGOS.get("nvfp4", {}).get("parameters", ())
+
+
+def test_pre_quant_scale_is_used_or_refused_when_queued(host, inprocess):
+    graph, name = Graph(), "evened"
+    sample(graph, calibrate(graph, applied(host, graph, "wan"), name), "wan")
+    host.run(graph)
+    graph = Graph()
+    model = quantize(graph, planned(host, graph, "wan"), format="nvfp4", calibration=name, pre_quant_scale=True)
+    sample(graph, model, "wan")
+    if not inprocess(knows_the_scale):
+        status, answer = host.post(graph)
+        assert status == 400 and ("nvfp4" in str(answer) or "pre_quant_scale" in str(answer))
+        return
+    exact = Graph()
+    sample(exact, applied(host, exact, "wan"), "wan")
+    entry = host.run(graph)
+    assert report(entry, model)["by_outputs"] > 0
+    far = relative(rig.latent_tensor(entry), rig.latent_tensor(host.run(exact)))
+    assert 0 < far < 0.05  # a scale that is dropped changes everything
 
 
 def test_a_native_model_with_a_native_lora_is_watched_and_says_what_it_knows(host):

@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
+import pytest
 import torch
 from lora_foundry.cli.demo import tiny
 from lora_foundry.engine.finish import Finish
-from lora_foundry.engine.formats import FORMATS
 from lora_foundry.loaders.bakes.baking import bake_to_file
 from lora_foundry.loaders.documents.document import parse_document
 from lora_foundry.loaders.plans.planner import plan_document
@@ -60,21 +59,27 @@ def test_a_lora_on_an_nvfp4_file_loses_a_part_and_doubles_the_error(inprocess, t
     lora = tiny.lora(base, rank=16, alpha=16, rms=0.01, modules=r"^blocks\.", prefix="diffusion_model.", seed=3)
     save_file(base, tmp_path / "base.safetensors")
     save_file(lora, tmp_path / "lora.safetensors")
-    if "nvfp4" not in inprocess(known):
-        assert FORMATS["nvfp4"].since == "0.8.0"  # tests/host/test_formats.py: it stops at the file
-        return
-    added = deltas(lora)
+    added, path, out = deltas(lora), str(tmp_path / "lora.safetensors"), tmp_path / "out.safetensors"
+
+    def on_host(stack: list[str], on_top: str) -> None:
+        rows = [{"path": name, "strength": 1.0} for name in stack]
+        document = parse_document({"base": "base.safetensors", "stack": rows}, "test")
+        made = tmp_path / "made.safetensors"
+        bake_to_file(plan_document(replace(document, folder=tmp_path)), Finish("nvfp4"), made)
+        inprocess(weights_of, str(made), on_top, str(out))
 
     def told(stack: list[str], on_top: str) -> tuple[float, float]:
         """(share of the LoRA that is kept, relative error of the weights)."""
-        rows = [{"path": name, "strength": 1.0} for name in stack]
-        document = parse_document({"base": "base.safetensors", "stack": rows}, "test")
-        made, out = tmp_path / "made.safetensors", tmp_path / "out.safetensors"
-        bake_to_file(plan_document(replace(document, folder=tmp_path)), Finish("nvfp4"), made)
-        inprocess(weights_of, str(made), on_top, str(out))
+        on_host(stack, on_top)
         return compared(load_file(out), base, added)
 
-    late, first = told([], str(Path(tmp_path / "lora.safetensors"))), told(["lora.safetensors"], "")
+    if "nvfp4" not in inprocess(known):  # an older host stops at the file, with a LoRA on it or in it
+        for stack, on_top in (([], path), (["lora.safetensors"], "")):
+            with pytest.raises(AssertionError, match="KeyError: 'nvfp4'"):
+                on_host(stack, on_top)
+            assert not out.exists()
+        return
+    late, first = told([], path), told(["lora.safetensors"], "")
     print(
         f"nvfp4: LoRA on the file {late[0]:.1%} kept, error {late[1]:.2%}; fused first {first[0]:.1%}, {first[1]:.2%}"
     )

@@ -264,6 +264,8 @@ USE = (
          "LF401.publisher note", "LF403.steps question"),
     case("of two, none is right", fused(X, known=FAST), fused(Y, known=fast("t")), Sampling(40), "LF403.two warning"),
     case("fp8, native", style(), "LF201.native warning", quantized="scaled fp8", **NATIVE),
+    case("pre_quant_scale, native", style(), "LF201.smoothed error",
+         quantized="nvfp4 (weight_scale_2, pre_quant_scale)", **NATIVE),
     case("nvfp4, native", style(), "LF201.nvfp4 warning", quantized="nvfp4 (weight_scale_2)", **NATIVE),
     case("fp8 with scales, native", style(), "LF201.scaled note", quantized="scaled fp8", scaled=True, **NATIVE),
     case("distilled on fp8, on fp8", fused(X, known=FP8_MADE), quantized="float8_e4m3fn", **NATIVE),

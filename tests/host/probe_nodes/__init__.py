@@ -125,6 +125,18 @@ class ForeignStack:
         return ([(name, 0.8, 1.0), ("None", 1.0, 1.0)],)
 
 
-NODE_CLASS_MAPPINGS = {
-    node.__name__: node for node in (TinyCond, TinyLatent, TinyStats, ModelDtypes, HideModel, ForeignStack)
-}
+class AnyText:
+    """A text on a wire of any type, as other packs' switches and settings are."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "probe", "make", ("*",)
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"text": ("STRING", {"default": ""})}}
+
+    def make(self, text: str):
+        return (text,)
+
+
+NODES = (TinyCond, TinyLatent, TinyStats, ModelDtypes, HideModel, ForeignStack, AnyText)
+NODE_CLASS_MAPPINGS = {node.__name__: node for node in NODES}
