@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 
+os.environ.pop("PYTEST_ADDOPTS", None)  # read already, and not for a pytest that a test starts
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: host, browser and tests share two cores
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRE = os.environ.get("LORA_FOUNDRY_REQUIRE_HOST", "") not in ("", "0")
@@ -175,12 +176,19 @@ def _need(what: str, find):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that use the host or the browser carry the marker, so that ``-m host`` finds them all."""
+    """Tests that use the host or the browser carry the marker, so that ``-m host`` finds them all.
+
+    With ``-n 2 --dist loadgroup`` (pytest-xdist, as in CI) they all go to one process, whose ComfyUI they share; of the
+    others each file stays together.
+    """
     for item in items:
         names = getattr(item, "fixturenames", ())
         for marker, fixtures in (("host", {"host", "inprocess", "host_tree"}), ("browser", {"chromium"})):
             if fixtures.intersection(names):
                 item.add_marker(marker)
+        if item.config.pluginmanager.hasplugin("xdist"):
+            file, with_host = item.nodeid.partition("::")[0], item.get_closest_marker("host")
+            item.add_marker(pytest.mark.xdist_group("host" if with_host else file))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

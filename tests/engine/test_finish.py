@@ -50,7 +50,7 @@ def a_wan(*deltas, dtype=torch.bfloat16):
     Finish("float8_e4m3fn", torch.float16), Finish("float8_e4m3fn", keep=()),
     Finish("float8_e4m3fn", keep=("auto", "ffn")),
     Finish("float8_e4m3fn", linears=frozenset(QUANTIZED[:2])),
-], ids=str)  # fmt: skip
+], ids=lambda finish: f"{finish.format}, {finish.dtype}, {finish.keep}, {len(finish.linears or ())}")  # fmt: skip
 def test_a_bake_writes_exactly_what_was_announced(finish):
     plan = a_wan(
         random_delta(QUANTIZED[0], (32, 32), 4, 0.001, 1), random_delta("head.head.weight", (16, 32), 4, 0.001, 2)
