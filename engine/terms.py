@@ -28,6 +28,7 @@ from .texts.say import refuse
 
 WHOLE = slice(None)
 BY_HEAD, HEAD = "by_head_128", 128
+THIRDS = tuple(f"{BY_HEAD}_{part}" for part in "qkv")
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,13 @@ def by_head(rows: torch.Tensor) -> torch.Tensor:
     return rearrange(rows, "(head part row) ... -> (part head row) ...", part=3, row=HEAD)
 
 
-TRANSFORMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {  # file order of rows -> base order; permutations only
+# Rows as the file has them -> as the base has them: all of them in another order, or the third that is q, k or v.
+TRANSFORMS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "swap_scale_shift": swap_scale_shift,
     BY_HEAD: by_head,
+    THIRDS[0]: lambda rows: by_head(rows).chunk(3)[0],
+    THIRDS[1]: lambda rows: by_head(rows).chunk(3)[1],
+    THIRDS[2]: lambda rows: by_head(rows).chunk(3)[2],
 }
 
 

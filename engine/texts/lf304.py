@@ -128,12 +128,7 @@ MEANING: dict[str, tuple[str, ...]] = {
     "LF304.bias": _misfit("A bias has one number per row."),
     "LF304.products": _misfit("One makes {one}, the other {other}."),
     "LF304.ranks": _misfit("Their ranks differ."),
-    "LF304.glora_kernel": (
-        "error",
-        "{lora}: {tensors} are a GLoRA of a convolution.",
-        "This is not supported yet.",
-        _OWN_LOADER,
-    ),
+    "LF304.glora_kernel": _misfit("Only the inner factor of b has the kernel of a convolution."),
     "LF304.glora_sizes": _misfit("Their ranks or widths differ."),
     "LF304.product": (
         "error",
@@ -147,6 +142,7 @@ MEANING: dict[str, tuple[str, ...]] = {
     "LF304.oft_numbers": _misfit("An OFT of the inputs has the numbers above the diagonal of a square matrix."),
     "LF304.oft_square": _misfit("Each block must be square."),
     "LF304.boft_stages": _misfit("{stages} stages of blocks of {size} do not go into {rows} rows."),
+    "LF304.boft_inputs": _misfit("{stages} stages of blocks of {size} do not go into {columns} columns."),
     "LF304.rescale": _misfit("One number per row."),
     # on this base, or beside these LoRAs
     "LF304.misfit": (

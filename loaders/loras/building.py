@@ -213,17 +213,17 @@ def _kronecker_factor(builder: Builder, group: Group, number: str) -> tuple[Shap
 
 
 def _glora(builder: Builder, group: Group) -> list[Adapter]:
-    """b1 [out, r], b2 [r, in], a1 [in, r], a2 [r, in]; LyCORIS 1 wrote them the other way round."""
+    """b1 [out, r], b2 [r, in, *kernel], a1 [in, r], a2 [r, in]; LyCORIS 1 wrote them the other way round."""
     builder.only(group)
     infos = [builder.info(group, part, (2, 8)) for part in ("a1", "a2", "b1", "b2")]
-    builder.fit(all(math.prod(info.shape[2:]) == 1 for info in infos), "LF304.glora_kernel", *infos)
     a1, a2, b1, b2 = infos
     if a2.shape[0] == a1.shape[1] and a2.shape[0] > a2.shape[1]:
         a1, a2, b1, b2 = a2, a1, b2, b1
-    (width, rank), (rows, _) = a1.shape[:2], b1.shape[:2]
+    builder.fit(all(math.prod(info.shape[2:]) == 1 for info in (a1, a2, b1)), "LF304.glora_kernel", *infos)
+    (width, rank), (rows, _), kernel = a1.shape[:2], b1.shape[:2], b2.shape[2:]
     fits = (a2.shape[:2], b1.shape[:2], b2.shape[:2]) == ((rank, width), (rows, rank), (rank, width))
     builder.fit(fits, "LF304.glora_sizes", *infos)
-    return [builder.adapter(group, rank, (rows, width))]
+    return [builder.adapter(group, rank, (rows, width, *(kernel if math.prod(kernel) > 1 else ())))]
 
 
 def _oft(builder: Builder, group: Group) -> list[Adapter]:
@@ -263,7 +263,7 @@ def _boft_in(builder: Builder, group: Group) -> list[Adapter]:
     builder.fit(size == other, "LF304.oft_square", blocks)
     builder.fit(size <= MOST_BLOCK, "LF304.oft_large", blocks, most=MOST_BLOCK)
     whole = stages == 1 or (size % 2 == 0 and count % 2 ** (min(stages, 64) - 1) == 0)
-    builder.fit(whole, "LF304.boft_stages", blocks, stages=stages, size=size, rows=count * size)
+    builder.fit(whole, "LF304.boft_inputs", blocks, stages=stages, size=size, columns=count * size)
     return [builder.adapter(group, 1, (math.prod(sizes.shape), count * size))]
 
 

@@ -6,20 +6,20 @@ tells is ``.default.`` in the names of the LoRA, as PEFT writes it (after diffus
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ...engine.plan import Base, Patch
-from ...engine.terms import BY_HEAD, HEAD
+from ...engine.terms import BY_HEAD, HEAD, THIRDS
 
 FAMILY, FUSED, MARK = "minimax-h3", "attn.qkv_proj", ".lora_B.default."
 
 
 def in_order(base: Base, patches: Sequence[Patch]) -> tuple[list[Patch], int]:
     """The patches, those of such layers with their rows in the order of the base; and how many layers that are."""
-    there = {id(patch) for patch in patches if _lies_by_head(base, patch)}
-    found = [each for patch in patches for each in (_of_heads(base, patch) if id(patch) in there else [patch])]
-    return found, len({patch.adapter.module for patch in patches if id(patch) in there})
+    found = [_of_heads(patch) if _lies_by_head(base, patch) else patch for patch in patches]
+    turned = (old.adapter.module for old, new in zip(patches, found, strict=True) if new is not old)
+    return found, len(set(turned))
 
 
 def _lies_by_head(base: Base, patch: Patch) -> bool:
@@ -34,14 +34,10 @@ def _thirds(rows: int) -> tuple[tuple[int, int, int], ...]:
     return tuple((0, third * rows // 3, rows // 3) for third in range(3))
 
 
-def _of_heads(base: Base, patch: Patch) -> Iterator[Patch]:
-    """On one weight a transform does it; of three, each takes its rows of every head."""
-    target = patch.target
+def _of_heads(patch: Patch) -> Patch:
+    """Through the transform for all rows, or for those of one of three weights."""
+    target, rows = patch.target, patch.adapter.delta_shape[0]
     if target.part is None:
-        yield replace(patch, target=replace(target, transform=BY_HEAD))
-        return
-    rows = patch.adapter.delta_shape[0]
+        return replace(patch, target=replace(target, transform=BY_HEAD))
     third = _thirds(rows).index(target.part)
-    for head in range(rows // (3 * HEAD)):
-        part = (0, (3 * head + third) * HEAD, HEAD)
-        yield replace(patch, target=replace(target, slice=(0, head * HEAD, HEAD), part=part))
+    return replace(patch, target=replace(target, part=(0, 0, rows), transform=THIRDS[third]))

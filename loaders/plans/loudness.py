@@ -79,8 +79,9 @@ def _changes(base: Base, layer: Layer) -> Iterator[Change]:
         if energy is not None and len(shape) > 1 and not {MAGNITUDE, RESHAPE} & {*dict(patch.adapter.parts)}:
             scale = _strength(layer, patch)
             square = scale * scale * energy / math.prod(shape)
-            rows = shape[0] if patch.target.part is None else patch.target.part[2]
-            if square > 0 and patch.target.weight in base.source.tensors:
+            info = base.source.tensors.get(patch.target.weight)
+            if square > 0 and info is not None:
+                rows = shape[0] if patch.target.part is None else min(patch.target.part[2], info.shape[0])
                 yield Change(patch.adapter.module, patch.target.weight, square, rows * math.prod(shape[1:]))
 
 

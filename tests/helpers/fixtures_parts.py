@@ -85,6 +85,16 @@ ZOO = {
         parts("m", a1__weight=numbers(2, 4), a2__weight=numbers(4, 2), b1__weight=numbers(2, 4),
               b2__weight=numbers(6, 2), alpha=ALPHA),
     ),
+    "glora kernel": (
+        "glora", (6, 4, 3, 3),
+        parts("m", a1__weight=numbers(4, 2, 1, 1), a2__weight=numbers(2, 4, 1, 1), b1__weight=numbers(6, 2, 1, 1),
+              b2__weight=numbers(2, 4, 3, 3), alpha=ALPHA),
+    ),
+    "glora old kernel": (
+        "glora", (6, 4, 3, 3),
+        parts("m", a1__weight=numbers(2, 4, 1, 1), a2__weight=numbers(4, 2, 1, 1), b1__weight=numbers(2, 4, 3, 3),
+              b2__weight=numbers(6, 2, 1, 1), alpha=ALPHA),
+    ),
     "oft": ("oft", (6,), parts("m", oft_blocks=numbers(3, 2, 2), alpha=torch.tensor(0.0))),
     "boft": ("boft", (8,), parts("m", oft_blocks=numbers(2, 2, 4, 4), rescale=numbers(8, 1))),
     "oft inputs": ("oft_in", (1, 8), {"m.oft_R.weight": numbers(2, 6)}),

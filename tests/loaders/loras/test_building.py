@@ -170,6 +170,17 @@ def test_kinds_that_nobody_can_apply_are_named():
         assert "'m.dora_scale' needs one adapter" in refused({**ZOO[kind][2], "m.dora_scale": numbers(6, 1)})
 
 
+def test_the_kernel_of_a_glora_is_at_its_inner_factor():
+    wrong = {**ZOO["glora kernel"][2], "m.a1.weight": numbers(4, 2, 3, 3)}
+    assert "Only the inner factor of b has the kernel" in refused(wrong)
+
+
+def test_stages_of_a_boft_of_the_inputs_do_not_go_into_its_columns():
+    boft = {"m.boft_R": numbers(3, 3, 4, 4), "m.boft_s": numbers(6, 1)}
+    assert "3 stages of blocks of 4 do not go into 12 columns" in refused(boft)
+    assert "rows" in refused({"m.oft_blocks": numbers(3, 3, 4, 4)})
+
+
 def test_what_belongs_to_nothing_is_told():
     file = lora({**pair(), "emb_params": numbers(2, 4), "other.table": numbers(2)})
     (finding, _) = sorted(file.findings, key=lambda finding: finding.code)

@@ -142,6 +142,7 @@ def test_rows_that_lie_by_head_go_where_the_base_has_them(base, infix):
     on = a_base({f"{weight}.weight": shape for weight, shape in wide.items()})
     made = layer(on, tiny({f"blocks.0.attn.qkv_proj.lora_A{infix}.weight": torch.ones(1, W),
                            f"blocks.0.attn.qkv_proj.lora_B{infix}.weight": torch.ones(768, 1)}))  # fmt: skip
+    assert len(made.patches) == (3 if base is IN_DIFFUSERS else 1)  # one for each weight, however many heads
     rows = {weight: torch.full((shape[0],), -1) for weight, shape in wide.items()}
     for patch in made.patches:
         _, start, length = patch.target.slice or (0, 0, wide[patch.target.weight.removesuffix(".weight")][0])
