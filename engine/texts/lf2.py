@@ -127,14 +127,8 @@ QUANTIZATION: dict[str, tuple[str, ...]] = {
     "LF203.unchanged": (
         "error",
         "No tensor of the base was changed.",
-        "The LoRAs are all zeros, or too weak for the dtype of the result.",
+        "The LoRAs are too weak for the dtype of the result.",
         "Check the LoRAs and their weights.",
-    ),
-    "LF203.zeros": (
-        "error",
-        "All LoRAs of this plan are zeros: {loras}.",
-        "The result would be the base under another name.",
-        "Look for later checkpoints: a training that never began saves such files.",
     ),
     "LF203.gain": (
         "error",

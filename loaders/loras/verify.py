@@ -8,7 +8,7 @@ from __future__ import annotations
 from ...engine.errors import FoundryError
 from ...engine.findings import Finding
 from ...engine.plan import Plan
-from ...engine.texts.say import say, say_of
+from ...engine.texts.say import say_of
 from ..disk.process import PROCESS
 from ..disk.store import Store
 from .file import LoRAFile
@@ -18,20 +18,15 @@ ACTS, ZEROS = "acts", "zeros"
 
 
 def verify(plan: Plan) -> tuple[Finding, ...]:
-    """LF304 errors for NaN, Inf or unreadable factors; LF302 for a LoRA of zeros, LF203 where all of them are."""
-    loras = [layer.factors for layer in plan.layers if layer.strength and isinstance(layer.factors, LoRAFile)]
+    """LF304 errors for NaN, Inf or unreadable factors; LF302 for a LoRA of zeros."""
     files = {id(layer.factors): layer.factors for layer in plan.layers if isinstance(layer.factors, LoRAFile)}
     found: list[Finding] = []
-    silent: set[int] = set()
-    for number, file in files.items():
+    for file in files.values():
         try:
             if _found_out(file) == ZEROS:
-                silent.add(number)
                 found.append(say_of(file.info.name, "LF302.zeros", modules=len(file.modules)))
         except FoundryError as error:
             found.append(error.finding(file.info.name))
-    if silent and len(loras) == len(plan.layers) and all(id(file) in silent for file in loras):
-        found.append(say("LF203.zeros", loras=", ".join(dict.fromkeys(file.info.name for file in loras))))
     return tuple(found)
 
 

@@ -15,6 +15,7 @@ from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.disk.process import PROCESS
 from lora_foundry.loaders.disk.small import save_small
 from lora_foundry.loaders.loras.file import LoRAFile
+from safetensors.torch import load_file
 from stack_documents import write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,9 +28,19 @@ def test_a_name_that_cannot_be_written_is_told_before_the_loras_are_read(folder,
     assert (code, report["error"]["code"]) == (2, "file") and "folder" in report["error"]["what"]
 
 
-@pytest.mark.parametrize("factor", [0.0, 1e-5], ids=["all zeros", "too weak for bf16"])
-def test_a_bake_that_changed_nothing_is_refused(folder, run, made, factor):
-    save_small(folder / "style.safetensors", {name: tensor * factor for name, tensor in made["style"].items()})
+def test_a_lora_of_zeros_is_baked_and_told(folder, run, made):
+    """The first checkpoint of a training: a comparison of checkpoints must not stop there."""
+    save_small(folder / "style.safetensors", {name: tensor * 0 for name, tensor in made["style"].items()})
+    write(folder, stack=["style"])
+    code, report, _ = run("bake", "stack.json", "-o", "out.safetensors", "--json")
+    (told,) = (finding for finding in report["findings"] if finding["text"] == "LF302.zeros")
+    assert code == 0 and told["severity"] == "warning" and "changes nothing" in told["why"]
+    base, out = (load_file(folder / f"{name}.safetensors") for name in ("base", "out"))
+    assert base.keys() == out.keys() and all(torch.equal(base[name], out[name]) for name in base)
+
+
+def test_a_bake_that_changed_nothing_is_refused(folder, run, made):
+    save_small(folder / "style.safetensors", {name: tensor * 1e-5 for name, tensor in made["style"].items()})
     write(folder, stack=["style"])
     code, report, _ = run("bake", "stack.json", "-o", "out.safetensors", "--json")
     assert (code, report["error"]["code"]) == (1, "LF203") and not (folder / "out.safetensors").exists()
