@@ -26,7 +26,8 @@ class LayerRule:
     keep: str = r"(?!)"
 
 
-# Union of what sd-scripts, musubi-tuner, convert_to_quant and the published fp8 releases keep in high precision.
+# Union of what sd-scripts, musubi-tuner, convert_to_quant and the published fp8 releases keep in high precision; for
+# Kandinsky, CogVideoX, Mochi, Cosmos 1, HunyuanDiT, PixArt and AuraFlow what their publishers' code in diffusers keeps.
 FAMILY_RULES = {
     "flux": LayerRule(r"^(double|single)_blocks\.", r"norm|mod"),
     "flux2": LayerRule(r"^(double|single)_blocks\.", r"norm|mod"),
@@ -47,6 +48,14 @@ FAMILY_RULES = {
     "qwen-image-2.1": LayerRule(r"^transformer_blocks\.", r"norm"),
     "boogu": LayerRule(r"^((noise|context|ref_image)_refiner|(double|single)_stream_layers)\.", r"norm"),
     "ltx-2": LayerRule(r"^transformer_blocks\.", r"norm|to_gate_logits|^transformer_blocks\.(0|1|46|47)\."),
+    "kandinsky-5": LayerRule(r"^(text|visual)_transformer_blocks\.", r"norm|modulation"),
+    "kandinsky-6": LayerRule(r"^(visual_blocks|(video|audio)_text_transformer_blocks)\.", r"norm|modulation"),
+    "cogvideox": LayerRule(r"^blocks\.", r"norm"),
+    "mochi": LayerRule(r"^blocks\.", r"norm|mod_[xy]"),
+    "cosmos": LayerRule(r"^blocks\.", r"norm|adaLN_modulation|\.to_[qk]\.1\."),
+    "hunyuan-dit": LayerRule(r"^blocks\.", r"norm|default_modulation"),
+    "pixart": LayerRule(r"^blocks\.", r"norm"),
+    "auraflow": LayerRule(r"^(double|single)_layers\.", r"norm|\.mod(C|X|CX)\."),
     "ovis-image": LayerRule(r"^(double|single)_blocks\.", r"norm|mod"),
     "sd3": LayerRule(r"^joint_blocks\.", r"norm|adaLN_modulation"),
     "sd15": LayerRule(r"\.attn[12]\.to_|\.ff\.net\."),

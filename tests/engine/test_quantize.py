@@ -147,6 +147,23 @@ FAMILY_NAMES = {
          "input_blocks.4.1.proj_out"],
     ),
     "sd15": (["input_blocks.1.1.transformer_blocks.0.attn2.to_k"], ["time_embed.2", "input_blocks.1.1.proj_in"]),
+    "kandinsky-5": (
+        ["visual_transformer_blocks.0.self_attention.to_query", "text_transformer_blocks.1.feed_forward.in_layer"],
+        ["visual_transformer_blocks.0.visual_modulation.out_layer", "time_embeddings.in_layer", "out_layer.out_layer"],
+    ),
+    "cogvideox": (["blocks.0.q", "blocks.0.ff_proj"], ["blocks.0.norm1.linear", "patch_embed.text_proj", "proj_out"]),
+    "mochi": (["blocks.0.attn.qkv_x", "blocks.0.mlp_y.w1"], ["blocks.0.mod_x", "final_layer.mod", "t5_yproj"]),
+    "cosmos": (
+        ["blocks.block0.blocks.0.block.attn.to_q.0", "blocks.block0.blocks.2.block.layer1"],
+        ["blocks.block0.blocks.0.adaLN_modulation.1", "blocks.block0.blocks.0.block.attn.to_q.1", "x_embedder.proj.1"],
+    ),
+    "kandinsky-6": (
+        ["visual_blocks.0.audioT.feed_forward.in_layer", "video_text_transformer_blocks.0.self_attention.to_key"],
+        ["visual_blocks.0.va_modulation.out_layer", "audio_embeddings.in_layer"],
+    ),
+    "hunyuan-dit": (["blocks.0.attn1.Wqkv", "blocks.30.skip_linear"], ["blocks.0.default_modulation.1", "mlp_t5.0"]),
+    "pixart": (["blocks.0.attn.qkv"], ["t_block.1", "y_embedder.y_proj.fc1"]),
+    "auraflow": (["double_layers.0.mlpX.c_fc1"], ["double_layers.0.modX.1", "single_layers.0.modCX.1", "modF.1"]),
     None: (
         ["blocks.3.attn.qkv", "layers.0.mlp.fc1", "transformer_block.1.attn.to_out.0"],
         ["patch_embed.proj", "time_mlp.0", "final_layer.linear", "head.weight", "blocks.0.modulation.lin", "img_in"],
