@@ -28,7 +28,7 @@ from ..remote.source import RemoteSource, shards_of
 
 # What a network is put under: beside other models in one file, or as the whole of a file.
 SHARED_PREFIXES = ("model.diffusion_model.", "diffusion_model.")
-WHOLE_PREFIXES = ("model.", "net.")
+WHOLE_PREFIXES = ("model.", "net.", "module.")
 # Small tensors beside the network of an all-in-one checkpoint that tell ComfyUI how to sample it.
 MARKERS = ("v_pred", "ztsnr", "edm_mean", "edm_std", "edm_vpred.sigma_max", "edm_vpred.sigma_min")
 

@@ -41,9 +41,17 @@ class Signature:
 UNET = "^(input_blocks|output_blocks|middle_block|down_blocks|up_blocks|mid_block)."
 CONTEXT = "attn2.to_[kv]$"  # SD: the cross attention reads the text encoder, whose width is the version
 FLUX = "^(double_blocks|single_blocks|single_transformer_blocks).#."
-FLUX2 = "^(double_stream_modulation|single_stream_modulation)|.to_qkv_mlp_proj$|.ff(_context)?.linear_in$"
+FLUX2 = "^(double_stream_modulation|single_stream_modulation)"
+# one matrix for attention and MLP, as diffusers names it: FLUX.1 may be written so, too
+STREAM_IN = "^single_transformer_blocks.#.attn.to_qkv_mlp_proj$"
+STREAM_OUT = "^single_transformer_blocks.#.attn.to_out$"
+GATED_IN = "^transformer_blocks.#.ff(_context)?.linear_in$"
+GATED_OUT = "^transformer_blocks.#.ff(_context)?.linear_out$"
+MLP_IN = "^transformer_blocks.#.ff(_context)?.net.0.proj$"
 QWEN = "^transformer_blocks.#.(img|txt)_(mlp|mod)."
+SINGLES = "^single(_transformer)?_blocks"
 SECOND_LINEAR = "^(single_blocks.#.linear2|single_transformer_blocks.#.proj_out)$"
+BOTH_STREAMS = "^transformer_blocks.#.(ff_context.|attn.(add_[qkv]_proj|to_add_out)$)"
 STREAMS_WIDTH = "^(double_blocks.#.(img|txt)_(attn.qkv|attn.proj|mlp.0)|single_blocks.#.linear1)$"
 LUMINA = "^(layers|noise_refiner|context_refiner).#.(attention|feed_forward|adaLN_modulation)."
 LUMINA_WIDTH = "^(layers|noise_refiner|context_refiner).#.attention.(qkv|to_[qkv]|out|to_out.0)$"
@@ -61,6 +69,7 @@ BASE_SIGNATURES = (
     Signature("ideogram-4", ("^embed_image_indicator$", "^layers.#.attention.")),
     Signature("hidream-o1", ("^t_embedder1.mlp.0$", "^x_embedder.proj1$")),
     Signature("hunyuan-dit", ("^mlp_t5.0$", "^blocks.#.attn1.")),
+    Signature("hunyuan-dit", ("^time_extra_emb.", "^text_embedder.linear_1$", "^blocks.#.attn1.")),
     Signature("joyimage", ("^double_blocks.#.attn.img_attn_qkv$",)),
     Signature("lens", ("^transformer_blocks.#.img_mlp.w1$", "^txt_norm(.0)?$")),
     Signature("qwen-image-2.1", ("^txt_in.in_layer$", "^transformer_blocks.#.img_mlp.(gate_up|gate_layer)$")),
@@ -81,9 +90,15 @@ BASE_SIGNATURES = (
     Signature("cosmos-predict2", ("^blocks.#.adaln_modulation_self_attn.#$",)),
     Signature("cosmos-predict2", ("^time_embed.t_embedder.", "^transformer_blocks.#.norm1.linear_1$")),
     Signature("cosmos", ("^blocks.block#.blocks.#.",)),
+    Signature("kandinsky-6", ("^visual_(transformer_)?blocks.#.va_cross_attention.",)),
     Signature("kandinsky-5", ("^visual_transformer_blocks.#.", "^text_transformer_blocks.#.")),
     Signature("cogvideox", ("^patch_embed.text_proj$", "^(transformer_)?blocks.#.norm1.linear$")),
     Signature("mochi", ("^t5_yproj$", "^blocks.#.attn.qkv_[xy]$")),
+    Signature("mochi", ("^time_embed.pooler.", "^time_embed.caption_proj$")),
+    Signature("prism", ("^fusion_blocks.#.(video|audio)_block.", "^video_dit_2.")),
+    Signature("sensenova-u1.5", ("^fm_modules.vision_model_mot_gen.", "self_attn.q_proj_mot_gen$")),
+    Signature("yue2", ("^vae2llm$", "^llm2vae$", "^latent_pos_embed.pe$")),
+    Signature("ming-image", ("^__ming_image__$", LUMINA)),
     Signature("hunyuan-3d", ("^latent_in$", "^cond_in$", "^double_blocks.#.")),
     Signature("flux2", ("^double_stream_modulation_img.(lin|linear)$",)),
     Signature("chroma", ("^distilled_guidance_layer.",)),
@@ -115,10 +130,18 @@ LORA_SIGNATURES = (
         "krea-2", ("^(transformer_blocks|text_fusion.(layerwise|refiner)_blocks).#.(attn.to_gate|ff.(gate|up|down))$",)
     ),
     Signature("minimax-h3", ("^(token_refiner.)?blocks.#.attn.qkv_proj$",)),
+    Signature("mochi", ("^blocks.#.(attn.(qkv|proj)_[xy]|mod_[xy]|mlp_[xy].w[12])$",)),
+    Signature("hunyuan-dit", ("^blocks.#.(attn1.Wqkv|attn2.kv_proj|default_modulation.1|ff.net.(0.proj|2))$",)),
+    Signature("hunyuan-dit", (), sizes=(Size("^blocks.#.attn1.to_[qkv]$", "in", (1408,)),)),
+    Signature("cosmos", ("^blocks.block#.blocks.#.",)),
+    Signature("kandinsky-6", ("^visual_(transformer_)?blocks.#.(va|av)_(cross_attention|modulation).",)),
+    Signature("kandinsky-6", ("^visual_(transformer_)?blocks.#.(video|audio)(T|_dec_block).",)),
+    Signature("prism", ("^fusion_blocks.#.(video|audio)_block.",)),
+    Signature("sensenova-u1.5", ("_mot_gen$|_mot_gen.(gate|up|down)_proj$",)),
     Signature("ernie-image", ("^layers.#.(self_attention.to_[qkv]|mlp.linear_fc2)$",)),
     Signature("boogu", ("^(double|single)_stream_layers.#.",)),
     Signature("joyimage", ("^double_blocks.#.attn.(img|txt)_attn_(qkv|proj)$",)),
-    Signature("lens", ("^transformer_blocks.#.(img|txt)_mlp.w[123]$",)),
+    Signature("lens", ("^transformer_blocks.#.((img|txt)_mlp.w[123]|attn.(img|txt)_qkv)$",)),
     Signature("qwen-image-2.1", ("^transformer_blocks.#.img_mlp.(gate_up|gate_layer)$",)),
     Signature("ovis-image", ("^double_blocks.#.(img|txt)_mlp.(gate|up|down)_proj$",)),
     Signature(
@@ -127,14 +150,19 @@ LORA_SIGNATURES = (
         sizes=(Size("^layers.#.(attention.(o|to_q|to_out.0))$", "in", (4608,)),),
     ),
     Signature("flux2", (FLUX2,)),
+    Signature("flux2", (), sizes=(Size(STREAM_IN, "out/in", (9,)),)),
+    Signature("flux2", (), sizes=(Size(STREAM_OUT, "in/out", (4,)),)),
+    Signature("flux2", (), sizes=(Size(GATED_IN, "out/in", (6,)),)),
+    Signature("flux2", (), sizes=(Size(GATED_OUT, "in/out", (3,)),)),
     Signature("flux2", (FLUX,), sizes=(Size("^single_blocks.#.linear1$", "out/in", (9,)),)),
     Signature("flux2", (FLUX,), sizes=(Size("^single_blocks.#.linear2$", "in/out", (4,)),)),
     Signature("flux2", (FLUX,), sizes=(Size("^double_blocks.#.(img|txt)_mlp.0$", "out/in", (6,)),)),
     Signature("hunyuan-video", ("^txt_in.(individual_token_refiner|t_embedder|c_embedder|input_embedder).",)),
     Signature("hunyuan-video", ("^double_blocks.#.(img|txt)_(mlp.fc[12]|mod.linear)$",)),
     Signature("hunyuan-video", ("^single_blocks.#.modulation.linear$",)),
-    # FLUX.1 has 19 and 38 blocks
-    Signature("hunyuan-video", ("^(double_blocks.19|single_blocks.3[89]|single_transformer_blocks.3[89]).",)),
+    # FLUX.1 has 19 and 38 blocks, HunyuanVideo 20 and 40, FLUX.2 8 and up to 48
+    Signature("hunyuan-video", ("^(double_blocks.19|single(_transformer)?_blocks.3[89]).",), (f"{SINGLES}.4#.",)),
+    Signature("hunyuan-video", ("^transformer_blocks.19.ff_context.",), sizes=(Size(MLP_IN, "in", (3072,)),)),
     Signature("hunyuan-video", ("^context_embedder.token_refiner.",)),
     Signature("chroma", ("^distilled_guidance_layer.",)),
     Signature("hunyuan-3d", (FLUX,), sizes=(Size(STREAMS_WIDTH, "in", (1024, 1536)),)),
@@ -146,7 +174,8 @@ LORA_SIGNATURES = (
     Signature("flux", ("^(double_blocks.#.(img|txt)_mod|single_blocks.#.modulation).lin$",)),
     Signature("flux", ("^single_transformer_blocks.#.norm.linear$",)),
     Signature("flux", ("^(double|single)_blocks.#.(processor.)?(qkv|proj)_lora[12]?$",)),
-    Signature("flux", (), sizes=(Size("^transformer_blocks.#.ff(_context)?.net.0.proj$", "in", (3072,)),)),
+    Signature("flux", (), sizes=(Size(STREAM_IN, "out/in", (7,)),)),
+    Signature("flux", (BOTH_STREAMS,), (".attn[12].",), (Size(MLP_IN, "in", (3072,)), Size(MLP_IN, "out/in", (4,)))),
     Signature("qwen-image", (), sizes=(Size(f"{QWEN[:-1]}.(1|net.0.proj)$", "in", (3072,)),)),
     Signature("qwen-image", (), sizes=(Size(f"{QWEN[:-1]}.net.2$", "out", (3072,)),)),
     Signature("sd3", ("^joint_blocks.#.(x_block|context_block).",)),
@@ -159,8 +188,11 @@ LORA_SIGNATURES = (
     Signature("z-image", (LUMINA,), sizes=(Size(LUMINA_WIDTH, "in", (3840,)),)),
 )
 
-# Families whose LoRAs are used on each other on purpose: Chroma was made from FLUX.1 and keeps most of its layers.
-RELATED = (frozenset({"flux", "chroma"}), frozenset(HUNYUANS))  # names alone do not tell these apart
+# Families whose LoRAs are used on each other on purpose, as Chroma was made from FLUX.1 and keeps most of its layers;
+# and those that names do not tell apart.
+RELATED = tuple(
+    frozenset(each) for each in (("flux", "chroma"), HUNYUANS, ("z-image", "ming-image"), ("qwen-image", "mage-flow"))
+)
 
 
 @dataclass(frozen=True)

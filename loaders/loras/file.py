@@ -65,7 +65,8 @@ class LoRAFile(Over):
         self.info = LoRAInfo(name, sha256, identify(source.tensors), detect_lora(self.shapes))
         stated = alpha_findings(label, alphas, header, self.info.dialect)
         lost = _lost_magnitudes(label, alphas.configs, adapters)
-        self.findings = (*notes, *told, *repairs, *stated, *lost, *_unused(label, self.unused, len(self.tensors)))
+        self._stated = (*notes, *told, *repairs, *stated, *lost)
+        self.findings = self.told()
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -81,6 +82,11 @@ class LoRAFile(Over):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Module -> shape of the weight it was made for, without biases and other single tensors."""
         return {a.module: a.delta_shape for a in self.adapters if len(a.delta_shape) > 1}
+
+    def told(self, used: Container[str] = ()) -> tuple[Finding, ...]:
+        """What is to be said of the file where these of its ``unused`` tensors are put to use after all."""
+        unused = tuple(name for name in self.unused if name not in used)
+        return (*self._stated, *_unused(self.label, unused, len(self.tensors)))
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor in its stored dtype."""

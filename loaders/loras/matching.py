@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from ...engine.adapters import RESHAPE
+from ...engine.adapters import RESHAPE, SET
 from ...engine.grown import Grown, grown_base
 from ...engine.plan import Adapter, Base, Layer, Patch, Plan, Target
 from ...engine.tensors import TensorInfo
@@ -52,6 +52,21 @@ def match(base: Base, lora: LoRAFile, matcher: Matcher, factors: BlockWeights) -
         else:
             fit.patches += _patches(adapter, targets, factors)
     return fit
+
+
+def parameters(base: Base, lora: LoRAFile, matcher: Matcher, factors: BlockWeights) -> list[Patch]:
+    """What a file holds whole of a model's parameters, which have no suffix that says so: they replace the model's."""
+    patches: list[Patch] = []
+    for name in lora.unused:
+        info = lora.tensors[name]
+        if not info.dtype.is_floating_point or not info.shape or 0 in info.shape:
+            continue
+        adapter = Adapter(name, SET, ((SET, name),), 1, info.shape)
+        targets = _found(adapter, matcher, base.source.tensors)
+        there = bool(targets) and all(target.weight in base.source.tensors for target in targets)
+        if there and not _shape_reason(adapter, targets, base.source.tensors):
+            patches += _patches(adapter, targets, factors)
+    return patches
 
 
 def _found(adapter: Adapter, matcher: Matcher, tensors: Mapping[str, TensorInfo]) -> tuple[Target, ...]:

@@ -35,11 +35,11 @@ UNET = {"in": r"input_blocks\.(\d+)\.", "mid": r"middle_block\.", "out": r"outpu
 KINDS: dict[str, dict[str, str]] = {
     **dict.fromkeys(UNETS, UNET),
     **dict.fromkeys(("flux", "flux2", "chroma", "ovis-image", *HUNYUANS), TWO_STREAMS),
-    **dict.fromkeys(("z-image", "lumina2"), REFINED),
+    **dict.fromkeys(("z-image", "lumina2", "ming-image"), REFINED),
     "omnigen2": {**REFINED, "ref": r"ref_image_refiner\.(\d+)\."},
     "sd3": {"joint": r"(?:joint_blocks|transformer_blocks)\.(\d+)\."},
     **dict.fromkeys(("qwen-image", "qwen-image-2.1", "mage-flow", "lens", "pixart", "cogvideox"), BLOCK),
-    **dict.fromkeys(("ltx-video", "ltx-2", "cosmos-predict2"), BLOCK),
+    **dict.fromkeys(("ltx-video", "ltx-2", "cosmos-predict2", "mochi", "hunyuan-dit"), BLOCK),
     **dict.fromkeys(("ernie-image", "ideogram-4", "ace-step-1.5"), LAYER),
     "anima": {**BLOCK, "adapter": r"(?:llm_adapter|text_conditioner)\.blocks\.(\d+)\."},
     "minimax-h3": {**BLOCK, "refiner": r"token_refiner\.(?:refiner_)?blocks\.(\d+)\."},
@@ -56,6 +56,12 @@ KINDS: dict[str, dict[str, str]] = {
         "single": r"single_stream_layers\.(\d+)\.",
     },
     "hidream": {"double": r"double_stream_blocks\.(\d+)\.", "single": r"single_stream_blocks\.(\d+)\."},
+    "cosmos": {"block": r"(?:blocks\.block|transformer_blocks\.)(\d+)\."},
+    "kandinsky-6": {
+        "visual": r"visual_(?:transformer_)?blocks\.(\d+)\.",
+        "video": r"video_text_transformer_blocks\.(\d+)\.",
+        "audio": r"audio_text_transformer_blocks\.(\d+)\.",
+    },
     "kandinsky-5": {"visual": r"visual_transformer_blocks\.(\d+)\.", "text": r"text_transformer_blocks\.(\d+)\."},
     "auraflow": {
         "double": r"(?:double_layers|joint_transformer_blocks)\.(\d+)\.",

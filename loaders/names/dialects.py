@@ -83,6 +83,7 @@ OTHER_PARTS = (
     Suffix(".lora_B.*.bias", "up_bias", LORA, "A/B named", "bias"),
     Suffix(".lora_up.bias", "up_bias", LORA, "down/up", "bias"),
     Suffix(".dora_scale", "magnitude", ATTACHED),
+    Suffix(".magnitude", "magnitude", ATTACHED),  # AI Toolkit: one number a row, as PEFT
     Suffix(".lora_magnitude_vector", "magnitude", ATTACHED),
     Suffix(".lora_magnitude_vector.weight", "magnitude", ATTACHED),
     Suffix(".lora_magnitude_vector.*.weight", "magnitude", ATTACHED),
@@ -156,9 +157,9 @@ SUFFIXES = PAIRED_PARTS + OTHER_PARTS + UNSUPPORTED
 MODEL_PREFIXES = tuple(
     sorted(
         (
-            "base_model.model.", "model.diffusion_model.", "diffusion_model.", "model.", "transformer.", "unet.",
-            "dit.", "pipe.dit.", "pipe.transformer.", "pipe.unet.", "lora_unet_", "lora_unet__", "lora_transformer_",
-            "lycoris_", "oft_unet_", "net.", "lora_prior_unet_",
+            "base_model.model.", "model.diffusion_model.", "diffusion_model.", "diffusion_model_", "model.",
+            "transformer.", "unet.", "dit.", "pipe.dit.", "pipe.transformer.", "pipe.unet.", "lora_unet_",
+            "lora_unet__", "lora_transformer_", "lycoris_", "oft_unet_", "net.", "module.", "lora_prior_unet_",
         ),
         key=len,
         reverse=True,

@@ -31,7 +31,8 @@ HOST_TEXT_SPELLINGS = ("lora_te{number}_{flat}", "lora_te_{flat}")
 
 MAX_SPELLINGS = 32  # more than any real name has; a name of a thousand prefixes must not cost a thousand copies
 BIAS = ".bias"
-COMPILED = re.compile(r"_orig_mod[._]")  # what torch.compile puts into names, anywhere
+# What torch.compile, FSDP and activation checkpointing put into names, anywhere.
+COMPILED = re.compile(r"(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)[._]")
 
 
 class Matcher(Protocol):
@@ -77,8 +78,8 @@ def bare(module: str) -> str:
 
 
 def uncompiled(name: str) -> str:
-    """A name of a compiled model as that of the model."""
-    return COMPILED.sub("", name) if "_orig_mod" in name else name
+    """A name of a compiled or wrapped model as that of the model."""
+    return COMPILED.sub("", name) if "_mod" in name else name
 
 
 def is_text_encoder(module: str) -> bool:

@@ -100,7 +100,20 @@ decoder.layers.# = layers.#:
     mlp.gate_proj = mlp.gate_proj
     mlp.up_proj = mlp.up_proj
     mlp.down_proj = mlp.down_proj
+decoder.proj_in.1 = proj_in_conv
+decoder.proj_out.1 = proj_out_conv
+""" + "".join(
+    f"""
+decoder.layers.#.{part} = layers.#.{part}:
+    q_proj = to_q
+    k_proj = to_k
+    v_proj = to_v
+    o_proj = to_out.0
+    q_norm = norm_q
+    k_norm = norm_k
 """
+    for part in ("self_attn", "cross_attn")
+)
 
 
 def _same(whole: str, other: str, *layers: str) -> str:
@@ -152,10 +165,17 @@ tproj.1 = time_mod_proj
 txtmlp.1 = txt_in.linear_1
 txtmlp.3 = txt_in.linear_2
 txtfusion.projector = text_fusion.projector
+txtmlp.0.scale = txt_in.norm
 last.linear = final_layer.linear
+last.norm.scale = final_layer.norm
+last.modulation.lin = final_layer.scale_shift_table
 """ + "".join(
     f"""
 {ours}.# = {theirs}.#:
+    prenorm.scale = norm1
+    postnorm.scale = norm2
+    attn.qknorm.qnorm.scale = attn.norm_q
+    attn.qknorm.knorm.scale = attn.norm_k
     attn.wq = attn.to_q
     attn.wk = attn.to_k
     attn.wv = attn.to_v

@@ -63,7 +63,7 @@ def _qwen_names() -> list[str]:
 COMMON: Mapping[str, Iterable[str]] = {
     **dict.fromkeys(UNETS, _unet_names()),
     "qwen-image": _qwen_names(),
-    **dict.fromkeys(("z-image", "lumina2"), _LUMINA.split()),
+    **dict.fromkeys(("z-image", "ming-image", "lumina2"), _LUMINA.split()),
     "wan": ["patch_embedding"],
 }
 

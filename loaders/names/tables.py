@@ -24,6 +24,7 @@ from .more_tables import (
     PIXART,
     QWEN21,
 )
+from .other_tables import COSMOS1, HUNYUAN_DIT, KANDINSKY6, MOCHI
 
 # Names that any family may have: projections fused by a trainer or by diffusers, and ``to_out`` without its index.
 GENERAL = """
@@ -33,6 +34,7 @@ GENERAL = """
 *.add_qkv_proj = *.add_q_proj:1 | *.add_k_proj | *.add_v_proj
 *.to_added_qkv = *.add_q_proj:1 | *.add_k_proj | *.add_v_proj
 *.qkv = *.q:1 | *.k | *.v
+*.qkv = *.qkv.0:1 | *.qkv.1 | *.qkv.2
 """
 
 UNET = """
@@ -333,6 +335,10 @@ TABLES = {
     **dict.fromkeys(("anima", "cosmos-predict2"), ANIMA),
     "ideogram-4": IDEOGRAM4,
     "cogvideox": COGVIDEOX,
-    "z-image": Z_IMAGE,
+    "mochi": MOCHI,
+    "hunyuan-dit": HUNYUAN_DIT,
+    "cosmos": COSMOS1,
+    "kandinsky-6": KANDINSKY6,
+    **dict.fromkeys(("z-image", "ming-image"), Z_IMAGE),
     "lumina2": Z_IMAGE + LUMINA2,
 }

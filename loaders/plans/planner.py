@@ -13,7 +13,7 @@ from pathlib import Path
 from ...engine.adapters import RESHAPE
 from ...engine.errors import FoundryError
 from ...engine.findings import Finding
-from ...engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK, Base, Coverage, Layer, Plan
+from ...engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK, Base, Coverage, Layer, Patch, Plan
 from ...engine.terms import refuse_untrained
 from ...engine.texts.say import refuse, say_of
 from ..bases.checkpoint import Checkpoint, open_checkpoint, open_elsewhere
@@ -28,7 +28,7 @@ from ..lineage.registry import registry_fault
 from ..loras.by_head import in_order
 from ..loras.file import LoRAFile, open_lora
 from ..loras.fitting import effective_scales
-from ..loras.matching import Fit, add_layer, match
+from ..loras.matching import Fit, add_layer, match, parameters
 from ..names.affixes import Trimmed, affixes
 from ..names.blocks import BlockWeights, parse_blocks
 from ..names.lookup import BaseNames, Matcher
@@ -71,13 +71,11 @@ def make_layer(
     if strength and not allow_partial:
         refuse_loss(base, lora, coverage)
         refuse_missing(base, lora, coverage)
-    rows = {patch.target.weight: (*base.source.tensors[patch.target.weight].shape, 1)[0] for patch in fit.patches}
-    patches, doubles = once(lora, fit.patches, rows)
-    patches, turned = in_order(base, patches)
-    if turned:
-        affix = [*affix, say_of(lora.label, "LF301.by_head", modules=turned)]
-    findings = [*lora.findings, *affix, *partly(lora, coverage), *doubles, *_another_model(base, lora, coverage)]
-    findings += _grown(base, lora, fit)
+    whole = parameters(base, lora, matcher, factors)
+    patches, order, doubles = _laid(base, lora, fit)
+    patches += whole
+    findings = [*lora.told({patch.adapter.module for patch in whole}), *affix, *order, *partly(lora, coverage)]
+    findings += [*doubles, *_another_model(base, lora, coverage), *_grown(base, lora, fit)]
     as_trained = rounding == MATCH_TRAINING and stage == FUSE
     findings += [*_scales(lora, fit, strength, as_trained), *_ignored(lora, as_trained)]
     found, known = tuple(findings), lineage_of_lora(lora)
@@ -148,6 +146,14 @@ def _matched(base: Base, lora: LoRAFile, matcher: Matcher, factors: BlockWeights
         if not found.nameless and not found.misfits:
             return found, [say_of(lora.label, "LF301.affix", affix=affix, modules=len(lora.modules))]
     return fit, []
+
+
+def _laid(base: Base, lora: LoRAFile, fit: Fit) -> tuple[list[Patch], list[Finding], list[Finding]]:
+    """The patches as they are applied, what is said of the order of their rows, and of changes that are there twice."""
+    rows = {patch.target.weight: (*base.source.tensors[patch.target.weight].shape, 1)[0] for patch in fit.patches}
+    patches, doubles = once(lora, fit.patches, rows)
+    patches, turned = in_order(base, patches)
+    return patches, [say_of(lora.label, "LF301.by_head", modules=turned)] if turned else [], doubles
 
 
 def _factors(base: Base, lora: LoRAFile, blocks: str) -> BlockWeights:

@@ -178,6 +178,12 @@ PEFT_DORA = {
     "transformer.transformer_blocks.0.attn.to_q.lora_magnitude_vector": (3072,),
     "transformer.transformer_blocks.0.attn.to_k.lora_magnitude_vector.weight": (3072,),
 }
+AI_TOOLKIT_DORA = {
+    **peft({"diffusion_model.double_blocks.0.img_attn.proj": (3072, 3072),
+            "diffusion_model.single_blocks.0.linear1": (21504, 3072)}, 16),
+    "diffusion_model.double_blocks.0.img_attn.proj.magnitude": (3072,),
+    "diffusion_model.single_blocks.0.linear1.magnitude": (21504,),
+}  # fmt: skip
 QWEN_LOKR = {
     "lycoris_transformer_blocks_0_attn_to_q.lokr_w1": (16, 16),
     "lycoris_transformer_blocks_0_attn_to_q.lokr_w2": (192, 192),
@@ -268,6 +274,7 @@ FIXTURES: dict[str, tuple[str, Shapes]] = {
     }),
     "diffusers_peft_sd15": ("sd15", peft({f"{ATTN1}.to_{p}": (320, 320) for p in ("q", "k", "out.0")}, 4)),
     "peft_dora_flux": ("flux", PEFT_DORA),
+    "aitoolkit_dora_flux": ("flux", AI_TOOLKIT_DORA),
     "diffusers_sd3": ("sd3", peft(named("transformer.", SD3), 16)),
     # Others that people have; names from the trainers named in each key, shapes from the models.
     "diffusers_wan": ("wan", peft(named("transformer.", WAN_DIFFUSERS), 32)),

@@ -226,6 +226,10 @@ OTHERS: dict[str, Settings] = {
     "Kandinsky5Image": {**KANDINSKY, "model_dim": 2560, "visual_embed_dim": 64, "axes_dims": [32, 48, 48]},
     "ErnieImage": SHORT, "CogVideoX_T2V": COGVIDEO, "CogVideoX_I2V": {**COGVIDEO, "in_channels": 32},
     "CogVideoX_Inpaint": {**COGVIDEO, "in_channels": 48},
+    # of ComfyUI 0.38, whose classes were read and not built
+    "MingImage": {**MODELS["z-image"][1], "image_model": "ming_image", "masked_pad_multiple": 32}, "SenseNovaU15": {},
+    "YuE2": {"config": {"num_hidden_layers": 2}}, "Kandinsky6": {"num_visual_blocks": 1, "num_text_blocks": 1},
+    "Prism": {"video_layers": 2, "audio_layers": 1}, "QwenImage21": SHORT,
 }  # fmt: skip
 # Classes that are no diffusion models, or whose constructor wants a checkpoint: nobody trains LoRAs for them.
 NO_LORAS = {"RT_DETR_v4": "detects", "SAM3": "segments", "SAM31": "segments", "DepthAnything3": "measures depth"}

@@ -73,6 +73,8 @@ FAMILIES = {  # what the structure of a class tells; of those that are left out,
     "ACEStep15": "ace-step-1.5", "Omnigen2": "omnigen2", "Boogu": "boogu", "MageFlow": "mage-flow",
     "JoyImage": "joyimage", "Ideogram4": "ideogram-4", "Krea2": "krea-2", "Lens": "lens", "Kandinsky5": "kandinsky-5",
     "ErnieImage": "ernie-image", "CogVideoX_T2V": "cogvideox", "MiniMaxH3": "minimax-h3",
+    "QwenImage21": "qwen-image-2.1", "SenseNovaU15": "sensenova-u1.5", "YuE2": "yue2",
+    "Kandinsky6": "kandinsky-6", "Prism": "prism",
 }  # fmt: skip
 
 

@@ -70,9 +70,25 @@ def test_loras(sample):
         ({"lora_unet_transformer_blocks_20_attn_to_q": (3072, 3072)}, "qwen-image"),  # FLUX.1 has not so many
         ({"transformer.transformer_blocks.20.attn.to_q": (2432, 2432)}, "sd3"),
         ({"layers.0.self_attn.q_proj": (4096, 4096)}, None),  # a language model
+        ({"single_transformer_blocks.0.attn.to_qkv_mlp_proj": (27648, 3072)}, "flux2"),
+        ({"single_transformer_blocks.0.attn.to_qkv_mlp_proj": (21504, 3072)}, "flux"),  # one matrix, as FLUX.2 has it
+        ({"single_transformer_blocks.3.attn.to_out": (6144, 24576)}, "flux2"),
+        ({"transformer_blocks.0.ff.linear_in": (24576, 4096)}, "flux2"),
+        ({"transformer_blocks.0.ff.linear_in": (8192, 1024)}, None),
+        ({"lora_unet_single_blocks_39_linear1": (21504, 3072)}, "hunyuan-video"),
+        ({f"single_transformer_blocks.{n}.norm": (6144, 6144) for n in (38, 47)}, None),  # FLUX.2 dev has 48
+        ({"transformer_blocks.0.attn1.to_q": (3072, 3072),
+          "transformer_blocks.0.ff.net.0.proj": (12288, 3072)}, None),  # CogVideoX 5B
+        ({"transformer_blocks.0.ff.net.0.proj": (12288, 3072)}, None),
+        ({"transformer_blocks.0.ff.net.0.proj": (12288, 3072),
+          "transformer_blocks.0.attn.to_add_out": (3072, 3072)}, "flux"),
+        ({f"transformer_blocks.{n}.ff_context.net.0.proj": (12288, 3072) for n in (0, 19)}, "hunyuan-video"),
+        ({"blocks.0.attn1.to_q": (1408, 1408), "blocks.0.attn2.to_k": (1408, 1024)}, "hunyuan-dit"),
+        ({"blocks.0.attn1.to_q": (512, 512), "blocks.0.ff.net.2": (512, 2048)}, "hunyuan-dit"),  # Wan has ffn
+        ({"transformer_blocks.0.attn.img_qkv": (4608, 1536)}, "lens"),
         ({}, None),
     ],
-)
+)  # fmt: skip
 def test_names_and_ratios(modules, family):
     assert detect_lora(modules) == family
 

@@ -91,7 +91,8 @@ EXPECTED = {
     "aitoolkit_zimage": "AI Toolkit", "musubi_zimage": "musubi Z-Image",
     "simpletuner_lycoris_qwen": "SimpleTuner LyCORIS", "musubi_qwen": "musubi",
     "diffusers_attnprocs_sd15": "attention processors", "diffusers_peft_sd15": "diffusers SD",
-    "peft_dora_flux": "PEFT DoRA", "diffusers_sd3": "diffusers", "diffusers_wan": "diffusers Wan",
+    "peft_dora_flux": "PEFT DoRA", "aitoolkit_dora_flux": "AI Toolkit",
+    "diffusers_sd3": "diffusers", "diffusers_wan": "diffusers Wan",
     "diffusers_flux2": "diffusers Flux.2", "diffusion_pipe_hunyuan": "diffusion-pipe", "fal_kontext_flux": "fal",
     "xlabs_flux": "XLabs", "onetrainer_flux": "OneTrainer", "peft_named_wan": "PEFT",
 }  # fmt: skip

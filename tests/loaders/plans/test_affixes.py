@@ -52,6 +52,7 @@ def test_an_unknown_prefix_or_suffix(spelling, told):
     [
         "lora_unet__orig_mod_{flat}", "_orig_mod.{name}", "transformer._orig_mod.{name}", "net.{name}",
         "base_model.model.net.{name}", "diffusion_model._orig_mod.{name}", "lora_unet_{flat}",
+        "module.{name}", "_fsdp_wrapped_module.{name}", "base_model.model.module._checkpoint_wrapped_module.{name}",
     ],
 )  # fmt: skip
 def test_known_ones_need_no_note(spelling):
@@ -59,8 +60,9 @@ def test_known_ones_need_no_note(spelling):
     assert [patch.target.weight for patch in made.patches] == list(SHAPES) and not notes(made)
 
 
-def test_a_block_that_was_compiled_alone():
-    names = ("diffusion_model.blocks.0._orig_mod.self_attn.q", "lora_unet_blocks_11__orig_mod_self_attn_q")
+@pytest.mark.parametrize("wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"])
+def test_a_block_that_was_compiled_or_wrapped_alone(wrapper):
+    names = (f"diffusion_model.blocks.0.{wrapper}.self_attn.q", f"lora_unet_blocks_11_{wrapper}_self_attn_q")
     found = [patch.target.weight for patch in layer(a_base(SHAPES), tiny(*map(pair, names))).patches]
     assert found == [f"{NAMES[0]}.weight", f"{NAMES[2]}.weight"]
 
@@ -167,6 +169,19 @@ def test_layers_that_were_trained_whole_replace_the_base_s(ending):
     assert replaced == {"head.head.weight": "set", "head.head.bias": "set"}
 
 
+@pytest.mark.parametrize("spelling", ["{}", "diffusion_model.{}", "base_model.model.{}"])
+def test_parameters_that_were_trained_whole_replace_the_base_s(spelling):
+    """A table or an embedding is no layer: its name has no suffix. MiniMax H3's turbo LoRA for pruned bases has one."""
+    lora = tiny(spelled(spelling.format("{name}")), {spelling.format("adaln_t_table"): torch.ones(5, 2)})
+    made = layer(a_base(SHAPES | {"adaln_t_table": (5, 2)}), lora)
+    assert ("adaln_t_table", "set") in [(p.target.weight, p.adapter.kind) for p in made.patches]
+    assert not [finding for finding in made.findings if finding.text == "LF302.unused"]
+    for shapes in (SHAPES, SHAPES | {"adaln_t_table": (5, 3)}):  # nothing here, or another table: told, as in the file
+        made = layer(a_base(shapes), lora)
+        assert {p.adapter.kind for p in made.patches} == {"lora"}
+        assert [finding.text for finding in made.findings if finding.code == "LF302"] == ["LF302.unused"]
+
+
 @pytest.mark.parametrize("name", ["blocks.0.self_attn.q.base_layer.bias", "blocks.0.self_attn.q.bias"])
 def test_a_bias_that_was_trained_beside_its_pair(name):
     shapes = SHAPES | {"blocks.0.self_attn.q.bias": (6,)}
@@ -196,6 +211,6 @@ def test_img_in_alone_is_no_hunyuan_video():
     assert lora.info.family != "hunyuan-video"
 
 
-@pytest.mark.parametrize("key", ["LF304.dense_scale", "LF304.unknown_part", "LF304.glora_kernel", "LF304.foreign"])
+@pytest.mark.parametrize("key", ["LF304.dense_scale", "LF304.unknown_part", "LF304.foreign"])
 def test_what_is_not_supported_is_not_called_damaged(key):
     assert "damaged" not in TEXTS[key].fix and "download" not in TEXTS[key].fix

@@ -77,6 +77,10 @@ def exact(patch: Patch, file: dict[str, torch.Tensor], weight: torch.Tensor) -> 
     change = scale * up @ down.flatten(1)
     if "magnitude" not in part:
         return change
+    if patch.target.part is not None:  # a split base: this weight is some rows of what the delta was made for
+        rows = torch.zeros_like(change)
+        rows.narrow(*patch.target.part).copy_(weight.flatten(1))
+        weight = rows
     whole = weight.flatten(1) + change
     if part["magnitude"].shape[0] == whole.shape[0]:
         return whole * part["magnitude"].reshape(-1, 1) / whole.norm(dim=1, keepdim=True) - weight.flatten(1)
