@@ -1,6 +1,7 @@
 """What a batch costs: a model of four numbers, measured here, and a simulation of the loop that a real run checks.
 
 python benchmarks/batch_model.py [folder]            measures, fits, predicts two workers, runs them, compares
+python benchmarks/batch_model.py --runs 3 [folder]   runs one worker and two in turn, three times, and compares
 python benchmarks/batch_model.py --documents 1000 --bases 5 --gigabytes 24 --machines 10 --workers 2 [--network 1.25]
                                                      simulates alone, with the numbers below
 
@@ -15,6 +16,7 @@ import heapq
 import json
 import os
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -182,6 +184,20 @@ def _least(rows: Sequence[tuple[float, float]], seen: Sequence[float]) -> tuple[
     return first, second
 
 
+def compare_runs(folder: Path, runs: int) -> None:
+    """20 documents over two bases by one worker and by two, in turn: the ratio of each pair, and their median."""
+    wanted = [*documents(folder, "small", 10), *documents(folder, "other", 10)]
+    ratios = []
+    for _ in range(runs):
+        one, two = (batch(folder, wanted, workers) for workers in (1, 2))
+        ratios.append(two["seconds"] / one["seconds"])
+        for workers, each in ((1, one), (2, two)):
+            busy = each["cpu"] / each["seconds"]
+            print(f"workers {workers}: {each['seconds']:.1f} s, {each['cpu']:.1f} CPU s ({busy:.2f} cores busy)")
+        print(f"two for one: {ratios[-1]:.2f} (load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores)", flush=True)
+    print(f"two for one, median of {runs}: {statistics.median(ratios):.2f} (asked: 0.65 where each has a core)")
+
+
 def compare(folder: Path, costs: Costs, command: float) -> None:
     """20 documents over two bases by one worker and by two: what the model says, and what was seen."""
     wanted = [*documents(folder, "small", 10), *documents(folder, "other", 10)]
@@ -204,6 +220,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", type=Path)
     for name, kind in (("documents", int), ("bases", int), ("gigabytes", float), ("machines", int), ("workers", int)):
         parser.add_argument(f"--{name}", type=kind, default=1)
+    parser.add_argument("--runs", type=int, default=0, help="only run one worker and two, this often")
     parser.add_argument("--network", type=float, default=0.0, help="GB/s of a machine, shared by its workers")
     options = parser.parse_args()
     if options.documents > 1:
@@ -217,6 +234,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory(prefix="lora_foundry_bench_", dir=options.folder) as name:
         make_files(Path(name))
+        if options.runs:
+            compare_runs(Path(name), options.runs)
+            return
         costs, command = fit(Path(name))
         print(costs, flush=True)
         compare(Path(name), costs, command)

@@ -123,7 +123,7 @@ def _run(options: argparse.Namespace, place: Place) -> int:
     outs = _outs(options.documents or [Path("model")], place.out)
     for out, document in ((out, document) for out in outs for document in documents):
         refuse_input(out, document, how.max_shard is not None, wishes.files())
-    place.refuse_inputs(documents, outs)
+    place.refuse_inputs(documents, outs, how.max_shard is not None)
     requests, found, transfers = [], [], Transfers()
     for document, out in zip(documents, outs, strict=True):
         plan, findings = planned(document, transfers=transfers)

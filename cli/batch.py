@@ -1,4 +1,4 @@
-"""``lora-foundry batch``: many stack documents into a folder, by several processes or machines, as far as need be."""
+"""``lora-foundry batch``: many stack documents into a folder or bucket, by processes or machines, as far as need be."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from .terminal import Bar, note, size, table
 if TYPE_CHECKING:
     from ..engine.json_batch import BatchJSON, BatchRecordJSON, BatchResultJSON, DryRunJSON
     from ..loaders.bakes.wishes import Wishes
+    from ..loaders.batches.places import Place
     from ..loaders.batches.records import Task
     from ..loaders.batches.unit import Unit
     from ..loaders.documents.document import Document
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What ``batch`` understands."""
     add = parser.add_argument
     add("documents", metavar="DOCUMENT", nargs="+", type=Path, help="YAML or JSON: base, fuse, stack, quantize")
-    out = "the folder of the results, made where there is none; a result is called as its document"
+    out = "the folder of the results, also s3://BUCKET/FOLDER/; a result is called as its document"
     add("-o", "--out", metavar="FOLDER", type=_folder, required=True, help=out)
     add("--dry-run", action="store_true", help="say what would be done by whom, and do nothing")
     where = parser.add_argument_group("who works").add_mutually_exclusive_group()
@@ -44,13 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_wishes(parser)
 
 
-def _folder(text: str) -> Path:
-    if "://" in text:
+def _folder(text: str) -> Path | str:
+    """A folder of this machine, or the address of one with its slash."""
+    if "://" not in text:
+        return Path(text)
+    if text.endswith(".safetensors"):
         from ..loaders.remote.names import masked
 
-        where = masked(text)
-        raise argparse.ArgumentTypeError(f"'{where}' is no folder of this machine: copy the results there afterwards")
-    return Path(text)
+        raise argparse.ArgumentTypeError(f"'{masked(text)}' is a file: name the folder of the results")
+    return f"{text.rstrip('/')}/"
 
 
 def _count(text: str) -> int:
@@ -61,25 +64,28 @@ def _count(text: str) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Bake what is not there yet; the results that are, are only looked at."""
-    from ..loaders.batches.records import States, asked_of, is_done, read_record
+    from ..loaders.batches.places import place_of
+    from ..loaders.batches.records import States, asked_of, is_done, read_records
 
     started, wishes = time.perf_counter(), _at_home_anywhere(wishes_of(options))
-    tasks = _tasks(options.documents, options.out)
+    place = place_of(str(options.out))
+    tasks = _tasks(options.documents, options.out, place)
     states, asked = States(), asked_of(wishes)
-    known = {task: is_done(options.out, task, asked, states) for task in tasks if not options.fresh}
+    before = read_records(place, [task.name for task in tasks])
+    known = {task: is_done(place, task, asked, states) for task in tasks if not options.fresh}
     done = {task: record for task, record in known.items() if record is not None}
     left, run_id = [task for task in tasks if task not in done], uuid.uuid4().hex
-    before = {task: done.get(task) or read_record(options.out, task.name) for task in tasks}
-    units, failed, runner = _prepared(left, done, wishes, options, run_id) if left else ([], [], None)
+    units, failed, runner = _prepared(left, done, wishes, options, place, run_id) if left else ([], [], None)
     if options.dry_run:
         _tell_plan(units, failed, done, runner.slots if runner else 0, options)
         return STOPPED if failed else DONE
-    options.out.mkdir(parents=True, exist_ok=True)
+    if left or isinstance(options.out, Path):
+        place.prepare()
     for task, error in failed:
-        _put_down(options.out, task, run_id, error)
+        _put_down(place, task, run_id, error)
     if runner is not None and units:
-        _work(units, runner, options.out)
-    return _tell(before, options, time.perf_counter() - started)
+        _work(units, runner, place)
+    return _tell(place, before, options, started)
 
 
 def _at_home_anywhere(wishes: Wishes) -> Wishes:
@@ -88,9 +94,10 @@ def _at_home_anywhere(wishes: Wishes) -> Wishes:
     return replace(wishes, calibration=os.path.realpath(named)) if named and Path(named).is_file() else wishes
 
 
-def _tasks(documents: Sequence[Path], out: Path) -> list[Task]:
+def _tasks(documents: Sequence[Path], out: Path | str, place: Place) -> list[Task]:
     """The documents with the names of their results. Raises FoundryError ``usage`` for two of one name."""
-    from ..loaders.batches.records import Task
+    from ..loaders.batches.places import require_name
+    from ..loaders.batches.records import ENDING, Task
 
     tasks = [Task(path.stem, os.path.realpath(path)) for path in documents]
     seen: dict[str, str] = {}
@@ -98,7 +105,8 @@ def _tasks(documents: Sequence[Path], out: Path) -> list[Task]:
         other = seen.setdefault(os.path.normcase(task.name), task.document)
         if other != task.document:
             raise refuse("usage.two_of_a_name", first=other, second=task.document, name=task.name)
-    if out.exists() and not out.is_dir():
+        require_name(place, f"{task.name}{ENDING}")
+    if isinstance(out, Path) and out.exists() and not out.is_dir():
         raise refuse("usage.no_folder", out=out)
     return list(dict.fromkeys(tasks))
 
@@ -108,6 +116,7 @@ def _prepared(
     done: Mapping[Task, BatchRecordJSON],
     wishes: Wishes,
     options: argparse.Namespace,
+    place: Place,
     run_id: str,
 ) -> tuple[list[Unit], list[tuple[Task, FoundryError]], Runner]:
     """(the units of the documents that can be read, the others with what is wrong, who is to work)."""
@@ -121,9 +130,9 @@ def _prepared(
             read.append((task, _read(task, wishes)))
         except FoundryError as error:
             failed.append((task, error))
-    refuse_inputs(read, options.out, wishes, done)
+    refuse_inputs(read, place, wishes, done)
     runner = _runner(options)
-    out = Path(os.path.realpath(options.out))
+    out = os.path.realpath(options.out) if isinstance(options.out, Path) else place.address
     return units_of(read, wishes, runner.slots, out, run_id, options.fresh), failed, runner
 
 
@@ -146,49 +155,56 @@ def _runner(options: argparse.Namespace) -> Runner:
     return Processes(options.workers, options.threads)
 
 
-def _work(units: Sequence[Unit], runner: Runner, out: Path) -> None:
+def _work(units: Sequence[Unit], runner: Runner, place: Place) -> None:
     """Until every document has its record; what workers that were killed left half written is swept up."""
-    from ..loaders.batches.records import FOLDER
-    from ..loaders.disk.temps import sweep
     from .workers.loop import run_units
 
     try:
         with Bar("baking") as bar:
             run_units(units, runner, bar)
     finally:
-        for folder in (out, out / FOLDER):
-            sweep(folder)
+        place.sweep()
+        place.forget()
 
 
-def _put_down(out: Path, task: Task, run_id: str, error: FoundryError) -> None:
+def _put_down(place: Place, task: Task, run_id: str, error: FoundryError) -> None:
     from ..loaders.batches.records import failed_record, write_record
 
-    write_record(out, failed_record(task, run_id, error))
+    write_record(place, failed_record(task, run_id, error))
 
 
 # --- what is told -----------------------------------------------------------------------------------------------------
 
 
-def _tell(before: Mapping[Task, BatchRecordJSON | None], options: argparse.Namespace, seconds: float) -> int:
+def _tell(
+    place: Place, before: Mapping[str, BatchRecordJSON | None], options: argparse.Namespace, started: float
+) -> int:
     """Write the manifest, and tell what became of each document; ``before`` are their records when this began.
 
     A result whose files are the same ones still is unchanged, also where that took a plan to see.
     """
-    from ..loaders.batches.records import FAILED, MADE, UNCHANGED, read_record, result_of, write_manifest
+    from ..loaders.batches.records import (
+        FAILED,
+        MADE,
+        UNCHANGED,
+        is_unchanged,
+        read_records,
+        result_of,
+        write_manifest,
+    )
 
-    manifest = write_manifest(options.out)
-    records = [(former, read_record(options.out, task.name)) for task, former in before.items()]
+    manifest, now = write_manifest(place), read_records(place, before)
+    records = [(former, now[name]) for name, former in before.items()]
     results = [
-        result_of(each, UNCHANGED if former and each["files"] and former["files"] == each["files"] else "")
-        for former, each in records
-        if each is not None
+        result_of(each, UNCHANGED if is_unchanged(former, each) else "") for former, each in records if each is not None
     ]
+    seconds = time.perf_counter() - started
     counts = {state: sum(each["state"] == state for each in results) for state in (MADE, UNCHANGED, FAILED)}
     ok = counts[FAILED] == 0
     if options.json:
         told: BatchJSON = {
             "ok": ok,
-            "manifest": str(manifest),
+            "manifest": manifest,
             "counts": {"made": counts[MADE], "unchanged": counts[UNCHANGED], "failed": counts[FAILED]},
             "results": results,
             "seconds": seconds,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..engine.texts.say import refuse
 from .merge import inputs, numbers
-from .shared import DONE, answer, refuse_nowhere, write_text
+from .shared import DONE, answer, from_elsewhere, refuse_nowhere, where, write_text
 from .terminal import Bar
 
 
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("inputs", metavar="FILE", nargs="+", help="a stack document, or LoRA files")
     add("--strengths", metavar="N,N", type=numbers, help="of the LoRAs, in their order")
-    add("--base", metavar="FILE", type=Path, help="the model they are for; needed for DoRA, OFT and the like")
+    add("--base", metavar="FILE", type=where, help="the model they are for; needed for DoRA, OFT and the like")
     add("--svg", metavar="OUT", type=svg_file, help="write the picture there: every pair, and every block")
 
 
@@ -38,9 +38,10 @@ def run(options: argparse.Namespace) -> int:
     loras, fuse, base = inputs(options.inputs, options.strengths)
     if len(loras) < 2:
         raise refuse("usage.compare", count=len(loras))
-    gathered = gather(Request(loras, Path("unused.safetensors"), fuse, options.base or base))
-    with Bar("comparing") as bar:
-        told = conflicts_json(compare(gathered, bar))
+    with from_elsewhere() as asking:
+        gathered = gather(Request(loras, Path("unused.safetensors"), fuse, options.base or base), asking=asking)
+        with Bar("comparing") as bar:
+            told = conflicts_json(compare(gathered, bar))
     if options.svg is not None:
         write_text(options.svg, svg(told))
     answer(options.json, told, *conflicts_sentences(told))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ..engine.findings import Finding, stops
 from ..engine.json_verbs import DialectsJSON
 from ..engine.texts.say import refuse
-from .shared import DONE, STOPPED, answer, print_findings, print_json
+from .shared import DONE, STOPPED, answer, from_elsewhere, print_findings, print_json
 from .terminal import size, span, table
 
 
@@ -23,7 +24,9 @@ def inspect(options: argparse.Namespace) -> int:
         return _dialects(options.json)
     if options.file is None:
         raise refuse("usage.inspect")
-    facts: Mapping[str, Any] = (describe_calibration if is_calibration(options.file) else describe)(options.file)
+    with from_elsewhere() as asking:
+        local = isinstance(options.file, Path) and is_calibration(options.file)
+        facts: Mapping[str, Any] = describe_calibration(options.file) if local else describe(options.file, asking)
     findings = [Finding.from_json(finding) for finding in facts["findings"]]
     if options.json:
         print_json(facts)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.lineage import ROLES, UNKNOWN
 from ..engine.texts.say import refuse
 from .lineage_text import claims_table, found_lines, record_text, subject_json, subject_text
-from .shared import DONE, STOPPED, OldOption, answer, print_json
+from .shared import DONE, STOPPED, OldOption, answer, from_elsewhere, print_json, where
 from .terminal import Bar
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     )
     from ..loaders.lineage.record import Record
     from ..loaders.lineage.subjects import Subject
+    from ..loaders.remote.names import Where
 
 NONE, SAME = "none", "same"
 
@@ -42,9 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     lora = "a LoRA file, the bare name of one you do not have, or none: the untouched base"
     add = verb("show", _show, "Show every claim about a LoRA or a base model, who makes it, and which one counts.")
-    add("file", metavar="FILE", type=Path)
+    add("file", metavar="FILE", type=where)
     add = verb("declare", _declare, "Write down what you know. It replaces what you declared of this file before.")
-    add("file", metavar="FILE", type=Path)
+    add("file", metavar="FILE", type=where)
     add("--trained-with", metavar="LORA", action="append", help=f"may be repeated; {lora}")
     add("--strength", metavar="S", action="append", type=float, help="of the LoRA trained with; one for all, or each")
     add("--use-with", metavar="LORA", action="append", help="what to use it with: as --trained-with, or same")
@@ -54,13 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = verb("forget", _forget, "Remove the record of a file; what the file says of itself stays.")
     add("file", metavar="FILE", help="a file, or an id as show tells it when the file is gone")
     add = verb("export", _export, "Put records into one JSON file, all of them or those of some files.")
-    add("files", metavar="FILE", nargs="*", type=Path)
+    add("files", metavar="FILE", nargs="*", type=where)
     add("-o", "--out", metavar="OUT", type=Path, help="default: print them")
     add = verb("import", _import, "Take over the records of an export; where they come from is written down.")
     add("source", metavar="IN", type=Path)
     add = verb("read", _read, "Read what a training script, config or log says about base LoRAs.")
     add("source", metavar="SOURCE", type=Path, help=".sh .yaml .toml .json .log .txt README.md")
-    add("--lora", metavar="FILE", type=Path, help="write it down as declared for this LoRA")
+    add("--lora", metavar="FILE", type=where, help="write it down as declared for this LoRA")
     add(
         "--run",
         metavar="NAME",
@@ -69,15 +70,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of several runs the one that wrote NAME, or its number",
     )
     add = verb("weigh", _weigh, "Say whether a LoRA is inside another one or inside a checkpoint, by their weights.")
-    add("file", metavar="FILE", type=Path, help="a LoRA or a checkpoint")
-    add("--contains", metavar="LORA", type=Path, required=True, help="the LoRA that may be inside")
+    add("file", metavar="FILE", type=where, help="a LoRA or a checkpoint")
+    add("--contains", metavar="LORA", type=where, required=True, help="the LoRA that may be inside")
     original = "the checkpoint before the merge; for LoRAs their base, if they name modules differently"
-    add("--original", metavar="FILE", type=Path, help=original)
+    add("--original", metavar="FILE", type=where, help=original)
     add("--record", action="store_true", help="write down a checkpoint that contains it, so that checks know it")
     old = {"action": OldOption, "dest": "record", "metavar": "--record", "help": argparse.SUPPRESS}
     add("--keep", nargs=0, default=False, **old)
     add = verb("stamp", _stamp, "Write a copy of a LoRA that carries its lineage; the original is not touched.")
-    add("file", metavar="FILE", type=Path)
+    add("file", metavar="FILE", type=where)
     add("-o", "--out", metavar="OUT", type=Path, help="default: FILE with _lineage in its name, if that is free")
 
 
@@ -107,7 +108,7 @@ def _declare(options: argparse.Namespace) -> int:
         raise refuse("usage.lineage_nothing")
     record = declare(
         subject.ids,
-        subject.path.name,
+        subject.name,
         subject.family,
         trained_with=trained,
         use_with=used,
@@ -123,7 +124,7 @@ def _declare(options: argparse.Namespace) -> int:
 def _forget(options: argparse.Namespace) -> int:
     from ..loaders.lineage.store import find_place, forget
 
-    ids = (options.file,) if find_place((options.file,)) else _subject(Path(options.file)).ids
+    ids = (options.file,) if find_place((options.file,)) else _subject(where(options.file)).ids
     gone = forget(ids)
     said = "Forgotten." if gone else "There was no record of it."
     told: ForgottenJSON = {"schema": 1, "ids": list(ids), "forgotten": gone}
@@ -168,16 +169,17 @@ def _read(options: argparse.Namespace) -> int:
     from ..loaders.lineage.subjects import resolve
 
     lora = _subject(options.lora) if options.lora else None
-    claims = read_evidence(options.source, options.lora, _hash(lora), options.run_name)
-    folders = [path.absolute().parent for path in (options.source, options.lora) if path]
+    at = None if lora is None else lora.path
+    claims = read_evidence(options.source, at, _hash(lora), options.run_name)
+    folders = [path.absolute().parent for path in (options.source, at) if path]
     claims = resolve(claims, [*folders, Path.cwd()])
     if lora is not None and claims:
-        save(Record(lora.ids, lora.path.name, lora.family, claims))
+        save(Record(lora.ids, lora.name, lora.family, claims))
     told: ReadJSON = {
         "schema": 1, "source": str(options.source), "claims": [claim_json(claim) for claim in claims],
         "stored_for": list(lora.ids) if lora and claims else None,
     }  # fmt: skip
-    lines = [claims_table(claims), *found_lines(claims), *_written(lora.path.name if lora else None)]
+    lines = [claims_table(claims), *found_lines(claims), *_written(lora.name if lora else None)]
     lines = lines if claims else [f"{options.source.name} says nothing about base LoRAs."]
     answer(options.json, told, *lines)
     return DONE
@@ -185,15 +187,16 @@ def _read(options: argparse.Namespace) -> int:
 
 def _weigh(options: argparse.Namespace) -> int:
     from ..loaders.plans.weighing import CONTAINS, weigh
+    from ..loaders.remote.names import label_of
 
-    with Bar("weighing") as bar:
-        told = weigh(options.file, options.contains, options.original, bar)
+    with from_elsewhere() as asking, Bar("weighing") as bar:
+        told = weigh(options.file, options.contains, options.original, bar, asking)
     strength = told["coefficient"] if told["verdict"] == CONTAINS and told["kind"] == "checkpoint" else None
     kept = options.record and strength is not None
     if strength is not None and kept:
         _keep_inside(options, strength)
     weighed: WeighJSON = {"schema": 1, **told, "kept": kept}
-    answer(options.json, weighed, told["says"], *_written(options.file.name if kept else None))
+    answer(options.json, weighed, told["says"], *_written(label_of(options.file) if kept else None))
     return DONE
 
 
@@ -207,22 +210,28 @@ def _keep_inside(options: argparse.Namespace, strength: float) -> None:
     from ..loaders.lineage.record import Record
     from ..loaders.lineage.store import save
     from ..loaders.lineage.subjects import name_lora
+    from ..loaders.remote.names import Remote, label_of
 
-    subject = _subject(options.file)
-    source = f"its weights, compared with {options.original.name}"
-    inside = Contained(name_lora(str(options.contains), round(strength, 2)), DERIVED, source)
-    save(Record(subject.ids, subject.path.name, subject.family, (), (inside,)))
+    subject, lora = _subject(options.file), options.contains
+    source = f"its weights, compared with {label_of(options.original)}"
+    with from_elsewhere() as asking:
+        named = name_lora(lora.url if isinstance(lora, Remote) else str(lora), round(strength, 2), None, asking)
+    inside = Contained(named, DERIVED, source)
+    save(Record(subject.ids, subject.name, subject.family, (), (inside,)))
 
 
 def _stamp(options: argparse.Namespace) -> int:
     from ..loaders.disk.stamping import stamp
     from ..loaders.lineage.subjects import lineage_metadata, open_lora_subject
+    from ..loaders.remote.names import Remote
 
-    out = options.out or options.file.with_name(f"{options.file.stem}_lineage{options.file.suffix}")
-    if out.exists() and (options.out is None or out.samefile(options.file)):
+    # the copy of one from elsewhere comes to lie in the current folder
+    file = Path(options.file.file) if isinstance(options.file, Remote) else options.file
+    out = options.out or file.with_name(f"{file.stem}_lineage{file.suffix}")
+    if out.exists() and (options.out is None or (file is options.file and out.samefile(file))):
         raise refuse("usage.lineage_there", out=out.name)
-    with Bar("hashing") as bar:
-        subject = open_lora_subject(options.file, bar)
+    with from_elsewhere() as asking, Bar("hashing") as bar:
+        subject = open_lora_subject(options.file, bar, asking)
     stamp(subject.path, out, lineage_metadata(subject))
     told: StampedJSON = {"schema": 1, "out": str(out), "ids": list(subject.ids)}
     answer(options.json, told, str(out))
@@ -232,19 +241,20 @@ def _stamp(options: argparse.Namespace) -> int:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def _subject(path: Path) -> Subject:
+def _subject(file: Where) -> Subject:
     from ..loaders.lineage.subjects import open_subject
 
-    with Bar("hashing") as bar:
-        return open_subject(path, bar)
+    with from_elsewhere() as asking, Bar("hashing") as bar:
+        return open_subject(file, bar, asking)
 
 
-def _stored(path: Path) -> Record:
+def _stored(file: Where) -> Record:
     from ..loaders.lineage.store import read
 
-    record = read(_subject(path).ids)
+    subject = _subject(file)
+    record = read(subject.ids)
     if record is None:
-        raise refuse("lineage.no_record", file=path.name)
+        raise refuse("lineage.no_record", file=subject.name)
     return record
 
 
@@ -271,5 +281,5 @@ def _ingredients(names: Sequence[str] | None, strengths: Sequence[float] | None 
     if len(given) not in (1, len(names)):
         raise refuse("usage.lineage_strengths", count=len(given), loras=len(names))
     each = [*given, *[given[0]] * (len(names) - len(given))]
-    with Bar("hashing") as bar:
-        return tuple(name_lora(name, strength, bar) for name, strength in zip(names, each, strict=True))
+    with from_elsewhere() as asking, Bar("hashing") as bar:
+        return tuple(name_lora(name, strength, bar, asking) for name, strength in zip(names, each, strict=True))

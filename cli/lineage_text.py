@@ -24,7 +24,7 @@ def subject_json(subject: Subject) -> ShownLoRAJSON | ShownBaseJSON:
     from ..loaders.lineage.record import contained_json, lineage_json
     from ..loaders.lineage.subjects import LORA
 
-    about: SubjectJSON = {"schema": 1, "kind": subject.kind, "file": subject.path.name, "family": subject.family}
+    about: SubjectJSON = {"schema": 1, "kind": subject.kind, "file": subject.name, "family": subject.family}
     if subject.kind == LORA:
         return {**about, **lineage_json(subject.lineage)}
     return {**about, "ids": list(subject.ids), "contains": [contained_json(each) for each in subject.contains]}
@@ -35,7 +35,7 @@ def subject_text(subject: Subject) -> str:
     from ..loaders.lineage.probes import NOT_FROM_WEIGHTS
     from ..loaders.lineage.subjects import BASE
 
-    facts = [("file", _shown(subject.path.name)), ("family", subject.family or "not recognised")]
+    facts = [("file", _shown(subject.name)), ("family", subject.family or "not recognised")]
     facts += [("id", id) for id in subject.ids]
     if subject.kind == BASE:
         return f"{table(facts)}\n\n{_inside_table(subject)}"

@@ -41,6 +41,7 @@ from .shared import (
     error_json,
     exit_code,
     print_json,
+    where,
 )
 from .terminal import Bar, harden
 
@@ -123,8 +124,8 @@ def _parser() -> Parser:
     added.add_argument("--keep", type=Path, default=None, **old)
     text = "Say what a file is: a LoRA or a base model, and what is in it."
     added = verb("inspect", cli_inspect.inspect, text, "style.safetensors")
-    files = ".safetensors, .index.json or a folder of shards"
-    added.add_argument("file", metavar="FILE", type=Path, nargs="?", help=files)
+    files = ".safetensors, .index.json or a folder of shards; also s3://..."
+    added.add_argument("file", metavar="FILE", type=where, nargs="?", help=files)
     added.add_argument("--dialects", action="store_true", help="list the ways of writing a LoRA that are known")
     text = "Check a stack document or a workflow: order, training, files, families, coverage, damaged tensors."
     cli_check.add_arguments(verb("check", cli_checks.run, text, "stack.yaml", "workflow.json --models ComfyUI/models"))

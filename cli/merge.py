@@ -13,7 +13,7 @@ from ..engine.errors import FoundryError
 from ..engine.findings import stops
 from ..engine.texts.say import refuse
 from .parser import share
-from .shared import DONE, STOPPED, Refused, answer, from_elsewhere, print_findings, print_json
+from .shared import DONE, STOPPED, Refused, answer, from_elsewhere, print_findings, print_json, where
 from .terminal import Bar, note, size, table
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ..loaders.merges.matching import Wanted
     from ..loaders.merges.merging import Request, Result
     from ..loaders.merges.verifying import Verified
+    from ..loaders.remote.names import Where
 
 SUFFIX = ".safetensors"
 DIALECTS = ("comfyui", "kohya", "diffusers")
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("-o", "--out", metavar="OUT", type=out_file, help="the merged .safetensors file, replaced if there")
     add("--strengths", metavar="N,N", type=numbers, help="of the files, in their order; default: 1 each")
-    add("--base", metavar="FILE", type=Path, help="the model they are for; needed for DoRA, OFT and the like")
+    add("--base", metavar="FILE", type=where, help="the model they are for; needed for DoRA, OFT and the like")
     add("--method", default="exact", help="exact: the weighted sum; docs/merging.md tells of the others")
     add_policy(parser)
     add_form(parser)
@@ -63,7 +64,7 @@ def add_resize(parser: argparse.ArgumentParser) -> None:
     """What ``resize`` takes."""
     parser.add_argument("inputs", metavar="FILE", nargs=1, help="a LoRA file of any dialect")
     parser.add_argument("-o", "--out", metavar="OUT", type=out_file, required=True, help="a .safetensors file")
-    parser.add_argument("--base", metavar="FILE", type=Path, help="the model it is for; needed for DoRA and the like")
+    parser.add_argument("--base", metavar="FILE", type=where, help="the model it is for; needed for DoRA and the like")
     add_policy(parser)
     add_clamp(parser)
     add_form(parser, "that of the LoRA")
@@ -72,8 +73,8 @@ def add_resize(parser: argparse.ArgumentParser) -> None:
 
 def add_extract(parser: argparse.ArgumentParser) -> None:
     """What ``extract`` takes."""
-    parser.add_argument("tuned", metavar="TUNED", type=Path, help="a model: a file, an index or a folder of shards")
-    parser.add_argument("base", metavar="BASE", type=Path, help="the model it was made of")
+    parser.add_argument("tuned", metavar="TUNED", type=where, help="a model: a file, an index or a folder of shards")
+    parser.add_argument("base", metavar="BASE", type=where, help="the model it was made of")
     parser.add_argument("-o", "--out", metavar="OUT", type=out_file, required=True, help="a .safetensors file")
     add_policy(parser)
     add_clamp(parser)
@@ -144,11 +145,13 @@ def run(options: argparse.Namespace) -> int:
     from ..loaders.merges.merging import gather, merge
 
     request = requested(options)
-    gathered = gather(request)
-    if stops(gathered.findings):
-        raise Refused(FoundryError.of(next(f for f in gathered.findings if f.severity == "error")), gathered.findings)
-    with Bar("merging") as bar:
-        merged = merge(request, bar, gathered)
+    with from_elsewhere() as asking:
+        gathered = gather(request, asking=asking)
+        if stops(gathered.findings):
+            first = next(finding for finding in gathered.findings if finding.severity == "error")
+            raise Refused(FoundryError.of(first), gathered.findings)
+        with Bar("merging") as bar:
+            merged = merge(request, bar, gathered)
     verified = _verified(request) if options.verify else None
     options.done = verified is None or verified.agrees
     if options.json:
@@ -186,7 +189,7 @@ def stored_dtype(path: Path) -> str:
 
 def inputs(
     names: Sequence[str], strengths: Sequence[float] | None
-) -> tuple[tuple[Wanted, ...], tuple[Wanted, ...], Path | None]:
+) -> tuple[tuple[Wanted, ...], tuple[Wanted, ...], Where | None]:
     """(the LoRAs to be merged, those fused below them, the base) of a document or of files with strengths."""
     from ..loaders.documents.document import load_document
     from ..loaders.documents.paths import find_lora, resolve_path
@@ -199,7 +202,10 @@ def inputs(
         document = load_document(Path(names[0]))
         for text in document.notes:
             note(text)
-        base = None if document.base is None else resolve_path(document.base, document.folder, Path.exists)
+        base: Where | None = None
+        if document.base is not None:
+            name, folder = document.base, document.folder
+            base = parse_remote(name) if is_remote(name) else resolve_path(name, folder, Path.exists)
         rows = _rescaled(document.stack, strengths)
         return _wanted(document, rows), _wanted(document, document.fuse), base
     if len(files) != len(names):
@@ -259,8 +265,8 @@ def extract(options: argparse.Namespace) -> int:
     default = Policy("rank", DEFAULT_RANK) if most is None else Policy("error", 0.0)
     policy = policy_of(options) or replace(default, uniform=options.uniform, clamp=options.clamp)
     wish = Wish(options.tuned, options.base, options.out, policy, options.dialect, options.dtype, most)
-    with Bar("extracting") as bar:
-        made = extract_lora(wish, bar)
+    with from_elsewhere() as asking, Bar("extracting") as bar:
+        made = extract_lora(wish, bar, asking)
     options.done = True
     answer(options.json, made, extract_sentence(made), size(made["bytes"]), made["out"])
     return DONE
@@ -270,13 +276,15 @@ def extract(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
+    from ..loaders.documents.paths import find_lora
     from ..loaders.merges.verifying import found_near, request_of
 
-    merged, *others = map(Path, options.inputs)
+    with from_elsewhere() as asking:
+        merged, *others = (find_lora(name, None, asking).path for name in options.inputs)
     request = request_of(merged, found_near(merged, others), options.base)
     found = _verified(request)
     if options.json:
-        print_json({"out": str(merged), **found.to_json()})
+        print_json({"out": options.inputs[0], **found.to_json()})
     else:
         _print_proof(found.to_json()["proof"])
         print("The file's own proof says the same." if found.agrees else "The file's own proof says something else.")
@@ -286,8 +294,8 @@ def _verify(options: argparse.Namespace) -> int:
 def _verified(request: Request) -> Verified:
     from ..loaders.merges.verifying import verify
 
-    with Bar("verifying") as bar:
-        return verify(request, bar)
+    with from_elsewhere() as asking, Bar("verifying") as bar:
+        return verify(request, bar, asking)
 
 
 # --- what is told

@@ -28,8 +28,8 @@ class Place:
         """What a result is called for who asked for it."""
         return str(path)
 
-    def refuse_inputs(self, documents: Sequence[Document], outs: Sequence[Path]) -> None:
-        """FoundryError for a result in the place of something elsewhere that a document reads."""
+    def refuse_inputs(self, documents: Sequence[Document], outs: Sequence[Path], sharded: bool = False) -> None:
+        """FoundryError for a result, or a shard of it, in the place of something elsewhere that a document reads."""
 
     def publish(self) -> None:
         """Bring results to where they are wanted."""
@@ -49,28 +49,29 @@ class Elsewhere(Place):
         """Its address."""
         return f"{self._folder}/{path.name}"
 
-    def refuse_inputs(self, documents: Sequence[Document], outs: Sequence[Path]) -> None:
+    def refuse_inputs(self, documents: Sequence[Document], outs: Sequence[Path], sharded: bool = False) -> None:
         """FoundryError ``usage``."""
-        rows = (row.path for each in documents for row in (*each.fuse, *each.stack))
-        read = {_plain(name) for name in (*(each.base or "" for each in documents), *rows)}
+        from ..loaders.disk.sharding import is_part
+        from ..loaders.documents.paths import objects_of
+
+        folder = self._object("").url
+        read = {each.url.removeprefix(folder): each for document in documents for each in objects_of(document)}
         for out in outs:
-            if _plain(self.called(out)) in read:
-                raise refuse("usage.input", out=self.called(out), file=out.name)
+            for name in read:  # what lies anywhere else keeps its whole address
+                if name == out.name or (sharded and is_part(out, name)):
+                    raise refuse("usage.input", out=self.called(out), file=name)
 
     def publish(self) -> None:
         """Send all that was made, an index last: who sees it finds its shards."""
         from ..loaders.remote.uploads import upload
 
-        folder, slash, _ = self._remote.key.rpartition("/")
         with Transfers() as transfers:
             for path in sorted(self._work.iterdir(), key=lambda path: (path.suffix == ".json", path.name)):
-                upload(path, replace(self._remote, key=f"{folder}{slash}{path.name}"), transfers)
+                upload(path, self._object(path.name), transfers)
 
-
-def _plain(address: str) -> str:
-    """An address without its hash, in the one writing of its scheme."""
-    scheme, mark, rest = address.partition("#")[0].partition("://")
-    return f"{scheme.lower()}{mark}{rest}"
+    def _object(self, name: str) -> Remote:
+        folder, slash, _ = self._remote.key.rpartition("/")
+        return replace(self._remote, key=f"{folder}{slash}{name}")
 
 
 @contextmanager

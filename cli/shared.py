@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..engine.json_types import ErrorJSON, LineageJSON
     from ..engine.plan import Plan
     from ..loaders.documents.document import Document
+    from ..loaders.remote.names import Where
     from ..loaders.remote.objects import Asking
 
 DONE, STOPPED, MISUSE, INTERRUPTED = 0, 1, 2, 130
@@ -114,6 +115,15 @@ def choose_device(name: str) -> torch.device:
     if match is None or int(match[1] or 0) >= count:
         raise refuse("usage.device", device=name, torch=torch.__version__, count=count)
     return torch.device("cuda", int(match[1] or 0))
+
+
+def where(text: str) -> Where:
+    """A ``type`` for an option that names a file of this machine or elsewhere. FoundryError ``remote``."""
+    if "://" not in text:
+        return Path(text)
+    from ..loaders.remote.names import where_of
+
+    return where_of(text)
 
 
 @contextmanager

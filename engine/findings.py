@@ -50,8 +50,10 @@ class Finding:
         return cls(**{**told, "values": tuple(data.get("values", {}).items())})
 
     def sentence(self) -> str:
-        """One line a person reads: ``LF302 warning: seen. why fix``."""
-        return " ".join(part for part in (f"{self.code} {self.severity}: {self.seen}", self.why, self.fix) if part)
+        """One line a person reads: ``LF302 warning: seen. why fix``; an area's error as everywhere: ``[file] seen``."""
+        area = self.severity == "error" and not self.code.startswith("LF")
+        first = f"[{self.code}] {self.seen}" if area else f"{self.code} {self.severity}: {self.seen}"
+        return " ".join(part for part in (first, self.why, self.fix) if part)
 
 
 def worst_first(findings: Iterable[Finding]) -> tuple[Finding, ...]:

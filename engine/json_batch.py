@@ -10,13 +10,17 @@ from .json_types import Count, ErrorJSON, Findings, Gain
 Name = Annotated[str, "Of the result without its ending: that of the document."]
 
 
-class FileJSON(TypedDict):
-    """A file as it was: all three are null for one that was not there."""
-
+class _StateJSON(TypedDict):
     path: str
     size: Count | None
     mtime_ns: Annotated[int | None, "When it was last changed, in nanoseconds."]
     inode: Annotated[int | None, "Its number in its file system."]
+
+
+class FileJSON(_StateJSON, total=False):
+    """A file as it was: all three are null for one that was not there. An object of a bucket has size and ETag."""
+
+    etag: Annotated[str, "What a bucket tells one state of an object from another by."]
 
 
 class BatchResultJSON(TypedDict):

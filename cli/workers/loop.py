@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import queue
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Protocol
 
 from ...engine.progress import Progress
 from ...engine.texts.say import refuse
+from ...loaders.batches.places import place_of
 from ...loaders.batches.records import Task, failed_record, write_record
 from ...loaders.batches.unit import Unit
 
@@ -80,16 +80,16 @@ def run_units(units: Sequence[Unit], runner: Runner, on_step: Progress | None = 
                 fruitless += bool(seen.fault) and fruitless >= 0
                 if fruitless > max(TRIES, runner.slots):
                     raise refuse("system.workers", fault=seen.fault)
-                waiting.extendleft(_again(seen, count))
-                progress.ended(seen.unit)
+                left = seen.unit.left()
+                waiting.extendleft(_again(seen, left, count))
+                progress.ended(seen.unit, left)
     finally:
         runner.stop()
 
 
-def _again(ended: Ended, count: int) -> list[tuple[Unit, int]]:
+def _again(ended: Ended, left: tuple[Task, ...], count: int) -> list[tuple[Unit, int]]:
     """What is to be tried again of a unit whose worker has ended, and how often it will have been tried then."""
     unit = ended.unit
-    left = tuple(task for task in unit.tasks if not unit.is_dealt_with(task))
     if count < TRIES and left:
         return [(replace(unit, tasks=left), count + 1)]
     if len(left) == 1:
@@ -101,7 +101,7 @@ def _again(ended: Ended, count: int) -> list[tuple[Unit, int]]:
 
 def _give_up(unit: Unit, task: Task, fault: str) -> None:
     error = refuse("system.worker", times=TRIES, fault=fault or "it ended without a result")
-    write_record(Path(unit.out), failed_record(task, unit.run, error))
+    write_record(place_of(unit.out), failed_record(task, unit.run, error))
 
 
 class _Progress:
@@ -116,10 +116,10 @@ class _Progress:
         self._part[step.unit] = len(step.unit.tasks) * step.done / max(1, step.total)
         self._show()
 
-    def ended(self, unit: Unit) -> None:
-        """A worker is no longer there."""
+    def ended(self, unit: Unit, left: Collection[Task]) -> None:
+        """A worker is no longer there; ``left``: what it has not dealt with."""
         self._part.pop(unit, None)
-        self._done |= {task.name for task in unit.tasks if unit.is_dealt_with(task)}
+        self._done |= {task.name for task in unit.tasks if task not in left}
         self._show()
 
     def _show(self) -> None:

@@ -7,6 +7,7 @@ import shlex
 import sys
 import threading
 from contextlib import ExitStack, redirect_stdout
+from types import TracebackType
 from typing import Any
 
 from ...engine.errors import FoundryError
@@ -61,7 +62,9 @@ class Rays:
                 tell(Step(unit, 1, 1))
         except known.RayError as error:
             fault = f"Ray says: {_last_line(str(error))}"
-            if isinstance(error, (known.WorkerCrashedError, known.OutOfMemoryError)):  # it had begun, and died of it
+            died = isinstance(error, (known.WorkerCrashedError, known.OutOfMemoryError))
+            failed = isinstance(error, known.RayTaskError) and isinstance(error.cause, TaskFailed)
+            if died or failed:  # it had begun
                 tell(Step(unit, 0, 1))
         tell(Ended(unit, fault))
 
@@ -72,12 +75,30 @@ def python_of(path: str) -> dict[str, str]:
     return {} if quoted == path else {"py_executable": quoted}
 
 
+class TaskFailed(Exception):
+    """What a task ended with that is no fault of a document; a task that could not begin ends with something else."""
+
+
+class _Begun:
+    """Calls by their name whatever comes out of its block."""
+
+    def __enter__(self) -> None:
+        """The task has begun."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception):
+            raise TaskFailed(f"{type(error).__name__}: {error}") from error
+
+
 def _do(text: str) -> str:
     """What runs on a machine of the cluster, the same as in a process: why it could not be done, or nothing."""
-    try:
-        work(unit_of(text))
-    except FoundryError as error:  # as text, for its parts would not survive the way back
-        return str(error)
+    with _Begun():
+        try:
+            work(unit_of(text))
+        except FoundryError as error:  # as text, for its parts would not survive the way back
+            return str(error)
     return ""
 
 

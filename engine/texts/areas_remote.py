@@ -156,11 +156,17 @@ REMOTE: dict[str, tuple[str, ...]] = {
         "",
         "Check the name, and who may write there: an upload in parts is begun, sent, completed and aborted.",
     ),
+    "remote.denied_list": (
+        "error",
+        "{name}: the server does not let these credentials list it.",
+        "What a batch made before is found by that.",
+        "Ask who runs it to allow it (s3:ListBucket), or name a folder of this machine.",
+    ),
     "remote.no_upload": (
         "error",
         "{name} cannot be written to.",
         "",
-        "Name a file of this machine, or s3://BUCKET/FILE.safetensors.",
+        "Name a place of this machine, s3://BUCKET/FILE.safetensors, or a folder: s3://BUCKET/FOLDER/.",
     ),
     "remote.upload_size": (
         "error",

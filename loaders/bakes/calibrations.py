@@ -110,7 +110,8 @@ def describe_calibration(path: Path) -> InspectedCalibrationJSON:
     origin, beside = known.origin, {key: text for key, text in source.metadata.items() if key != KEY}
     return {
         "kind": "calibration",
-        **common_facts(source.label, source.files, source.tensors, beside),
+        **common_facts(source),
+        "metadata": beside,
         "what": ROUNDING if known.sets else RANGES,
         "linears": len(known.ranges),
         "tokens": max((seen.tokens for seen in known.ranges.values()), default=0),

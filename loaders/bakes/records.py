@@ -17,9 +17,10 @@ from typing import Any
 from ...engine.errors import FoundryError
 from ...engine.reuse import identity_of
 from ...engine.tensors import TensorSource
-from ..disk.header import SUFFIXES, read_header
+from ..disk.header import read_header
 from ..disk.source import base_fingerprint, file_state
 from ..disk.store import Store
+from ..disk.suffixes import SUFFIXES
 
 SCHEMA = 1  # raised when what a record holds changes its meaning
 STORE = Store("records", most=100)  # half a megabyte each for a large model

@@ -21,9 +21,9 @@ from ..disk.shards import INDEX, find_files
 from ..disk.source import FileSource
 from ..names.dialects import adapter_parts
 from ..names.lookup import uncompiled
-from ..remote.fetching import fetch
-from ..remote.names import Remote
-from ..remote.objects import Asking
+from ..remote.fetching import cached, fetch
+from ..remote.names import Remote, Where
+from ..remote.objects import ANYTHING, Asking
 from ..remote.source import RemoteSource, shards_of
 
 # What a network is put under: beside other models in one file, or as the whole of a file.
@@ -108,9 +108,24 @@ def open_elsewhere(remote: Remote, asking: Asking) -> Checkpoint:
     return checkpoint
 
 
-def is_lora(path: Path) -> bool:
-    """Whether a path is one file with parts of adapters; all else is taken for a base. Raises FoundryError ``file``."""
-    return not path.is_dir() and not path.name.endswith(INDEX) and bool(adapter_parts(FileSource(path).tensors))
+def open_model(where: Where, asking: Asking = ANYTHING) -> Checkpoint:
+    """A base of this machine or from elsewhere, as the two above."""
+    return open_elsewhere(where, asking) if isinstance(where, Remote) else open_checkpoint(where)
+
+
+def is_lora(where: Where, asking: Asking = ANYTHING) -> bool:
+    """Whether this is one file with parts of adapters; all else is taken for a base.
+
+    Of one from elsewhere a copy in the cache tells, else its header. Raises FoundryError ``file`` or ``remote``.
+    """
+    if isinstance(where, Remote):
+        copy = cached(where)
+        return bool(adapter_parts((FileSource(copy) if copy else _headers(where, asking)).tensors))
+    return not where.is_dir() and not where.name.endswith(INDEX) and bool(adapter_parts(FileSource(where).tensors))
+
+
+def _headers(remote: Remote, asking: Asking) -> FileSource | RemoteSource:
+    return FileSource(fetch(remote, asking).path) if remote.sha256 else RemoteSource([remote], asking)
 
 
 def _refuse_other_kinds(path: Path, tensors: Mapping[str, TensorInfo]) -> None:

@@ -1,6 +1,6 @@
-"""What became of each document of a batch: a record each in the folder of the results, and the manifest made of them.
+"""What became of each document of a batch: a record each beside the results, and the manifest made of them.
 
-Records are written under a hidden name and renamed, and no two workers write one: that holds on network drives too.
+Records take their place whole, and no two workers write one: that holds on network drives and in buckets too.
 Imports nothing slow, for a batch that finds nothing to do.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,12 +18,11 @@ from ... import __version__
 from ...engine.errors import FoundryError
 from ...engine.json_batch import BatchRecordJSON, BatchResultJSON, FileJSON, ManifestJSON
 from ...engine.revision import REVISION
-from ...engine.texts.say import refuse
 from ..bakes.wishes import Wishes
-from ..disk.home import keep, recall
+from .places import RECORDS, Place, state_of
 
 SCHEMA = 1  # raised when what a record holds changes its meaning
-FOLDER, MANIFEST, ENDING = "records", "manifest.json", ".safetensors"
+MANIFEST, ENDING = "manifest.json", ".safetensors"
 ELSEWHERE = "://"  # in the names of files that are on no disk
 MADE, UNCHANGED, FAILED = "made", "unchanged", "failed"
 
@@ -51,10 +51,7 @@ class States:
         """Size, time and inode of a file; null for one that is not there."""
         name = str(path)
         if name not in self.known:
-            self.known[name] = {"path": name, "size": None, "mtime_ns": None, "inode": None}
-            with suppress(OSError, ValueError):
-                state = Path(name).stat()
-                self.known[name] |= {"size": state.st_size, "mtime_ns": state.st_mtime_ns, "inode": state.st_ino}
+            self.known[name] = state_of(path)
         return self.known[name]
 
 
@@ -63,36 +60,50 @@ def asked_of(wishes: Wishes) -> str:
     return hashlib.sha256(json.dumps([__version__, REVISION, asdict(wishes)]).encode()).hexdigest()
 
 
-def write_record(out: Path, record: BatchRecordJSON) -> None:
-    """Put a record in its place, or raise FoundryError ``file``."""
-    _write(out / FOLDER / f"{record['name']}.json", record)
+def record_name(name: str) -> str:
+    """What the record of a result is called in its place."""
+    return f"{RECORDS}{name}.json"
 
 
-def read_record(out: Path, name: str) -> BatchRecordJSON | None:
-    """The record of a document in this folder; None for none, a damaged one and one of another version."""
+def write_record(place: Place, record: BatchRecordJSON) -> None:
+    """Put a record in its place, or raise FoundryError ``file`` or ``remote``."""
+    place.write(record_name(record["name"]), _text(record))
+
+
+def read_record(place: Place, name: str) -> BatchRecordJSON | None:
+    """The record of a document in this place; None for none, a damaged one and one of another version."""
     data: Any = None
     with suppress(ValueError, RecursionError):
-        data = json.loads(recall(out / FOLDER / f"{name}.json") or "null")
+        data = json.loads(place.read(record_name(name)) or "null")
     if not isinstance(data, dict) or data.get("schema") != SCHEMA or BatchRecordJSON.__annotations__.keys() - data:
         return None
     record: BatchRecordJSON = data  # type: ignore[assignment]
     return record
 
 
-def is_there(record: BatchRecordJSON | None, states: States) -> bool:
+def read_records(place: Place, names: Iterable[str]) -> dict[str, BatchRecordJSON | None]:
+    """Name -> record of many documents; the place is then ready to say of each whether its result ``is_there``."""
+    names = list(names)
+    place.look([record_name(name) for name in names])
+    found = {name: read_record(place, name) for name in names}
+    place.look_at([each["path"] for record in found.values() if record is not None for each in record["files"]])
+    return found
+
+
+def is_there(record: BatchRecordJSON | None, place: Place) -> bool:
     """Whether the result of a record is as it was left."""
     if record is None or record["state"] != MADE or not record["files"]:
         return False
-    return all(each == states.of(each["path"]) for each in record["files"])
+    return all(each == place.state(each["path"]) for each in record["files"])
 
 
-def is_done(out: Path, task: Task, asked: str, states: States) -> BatchRecordJSON | None:
+def is_done(place: Place, task: Task, asked: str, states: States) -> BatchRecordJSON | None:
     """The record of a result for which nothing has changed: document, options, inputs and the result itself.
 
     What lies on another machine has to be asked for, which planning does: such a document has none here.
     """
-    record = read_record(out, task.name)
-    if record is None or not is_there(record, states):
+    record = read_record(place, task.name)
+    if record is None or not is_there(record, place):
         return None
     same = (record["document"], record["document_sha256"], record["asked"]) == (task.document, task.sha256(), asked)
     known = all(ELSEWHERE not in each["path"] and each == states.of(each["path"]) for each in record["inputs"])
@@ -135,6 +146,12 @@ def blank_record(task: Task, run: str, worker: str) -> BatchRecordJSON:
     }
 
 
+def is_unchanged(former: BatchRecordJSON | None, record: BatchRecordJSON) -> bool:
+    """Whether a result is still the one of that pass; one made anew may be told from it by nothing else in a bucket."""
+    same = ("files", "worker", "seconds", "cpu_seconds")
+    return former is not None and bool(record["files"]) and all(former[key] == record[key] for key in same)  # type: ignore[literal-required]
+
+
 def result_of(record: BatchRecordJSON, state: str = "") -> BatchResultJSON:
     """The part of a record that manifest and command tell."""
     return {
@@ -149,20 +166,19 @@ def result_of(record: BatchRecordJSON, state: str = "") -> BatchResultJSON:
     }
 
 
-def write_manifest(out: Path) -> Path:
-    """Build the manifest from all records of the folder; a result that is no longer there is not in it.
+def write_manifest(place: Place) -> str:
+    """Build the manifest from all records of the place; a result that is no longer there is not in it.
 
-    It is left alone where it says the same. Raises FoundryError ``file``.
+    It is left alone where it says the same. What it is called. Raises FoundryError ``file`` or ``remote``.
     """
-    states = States()
-    records = [read_record(out, path.stem) for path in sorted((out / FOLDER).glob("*.json"))]
-    there = [each for each in records if each is not None and (each["state"] == FAILED or is_there(each, states))]
+    names = (name.removeprefix(RECORDS).removesuffix(".json") for name in place.records())
+    records = read_records(place, names).values()
+    there = [each for each in records if each is not None and (each["state"] == FAILED or is_there(each, place))]
     manifest: ManifestJSON = {"schema": SCHEMA, "results": [result_of(each) for each in there]}
-    _write(out / MANIFEST, manifest)
-    return out / MANIFEST
+    if place.read(MANIFEST) != (text := _text(manifest)):
+        place.write(MANIFEST, text)
+    return place.called(MANIFEST)
 
 
-def _write(path: Path, data: BatchRecordJSON | ManifestJSON) -> None:
-    text = json.dumps(data, indent=1) + "\n"
-    if recall(path) != text and not keep(path, text):
-        raise refuse("file.record", name=path.name, folder=path.parent)
+def _text(data: BatchRecordJSON | ManifestJSON) -> str:
+    return json.dumps(data, indent=1) + "\n"

@@ -21,8 +21,9 @@ from ..bakes.wishes import Wishes
 from ..disk.header import read_header
 from ..disk.shards import find_files
 from ..documents.document import NONE, Document
-from ..documents.paths import resolve_path
+from ..documents.paths import objects_of, resolve_path
 from ..remote.names import is_remote
+from .places import Place
 from .records import ENDING, Task
 from .unit import Unit
 
@@ -65,7 +66,7 @@ def ground_of(document: Document, wishes: Wishes) -> Ground:
 
 
 def units_of(
-    documents: Sequence[tuple[Task, Document]], wishes: Wishes, workers: int, out: Path, run: str, fresh: bool = False
+    documents: Sequence[tuple[Task, Document]], wishes: Wishes, workers: int, out: str, run: str, fresh: bool = False
 ) -> list[Unit]:
     """The units of these documents, the largest first; the order of documents on one base is kept."""
     groups: dict[Ground, list[tuple[Task, Document]]] = {}
@@ -77,30 +78,35 @@ def units_of(
         for share in _split(groups[ground], count):
             memory = _memory_bytes(ground, [document for _, document in share])
             tasks = tuple(task for task, _ in share)
-            units.append(Unit(tasks, str(out), wishes, run, fresh, ground.base, ground.nbytes, memory))
+            units.append(Unit(tasks, out, wishes, run, fresh, ground.base, ground.nbytes, memory))
     return sorted(units, key=lambda unit: -unit.base_bytes * len(unit.tasks))
 
 
 def refuse_inputs(
-    documents: Sequence[tuple[Task, Document]], out: Path, wishes: Wishes, done: Mapping[Task, BatchRecordJSON]
+    documents: Sequence[tuple[Task, Document]], place: Place, wishes: Wishes, done: Mapping[Task, BatchRecordJSON]
 ) -> None:
     """FoundryError ``usage`` when a result would take the place of a file that a document or an option reads.
 
     ``done`` are the records of documents that are not made anew: what they were made of counts too.
     """
-    inputs = {Path(each["path"]): task.document for task, record in done.items() for each in record["inputs"]}
-    inputs |= {path.resolve(): "the option --calibration" for path in wishes.files()}
-    inputs |= {path.resolve(): task.document for task, document in documents for path in input_files(document)}
+    inputs = {each["path"]: task.document for task, record in done.items() for each in record["inputs"]}
+    inputs |= {str(path.resolve()): "the option --calibration" for path in wishes.files()}
+    for task, document in documents:
+        inputs |= {str(path.resolve()): task.document for path in input_files(document)}
+        inputs |= {each.url: task.document for each in objects_of(document)}
     for task, _ in documents:
-        if other := inputs.get((out / f"{task.name}{ENDING}").resolve()):
-            raise refuse("usage.result_is_input", name=f"{task.name}{ENDING}", document=other)
+        name = f"{task.name}{ENDING}"
+        if other := inputs.get(place.own(name)):
+            raise refuse("usage.result_is_input", name=name, document=other)
 
 
 def parts_of(groups: Sequence[tuple[float, int]], workers: int) -> list[int]:
     """Into how many units each of some (size of a base, documents on it) is split.
 
-    Where there are more passes than workers, they are made as many as keep all workers busy to the end.
+    Where there are more passes than workers, they are made as many as keep all workers busy to the end. One worker is.
     """
+    if workers <= 1:
+        return [parts(count, 0.0) for _, count in groups]
     work = [max(1.0, size) * count for size, count in groups]
     rounds = math.ceil(sum(parts(count, 0.0) for _, count in groups) / max(1, workers))
     share = sum(work) / max(1, workers * rounds)

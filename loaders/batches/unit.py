@@ -19,8 +19,8 @@ import torch
 from ... import __version__
 from ...engine.errors import FoundryError
 from ...engine.findings import stops
-from ...engine.json_batch import BatchRecordJSON
-from ...engine.progress import Progress
+from ...engine.json_batch import BatchRecordJSON, FileJSON
+from ...engine.progress import Progress, part_of
 from ...engine.report import layers_json
 from ...engine.texts.say import refuse
 from ..bakes.baking import BakeOptions, BakeResult, FileRequest, bake_files, input_files, resolve
@@ -31,6 +31,8 @@ from ..documents.paths import resolve_path
 from ..plans.judged import judged
 from ..remote.beside import CONFIG_FILE
 from ..remote.names import is_remote
+from ..remote.objects import Transfer
+from .places import Place, place_of
 from .records import (
     ENDING,
     States,
@@ -40,6 +42,7 @@ from .records import (
     failed_record,
     is_there,
     read_record,
+    read_records,
     write_record,
 )
 
@@ -48,7 +51,7 @@ INDEXES = "*.index.json"
 
 @dataclass(frozen=True)
 class Unit:
-    """Documents on one base, and how they are to be baked into the folder ``out``.
+    """Documents on one base, and how they are to be baked into the place ``out``.
 
     ``run`` goes into their records: what has one of this run was dealt with. ``base``, ``base_bytes`` and
     ``memory_bytes`` (what the process holds at most, about) are for who looks and for who allots.
@@ -68,10 +71,25 @@ class Unit:
         """As one line that ``unit_of`` reads."""
         return json.dumps(asdict(self))
 
-    def is_dealt_with(self, task: Task) -> bool:
-        """Whether a document has its record of this run."""
-        record = read_record(Path(self.out), task.name)
-        return record is not None and record["run"] == self.run
+    def left(self, place: Place | None = None) -> tuple[Task, ...]:
+        """The documents without a record of this run. Raises FoundryError ``remote``."""
+        place = place or place_of(self.out)
+        found = read_records(place, [task.name for task in self.tasks])
+        return tuple(task for task in self.tasks if (record := found[task.name]) is None or record["run"] != self.run)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A unit at work: where its results go, and the folder they are made in."""
+
+    unit: Unit
+    place: Place
+    folder: Path
+    states: States
+
+    def fail(self, task: Task, error: FoundryError) -> None:
+        """Put a document down as failed."""
+        write_record(self.place, failed_record(task, self.unit.run, error, _worker()))
 
 
 @dataclass(frozen=True)
@@ -96,29 +114,32 @@ def unit_of(text: str) -> Unit:
 def work(unit: Unit, on_step: Progress | None = None) -> None:
     """Do a unit: afterwards each of its documents has a record of this run.
 
-    Raises FoundryError ``file`` when not even a record can be written; what else is raised is no fault of a document.
+    Raises FoundryError ``file`` or ``remote`` when not even a record can be written; what else is raised is no fault of
+    a document.
     """
     if on_step is not None:
         on_step(0, 1)
-    states = States()
-    todo = [task for task in unit.tasks if not unit.is_dealt_with(task)]
-    _bake([planned for task in todo if (planned := _plan(unit, task, states)) is not None], unit, on_step)
+    place = place_of(unit.out)
+    with place.workshop() as folder:
+        job = _Job(unit, place, folder, States())
+        _bake([planned for task in unit.left(place) if (planned := _plan(job, task)) is not None], job, on_step)
 
 
-def _plan(unit: Unit, task: Task, states: States) -> _Planned | None:
+def _plan(job: _Job, task: Task) -> _Planned | None:
     """A document ready to be baked; None for one that is refused, or has its result already: that is on record then."""
-    sha256, out = task.sha256(), Path(unit.out) / f"{task.name}{ENDING}"
+    unit, sha256 = job.unit, task.sha256()
     try:
         document = unit.wishes.adjusted(load_document(Path(task.document)))
-        inputs = [states.of(path) for path in (*_inputs(document), *unit.wishes.files())]
+        inputs = [job.states.of(path) for path in (*_inputs(document), *unit.wishes.files())]
         found = judged(document)
         if found.unusable is not None or stops(found.findings):
             raise found.unusable or FoundryError.of(found.findings[0])
         memory = unit.wishes.memory_of(document)
-        request = FileRequest(resolve(found.plan, unit.wishes.finish(document, _device(unit), memory)), out)
+        wanted = resolve(found.plan, unit.wishes.finish(document, _device(unit), memory))
     except FoundryError as error:
-        write_record(Path(unit.out), failed_record(task, unit.run, error, _worker()))
+        job.fail(task, error)
         return None
+    request = FileRequest(wanted, job.folder / f"{task.name}{ENDING}")
     record = blank_record(task, unit.run, _worker()) | {
         "document_sha256": sha256,
         "asked": asked_of(unit.wishes),
@@ -128,47 +149,59 @@ def _plan(unit: Unit, task: Task, states: States) -> _Planned | None:
         "recipe_sha256": request.key.recipe_sha256,
         "base_identity": request.key.base_identity,
     }
-    if not unit.fresh and _is_the_same(unit, record):
+    if not unit.fresh and _is_the_same(job.place, record):
         return None
     return _Planned(task, request, memory, record)
 
 
-def _is_the_same(unit: Unit, record: BatchRecordJSON) -> bool:
+def _is_the_same(place: Place, record: BatchRecordJSON) -> bool:
     """Whether this recipe has its result already, though a file was touched; its record is then brought to date."""
-    out = Path(unit.out)
-    former = read_record(out, record["name"])
-    if former is None or not is_there(former, States()):
+    former = read_record(place, record["name"])
+    if former is None or not is_there(former, place):
         return False
     if any(former[key] != record[key] for key in ("recipe_sha256", "base_identity")):
         return False
     told = {key: record[key] for key in ("document", "document_sha256", "run", "asked", "inputs", "findings", "base")}
-    write_record(out, former | told)  # type: ignore[arg-type]
+    write_record(place, former | told)  # type: ignore[arg-type]
     return True
 
 
-def _bake(planned: Sequence[_Planned], unit: Unit, on_step: Progress | None) -> None:
+def _bake(planned: Sequence[_Planned], job: _Job, on_step: Progress | None) -> None:
     """Bake documents in one pass; where one of them cannot be finished, the others without it."""
     if not planned:
         return
-    mmap = False if unit.wishes.no_mmap else None
-    options = BakeOptions(_device(unit), planned[0].memory, mmap, records=False)
+    mmap = False if job.unit.wishes.no_mmap else None
+    options = BakeOptions(_device(job.unit), planned[0].memory, mmap, records=False)
     started = time.perf_counter(), time.process_time()
     try:
-        results = bake_files([each.request for each in planned], options, on_step)
+        results = bake_files([each.request for each in planned], options, part_of(on_step, 0, job.place.steps))
     except FoundryError as error:
         if len(planned) == 1:
-            write_record(Path(unit.out), failed_record(planned[0].task, unit.run, error, _worker()))
+            job.fail(planned[0].task, error)
         for half in (planned[: len(planned) // 2], planned[len(planned) // 2 :]) if len(planned) > 1 else ():
-            _bake(half, unit, on_step)
+            _bake(half, job, on_step)
         return
     took = time.perf_counter() - started[0], time.process_time() - started[1]
-    for each, result in zip(planned, results, strict=True):
-        write_record(Path(unit.out), _made(each, result, len(planned), took))
+    for number, (each, result) in enumerate(zip(planned, results, strict=True)):
+        sent = _sent(on_step, number, len(planned))
+        try:
+            files = [job.place.deliver(path, sent) for path in result.files]
+        except FoundryError as error:  # made, and not to be brought there: the others may be
+            job.fail(each.task, error)
+            continue
+        write_record(job.place, _made(each, result, files, len(planned), took))
 
 
-def _made(planned: _Planned, result: BakeResult, together: int, took: tuple[float, float]) -> BatchRecordJSON:
+def _sent(on_step: Progress | None, number: int, count: int) -> Transfer | None:
+    """How far one of several results is on its way, as the second part of a pass."""
+    step = part_of(on_step, 1, 2)
+    return None if step is None else lambda _, done, total: step(number * total + done, count * total)
+
+
+def _made(
+    planned: _Planned, result: BakeResult, files: list[FileJSON], together: int, took: tuple[float, float]
+) -> BatchRecordJSON:
     """The record of a finished result; ``took``: seconds of its pass by the clock and of the processor."""
-    files = [States().of(path) for path in result.files]
     layers = layers_json(planned.request.blueprint.plan, result.report.gains)
     return planned.record | {
         "out": result.files[0].name,

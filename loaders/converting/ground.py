@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ...engine.texts.say import refuse
-from ..disk.header import SUFFIXES
+from ..disk.suffixes import SUFFIXES
 from ..lint.files import Files
 from ..workflows.graph import ON, Graph
 from ..workflows.node_kinds import LOW_BITS, MERGES, STAGES

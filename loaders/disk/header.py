@@ -22,8 +22,8 @@ import torch
 from ...engine.errors import FoundryError
 from ...engine.tensors import TensorInfo
 from ...engine.texts.say import refuse
+from .suffixes import SUFFIXES
 
-SUFFIXES = (".safetensors", ".sft")
 MAX_HEADER = 100_000_000
 MAX_TENSORS = 100_000
 MAX_NAME = 1000  # characters; the longest names of models have 200

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from ...engine.errors import FoundryError
-from .header import MAX_HEADER, SUFFIXES, disk_errors, file_error, regular_file, shown
+from .header import MAX_HEADER, disk_errors, file_error, regular_file, shown
+from .suffixes import SUFFIXES
 
 INDEX = ".index.json"
 MAX_SHARDS = 1000

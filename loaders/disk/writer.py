@@ -24,8 +24,9 @@ import torch
 from ...engine.errors import FoundryError
 from ...engine.tensors import Extent, TensorInfo
 from ...engine.texts.say import refuse
-from .header import DTYPES, MAX_HEADER, SUFFIXES, disk_errors, file_error, shown
+from .header import DTYPES, MAX_HEADER, disk_errors, file_error, shown
 from .ranges import copy_range
+from .suffixes import SUFFIXES
 from .targets import name_fault, path_fault
 from .temps import claimed, hidden, hidden_name, sweep
 

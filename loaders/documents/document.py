@@ -15,7 +15,8 @@ from ...engine.near import near
 from ...engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK
 from ...engine.texts.say import refuse
 from ..bases.dequantize import DEQUANTIZE, ON_QUANTIZED_BASE, REFUSE
-from ..disk.header import SUFFIXES, disk_errors, regular_file, shown
+from ..disk.header import disk_errors, regular_file, shown
+from ..disk.suffixes import SUFFIXES
 from ..disk.text import MAX_NODE_TEXT, MAX_TEXT, decode, document_error, parse_text
 from ..remote.names import SHA256, is_remote, masked
 from .toolkit import KEYS as TOOLKIT_KEYS

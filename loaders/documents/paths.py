@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 
 from ...engine.errors import FoundryError
@@ -11,8 +13,10 @@ from ...engine.near import near
 from ...engine.texts.say import refuse
 from ..disk.header import disk_errors, shown
 from ..remote.fetching import Fetched, fetch
-from ..remote.names import is_remote, masked, parse_remote
+from ..remote.names import Remote, is_remote, masked, parse_remote
 from ..remote.objects import Asking
+from ..remote.source import shards_of
+from .document import Document
 
 
 def resolve_path(name: str, folder: Path | None, exists: Callable[[Path], bool] = Path.exists) -> Path:
@@ -48,6 +52,18 @@ def find_lora(name: str, folder: Path | None, asking: Asking) -> Fetched:
         return fetch(parse_remote(name), asking)
     path = resolve_path(name, folder, Path.exists)
     return Fetched(path, path.name)
+
+
+def objects_of(doc: Document) -> Iterator[Remote]:
+    """Every file elsewhere that a document names, all shards of the base among them, without what it must be.
+
+    What is no address is left to the planner.
+    """
+    for name in (doc.base, *(row.path for row in (*doc.fuse, *doc.stack))):
+        if name is not None and is_remote(name):
+            with suppress(FoundryError):
+                remote = replace(parse_remote(name), sha256="")
+                yield from shards_of(remote) if name == doc.base else (remote,)
 
 
 def _missing(file: str, path: Path) -> FoundryError:

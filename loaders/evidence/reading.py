@@ -17,8 +17,9 @@ from pathlib import Path
 from ...engine.errors import FoundryError
 from ...engine.lineage import DERIVED, NO_NAME, Claim, plain_name
 from ..disk.hashes import SETTLED_NS
-from ..disk.header import SUFFIXES, disk_errors, regular_file, shown
+from ..disk.header import disk_errors, regular_file, shown
 from ..disk.process import PROCESS
+from ..disk.suffixes import SUFFIXES
 from .claims import Statement, evidence_error
 from .configs import read_readme, read_toml, read_yaml
 from .logs import read_log

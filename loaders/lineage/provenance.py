@@ -56,31 +56,34 @@ TRAINED_ON = re.compile(
 )
 
 
-def lineage_of(path: Path) -> Lineage:
+def lineage_of(path: Path, name: str = "") -> Lineage:
     """Everything that is known of a LoRA file; a file that cannot be used as a LoRA has a lineage all the same.
 
+    ``name``: what it is called where it comes from, if that is elsewhere; names tell something of known LoRAs.
     The file is hashed once, seconds for a large one; what was collected is kept until the file, a file beside it or a
     record changes. Raises FoundryError ``file`` for a missing or damaged file.
     """
-    return _lineage_of(path, lambda: _opened(path))
+    return _lineage_of(path, name, lambda: _opened(path))
 
 
 def lineage_of_lora(lora: LoRAFile) -> Lineage:
     """The same for an open LoRA; one that is no file has what its metadata says."""
     if lora.path is None:
         return _collect(lora.info.name, (), (), lora.metadata, lora)
-    return _lineage_of(lora.path, lambda: (lora.metadata, lora))
+    name = "" if Path(lora.info.name).name == lora.path.name else lora.info.name
+    return _lineage_of(lora.path, name, lambda: (lora.metadata, lora))
 
 
-def _lineage_of(path: Path, opened: Callable[[], tuple[Mapping[str, str], LoRAFile | None]]) -> Lineage:
+def _lineage_of(path: Path, name: str, opened: Callable[[], tuple[Mapping[str, str], LoRAFile | None]]) -> Lineage:
     identity = identify_file(path)
+    name = name or f"{path.absolute().parent.name}/{path.name}"
     near = beside(path, identity.sha256)
     places = (path, lineages.find_place(identity.ids), users_file(), *_sidecars(path))
-    state = (identity, near, *map(_stamp, places))
+    state = (identity, name, near, *map(_stamp, places))
     lineage: Lineage | None = PROCESS.files.get("lineage", path.absolute(), state)
     if lineage is None:
         near = (*_in_sidecars(path, identity.ids), *near)
-        lineage = _collect(f"{path.absolute().parent.name}/{path.name}", identity.ids, near, *opened())
+        lineage = _collect(name, identity.ids, near, *opened())
         PROCESS.files.put(lineage, "lineage", path.absolute(), state)
     return lineage
 

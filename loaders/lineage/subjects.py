@@ -12,10 +12,13 @@ from ...engine.errors import FoundryError
 from ...engine.lineage import DECLARED, DERIVED, LINEAGE_KEY, Claim, Contained, Ingredient, Lineage
 from ...engine.progress import Progress
 from ...validator.stacks import Item
-from ..bases.checkpoint import is_lora, open_checkpoint
+from ..bases.checkpoint import is_lora, open_model
 from ..bases.families import detect_base
 from ..disk.header import file_error, shown
 from ..loras.file import open_lora
+from ..remote.fetching import at_hand
+from ..remote.names import Remote, Where, is_remote, label_of, parse_remote
+from ..remote.objects import ANYTHING, Asking
 from .accelerators import known_as
 from .contents import base_ids, contained_in
 from .identity import identify_file
@@ -29,7 +32,8 @@ LORA, BASE = "lora", "base"
 class Subject:
     """A file and all that is known of it: of a LoRA its ``lineage``, of a base what it ``contains``."""
 
-    path: Path
+    name: str  # without folders
+    path: Path  # of a base elsewhere no more than its name
     kind: str
     ids: tuple[str, ...]
     family: str | None = None
@@ -37,28 +41,39 @@ class Subject:
     contains: tuple[Contained, ...] = ()
 
 
-def open_subject(path: Path, on_step: Progress | None = None) -> Subject:
-    """The LoRA or the base a path names; a LoRA is hashed. Raises FoundryError ``file``."""
-    if not is_lora(path):
-        model = open_checkpoint(path)
-        return Subject(path, BASE, base_ids(model), detect_base(model.tensors), contains=contained_in(model))
+def open_subject(where: Where, on_step: Progress | None = None, asking: Asking = ANYTHING) -> Subject:
+    """The LoRA or the base a name leads to; a LoRA is hashed, one from elsewhere loaded before that.
+
+    Raises FoundryError ``file`` or ``remote``.
+    """
+    name = label_of(where)
+    if not is_lora(where, asking):
+        model = open_model(where, asking)
+        path, family = (Path(name) if isinstance(where, Remote) else where), detect_base(model.tensors)
+        return Subject(name, path, BASE, base_ids(model), family, contains=contained_in(model))
+    path = at_hand(where, asking).path
     ids = identify_file(path, on_step).ids
-    return Subject(path, LORA, ids, _family(path), lineage_of(path))
+    return Subject(name, path, LORA, ids, _family(path), lineage_of(path, name if isinstance(where, Remote) else ""))
 
 
-def open_lora_subject(path: Path, on_step: Progress | None = None) -> Subject:
+def open_lora_subject(where: Where, on_step: Progress | None = None, asking: Asking = ANYTHING) -> Subject:
     """The same for what must be a LoRA."""
-    subject = open_subject(path, on_step)
+    subject = open_subject(where, on_step, asking)
     if subject.kind != LORA:
-        raise file_error(path, "file.is_base")
+        raise file_error(Path(subject.name), "file.is_base")
     return subject
 
 
-def name_lora(text: str, strength: float | None = None, on_step: Progress | None = None) -> Ingredient:
+def name_lora(
+    text: str, strength: float | None = None, on_step: Progress | None = None, asking: Asking | None = None
+) -> Ingredient:
     """A LoRA by all it can be recognised by where ``text`` is a file, else by its name alone.
 
-    Raises FoundryError ``file`` for a path that leads nowhere.
+    ``asking``: how one is asked for whose address ``text`` is; without it that is a name as any other. Raises
+    FoundryError ``file`` for a path that leads nowhere, and ``remote``.
     """
+    if asking is not None and is_remote(text):
+        return replace(_ingredient(parse_remote(text), on_step, asking), strength=strength)
     path = Path(text)
     if path.is_file():
         return replace(_ingredient(path, on_step), strength=strength)
@@ -93,8 +108,9 @@ def _with_ids(ingredient: Ingredient, folders: tuple[Path, ...]) -> Ingredient:
     return replace(ingredient, ids=tuple(dict.fromkeys((*ingredient.ids, *found.ids))), sketch=found.sketch)
 
 
-def _ingredient(path: Path, on_step: Progress | None = None) -> Ingredient:
-    return Item(path.name, "", 1.0, open_lora_subject(path, on_step).lineage).ingredient
+def _ingredient(where: Where, on_step: Progress | None = None, asking: Asking = ANYTHING) -> Ingredient:
+    subject = open_lora_subject(where, on_step, asking)
+    return Item(subject.name, "", 1.0, subject.lineage).ingredient
 
 
 def _family(path: Path) -> str | None:
@@ -111,7 +127,7 @@ def lineage_metadata(subject: Subject) -> dict[str, str]:
     """
     known = [claim for claim in subject.lineage.claims if claim.evidence.level in (DECLARED, DERIVED)]
     if not known:
-        raise lineage_error(subject.path.name, "lineage.nothing_known")
+        raise lineage_error(subject.name, "lineage.nothing_known")
     claims = dict.fromkeys(replace(each, evidence=unpacked(each.evidence)) for each in known)
-    record = Record(subject.ids, subject.path.name, subject.family, tuple(claims))
+    record = Record(subject.ids, subject.name, subject.family, tuple(claims))
     return {LINEAGE_KEY: json.dumps(record.to_json())}

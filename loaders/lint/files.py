@@ -6,7 +6,7 @@ A file that cannot be read becomes a finding, never an exception: a workflow is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -79,12 +79,12 @@ class Files:
 
     def spelled(self, name: str, loose: bool) -> str:
         """The name by which a LoRA is listed, where one is written without its folder and ending."""
-        found = self._find is not None and self._find(LORAS, name) is None and loose
+        found = self._find is not None and loose and not is_remote(name) and self._find(LORAS, name) is None
         return (self._near(LORAS, name) if found else "") or name
 
     def is_missing(self, name: str) -> bool:
-        """Whether a LoRA was looked for and is not there."""
-        return self._find is not None and self._path(LORAS, name) is None
+        """Whether a LoRA was looked for and is not there; elsewhere none is looked for."""
+        return self._find is not None and not is_remote(name) and self._path(LORAS, name) is None
 
     def path(self, name: str) -> Path | None:
         """The file of a LoRA, where it was looked for and found."""
@@ -101,7 +101,9 @@ class Files:
             bad = unreadable(known, name, applied.node, ours=not applied.native)
             return LoraFacts(Lineage(accelerator=self._by_name(name)), False, (bad,))
         lineage, depends = known
-        return LoraFacts(lineage or Lineage(accelerator=self._by_name(name)), depends)
+        if lineage is None or (is_remote(name) and lineage.accelerator is None):  # its copy here has another name
+            lineage = replace(lineage or Lineage(), accelerator=self._by_name(name))
+        return LoraFacts(lineage, depends)
 
     def _read(self, path: Path) -> tuple[Lineage | None, bool] | FoundryError:
         """(what is known of a LoRA file, whether it depends on the weights below it), or why that cannot be told."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from ..disk.header import SUFFIXES
+from ..disk.suffixes import SUFFIXES
 
 # As ComfyUI names them: kind -> subfolders of models/, in the order it looks.
 SUBFOLDERS = {

@@ -13,10 +13,12 @@ from ...engine.merge.ranks import Policy
 from ...engine.merge.run import Entries
 from ...engine.progress import Progress, part_of
 from ...engine.texts.say import refuse
-from ..bases.checkpoint import Checkpoint, open_checkpoint
+from ..bases.checkpoint import Checkpoint, open_model
 from ..bases.families import detect_base, differ
 from ..disk.writer import check_target
 from ..names.outgoing import COMFYUI, Outgoing
+from ..remote.names import Where, label_of
+from ..remote.objects import ANYTHING, Asking
 from .merging import DTYPES, policy_text
 from .outfile import OutFile
 from .pairs import Pairs
@@ -29,8 +31,8 @@ KEY = "lora_foundry.extract"
 class Wish:
     """What is to be extracted, where to, how small, and the most that may be lost (None: anything)."""
 
-    tuned: Path
-    base: Path
+    tuned: Where
+    base: Where
     out: Path
     policy: Policy
     dialect: str = COMFYUI
@@ -38,19 +40,21 @@ class Wish:
     max_error: float | None = None
 
 
-def extract_lora(wish: Wish, on_step: Progress | None = None) -> ExtractJSON:
+def extract_lora(wish: Wish, on_step: Progress | None = None, asking: Asking = ANYTHING) -> ExtractJSON:
     """Write the LoRA and tell what it keeps. ``on_step(done, total)`` may raise to cancel; then nothing was written.
 
-    Raises FoundryError: LF504 for models of two families, LF502 for weights of two shapes or models that are equal,
-    LF506 for a LoRA that loses more than is allowed; then nothing was written either.
+    ``asking``: how models elsewhere are asked for. Raises FoundryError: LF504 for models of two families, LF502 for
+    weights of two shapes or models that are equal, LF506 for a LoRA that loses more than is allowed; then nothing was
+    written either.
     """
     check_target(wish.out)
-    tuned, base = (_opened(path) for path in (wish.tuned, wish.base))
+    tuned, base = (_opened(where, asking) for where in (wish.tuned, wish.base))
+    names = label_of(wish.tuned), label_of(wish.base)
     family = _family(wish, tuned, base)
     pairs = Pairs(tuned, base, Outgoing(base.tensors, family, wish.dialect))
     units = pairs.units
     recipe: ExtractRecipeJSON = {
-        "tuned": wish.tuned.name, "base": wish.base.name, "family": family, "policy": policy_text(wish.policy),
+        "tuned": names[0], "base": names[1], "family": family, "policy": policy_text(wish.policy),
         "dialect": wish.dialect, "dtype": wish.dtype,
     }  # fmt: skip
     told = {"format": "pt"}
@@ -68,7 +72,7 @@ def extract_lora(wish: Wish, on_step: Progress | None = None) -> ExtractJSON:
                 on_step(len(entries) + done, 2 * len(entries))
             out.put(each.module, each.stored)
             sums[each.module] = each.sums
-        proof = proof_json(Proof.of([wish.tuned.name], sums))
+        proof = proof_json(Proof.of([names[0]], sums))
         _refuse_loss(wish, proof["error"])
         out.complete({KEY: json.dumps({"recipe": recipe, "proof": proof})})
     ranks = [entry.rank for entry in entries.values() if entry.rank]
@@ -92,16 +96,16 @@ def _refuse_loss(wish: Wish, error: float) -> None:
         raise refuse("LF506.extract", out=wish.out.name, dtype=wish.dtype, **values)
 
 
-def _opened(path: Path) -> Checkpoint:
-    model = open_checkpoint(path)
+def _opened(where: Where, asking: Asking) -> Checkpoint:
+    model = open_model(where, asking)
     if model.quantized is not None:
-        raise refuse("LF504.quantized", model=path.name, quantized=model.quantized)
+        raise refuse("LF504.quantized", model=label_of(where), quantized=model.quantized)
     return model
 
 
 def _family(wish: Wish, tuned: Checkpoint, base: Checkpoint) -> str | None:
     one, other = detect_base(tuned.tensors), detect_base(base.tensors)
     if differ(one, other):
-        values = {"one": wish.tuned.name, "one_family": one, "other": wish.base.name, "other_family": other}
+        values = {"one": label_of(wish.tuned), "one_family": one, "other": label_of(wish.base), "other_family": other}
         raise refuse("LF504.families", **values)
     return other

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import torch
 
@@ -13,7 +12,7 @@ from ...engine.guard import already_quantized, raise_first
 from ...engine.plan import FUSE, Base, Layer, Plan
 from ...engine.tensors import InMemory, TensorInfo
 from ...engine.texts.say import refuse
-from ..bases.checkpoint import open_checkpoint
+from ..bases.checkpoint import open_model
 from ..bases.dequantize import REFUSE, Dequantized, opened
 from ..bases.families import detect_base, differ
 from ..lineage.contents import contained_in
@@ -23,6 +22,8 @@ from ..names.lookup import BaseNames
 from ..names.native import fuller, stand_in
 from ..names.outgoing import Outgoing
 from ..plans.planner import make_layer
+from ..remote.names import Where, label_of
+from ..remote.objects import ANYTHING, Asking
 
 
 class Shapes(InMemory):
@@ -70,10 +71,16 @@ class Ground:
         return fused_weight(stored, pairs, make_terms(stored, pairs)) if pairs else stored
 
 
-def ground_of(loras: Sequence[LoRAFile], base: Path | None, dialect: str, on_quantized_base: str = REFUSE) -> Ground:
+def ground_of(
+    loras: Sequence[LoRAFile],
+    base: Where | None,
+    dialect: str,
+    on_quantized_base: str = REFUSE,
+    asking: Asking = ANYTHING,
+) -> Ground:
     """The ground for these LoRAs. Raises FoundryError ``LF504`` for LoRAs of two families, and what opening raises."""
     if base is not None:
-        found = _opened(base, on_quantized_base)
+        found = _opened(base, on_quantized_base, asking)
         return Ground(Plan(found), Outgoing(found.source.tensors, found.family, dialect), True)
     family = _family(loras)
     modules: dict[str, tuple[int, ...]] = {}
@@ -94,11 +101,11 @@ def with_fused(ground: Ground, lora: LoRAFile, strength: float, blocks: str = ""
     return replace(ground, plan=add_layer(ground.plan, layer))
 
 
-def _opened(path: Path, on_quantized_base: str) -> Base:
-    source = opened(open_checkpoint(path), on_quantized_base)
+def _opened(where: Where, on_quantized_base: str, asking: Asking) -> Base:
+    source = opened(open_model(where, asking), on_quantized_base)
     family, inside = detect_base(source.tensors), contained_in(source)
     dequantized = isinstance(source, Dequantized)
-    return Base(path.name, family, source, source.quantized, dequantized=dequantized, contains=inside)
+    return Base(label_of(where), family, source, source.quantized, dequantized=dequantized, contains=inside)
 
 
 def _family(loras: Sequence[LoRAFile]) -> str | None:

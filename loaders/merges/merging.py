@@ -29,6 +29,8 @@ from ..disk.writer import check_target
 from ..loras.file import open_lora
 from ..loras.saving import has_alphas
 from ..names.outgoing import COMFYUI, Unit
+from ..remote.names import Where, is_remote, parse_remote
+from ..remote.objects import ANYTHING, Asking
 from .ground import Ground, ground_of, ground_on, with_fused
 from .matching import Matched, Wanted, match_all
 from .outfile import OutFile
@@ -52,7 +54,7 @@ class Request:
     loras: tuple[Wanted, ...]
     out: Path
     fuse: tuple[Wanted, ...] = ()
-    base: Path | None = None
+    base: Where | None = None
     method: str = "exact"
     dialect: str = COMFYUI
     dtype: str = "fp32"
@@ -101,8 +103,8 @@ class Result:
     gathered: Gathered
 
 
-def gather(request: Request, plan: Plan | None = None) -> Gathered:
-    """Open and match every LoRA, on the base of a ``plan`` if there is one.
+def gather(request: Request, plan: Plan | None = None, asking: Asking = ANYTHING) -> Gathered:
+    """Open and match every LoRA, on the base of a ``plan`` if there is one; ``asking``: how one elsewhere is asked for.
 
     Raises FoundryError for what cannot be merged; nothing is written.
     """
@@ -110,7 +112,7 @@ def gather(request: Request, plan: Plan | None = None) -> Gathered:
     pairs = [(wanted, opened[wanted.path]) for wanted in request.loras]
     loras = [lora for _, lora in pairs]
     if plan is None:
-        ground = ground_of(loras, request.base, request.dialect, request.on_quantized_base)
+        ground = ground_of(loras, request.base, request.dialect, request.on_quantized_base, asking)
     else:
         ground = ground_on(plan, request.dialect)
     for wanted in request.fuse if ground.named else ():
@@ -169,10 +171,15 @@ def recipe_for(request: Request, gathered: Gathered) -> Recipe:
         family=base.family,
         base=base.name if gathered.ground.named else None,
         fuse=[
-            {"name": layer.lora.name, "sha256": layer.lora.sha256, "strength": layer.strength}
+            {"name": _file_of(layer.lora.name), "sha256": layer.lora.sha256, "strength": layer.strength}
             for layer in gathered.ground.plan.layers
         ],
     )
+
+
+def _file_of(name: str) -> str:
+    """A LoRA's name in a recipe, the same wherever the file comes from."""
+    return parse_remote(name).file if is_remote(name) else name
 
 
 def _finished(

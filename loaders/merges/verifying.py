@@ -20,6 +20,8 @@ from ...engine.texts.say import refuse
 from ..disk.hashes import file_sha256
 from ..disk.header import read_header
 from ..loras.file import open_lora
+from ..remote.names import Where
+from ..remote.objects import ANYTHING, Asking
 from .matching import Matched, Wanted, match_all
 from .merging import Request, gather
 from .record import proof_json
@@ -65,7 +67,7 @@ def _has(told: Any, wanted: Any) -> bool:
     return isinstance(told, dict) and wanted.__required_keys__ <= told.keys()
 
 
-def request_of(path: Path, find: Find, base: Path | None = None) -> Request:
+def request_of(path: Path, find: Find, base: Where | None = None) -> Request:
     """The merge that made a file, with its inputs where they are now; ``out`` is the file itself.
 
     Raises FoundryError ``LF504`` for a file that tells of none, ``file`` for an input that is not found.
@@ -85,12 +87,12 @@ def request_of(path: Path, find: Find, base: Path | None = None) -> Request:
     return Request(loras, path, fuse, base, method, dialect, dtype)
 
 
-def verify(request: Request, on_step: Progress | None = None) -> Verified:
+def verify(request: Request, on_step: Progress | None = None, asking: Asking = ANYTHING) -> Verified:
     """Measure the file ``request.out`` against the LoRAs of the request. Nothing is written.
 
     Raises FoundryError for files that cannot be opened or do not fit together.
     """
-    gathered = gather(request)
+    gathered = gather(request, asking=asking)
     merged = open_lora(request.out)
     (one,) = match_all(gathered.ground, [(Wanted(request.out.name, request.out), merged)], lambda _: False)
     inputs = [each.input for each in gathered.matched]

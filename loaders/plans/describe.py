@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from ...engine.errors import FoundryError
@@ -13,9 +13,8 @@ from ...engine.json_verbs import AdaptersJSON, FactsJSON, InspectedBaseJSON, Ins
 from ...engine.lineage import UNKNOWN, Lineage
 from ...engine.plan import Adapter
 from ...engine.smoothed import PRE_QUANT_SCALE
-from ...engine.tensors import TensorInfo
 from ...engine.texts.say import say
-from ..bases.checkpoint import Checkpoint, is_lora, open_checkpoint
+from ..bases.checkpoint import Checkpoint, is_lora, open_model
 from ..bases.families import detect_base, variant_of_lora
 from ..disk.source import FileSource, base_fingerprint
 from ..lineage.contents import made_by
@@ -27,35 +26,44 @@ from ..loras.file import LoRAFile
 from ..loras.layouts import layout
 from ..loras.roles import Role, by_block, guess_role, tell_training
 from ..names.dialects import identify
+from ..remote.fetching import Fetched, at_hand
+from ..remote.names import Remote, Where
+from ..remote.objects import ANYTHING, Asking
+from ..remote.source import RemoteSource
 
 MERGED_HERE = "LoRA Foundry (merge)"  # in the layout of whoever else writes it so
 
 
-def describe(path: Path) -> InspectedLoRAJSON | InspectedBaseJSON:
+def describe(where: Where, asking: Asking = ANYTHING) -> InspectedLoRAJSON | InspectedBaseJSON:
     """Facts about a LoRA or a base model (a file, an index, a folder of shards); ``kind`` says which of the two.
 
-    A LoRA that cannot be used is described all the same, with the reason in ``findings``. Raises FoundryError ``file``
-    for what is missing, damaged or no safetensors.
+    Of a base elsewhere header and edges are read, a LoRA is loaded. A LoRA that cannot be used is described all the
+    same, with the reason in ``findings``. Raises FoundryError ``file`` or ``remote`` for what is missing, damaged or no
+    safetensors.
     """
-    return describe_lora(FileSource(path)) if is_lora(path) else describe_base(open_checkpoint(path))
+    address = where.url if isinstance(where, Remote) else ""
+    if is_lora(where, asking):
+        return describe_lora(at_hand(where, asking), address)
+    return describe_base(open_model(where, asking), address)
 
 
-def describe_lora(source: FileSource) -> InspectedLoRAJSON:
+def describe_lora(file: Fetched, address: str = "") -> InspectedLoRAJSON:
     """Everything a LoRA file tells of itself, its hash and its lineage; what its metadata says are claims."""
-    path = source.files[0]
+    path, source = file.path, FileSource(file.path, label=file.name)
     sha256 = identify_file(path).sha256
     lora, error = _opened(source, sha256, path)
     lineage = lineage_of_lora(lora) if lora else lineage_of(path)
-    findings = lora.findings if lora else [error.finding(source.label)] if error else []
+    found = lora.findings if lora else [error.finding(source.label)] if error else []
+    findings = [*file.notes, *found]
     about: AdaptersJSON = _adapter_facts(lora, role_of(lora, lineage)) if lora else {}
-    found = layout(source.tensors)
+    written = layout(source.tensors)
     return {
         "kind": "lora",
-        **common_facts(source.label, source.files, source.tensors, source.metadata),
+        **common_facts(source, address),
         "sha256": sha256,
         "dialect": identify(source.tensors),
-        "layout": found.name if found else None,
-        "writers": MERGED_HERE if MERGE_KEY in source.metadata else found.writers if found else None,
+        "layout": written.name if written else None,
+        "writers": MERGED_HERE if MERGE_KEY in source.metadata else written.writers if written else None,
         **tell_training(source.metadata),
         "lineage": lineage_json(lineage),
         **about,
@@ -110,10 +118,10 @@ def _kind(adapter: Adapter) -> str:
     return " + ".join([adapter.kind, *extra]) + (f" of {target}" if target else "")
 
 
-def describe_base(model: Checkpoint) -> InspectedBaseJSON:
+def describe_base(model: Checkpoint, address: str = "") -> InspectedBaseJSON:
     """Family, prefix and quantization of a base model, and the recipe in it when this pack made it."""
     everything, how = model.source.tensors, model.quantized
-    told = common_facts(model.label, model.files, everything, model.metadata)
+    told = common_facts(model.source, address)
     if how and PRE_QUANT_SCALE in how:
         told["findings"] = [say("LF201.no_lora", subject=model.label, base=model.label, quantized=how).to_json()]
     return {
@@ -128,18 +136,20 @@ def describe_base(model: Checkpoint) -> InspectedBaseJSON:
     }
 
 
-def common_facts(
-    label: str, files: tuple[Path, ...], tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]
-) -> FactsJSON:
-    """What is told of every file, by its name for people."""
-    dtypes = Counter(str(info.dtype).removeprefix("torch.") for info in tensors.values())
+def common_facts(source: FileSource | RemoteSource, address: str = "") -> FactsJSON:
+    """What is told of every file, by its name for people; ``address``: where it comes from, if that is elsewhere."""
+    dtypes = Counter(str(info.dtype).removeprefix("torch.") for info in source.tensors.values())
+    files = [address] if address and source.files else [str(file) for file in source.files]
+    nbytes = sum(file.stat().st_size for file in source.files)
+    if isinstance(source, RemoteSource):
+        files, nbytes = source.addresses, source.nbytes
     return {
-        "file": label,
-        "files": [str(file) for file in files],
-        "bytes": sum(file.stat().st_size for file in files),
-        "tensors": len(tensors),
+        "file": source.label,
+        "files": files,
+        "bytes": nbytes,
+        "tensors": len(source.tensors),
         "dtypes": dict(dtypes.most_common()),
-        "metadata": dict(metadata),
+        "metadata": dict(source.metadata),
         "findings": [],
     }
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 
@@ -18,19 +17,24 @@ from ...engine.texts.say import refuse
 from ...validator.containment import Containment, contained_share, contains, is_apart
 from ...validator.overlap import Overlap, as_filed, overlap
 from ...validator.stacks import Item
-from ..bases.checkpoint import Checkpoint, is_lora, open_checkpoint
+from ..bases.checkpoint import Checkpoint, is_lora, open_model
 from ..bases.dequantize import DEQUANTIZE, Dequantized, opened
 from ..bases.families import detect_base
 from ..lineage.contents import contained_in
 from ..lineage.provenance import lineage_of_lora
 from ..loras.file import LoRAFile, open_lora
 from ..names.lookup import BIAS, BaseNames, bare
+from ..remote.fetching import at_hand
+from ..remote.names import Where, label_of
+from ..remote.objects import ANYTHING, Asking
 from .planner import make_layer
 
 CONTAINS, APART, UNKNOWN = "contains it", "does not contain it", "cannot be told"
 
 
-def weigh(file: Path, lora: Path, original: Path | None = None, on_step: Progress | None = None) -> WeighedJSON:
+def weigh(
+    file: Where, lora: Where, original: Where | None = None, on_step: Progress | None = None, asking: Asking = ANYTHING
+) -> WeighedJSON:
     """Whether ``file``, a LoRA or a checkpoint, has ``lora`` inside, as plain data with a sentence under ``says``.
 
     ``original`` is the checkpoint before the merge: needed for a checkpoint that does not say itself what is inside;
@@ -38,19 +42,24 @@ def weigh(file: Path, lora: Path, original: Path | None = None, on_step: Progres
     counts before what its weights tell, which no small strength, no method and no DoRA can hide.
     Raises FoundryError for files that cannot be read or have nothing in common.
     """
-    inner = open_lora(lora)
-    if is_lora(file):
-        outer = open_lora(file)
+    inner, name = _lora(lora, asking), label_of(file)
+    if is_lora(file, asking):
+        outer = _lora(file, asking)
         recorded = _recorded(lineage_of_lora(outer).contains, inner)
-        return _with_record(recorded, file, inner, lambda: _weigh_lora(outer, inner, original))
-    recorded = _recorded(contained_in(open_checkpoint(file)), inner)
+        return _with_record(recorded, name, "lora", inner, lambda: _weigh_lora(outer, inner, original, asking))
+    recorded = _recorded(contained_in(open_model(file, asking)), inner)
 
     def measured() -> WeighedJSON:
         if original is None:
-            raise refuse("weigh.original", file=file.name)
-        return _weigh_checkpoint(file, inner, original, on_step)
+            raise refuse("weigh.original", file=name)
+        return _weigh_checkpoint((file, original), inner, on_step, asking)
 
-    return _with_record(recorded, file, inner, measured)
+    return _with_record(recorded, name, "checkpoint", inner, measured)
+
+
+def _lora(where: Where, asking: Asking) -> LoRAFile:
+    file = at_hand(where, asking)
+    return open_lora(file.path, file.name, file.notes)
 
 
 # --- by its own record
@@ -64,7 +73,7 @@ def _recorded(inside: Sequence[Contained], lora: LoRAFile) -> Contained | None:
 
 
 def _with_record(
-    recorded: Contained | None, file: Path, lora: LoRAFile, measured: Callable[[], WeighedJSON]
+    recorded: Contained | None, name: str, kind: str, lora: LoRAFile, measured: Callable[[], WeighedJSON]
 ) -> WeighedJSON:
     """What the weights tell, and before it what the file says of itself; then nothing has to be told by weights."""
     if recorded is None:
@@ -72,21 +81,25 @@ def _with_record(
     try:
         told = measured()
     except FoundryError as error:
-        told = _told(UNKNOWN, error.what, kind="lora" if is_lora(file) else "checkpoint")
+        told = _told(UNKNOWN, error.what, kind=kind)
     strength = recorded.ingredient.strength
     at = "" if strength is None else f" at a strength of {strength:g}"
-    says = f"{file.name} contains {lora.label}{at}, by {recorded.source}. Its weights: {told['says']}"
+    says = f"{name} contains {lora.label}{at}, by {recorded.source}. Its weights: {told['says']}"
     return {**told, "verdict": CONTAINS, "recorded": {"strength": strength, "source": recorded.source}, "says": says}
 
 
 # --- in a checkpoint
 
 
-def _weigh_checkpoint(file: Path, lora: LoRAFile, original: Path, on_step: Progress | None) -> WeighedJSON:
-    base = _base(original)
+def _weigh_checkpoint(
+    models: tuple[Where, Where], lora: LoRAFile, on_step: Progress | None, asking: Asking
+) -> WeighedJSON:
+    """``models``: the one that may hold it, and the one before the merge."""
+    file, original = models
+    base = _base(original, asking)
     layer = _layer(base, lora)
-    share = contained_share(_plain(file), base.source, layer, on_step)
-    where = f"{file.name}, compared with {original.name},"
+    share = contained_share(_plain(file, asking), base.source, layer, on_step)
+    where = f"{label_of(file)}, compared with {label_of(original)},"
     if share is None:
         return _told(UNKNOWN, f"{where} does not tell whether {lora.label} is inside: {_DROWNED}")
     if share.modules:
@@ -109,13 +122,13 @@ def _told(verdict: str, says: str, share: Containment | None = None, kind: str =
     }  # fmt: skip
 
 
-def _plain(path: Path) -> Checkpoint | Dequantized:
-    return opened(open_checkpoint(path), DEQUANTIZE)
+def _plain(where: Where, asking: Asking) -> Checkpoint | Dequantized:
+    return opened(open_model(where, asking), DEQUANTIZE)
 
 
-def _base(path: Path) -> Base:
-    source = _plain(path)
-    return Base(path.name, detect_base(source.tensors), source)
+def _base(where: Where, asking: Asking) -> Base:
+    source = _plain(where, asking)
+    return Base(label_of(where), detect_base(source.tensors), source)
 
 
 def _layer(base: Base, lora: LoRAFile) -> Layer:
@@ -125,8 +138,8 @@ def _layer(base: Base, lora: LoRAFile) -> Layer:
 # --- in another LoRA
 
 
-def _weigh_lora(outer: LoRAFile, inner: LoRAFile, original: Path | None) -> WeighedJSON:
-    base = _base(original) if original else _common_base(outer, inner)
+def _weigh_lora(outer: LoRAFile, inner: LoRAFile, original: Where | None, asking: Asking) -> WeighedJSON:
+    base = _base(original, asking) if original else _common_base(outer, inner)
     one = overlap(as_filed(_layer(base, outer)), as_filed(_layer(base, inner)))
     total = one.total
     apart = (is_apart(total) and one.left_out <= total.weights) or contains(total.swapped())

@@ -191,9 +191,10 @@ class Cache:
         """(last use, bytes, path) of every entry and every part but this one."""
         for folder, ours in ((self.folder, _PLACE.fullmatch), (self.parts, _PART.fullmatch)):
             with suppress(OSError):
-                for path in folder.iterdir():
-                    if ours(path.name) and path != part:
-                        yield path.stat().st_mtime, _size(path / FILE) or _size(path), path
+                for path in list(folder.iterdir()):
+                    with suppress(OSError):  # another process was faster: the others count all the same
+                        if ours(path.name) and path != part:
+                            yield path.stat().st_mtime, _size(path / FILE) or _size(path), path
 
 
 def _locked(lock: Path, pulse: Pulse) -> int:

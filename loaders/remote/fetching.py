@@ -19,7 +19,7 @@ from ..disk.store import Store, key_of
 from .allowed import require_allowed
 from .beside import config_beside
 from .cache import Cache
-from .names import HUB, Remote
+from .names import HUB, Remote, Where
 from .objects import Asking, Facts, server_of, tell
 from .opening import object_of
 from .workers import patiently, workers
@@ -74,6 +74,11 @@ def fetch(remote: Remote, asking: Asking) -> Fetched:
                 cache.keep_beside(path.parent, config)
         INDEX.put(key, [facts.etag, facts.size, sha256])
     return Fetched(path, remote.file)
+
+
+def at_hand(where: Where, asking: Asking) -> Fetched:
+    """A file of this machine as it is, one from elsewhere from the cache."""
+    return fetch(where, asking) if isinstance(where, Remote) else Fetched(where, where.name)
 
 
 def cached(remote: Remote) -> Path | None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import unquote
 
 from ...engine.texts.say import refuse
-from ..disk.header import SUFFIXES, shown
+from ..disk.suffixes import SUFFIXES
 
 S3, HUB, WEB = "s3", "hf", "https"
 SHA256 = re.compile(r"[0-9a-fA-F]{64}")
@@ -55,6 +56,19 @@ class Remote:
         return name if name.lower().endswith(SUFFIXES) else f"{name}{SUFFIXES[0]}"
 
 
+Where = Path | Remote  # of a file: on this machine, or elsewhere
+
+
+def where_of(name: str) -> Where:
+    """The file that a person names: a path, or an address. FoundryError ``remote`` for one that leads nowhere."""
+    return parse_remote(name) if is_remote(name) else Path(name)
+
+
+def label_of(where: Where) -> str:
+    """What a file is called where it comes from, without its folders."""
+    return where.file if isinstance(where, Remote) else where.name
+
+
 def is_remote(name: object) -> bool:
     """Whether a name is an address, whatever its kind, and no path of a disk."""
     return isinstance(name, str) and bool(_SCHEME.match(name))
@@ -65,6 +79,8 @@ def masked(name: str) -> str:
 
     A password may have slashes in it, as keys of S3 do: behind a colon that no port follows nothing is shown up to @.
     """
+    from ..disk.header import shown
+
     plain = re.sub(r"\A([^:/]*://)[^/:]*:(?!\d*(?:/|\Z))(?:.*(?=@)|.*)", r"\1***", name, flags=re.DOTALL)
     plain = re.sub(r"(?<=://)[^/]*@", "***@", plain)
     plain = re.sub(r"\?[^#]*", "?***", plain)

@@ -19,7 +19,7 @@ from ..disk.reading import LIVES, check_rows
 from .workers import Workers, wait
 
 RANGE = 8 << 20  # bytes of one request
-AHEAD, KEPT = 4, 4  # ranges under way beyond the one that is used; used ones that stay, for what is small and near
+AHEAD, KEPT = 8, 4  # ranges under way beyond the one that is used; used ones that stay, for what is small and near
 SMALL = 1 << 20  # rows of less than this that nothing was read around are asked for alone
 Pulse = Callable[[], None]
 

@@ -47,11 +47,11 @@ STATUSES = {"401": "remote.denied", "403": "remote.denied", "404": "remote.no_fi
 
 
 class S3Object:
-    """One object of a bucket."""
+    """One object of a bucket; ``store`` is a client of it that is there already."""
 
-    def __init__(self, remote: Remote) -> None:
+    def __init__(self, remote: Remote, store: S3Store | None = None) -> None:
         self.remote = remote
-        self._store = open_bucket(remote)
+        self._store = store or open_bucket(remote)
 
     def facts(self) -> Facts:
         """Ask for one byte: unlike a HEAD, its refusal says why."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import threading
 import uuid
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -29,13 +31,12 @@ from ..disk.store import key_of
 from .names import Remote
 from .objects import Asking, Facts, RemoteObject, server_of
 from .opening import object_of
-from .ranged import AHEAD, Chunks, RemoteReader, Span
+from .ranged import AHEAD, RANGE, Chunks, RemoteReader, Span
 from .workers import patiently, wait, workers
 
-AT_ONCE, NEAR = 8, 1 << 16  # small requests under way; bytes between two of them that are read along
+AT_ONCE, NEAR = 16, 1 << 16  # small requests under way; bytes between two of them that are read along
+HEAD = 1 << 17  # bytes of a file that are asked for first: most headers are shorter
 SMALL = 1 << 16  # bytes of a tensor that comes together with all as small
-
-Buffer = memoryview | bytearray
 
 
 class Part(NamedTuple):
@@ -85,6 +86,16 @@ class RemoteSource:
         """``__metadata__`` of all files; where they disagree the first one counts."""
         return {key: text for part in reversed(self.parts) for key, text in part.header.metadata.items()}
 
+    @property
+    def addresses(self) -> list[str]:
+        """Where its files are."""
+        return [part.object.remote.url for part in self.parts]
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all of them."""
+        return sum(part.facts.size for part in self.parts)
+
     def want(self, names: Iterable[str]) -> None:
         """Which tensors will be asked for, in that order: nothing else is read ahead."""
         self._wanted = tuple(names)
@@ -100,16 +111,15 @@ class RemoteSource:
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor, contiguous, in its stored dtype and in memory of its own."""
-        info, (number, begin, end) = self.tensors[name], self.place(name)
-        if end - begin > SMALL:
-            data: Buffer = patiently(partial(self.parts[number].read, begin, end), self._pulse)
+        info, span = self.tensors[name], self.place(name)
+        found = torch.empty(span.end - span.begin, dtype=torch.uint8)  # an empty one of numpy's has no other dtype
+        if len(found) > SMALL:
+            self._fill(found, span)
         else:
             if name not in self._small:  # scales come by the hundred, and lie side by side
                 small = [each for each in self._wanted if self.tensors[each].nbytes <= SMALL]
                 self._small = self._read_together({each: [self.place(each)] for each in (name, *small)})
-            data = self._small[name]
-        found = torch.empty(len(data), dtype=torch.uint8)  # of numpy's an empty one could not be seen as another dtype
-        found.numpy()[:] = np.frombuffer(data, dtype=np.uint8)
+            found.numpy()[:] = np.frombuffer(self._small[name], dtype=np.uint8)
         return found.view(info.dtype).reshape(info.shape)
 
     @contextmanager
@@ -129,6 +139,18 @@ class RemoteSource:
             names = dict.fromkeys((name, *self._wanted))
             self._edges = self._read_together({each: list(_edge_spans(self.place(each))) for each in names})
         return bytes(self._edges[name])
+
+    def _fill(self, found: torch.Tensor, span: Span) -> None:
+        """A large tensor in ranges, some at once: one request of gigabytes would outlast what one may take."""
+        target, read, coming = found.numpy(), self.parts[span.part].read, deque[tuple[int, Future[memoryview]]]()
+        with workers(AHEAD) as threads:
+            for begin in (*range(span.begin, span.end, RANGE), *[span.end] * AHEAD):
+                if begin < span.end:
+                    coming.append((begin, threads.submit(partial(read, begin, min(begin + RANGE, span.end)))))
+                if coming and (len(coming) == AHEAD or begin == span.end):
+                    at, future = coming.popleft()
+                    data = np.frombuffer(wait(future, self._pulse), dtype=np.uint8)
+                    target[at - span.begin : at - span.begin + len(data)] = data
 
     @contextmanager
     def _chunks(self) -> Iterator[Chunks]:
@@ -163,12 +185,14 @@ def _open(remote: Remote, asking: Asking) -> Part:
     """A file with its header; FoundryError ``remote`` for what is no safetensors file."""
     found = object_of(remote, asking)
     facts = found.facts()
+    start = found.read(0, min(HEAD, facts.size), facts) if facts.size else memoryview(b"")
     at = 0
 
     def read(count: int) -> bytes:
         nonlocal at
         begin, at = at, min(at + count, facts.size)
-        return bytes(found.read(begin, at, facts)) if begin < at else b""
+        more = found.read(max(begin, len(start)), at, facts) if at > max(begin, len(start)) else b""
+        return bytes(start[begin:at]) + bytes(more)
 
     return Part(found, facts, _headed(remote, read, facts.size))
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import TimeoutError as NotYet
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ...engine.errors import FoundryError
 from ...engine.texts.say import refuse
-from ..disk.header import disk_errors, regular_file
 from .names import S3, Remote
-from .objects import Transfer
+from .objects import Facts, Transfer
 from .s3 import S3Object, open_bucket, s3_errors
 from .workers import patiently, wait, workers
 
@@ -47,25 +46,30 @@ def require_writable(remote: Remote) -> None:
             raise
 
 
-def upload(path: Path, remote: Remote, on_bytes: Transfer | None = None) -> None:
-    """Send a file. ``on_bytes`` is told how far it is and may raise to stop; then nothing of it stays on the server.
+def upload(path: Path, remote: Remote, on_bytes: Transfer | None = None) -> Facts:
+    """Send a file; what is there then. ``on_bytes`` is told how far it is and may raise to stop.
 
-    Only where its last parts are on their way already it may be there whole.
-
-    Raises FoundryError ``remote`` or ``file``.
+    Of what is stopped, or fails, nothing stays on the server; only where its last parts are on their way already it may
+    be there whole. Raises FoundryError ``remote``, or ``file`` where it cannot be read here.
     """
+    from ..disk.header import disk_errors, regular_file
+
     size, store = regular_file(path).st_size, open_bucket(remote)
     part = max(PART, -(-size // MOST_PARTS))
-    sent, over = 0, threading.Event()
+    sent, over, unread = 0, threading.Event(), list[OSError]()
 
     def pieces() -> Iterator[bytes]:
         nonlocal sent
-        with path.open("rb") as file:
-            while piece := file.read(part):
-                if over.is_set():
-                    raise _Stopped
-                yield piece
-                sent += len(piece)
+        try:
+            with path.open("rb") as file:
+                while piece := file.read(part):
+                    if over.is_set():
+                        raise _Stopped
+                    yield piece
+                    sent += len(piece)
+        except OSError as error:  # of this machine: the server has no part in it
+            unread.append(error)
+            raise _Stopped from error
 
     def pulse() -> None:
         if on_bytes is not None:
@@ -75,24 +79,37 @@ def upload(path: Path, remote: Remote, on_bytes: Transfer | None = None) -> None
         sending = threads.submit(partial(_put, store, remote, pieces(), part))
         try:
             wait(sending, pulse)
+        except FoundryError:
+            if unread:
+                raise unread[0] from None
+            raise
         finally:
             over.set()
             with suppress(NotYet):
                 sending.exception(timeout=PATIENCE)
-    there = patiently(S3Object(remote).facts, pulse).size
-    if there != size:
-        raise refuse("remote.upload_size", name=remote.url, there=there, size=size)
+    there = patiently(S3Object(remote).facts, pulse)
+    if there.size != size:
+        raise refuse("remote.upload_size", name=remote.url, there=there.size, size=size)
+    return there
 
 
 def _put(store: Any, remote: Remote, pieces: Iterator[bytes], part: int) -> None:
     import obstore
 
     try:
-        with s3_errors(remote):
+        with write_errors(remote):
             obstore.put(store, remote.key, pieces, use_multipart=True, chunk_size=part, max_concurrency=AT_ONCE)
+    except _Stopped as error:
+        raise refuse("remote.stopped", name=remote.url) from error
+
+
+@contextmanager
+def write_errors(remote: Remote) -> Iterator[None]:
+    """``s3_errors`` of what is written: who may not is told so."""
+    try:
+        with s3_errors(remote):
+            yield
     except FoundryError as error:
         if error.text == "remote.denied":
             raise refuse("remote.denied_write", name=remote.url) from error
         raise
-    except _Stopped as error:
-        raise refuse("remote.stopped", name=remote.url) from error

@@ -12,12 +12,21 @@ import time
 from pathlib import Path
 
 import pytest
-from batch_parts import contents, hidden, make_documents, make_models, states, unit, write_document
+from batch_parts import (
+    Inline,
+    Murdered,
+    contents,
+    hidden,
+    make_documents,
+    make_models,
+    states,
+    unit,
+    write_document,
+)
 from conftest import ROOT
 from lora_foundry.cli.workers import processes
 from lora_foundry.cli.workers.loop import Ended, Step
 from lora_foundry.cli.workers.processes import Processes
-from lora_foundry.loaders.batches.unit import work
 from schemas import faults
 
 BOOT = (
@@ -45,20 +54,6 @@ def folder(tmp_path, monkeypatch) -> Path:
     make_documents(tmp_path, 3)
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-class Inline:
-    """The same loop without processes, which take seconds to start: a unit is worked on where it is started."""
-
-    def __init__(self, slots, threads):
-        self.slots = slots
-
-    def start(self, unit, tell):
-        work(unit, lambda done, total: tell(Step(unit, done, total)))
-        tell(Ended(unit))
-
-    def stop(self):
-        """Nothing runs beside."""
 
 
 @pytest.fixture
@@ -164,7 +159,9 @@ def test_a_dry_run_does_nothing(folder, run, inline):
         (("d00.json", "sub/d00.json", "-o", "out"), "both be written to d00.safetensors"),
         (("d00.json", "-o", "one.safetensors"), "is a file"),
         (("one.json", "-o", "."), "would take the place of a file"),
-        (("d00.json", "-o", "s3://bucket/out"), "no folder of this machine"),
+        (("d00.json", "-o", "s3://bucket/out.safetensors"), "is a file: name the folder"),
+        (("d00.json", "-o", "hf://owner/repo/"), "cannot be written to"),
+        (("d00.json", "-o", "s3://user:pw@bucket/out"), "holds a user name or a password"),
         (("d00.json", "-o", "out", "--workers", "0"), "no number from 1 to 1000"),
         (("d00.json", "-o", "out", "--device", "cuda:99"), "cuda:99"),
         (("d00.json", "-o", "out", "--workers", "2", "--ray", "local"), "not allowed with"),
@@ -233,24 +230,10 @@ def test_the_threads_that_were_asked_for_are_those_of_a_worker(tmp_path, monkeyp
     runner.stop()
 
 
-class Murdered(Processes):
-    """Kills the process of the first unit as soon as it has begun."""
-
-    victims = 1
-
-    def start(self, unit, tell):
-        def seen(told):
-            if type(told).__name__ == "Step" and Murdered.victims:
-                Murdered.victims -= 1
-                self._children[0][0].kill()
-            tell(told)
-
-        super().start(unit, seen)
-
-
 def test_a_killed_worker_loses_nothing(baked, run, tmp_path, monkeypatch):
     folder, wanted = baked
     monkeypatch.setattr(processes, "Processes", Murdered)
+    monkeypatch.setattr(Murdered, "victims", 1)
     code, told, _ = run("batch", *sorted(folder.glob("d*.json")), "-o", tmp_path / "out", "--workers", 2, "--json")
     assert Murdered.victims == 0
     assert code == 0 and told["counts"] == {"made": 20, "unchanged": 0, "failed": 0}

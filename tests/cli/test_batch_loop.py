@@ -8,6 +8,7 @@ import pytest
 from batch_parts import RUN, unit, write_document
 from lora_foundry.cli.workers.loop import Ended, Step, run_units
 from lora_foundry.engine.errors import FoundryError
+from lora_foundry.loaders.batches.places import Folder
 from lora_foundry.loaders.batches.records import blank_record, read_record, write_record
 
 
@@ -32,7 +33,7 @@ class Scripted:
             if task.name in self.deadly or not self.begins:
                 fault = "it was ended by SIGKILL"
                 break
-            write_record(self.out, blank_record(task, RUN, "test"))
+            write_record(Folder(self.out), blank_record(task, RUN, "test"))
         self.running -= 1
         tell(Ended(unit, fault))
 
@@ -58,7 +59,7 @@ def test_every_unit_is_started_once_and_no_more_than_there_is_room_for(tmp_path,
 def test_a_document_that_kills_every_worker_fails_alone(tmp_path, make):
     runner = Scripted(tmp_path, deadly="c", slots=1)
     run_units(make("abcdefgh", "xy"), runner)
-    states = {name: read_record(tmp_path / "out", name) for name in "abcdefghxy"}
+    states = {name: read_record(Folder(tmp_path / "out"), name) for name in "abcdefghxy"}
     assert {name for name, each in states.items() if each["state"] == "failed"} == {"c"}
     error = states["c"]["error"]
     assert error["code"] == "system" and "SIGKILL" in error["what"] and "lowest" in error["fix"]
@@ -69,7 +70,7 @@ def test_a_document_that_kills_every_worker_fails_alone(tmp_path, make):
 def test_two_deadly_ones_are_both_found(tmp_path, make):
     runner = Scripted(tmp_path, deadly="bg", slots=3)
     run_units(make("abcdefgh"), runner)
-    failed = [name for name in "abcdefgh" if read_record(tmp_path / "out", name)["state"] == "failed"]
+    failed = [name for name in "abcdefgh" if read_record(Folder(tmp_path / "out"), name)["state"] == "failed"]
     assert failed == ["b", "g"]
 
 

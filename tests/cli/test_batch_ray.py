@@ -61,6 +61,15 @@ def test_what_a_task_refuses_comes_back_as_a_sentence():
     assert "0.0.1" in rays._do(text) and rays._do(text).startswith("[batch]")
 
 
+def test_what_else_a_task_ends_with_is_told_from_a_task_that_could_not_begin(monkeypatch):
+    def work(unit):
+        raise ZeroDivisionError("of a document")
+
+    monkeypatch.setattr(rays, "work", work)
+    with pytest.raises(rays.TaskFailed, match="ZeroDivisionError: of a document"):
+        rays._do(Unit((), "out", Wishes(), "run").to_text())
+
+
 def test_a_python_in_a_folder_with_a_blank_is_quoted():
     assert rays.python_of("/usr/bin/python3") == {}
     assert rays.python_of("/opt/my tools/python3") == {"py_executable": "'/opt/my tools/python3'"}
@@ -74,14 +83,26 @@ class Crashed(Fault):
     pass
 
 
-@pytest.mark.parametrize(("error", "began"), [(Crashed, True), (Fault, False)])
+class Raised(Fault):
+    """What a task raised, as Ray hands it on."""
+
+
+class OfTask(Raised):
+    cause = rays.TaskFailed("gone")
+
+
+class OfImport(Raised):
+    cause = ImportError("no pack")
+
+
+@pytest.mark.parametrize(("error", "began"), [(Crashed, True), (OfTask, True), (OfImport, False), (Fault, False)])
 def test_a_worker_that_dies_of_its_task_had_begun(error, began):
     """Else one document that kills every worker would end the batch as if no worker could begin."""
 
     def get(answer):
         raise error("gone")
 
-    known = SimpleNamespace(RayError=Fault, WorkerCrashedError=Crashed, OutOfMemoryError=Crashed)
+    known = SimpleNamespace(RayError=Fault, RayTaskError=Raised, WorkerCrashedError=Crashed, OutOfMemoryError=Crashed)
     runner, told, one = rays.Rays.__new__(rays.Rays), [], Unit((), "out", Wishes(), "run")
     runner._ray = SimpleNamespace(get=get, exceptions=known)
     runner._follow("answer", one, told.append)
@@ -94,6 +115,8 @@ def test_those_faults_are_called_so_in_ray(need):
 
     assert issubclass(exceptions.WorkerCrashedError, exceptions.RayError)
     assert issubclass(exceptions.OutOfMemoryError, exceptions.RayError)
+    raised = exceptions.RayTaskError("_do", "", rays.TaskFailed("gone"))
+    assert isinstance(raised, exceptions.RayError) and isinstance(raised.cause, rays.TaskFailed)
 
 
 def unit_of_text(version: str) -> str:

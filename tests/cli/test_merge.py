@@ -160,9 +160,9 @@ def test_bad_input_is_one_sentence_and_writes_nothing(folder, run, args, exit_co
 
 @pytest.mark.parametrize(("arguments", "where"), [
     (("merge", "style.safetensors", "lightning.safetensors", "-o", "s3://b/out.safetensors"), "--out"),
-    (("merge", "style.safetensors", "-o", OUT, "--base", "s3://me:secret@b/base.safetensors"), "--base"),
-    (("inspect", "hf://o/r/style.safetensors"), "FILE"), (("check", "s3://b/stack.yaml"), "FILE"),
-    (("extract", "s3://b/tuned.safetensors", "base.safetensors", "-o", OUT), "TUNED"),
+    (("extract", "base.safetensors", "base.safetensors", "-o", "s3://me:secret@b/base.safetensors"), "--out"),
+    (("check", "s3://b/stack.yaml"), "FILE"), (("lineage", "import", "https://h/records.json"), "IN"),
+    (("lineage", "stamp", "style.safetensors", "-o", "hf://o/r/style.safetensors"), "--out"),
 ])  # fmt: skip
 def test_an_address_where_only_a_file_of_this_machine_will_do_is_refused_by_its_own_name(folder, run, arguments, where):
     code, _, err = run(*arguments)

@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 from lora_foundry.cli.demo import tiny
+from lora_foundry.cli.workers.loop import Ended, Step, Tell
+from lora_foundry.cli.workers.processes import Processes
 from lora_foundry.loaders.bakes.wishes import Wishes
 from lora_foundry.loaders.batches.records import ENDING, Task
-from lora_foundry.loaders.batches.unit import Unit
+from lora_foundry.loaders.batches.unit import Unit, work
 from lora_foundry.loaders.disk.small import save_small
 
 RUN = "this run"
@@ -70,3 +72,35 @@ def states(told: Mapping[str, Any]) -> dict[str, str]:
 def hidden(out: Path) -> list[str]:
     """What lies in a folder, or in its records, under a hidden name: nothing may stay there."""
     return [path.name for path in out.rglob(".*")]
+
+
+class Inline:
+    """The same loop without processes, which take seconds to start: a unit is worked on where it is started."""
+
+    def __init__(self, slots: int, threads: int | None) -> None:
+        self.slots = slots
+
+    def start(self, unit: Unit, tell: Tell) -> None:
+        """Do it."""
+        work(unit, lambda done, total: tell(Step(unit, done, total)))
+        tell(Ended(unit))
+
+    def stop(self) -> None:
+        """Nothing runs beside."""
+
+
+class Murdered(Processes):
+    """Kills the process of the first unit as soon as it has begun."""
+
+    victims = 1
+
+    def start(self, unit: Unit, tell: Tell) -> None:
+        """Start a process that is to be killed."""
+
+        def seen(told: Step | Ended) -> None:
+            if isinstance(told, Step) and Murdered.victims:
+                Murdered.victims -= 1
+                self._children[0][0].kill()
+            tell(told)
+
+        super().start(unit, seen)

@@ -68,6 +68,8 @@ class FaultServer:
         """The honest answer."""
         if asked.method in ("PUT", "POST", "DELETE"):
             return Reply(405)
+        if "list-type" in asked.query:
+            return self.listing(asked)
         data = self.files.get(asked.path)
         if data is None:
             return error(404, "NoSuchKey")
@@ -82,6 +84,18 @@ class FaultServer:
             return error(416, "InvalidRange")
         headers["Content-Range"] = f"bytes {begin}-{end - 1}/{len(data)}"
         return Reply(206, data[begin:end], headers)
+
+    def listing(self, asked: Asked) -> Reply:
+        """What lies under a prefix and not in a folder below it."""
+        bucket, prefix = asked.path.rstrip("/") + "/", asked.query.get("prefix", [""])[0]
+        names = [path.removeprefix(bucket) for path in sorted(self.files) if path.startswith(bucket + prefix)]
+        rows = "".join(
+            f"<Contents><Key>{name}</Key><LastModified>2026-11-30T12:00:00.000Z</LastModified>"
+            f"<ETag>&quot;listed&quot;</ETag><Size>{len(self.files[bucket + name])}</Size></Contents>"
+            for name in names
+            if "/" not in name.removeprefix(prefix)
+        )
+        return Reply(200, f"<ListBucketResult><IsTruncated>false</IsTruncated>{rows}</ListBucketResult>".encode())
 
     def upload(self, asked: Asked, body: bytes) -> Reply:
         """A PUT of a whole object, or a step of a multipart upload."""

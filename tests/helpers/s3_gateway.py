@@ -32,11 +32,16 @@ def find_gateway() -> Path | None:
 
 
 class Gateway:
-    """A running server: ``url``, the connections that reached it, and what a client's environment has to say."""
+    """A running server: ``url``, the connections that reached it, and what a client's environment has to say.
 
-    def __init__(self, url: str) -> None:
-        self.url, self.connections, self.bytes_sent = url, 0, 0
+    ``direct`` is where it is without the relay that counts, ``pid`` its process.
+    """
+
+    def __init__(self, url: str, direct: str = "") -> None:
+        self.url, self.direct, self.connections, self.bytes_sent, self.pid = url, direct, 0, 0, 0
         self.slow = 0.0  # seconds for each 64 KB to a client
+        self.rate = 0.0  # bytes a second to all clients together, as on a slower network; 0: as they come
+        self._next, self._lock = 0.0, threading.Lock()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -48,6 +53,15 @@ class Gateway:
             "AWS_SECRET_ACCESS_KEY": SECRET,
             "AWS_REGION": REGION,
         }
+
+    def pace(self, count: int) -> None:
+        """Wait for the turn of some bytes."""
+        with self._lock:
+            now = time.monotonic()
+            self._next = max(self._next, now) + count / self.rate if self.rate else now
+            late = self._next - now
+        if late > 0:
+            time.sleep(late)
 
     def make_bucket(self, name: str) -> None:
         """Make a bucket."""
@@ -106,6 +120,7 @@ def running_gateway(program: Path, folder: Path) -> Iterator[Gateway]:
     try:
         wait_for(port, process)
         with relay(port) as gateway:
+            gateway.pid = process.pid
             yield gateway
     finally:
         process.terminate()
@@ -138,7 +153,7 @@ def wait_for(port: int, process: subprocess.Popen[bytes], seconds: float = 60) -
 def relay(port: int) -> Iterator[Gateway]:
     """A port of its own before the server that counts connections and the bytes that go to clients."""
     listener = socket.create_server(("127.0.0.1", 0))
-    gateway = Gateway(f"http://127.0.0.1:{listener.getsockname()[1]}")
+    gateway = Gateway(f"http://127.0.0.1:{listener.getsockname()[1]}", f"http://127.0.0.1:{port}")
 
     def accept() -> None:
         with suppress(OSError):
@@ -154,6 +169,7 @@ def relay(port: int) -> Iterator[Gateway]:
             while data := source.recv(1 << 16):
                 gateway.bytes_sent += len(data) * counted
                 time.sleep(gateway.slow * counted)
+                gateway.pace(len(data) * counted)
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
 

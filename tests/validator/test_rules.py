@@ -104,6 +104,8 @@ def test_worst_first_is_stable():
 
 def test_a_finding_is_text():
     assert ERROR.sentence() == "LF301 error: nothing why fix" and NOTE.sentence() == "LF305 note: alpha missing"
+    error = FoundryError("remote", "It is not there.", "", "Look again.")
+    assert error.finding().sentence() == str(error) == "[remote] It is not there. Look again."
     data = json.loads(json.dumps(WARNING.to_json()))
     fields = {"code", "severity", "seen", "why", "fix", "evidence", "subject", "node", "text", "values"}
     assert set(data) == fields

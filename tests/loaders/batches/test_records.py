@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from batch_parts import make_models, unit, write_document
 from lora_foundry.loaders.bakes.wishes import Wishes
+from lora_foundry.loaders.batches.places import Folder
 from lora_foundry.loaders.batches.records import States, asked_of, is_done, write_manifest
 from lora_foundry.loaders.batches.unit import work
 
@@ -31,7 +33,7 @@ def test_what_a_record_holds_for(tmp_path, change):
     wanted = unit(tmp_path, write_document(tmp_path, "doc"))
     work(wanted)
     CHANGES[change](tmp_path)
-    done = is_done(tmp_path / "out", wanted.tasks[0], asked_of(wanted.wishes), States())
+    done = is_done(Folder(tmp_path / "out"), wanted.tasks[0], asked_of(wanted.wishes), States())
     assert (done is not None) == (change == "nothing")
 
 
@@ -53,11 +55,12 @@ def test_the_manifest_has_what_is_there(tmp_path):
         unit(tmp_path, *(write_document(tmp_path, name) for name in "cab"), write_document(tmp_path, "x", lora="lost"))
     )
     (tmp_path / "out" / "c.safetensors").unlink()
-    told = json.loads(write_manifest(tmp_path / "out").read_text())
+    out = Folder(tmp_path / "out")
+    told = json.loads(Path(write_manifest(out)).read_text())
     assert [(each["name"], each["state"]) for each in told["results"]] == [
         ("a", "made"),
         ("b", "made"),
         ("x", "failed"),
     ]
     before = (tmp_path / "out" / "manifest.json").stat()
-    assert write_manifest(tmp_path / "out").stat() == before, "it says the same"
+    assert Path(write_manifest(out)).stat() == before, "it says the same"

@@ -18,6 +18,7 @@ from lora_foundry.loaders.bakes.baking import BakeOptions, FileRequest, bake_fil
 from lora_foundry.loaders.bakes.calibrations import save_calibration
 from lora_foundry.loaders.bakes.wishes import Wishes
 from lora_foundry.loaders.batches import unit as batch_unit
+from lora_foundry.loaders.batches.places import Folder
 from lora_foundry.loaders.batches.records import read_record
 from lora_foundry.loaders.batches.unit import unit_of, work
 from lora_foundry.loaders.disk import writer
@@ -190,7 +191,7 @@ def test_a_unit_goes_through_text_and_not_to_another_version(folder):
 def test_a_damaged_record_is_none(folder):
     work(unit(folder, write_document(folder, "doc")))
     place = folder / "out" / "records" / "doc.json"
-    assert read_record(folder / "out", "doc") is not None
+    assert read_record(Folder(folder / "out"), "doc") is not None
     for text in ("", "{", "[]", '{"schema": 1}', place.read_text().replace('"schema": 1', '"schema": 9')):
         place.write_text(text)
-        assert read_record(folder / "out", "doc") is None
+        assert read_record(Folder(folder / "out"), "doc") is None

@@ -23,6 +23,14 @@ STYLE = "style.safetensors"
 # --- what is known of LoRAs
 
 
+def test_an_address_is_not_missing_before_it_is_in_the_cache():
+    """It is looked for in no folder, and nothing is sent for a check."""
+    files = lint_files.Files(lambda kind, name: None, None)
+    address = "s3://loras/style.safetensors"
+    assert not files.is_missing(address) and files.spelled(address, loose=True) == address
+    assert files.is_missing(STYLE)
+
+
 LORA = {"blocks.0.q.lora_down.weight": torch.zeros(2, 8), "blocks.0.q.lora_up.weight": torch.zeros(8, 2)}
 DORA = {**LORA, "blocks.0.q.dora_scale": torch.ones(8, 1)}
 BASE = {"blocks.0.q.weight": torch.zeros(8, 8, dtype=torch.bfloat16)}

@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from fault_server import Reply
@@ -216,6 +217,22 @@ def test_the_least_recently_used_make_room_but_nothing_in_use_goes(server, monke
     get("s3://loras/3.safetensors")
     assert lock.exists(), "a third one would begin with the same file"
     assert not first.path.exists() and not second.path.exists()
+
+
+def test_an_entry_that_another_process_evicts_meanwhile_does_not_hide_the_others(server, monkeypatch, pack_home):
+    data = lora_bytes(0)
+    first, listed = get_with(server, "0", data), Path.iterdir
+    monkeypatch.setattr(caches, "IN_USE", -1.0)
+    monkeypatch.setenv("LORA_FOUNDRY_REMOTE_CACHE_SIZE", str(int(1.5 * len(data))))
+    gone = [pack_home / "remote" / (f"{number}" * 64) for number in range(3)]
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter([*gone, *listed(path)]))
+    get_with(server, "1", lora_bytes(1))
+    assert not first.exists()
+
+
+def get_with(server, name: str, data: bytes) -> Path:
+    server.files[f"/loras/{name}.safetensors"] = data
+    return get(f"s3://loras/{name}.safetensors").path
 
 
 def test_what_the_cache_cannot_hold_is_refused_before_it_is_loaded(server, monkeypatch):

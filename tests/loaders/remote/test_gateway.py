@@ -12,7 +12,10 @@ import zlib
 from pathlib import Path
 
 import pytest
+from batch_parts import Murdered, contents, make_documents, make_models
 from lora_foundry.cli.demo import tiny
+from lora_foundry.cli.main import main
+from lora_foundry.cli.workers import processes
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.disk.small import save_small
 from lora_foundry.loaders.remote import s3, uploads, workers
@@ -155,3 +158,21 @@ def test_a_result_is_there_in_parts_and_what_was_begun_is_taken_back(gateway, bu
     with pytest.raises(KeyboardInterrupt):
         uploads.upload(path, parse_remote(f"s3://{bucket}/out/second.safetensors"), stop)
     assert b"<UploadId>" not in gateway.request("GET", f"/{bucket}", query="uploads=")
+
+
+def test_a_batch_into_a_bucket_by_two_workers_of_which_one_is_killed(gateway, bucket, run_cli, tmp_path, monkeypatch):
+    make_models(tmp_path)
+    documents = make_documents(tmp_path, 20)
+    monkeypatch.setattr(processes, "Processes", Murdered)
+    monkeypatch.setattr(Murdered, "victims", 1)
+    command = ["batch", *map(str, documents), "-o", f"s3://{bucket}/all/", "--workers", "2", "--json"]
+    assert main(command) == 0 and Murdered.victims == 0
+    here = tmp_path / "here"
+    here.mkdir()
+    assert main(["bake", *map(str, documents), "-o", str(here)]) == 0
+    for name, data in contents(here).items():
+        assert gateway.get(f"/{bucket}/all/{name}") == data
+    assert len(json.loads(gateway.get(f"/{bucket}/all/manifest.json"))["results"]) == 20
+    assert b"<UploadId>" not in gateway.request("GET", f"/{bucket}", query="uploads=")
+    again = json.loads(run_cli(*command).stdout)
+    assert again["counts"] == {"made": 0, "unchanged": 20, "failed": 0} and again["seconds"] < 1

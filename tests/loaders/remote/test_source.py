@@ -262,8 +262,8 @@ def test_a_server_that_breaks_off_is_asked_again(base, server):
 
 def test_samples_of_weights_are_asked_for_at_once(base, server):
     there, here = elsewhere(), open_checkpoint(base)
-    names = [name for name, info in here.tensors.items() if len(info.shape) == 2 and info.shape[0] >= 64][:8]
-    rows = [(name, first, first + 2) for name in names for first in (0, 30)]
+    names = [name for name, info in here.tensors.items() if len(info.shape) == 2 and info.shape[0] >= 64]
+    rows = [(name, first, first + 2) for name in names[: 2 * ranged.AHEAD] for first in (0, 30)]
     together = threading.Barrier(ranged.AHEAD, timeout=20)
     server.fault = lambda server, asked: (together.wait(), None)[1]
     server.asked.clear()

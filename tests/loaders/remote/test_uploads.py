@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 import threading
 import time
 
@@ -79,6 +82,17 @@ def test_ctrl_c_takes_back_what_was_sent(server, file, monkeypatch):
     assert server.aborted and PATH not in server.files and not server.uploads and time.monotonic() - started < 3
 
 
+def test_a_file_that_cannot_be_read_here_is_not_told_as_the_servers_fault(server, file, monkeypatch):
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(type(file), "open", lambda path, *mode: Broken())
+    with pytest.raises(FoundryError, match=r"model\.safetensors cannot be read|Input/output error") as caught:
+        upload(file, THERE)
+    assert caught.value.code == "file" and PATH not in server.files and not server.uploads
+
+
 def test_what_may_not_be_written_is_known_before_the_work(server):
     require_writable(THERE)
     assert server.aborted and not server.files and not server.uploads
@@ -143,6 +157,17 @@ def test_a_result_in_the_place_of_an_input_is_refused(server, stack, capsys, nam
     (stack / "own.json").write_text(json.dumps(rows))
     assert main(["bake", "own.json", "-o", "s3://results/style.safetensors"]) == 2
     assert "is an input" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("base", "words"), [
+    ("model-00001-of-00002", ("-o", "s3://results/model.safetensors", "--max-shard-size", "1MB")),
+    ("m-00002-of-00002", ("-o", "s3://results/m-00001-of-00002.safetensors")),
+])  # fmt: skip
+def test_a_result_in_the_place_of_a_shard_of_the_base_is_refused(server, stack, capsys, base, words):
+    (stack / "own.json").write_text(json.dumps({"base": f"s3://results/{base}.safetensors", "stack": []}))
+    assert main(["bake", "own.json", *words]) == 2
+    assert "is an input" in capsys.readouterr().err
+    assert not any(asked.method == "PUT" for asked in server.asked)
 
 
 def test_a_bake_that_fails_on_its_way_leaves_nothing(server, stack, pack_home, monkeypatch):
