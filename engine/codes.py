@@ -89,8 +89,8 @@ class Format:
 
     def scale_of(self, amax: torch.Tensor) -> torch.Tensor:
         """fp32 amax / largest, of amax's shape; 1 where amax is 0 or too small for a scale of full precision."""
-        scale = amax.to(torch.float32) / self.largest
-        return torch.where(scale < torch.finfo(torch.float32).tiny, 1.0, scale)  # NaN stays NaN
+        scale = divided(amax.to(torch.float32), self.largest)
+        return scale.masked_fill(scale < torch.finfo(torch.float32).tiny, 1.0)  # NaN stays NaN
 
     def scales(self, prepared: torch.Tensor, amax: torch.Tensor | None = None) -> torch.Tensor:
         """The scale of an fp32 block [rows, in] as it is worked with, rows first, or a scalar; see ``stored_scales``.
@@ -152,6 +152,16 @@ class Format:
         """The fp32 weight [rows, in] that the host computes with: codes times scale, rotated back."""
         out = torch.empty(codes.shape, device=codes.device) if out is None else out
         return self.prepare(out.copy_(codes).mul_(_column(scale)))  # a regular Hadamard is its own inverse
+
+
+def divided(numbers: torch.Tensor, by: float) -> torch.Tensor:
+    """numbers / by, rounded once: on CUDA torch multiplies by the reciprocal where it is given a number of Python."""
+    return numbers / _number(by, numbers.device)
+
+
+@cache
+def _number(value: float, device: torch.device) -> torch.Tensor:
+    return torch.full((), value, device=device)
 
 
 def whole_scale(found: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .codes import Entry, Format, Steps
+from .codes import Entry, Format, Steps, divided
 from .gemm import Workspace
 from .microscaled import E4M3, E4M3_CODES, few_rows
 from .packing import nibbles, pack_nibbles
@@ -83,7 +83,7 @@ class Grouped(Format):
         """fp32 [rows, in / 16] e4m3 numbers; ``exact`` [rows, in] is in steps of int8."""
         device, shape = exact.device, (BLOCK, exact.numel() // BLOCK)
         blocks = space.take(shape, device, slot="blocks").copy_(exact.view(-1, BLOCK).t())
-        first = (blocks.abs().amax(0) / self._top).to(E4M3).view(torch.uint8).to(torch.int16)
+        first = divided(blocks.abs().amax(0), self._top).to(E4M3).view(torch.uint8).to(torch.int16)
         best, least = torch.ones(shape[1:], device=device), torch.full(shape[1:], float("inf"), device=device)
         for step in self.searched:
             scale = (first + step).clamp_(1, E4M3_CODES).to(torch.uint8).view(E4M3).to(torch.float32)

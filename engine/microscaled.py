@@ -14,7 +14,7 @@ from functools import cache
 
 import torch
 
-from .codes import EXPONENT, Entry, Format, Steps
+from .codes import EXPONENT, Entry, Format, Steps, divided
 from .gemm import Workspace
 from .packing import nibbles, pack_nibbles, padded, swizzle, swizzled_shape, unswizzle
 
@@ -60,7 +60,7 @@ class Microscaled(Format):
     def _divide(self, prepared: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """prepared / the scale of its block, in place; where that is 0 the numbers are 0 too."""
         blocks = prepared.view(len(prepared), -1, self.block)
-        blocks.div_(torch.where(scale > 0, scale, 1.0)[..., None])
+        blocks.div_(scale.masked_fill(~(scale > 0), 1.0)[..., None])
         return prepared
 
 
@@ -84,7 +84,7 @@ class MXFP8(Microscaled):
 
     def scales(self, prepared: torch.Tensor, amax: torch.Tensor | None = None) -> torch.Tensor:
         """The power of two at or above amax / 448 of each block; 0 for a block of zeros."""
-        exact = self.amax_per_block(prepared).div_(self.largest)
+        exact = divided(self.amax_per_block(prepared), self.largest)
         bits = exact.view(torch.int32)
         above = ((bits >> 23) + ((bits & 0x7FFFFF) != 0).to(torch.int32)).clamp_(min=1) << 23
         return torch.where(exact > 0, above.view(torch.float32), exact)  # NaN and Inf are found before
@@ -145,7 +145,7 @@ class NVFP4(Microscaled):
         found[:, -1] = whole
         space = Workspace()
         for rows in few_rows(prepared):
-            exact = self.amax_per_block(prepared[rows]) / 6 / whole
+            exact = divided(self.amax_per_block(prepared[rows]), 6.0) / whole
             codes = exact.clamp_(max=448).to(E4M3).view(torch.uint8)
             if len(self.searched) > 1:
                 codes = self._search(prepared[rows], codes, whole, space)

@@ -69,6 +69,20 @@ def test_what_the_host_waits_for_is_counted_with_its_place():
         assert (machine.bytes["up"], machine.bytes["down"]) == (16, 16)
 
 
+def test_a_number_of_the_host_in_where_is_copied_up_and_a_division_by_one_is_no_quotient():
+    """Both as torch does it on CUDA: the one waits, the other multiplies by a rounded reciprocal."""
+    numbers = torch.arange(1.0, 4097.0) / 7
+    with pretended_cuda() as machine:
+        there = numbers.to(CUDA)
+        machine.syncs.clear()
+        torch.where(there > 1, there, 0.0)
+        assert sum(machine.syncs.values()) == 1
+        wrong = {by: (there / by).cpu() != numbers / by for by in (448.0, 2.0)}
+        assert 0 < int(wrong[448.0].sum()) < 4096 and not wrong[2.0].any()
+        assert torch.equal((there / torch.full((), 448.0, device=CUDA)).cpu(), numbers / 448)
+        assert torch.equal(there.div_(448).cpu(), numbers * torch.tensor(448.0).reciprocal())
+
+
 def test_memory_is_counted_and_runs_out_where_it_is_told_to():
     with pretended_cuda() as machine:
         first = torch.empty(256, device=CUDA)

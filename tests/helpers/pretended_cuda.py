@@ -32,6 +32,7 @@ REAL_TO: Callable[..., torch.Tensor] = torch.Tensor.to
 REAL_TOLIST: Callable[..., list[Any]] = torch.Tensor.tolist
 REAL_RESOLVED = devices.resolved
 NO_LAUNCH = {"_unsafe_view", "empty_like", "new_empty", "empty", "empty_strided", "new_empty_strided"}
+DIVISIONS = {"div": torch.ops.aten.mul.Tensor, "div_": torch.ops.aten.mul_.Tensor}
 READS = {"_local_scalar_dense", "equal", "is_nonzero", "nonzero", "masked_select", "_unique2"}  # the host waits
 
 
@@ -159,6 +160,11 @@ class OnDevice(torch.Tensor):
         plain_args, plain_kwargs = tree_map(inside, args), tree_map(inside, kwargs)
         _require_one_device(name, given)
         launched = _launch(func, name, args, given)
+        if name in DIVISIONS and not kwargs and _is_of_host(args[1]) and plain_args[0].is_floating_point():
+            reciprocal = torch.tensor(
+                1.0 / float(args[1]), dtype=plain_args[0].dtype
+            )  # as CUDA does it: not the quotient
+            func, plain_args = DIVISIONS[name], (plain_args[0], reciprocal)
         made = func(*plain_args, **plain_kwargs)
         before = {id(each.inside): each for each in given if isinstance(each, OnDevice)}
 
@@ -175,8 +181,15 @@ class OnDevice(torch.Tensor):
         return tree_map(outside, made)
 
 
+def _is_of_host(value: Any) -> bool:
+    """Whether this is a number, or a tensor of one, in the host's memory."""
+    return not isinstance(value, OnDevice) and not (isinstance(value, torch.Tensor) and value.ndim)
+
+
 def _require_one_device(name: str, given: list[torch.Tensor]) -> None:
     """A number on the CPU may join in, as on a real device; so may an index, for which the host waits."""
+    if name == "where" and not all(isinstance(each, OnDevice) for each in given):
+        MACHINE.sync("a number of the host in where")  # it is copied up, from memory that is not page-locked
     others = [each for each in given if not isinstance(each, OnDevice) and each.ndim]
     if others and name.startswith("index"):
         MACHINE.sync("an index on the CPU")
@@ -309,6 +322,7 @@ def pretended_cuda() -> Iterator[Machine]:
         cuda |= {"current_stream": current_stream, "default_stream": lambda device=None: DEFAULT}
         cuda |= {"is_available": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0}
         cuda |= {"get_device_name": lambda device=None: "Pretended", "empty_cache": lambda: None}
+        cuda |= {"get_device_capability": lambda device=None: (9, 0)}
         cuda |= {"synchronize": lambda device=None: MACHINE.sync("synchronize")}
         cuda |= {"memory_allocated": lambda device=None: MACHINE.allocated}
         cuda |= {"memory_reserved": lambda device=None: MACHINE.allocated}
