@@ -128,6 +128,14 @@ class Reader(Protocol):
 
 
 @runtime_checkable
+class FillingReader(Protocol):
+    """A reader that can put a stored tensor's bytes where they are wanted."""
+
+    def fill(self, name: str, at: int, buffer: torch.Tensor) -> None:
+        """Copy its bytes from ``at`` on into all of ``buffer`` (uint8)."""
+
+
+@runtime_checkable
 class ExpectingReader(Protocol):
     """A reader of what has to come from far away: it asks for many things at a time."""
 

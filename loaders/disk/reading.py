@@ -20,8 +20,9 @@ from pathlib import Path
 import torch
 
 from ...engine.errors import FoundryError
-from ...engine.tensors import Extent, Reader, TensorInfo, expect_rows
+from ...engine.tensors import Extent, FillingReader, Reader, TensorInfo, expect_rows
 from .drives import may_map
+from .filling import Filler
 from .header import Header, disk_errors, file_error, shown
 
 LIVES = 2  # a tensor is valid until this many reads later
@@ -59,8 +60,9 @@ class FileReader:
     def __init__(self, homes: Mapping[str, Header], mapped: bool | None, opened: ExitStack) -> None:
         self._homes, self._mapped, self._opened = homes, mapped, opened
         self._files: dict[Path, _File] = {}
-        self._copied: dict[Path, _File] = {}
+        self._copied: dict[Path, _Plain] = {}
         self._slots = deque(_Slot() for _ in range(LIVES))
+        self._filler = Filler(opened)
         opened.callback(self._let_go)
 
     def read(self, name: str) -> torch.Tensor:
@@ -80,11 +82,22 @@ class FileReader:
     def extent(self, name: str) -> Extent:
         """Where a tensor's bytes lie, in a file that is open for copying and unchanged until now."""
         header = self._homes[name]
+        return Extent(self._plain(header).file, *header.offsets[name])
+
+    def fill(self, name: str, at: int, buffer: torch.Tensor) -> None:
+        """Copy a tensor's bytes from ``at`` on into all of ``buffer`` (uint8), by several threads."""
+        header = self._homes[name]
+        file, begin = self._plain(header), header.offsets[name][0]
+        self._filler.fill(header, file.file.fileno(), begin + at, buffer)
+        file.check()
+
+    def _plain(self, header: Header) -> _Plain:
+        """A file that is open for copying and unchanged until now."""
         if header.path not in self._copied:
             self._copied[header.path] = _Plain(header)
             self._opened.callback(self._copied[header.path].close)
         self._copied[header.path].check()
-        return Extent(self._copied[header.path].file, *header.offsets[name])
+        return self._copied[header.path]
 
     def forget(self) -> None:
         """Give back all but the last tensor, when no next read will do it."""
@@ -125,6 +138,8 @@ class Renamed:
     def __init__(self, reader: Reader, names: Mapping[str, str]) -> None:
         self._reader, self._names = reader, names
         self.transient = reader.transient
+        if isinstance(reader, FillingReader):
+            self.fill = lambda name, at, buffer: reader.fill(names[name], at, buffer)
 
     def read(self, name: str) -> torch.Tensor:
         """One tensor, as the reader below gives it."""
