@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import pack_here as pack_here  # first: it makes the rest importable
 import torch
 from lora_foundry.cli.demo.comfyui import find_tree
 from lora_foundry.engine.plan import STACK, Adapter, Base, Coverage, Layer, LoRAInfo, Patch, Plan, Target

@@ -1,30 +1,34 @@
 """On a GPU: is it right, and how much of the bus does it use? One run of at most 8 minutes on a bare machine.
 
-python benchmarks/device.py [--device cuda] [--gigabytes 10] [--minutes 8] [--smoke] [--write]
+pip install -q torch safetensors numpy einops pyyaml && python benchmarks/device.py --write
+python benchmarks/device.py [--device cuda] [--gigabytes 10] [--minutes 8] [--smoke] [--write [FOLDER]]
 
-Every row is printed when it is measured, and with ``--write`` is in benchmarks/device.json and in the device's section
-of benchmarks/RESULTS.md at once: a time limit leaves what was measured. Right first (device_checks.py), then rates:
+The pack need not be installed. Every row is printed when it is measured, and with ``--write`` is in device.json and in
+the device's section of RESULTS.md (in benchmarks/, or in FOLDER) at once: a time limit leaves what was measured. What
+goes wrong is a row too, and the next one comes. Right first (device_checks.py), in half of the time, then rates:
 GB/s count the bf16 bytes read, shapes are those of Qwen-Image blocks. The copy they are held against is that of the
 same run: from ordinary host memory through the same page-locked pieces up, and half as much down, which is what a bake
-to fp8 has to move. ``--smoke`` does everything once with tiny weights, also on a CPU.
+to fp8 has to move; with weights on the device, a copy there. ``--smoke`` does everything once with tiny weights, also
+on a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
+import pack_here as pack_here  # first: it makes the rest importable
 import torch
 from common import Discard, Memory
-from device_checks import CHECKS
+from device_checks import CHECKS, Check
+from device_rows import Row, Rows, Source
 from lora_foundry.cli.benchmark import run as strategies
 from lora_foundry.engine import kernels
 from lora_foundry.engine.bake import bake
@@ -32,10 +36,11 @@ from lora_foundry.engine.blueprint import blueprint
 from lora_foundry.engine.devices import arithmetic_of
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.memory import AUTO, available_bytes
-from lora_foundry.engine.pipeline import Direct
+from lora_foundry.engine.pipeline import Direct, Read, WriteBehind, read_in_order
 from lora_foundry.engine.plan import STACK, Adapter, Base, Coverage, Layer, LoRAInfo, Patch, Plan, Target
 from lora_foundry.engine.room import cargo_of, worked_on
 from lora_foundry.engine.streams import Download, Upload
+from lora_foundry.engine.tensors import Nowhere, TensorSink
 from lora_foundry.loaders.bakes.baking import bake_to_file
 from lora_foundry.loaders.disk.source import FileSource
 from lora_foundry.loaders.disk.writer import write_safetensors
@@ -43,58 +48,7 @@ from lora_foundry.loaders.disk.writer import write_safetensors
 RANK = 32
 FORMATS = {"fp8": "float8_e4m3fn", "int8_convrot": "int8_convrot", "bf16": "none"}
 HERE = Path(__file__).parent
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line: ``value`` and ``best`` in ``unit``, of the first run and of the best; ``share`` of the copy."""
-
-    what: str
-    value: float | str
-    unit: str = ""
-    best: float | None = None
-    share: float | None = None
-    peak_gb: float | None = None
-
-    def markdown(self) -> str:
-        """As a line of a table."""
-        numbers = [self.value, self.best, self.share and f"{self.share:.0%}", self.peak_gb]
-        cells = ("" if each is None else f"{each:.2f}" if isinstance(each, float) else str(each) for each in numbers)
-        return f"| {self.what} | {' | '.join(cells)} | {self.unit} |"
-
-
-class Rows:
-    """The rows of a run; each is told at once."""
-
-    def __init__(self, device: torch.device, write: bool, minutes: float) -> None:
-        self.name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-        self._write, self._end, self.rows = write, time.monotonic() + 60 * minutes, list[Row]()
-        self._title = f"{self.name}, torch {torch.__version__}, python benchmarks/device.py"
-
-    @property
-    def over(self) -> bool:
-        """Whether the time is."""
-        return time.monotonic() > self._end
-
-    def add(self, row: Row) -> None:
-        """Tell a row."""
-        self.rows.append(row)
-        print(row.markdown(), flush=True)
-        if self._write:
-            (HERE / "device.json").write_text(json.dumps([asdict(each) for each in self.rows], indent=1) + "\n")
-            put_section(HERE / "RESULTS.md", self._title, self.section())
-
-    def section(self) -> str:
-        """All rows as a section of a document."""
-        head = ["| what | first | best | of the copy | peak GB | unit |", "|---|--:|--:|--:|--:|---|"]
-        return "\n".join([f"## {self._title}", "", *head, *(row.markdown() for row in self.rows), ""])
-
-
-def put_section(path: Path, title: str, section: str) -> None:
-    """The section in place of the one of this title, or at the end."""
-    first, *parts = path.read_text(encoding="utf-8").split("\n## ")
-    kept = [part for part in parts if not part.startswith(title)]
-    path.write_text("\n## ".join([first.rstrip("\n") + "\n", *kept, section.removeprefix("## ")]), encoding="utf-8")
+CHECKING, RATES = 0.5, 0.9  # of the time: until then results are checked, then rates are taken, then steps
 
 
 def main(arguments: Sequence[str] | None = None) -> list[Row]:
@@ -104,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser.add_argument("--gigabytes", type=float, default=10.0)
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--smoke", action="store_true")
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--write", nargs="?", type=Path, const=HERE, metavar="FOLDER")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
@@ -113,41 +67,114 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     print(f"{rows.name}: {arithmetic_of(device, AUTO)}", flush=True)
     if device.type == "cuda":
         rows.add(Row("Triton kernels", kernels.why_not(device) or "right, and used"))
-    for source in (
-        checked(device, options.smoke),
-        measured(device, options.gigabytes, options.smoke),
-        steps(device, options.smoke),
-    ):
-        for row in source:
-            rows.add(row)
-            if rows.over:
-                rows.add(Row("the time was over here", f"{options.minutes:g}", "minutes"))
-                return rows.rows
+    for check in CHECKS:
+        rows.take(check.__name__, partial(checked, check, device, options.smoke), CHECKING)
+    for name, source in Rates(device, options.gigabytes, options.smoke).sources():
+        rows.take(name, source, RATES)
+    if not options.smoke:
+        rows.take("steps", partial(steps, device), 1.0)
     return rows.rows
 
 
-def checked(device: torch.device, smoke: bool) -> Iterator[Row]:
+def checked(check: Check, device: torch.device, smoke: bool) -> Iterator[Row]:
     """Whether results are right, the same again, and whether cancelling and running out of memory end well."""
-    for check in CHECKS:
-        yield from (Row(what, value, unit) for what, value, unit in check(device, smoke))
+    return (Row(what, value, unit) for what, value, unit in check(device, smoke))
 
 
-def measured(device: torch.device, gigabytes: float, smoke: bool) -> Iterator[Row]:
-    """Rates, against the copy."""
-    weights = made(gigabytes, smoke)
-    total = sum(weight.nbytes for weight in weights.values())
-    plan = with_loras(Plan(Base("memory", None, Memory(weights))), 4)
-    copy = timed(device, total, lambda: copied(plan, device))
-    yield Row(f"copy of {total / 1e9:.2f} GB up and half down", copy[0], "GB/s", copy[1])
-    for loras in (4, 1, 8):
-        for name, format in FORMATS.items() if loras == 4 else (("fp8", FORMATS["fp8"]),):
-            some = with_loras(Plan(Base("memory", None, Memory(weights))), loras)
-            yield rate(f"host memory -> {name}, {loras} LoRAs", device, total, some, format, copy[1])
-    yield from in_vram(device, weights, copy[1])
-    with tempfile.TemporaryDirectory() as folder:
-        yield from files(Path(folder), weights, device, total, copy[1])
-    if device.type == "cuda":
-        yield profiled(device, plan)
+class Rates:
+    """GB/s of copies and bakes, each kind of row by itself."""
+
+    def __init__(self, device: torch.device, gigabytes: float, smoke: bool) -> None:
+        self.device, self._gigabytes, self._smoke = device, gigabytes, smoke
+        self._weights, self._copy = dict[str, torch.Tensor](), 0.0
+
+    def sources(self) -> Iterator[tuple[str, Source]]:
+        """(name, rows) in the order in which they are worth most."""
+        if self.device.type == "cuda":
+            yield "bus", self.bus
+        yield "copy", self.copy
+        for loras, name in ((4, "fp8"), (4, "bf16"), (4, "int8_convrot"), (1, "fp8"), (8, "fp8")):
+            yield f"host memory -> {name}", partial(self.from_host, loras, name)
+        yield "device memory", self.in_vram
+        yield "files", self.files
+        if self.device.type == "cuda":
+            yield "profile", lambda: iter([profiled(self.device, with_loras(self.plan(self._weights), 4))])
+            yield "page-locked memory", self.from_pinned
+
+    def plan(self, weights: dict[str, torch.Tensor]) -> Plan:
+        """One on these weights, without LoRAs."""
+        return Plan(Base("memory", None, Memory(weights)))
+
+    def bus(self) -> Iterator[Row]:
+        """What the bus does with page-locked memory, and the host with ordinary one."""
+        size = 1 << 20 if self._smoke else 1 << 28
+        ordinary = torch.ones(size, dtype=torch.uint8)
+        host = torch.empty(size, dtype=torch.uint8, pin_memory=True)
+        there = torch.empty(size, dtype=torch.uint8, device=self.device)
+        for what, to, of in (
+            ("ordinary -> page-locked memory", host, ordinary),
+            ("bus up", there, host),
+            ("bus down", host, there),
+        ):
+            first, best = timed(self.device, 4 * size, partial(copy_often, to, of, 4))
+            yield Row(what, first, "GB/s", best)
+
+    def copy(self) -> Iterator[Row]:
+        """The weights up and half as much down, with nothing done to them."""
+        self._weights = made(self._gigabytes, self._smoke)
+        plan = with_loras(self.plan(self._weights), 4)
+        first, self._copy = timed(self.device, self.total, lambda: copied(plan, self.device))
+        yield Row(f"copy of {self.total / 1e9:.2f} GB up and half down", first, "GB/s", self._copy)
+
+    @property
+    def total(self) -> int:
+        """Bytes of all weights."""
+        return sum(weight.nbytes for weight in self._weights.values())
+
+    def from_host(self, loras: int, name: str) -> Iterator[Row]:
+        """A bake of weights in ordinary memory."""
+        some = with_loras(self.plan(self._weights), loras)
+        what = f"host memory -> {name}, {loras} LoRAs"
+        yield rate(what, self.device, self.total, some, FORMATS[name], self._copy)
+
+    def from_pinned(self) -> Iterator[Row]:
+        """The same of weights in page-locked memory."""
+        pinned = {
+            name: torch.empty(weight.shape, dtype=weight.dtype, pin_memory=True).copy_(weight)
+            for name, weight in list(self._weights.items())[:60]
+        }
+        total = sum(weight.nbytes for weight in pinned.values())
+        some = with_loras(self.plan(pinned), 4)
+        yield rate("page-locked memory -> fp8, 4 LoRAs", self.device, total, some, FORMATS["fp8"], self._copy)
+
+    def in_vram(self) -> Iterator[Row]:
+        """From weights that lie on the device already and stay there: what is left when the bus is not in the way."""
+        with suppress(torch.OutOfMemoryError):
+            there = {name: weight.to(self.device) for name, weight in list(self._weights.items())[:60]}
+            total = sum(weight.nbytes for weight in there.values())
+            speed = timed(self.device, total, lambda: [weight.clone() for weight in there.values()])
+            yield Row("copy within the device", speed[0], "GB/s", speed[1])
+            plan = with_loras(self.plan(there), 4)
+            for name, format in FORMATS.items():
+                what = f"device memory -> {name}, 4 LoRAs"
+                yield rate(what, self.device, total, plan, format, speed[1], Nowhere())
+            if self.device.type == "cuda" and not kernels.why_not(self.device):
+                with patch.object(kernels, "why_not", lambda device: "to compare"):
+                    what = "device memory -> fp8 by torch alone"
+                    yield rate(what, self.device, total, plan, FORMATS["fp8"], speed[1], Nowhere())
+
+    def files(self) -> Iterator[Row]:
+        """From a file to a file."""
+        with tempfile.TemporaryDirectory() as folder:
+            base, out = Path(folder) / "base.safetensors", Path(folder) / "out.safetensors"
+            with write_safetensors(base, list(Memory(self._weights).tensors.values()), {}) as sink:
+                for name, weight in self._weights.items():
+                    sink.write(name, weight)
+            plan = with_loras(Plan(Base("file", None, FileSource(base))), 4)
+            finish = Finish("float8_e4m3fn", keep=())
+            job = partial(bake_to_file, plan, finish, out, device=self.device)
+            first, best = timed(self.device, self.total, job)
+            yield Row("file -> fp8 file, 4 LoRAs", first, "GB/s", best, best / self._copy)
 
 
 def made(gigabytes: float, smoke: bool) -> dict[str, torch.Tensor]:
@@ -186,15 +213,23 @@ def copied(plan: Plan, device: torch.device) -> None:
         for name in source.tensors:
             source.read(name).clone().flatten()[: source.tensors[name].nbytes // 4].clone()
         return
-    made = blueprint(plan, Finish("float8_e4m3fn", keep=()))
-    upload, reader = Upload(device, source, cargo_of([worked_on(made)]), 3), Direct(source)
+    wanted = blueprint(plan, Finish("float8_e4m3fn", keep=()))
+    upload, reader = Upload(device, source, cargo_of([worked_on(wanted)]), 3), Direct(source)
     download = Download(Discard(), device, max(info.nbytes for info in source.tensors.values()) // 2)
-    for name in source.tensors:
-        loaded = upload(reader, name)
-        loaded.begin()
-        download.write(name, loaded.tensor.view(torch.uint8).flatten()[: loaded.tensor.nbytes // 2])
-        loaded.done()
+    reads = (Read(reader, name, upload) for name in source.tensors)
+    with WriteBehind(download) as outlet, closing(read_in_order(reads)) as stream:
+        for name, loaded in zip(source.tensors, stream, strict=True):
+            loaded.begin()
+            half = loaded.tensor.view(torch.uint8).flatten()[: loaded.tensor.nbytes // 2]
+            outlet.write(name, outlet.buffer(half.shape, half.dtype, device).copy_(half))
+            loaded.done()
     upload.close()
+
+
+def copy_often(to: torch.Tensor, of: torch.Tensor, count: int) -> None:
+    """Copy so many times."""
+    for _ in range(count):
+        to.copy_(of, non_blocking=True)
 
 
 def timed(device: torch.device, total: int, job: Callable[[], object]) -> tuple[float, float]:
@@ -209,43 +244,17 @@ def timed(device: torch.device, total: int, job: Callable[[], object]) -> tuple[
     return speeds[0], max(speeds)
 
 
-def rate(what: str, device: torch.device, total: int, plan: Plan, format: str, copy: float) -> Row:
+def rate(
+    what: str, device: torch.device, total: int, plan: Plan, format: str, copy: float, sink: TensorSink | None = None
+) -> Row:
     """One bake, and the most device memory it took."""
+    there: TensorSink = Discard() if sink is None else sink
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     finish = Finish(format, keep=()) if format != "none" else Finish()
-    first, best = timed(device, total, lambda: bake(plan, finish, Discard(), device=device))
+    first, best = timed(device, total, lambda: bake(plan, finish, there, device=device))
     peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None
     return Row(what, first, "GB/s", best, best / copy, peak)
-
-
-def in_vram(device: torch.device, weights: dict[str, torch.Tensor], copy: float) -> Iterator[Row]:
-    """From weights that lie on the device already: what is left when the bus is not in the way."""
-    with suppress(torch.OutOfMemoryError):
-        there = {name: weight.to(device) for name, weight in list(weights.items())[:60]}
-        total = sum(weight.nbytes for weight in there.values())
-        speed = timed(device, total, lambda: [weight.clone() for weight in there.values()])
-        yield Row("copy within the device", speed[0], "GB/s", speed[1])
-        plan = with_loras(Plan(Base("device", None, Memory(there))), 4)
-        for name, format in FORMATS.items():
-            yield rate(f"device memory -> {name}, 4 LoRAs", device, total, plan, format, copy)
-        if device.type == "cuda" and not kernels.why_not(device):
-            with patch.object(kernels, "why_not", lambda device: "to compare"):
-                yield rate("device memory -> fp8 by torch alone", device, total, plan, FORMATS["fp8"], copy)
-
-
-def files(
-    folder: Path, weights: dict[str, torch.Tensor], device: torch.device, total: int, copy: float
-) -> Iterator[Row]:
-    """From a file to a file."""
-    base = folder / "base.safetensors"
-    with write_safetensors(base, list(Memory(weights).tensors.values()), {}) as sink:
-        for name, weight in weights.items():
-            sink.write(name, weight)
-    plan = with_loras(Plan(Base("file", None, FileSource(base))), 4)
-    finish = Finish("float8_e4m3fn", keep=())
-    first, best = timed(device, total, lambda: bake_to_file(plan, finish, folder / "out.safetensors", device=device))
-    yield Row("file -> fp8 file, 4 LoRAs", first, "GB/s", best, best / copy)
 
 
 def profiled(device: torch.device, plan: Plan) -> Row:
@@ -262,10 +271,8 @@ def profiled(device: torch.device, plan: Plan) -> Row:
     return Row("time in waits, all threads (the reader's and the writer's are meant to wait)", told or "none")
 
 
-def steps(device: torch.device, smoke: bool) -> Iterator[Row]:
+def steps(device: torch.device) -> Iterator[Row]:
     """First and further steps after each way to put LoRAs on, with a ComfyUI where one is found."""
-    if smoke:
-        return
     for each in strategies.run(device=device, steps=2)["rows"]:
         seconds = [f"{key} {each[key]:.2f}" for key in ("ready_s", "first_step_s", "step_s") if key in each]
         yield Row(f"steps after {each['name']}", ", ".join(seconds) or each["state"], "s")

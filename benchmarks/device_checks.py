@@ -18,6 +18,7 @@ from lora_foundry.engine.plan import STACK, Adapter, Base, Coverage, Layer, LoRA
 from lora_foundry.engine.room import Room
 
 Told = Iterator[tuple[str, float | str, str]]  # what, value, unit
+Check = Callable[[torch.device, bool], Told]
 SHAPES = ((768, 512), (3072, 768), (1008, 784), (1000, 776), (128, 256), (48, 256))  # a format takes what fits it
 LARGE = ((3072, 768), (48, 256))  # for more than one bake, and with --smoke
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
@@ -159,4 +160,4 @@ def _really_out(device: torch.device, plan: Plan, wanted: Keep) -> Told:
         yield f"{more >> 20} MB for all: unlike the CPU's, in {report.arithmetic}", differ(kept, wanted), "share"
 
 
-CHECKS: tuple[Callable[[torch.device, bool], Told], ...] = (right, the_same_again, cancelled, out_of_memory)
+CHECKS: tuple[Check, ...] = (right, the_same_again, cancelled, out_of_memory)
