@@ -20,6 +20,7 @@ from .devices import CPU, arithmetic_of, resolved
 from .finish import Finish, require_arithmetic
 from .gain import Measure
 from .gemm import Workspace
+from .grouping import Groups, Together, grouped
 from .job import BakeRequest, Job, is_reused
 from .json_bake import NumbersJSON
 from .memory import AUTO, LOWEST, choose_memory, peak_rss_bytes
@@ -27,9 +28,9 @@ from .needs import needed_bytes, require_memory
 from .pipeline import Loaded, Outlet, Read, Reused, WriteBehind, read_in_order, reader_of
 from .plan import Plan
 from .progress import Progress
-from .room import Room, cargo_of, choose_device, free_bytes, need_of, room_in, worked_on
+from .room import Room, cargo_of, choose_device, free_bytes, is_for_cpu, need_of, room_in, worked_on
 from .streams import Download, Upload
-from .tensors import Nowhere, Reader, TensorInfo, TensorSink, stop_reading
+from .tensors import Nowhere, Reader, TensorInfo, TensorSink, TensorSource, stop_reading
 
 WORST = 5
 
@@ -146,13 +147,14 @@ def bake_all(
         arithmetic = arithmetic_of(device if upload is not None else CPU, memory)
         shared = Workspace() if room is None else None  # they take turns; on a GPU each lets go of its own
         jobs = [_open(request, opened, device, memory, mmap, arithmetic, room, shared) for request in requests]
-        reads = _reads(infos, jobs, base, upload, memory)
+        together = Together(_groups(source, base, jobs, upload, memory, device))
+        reads = _reads(infos, jobs, base, upload, memory, together)
         ahead = memory == AUTO and (upload is not None or source.on_disk)
         stream = opened.enter_context(closing(read_in_order(reads, ahead, partial(stop_reading, source))))
         for done, info in enumerate(infos):
             if on_step is not None:
                 on_step(done, len(infos))
-            _one(info, jobs, base, stream, whole=_is_whole(info, jobs, upload, memory))
+            _one(info, jobs, base, stream, _is_whole(info, jobs, upload, memory), together)
         for job in jobs:
             job.settle(base)
     if on_step is not None:
@@ -173,8 +175,7 @@ def _open_device(
     requests: Sequence[BakeRequest], device: torch.device, memory: str, opened: ExitStack
 ) -> tuple[Upload | None, Room | None]:
     """(what brings weights to a GPU, how much of it may be used); (None, None) on the CPU, or where nothing fits."""
-    calibrated = any(fate.calibrated for each in requests for fate in each.blueprint.fates.values())
-    if device.type != "cuda" or calibrated:  # error feedback is work for the CPU
+    if device.type != "cuda" or is_for_cpu([each.blueprint for each in requests]):
         return None, None
     opened.enter_context(torch.cuda.device(device))
     source, arithmetic = requests[0].blueprint.plan.base.source, arithmetic_of(device, memory)
@@ -224,6 +225,16 @@ def _open(
     return Job(request, held, previous, device, memory == AUTO, arithmetic, room, workspace)
 
 
+def _groups(
+    source: TensorSource, base: Reader, jobs: Sequence[Job], upload: Upload | None, memory: str, device: torch.device
+) -> Groups:
+    """What one launch works on together: where one result alone is made of each weight."""
+    if upload is None or memory != AUTO or len(jobs) > 1:
+        return {}
+    fates = (jobs[0].fates[name] for name in source.tensors)
+    return grouped(source, base, fates, upload.cargo, device)
+
+
 def _is_whole(info: TensorInfo, jobs: Sequence[Job], upload: Upload | None, memory: str) -> bool:
     """Whether a tensor comes in the stream; else it is read row by row when it is its turn."""
     return memory != LOWEST or (upload is not None and _is_worked_on(info, jobs))
@@ -234,24 +245,30 @@ def _is_worked_on(info: TensorInfo, jobs: Sequence[Job]) -> bool:
 
 
 def _reads(
-    infos: Sequence[TensorInfo], jobs: Sequence[Job], base: Reader, upload: Upload | None, memory: str
-) -> Iterator[Read]:
+    infos: Sequence[TensorInfo], jobs: Sequence[Job], base: Reader, upload: Upload | None, memory: str,
+    together: Together,
+) -> Iterator[Read]:  # fmt: skip
     """What is read, in the order ``_one`` asks for it: a weight once, then its copies from earlier results.
 
     Only what something is done to goes to a device.
     """
     for info in infos:
         if _is_whole(info, jobs, upload, memory) and not all(job.reuses(info.name) for job in jobs):
-            there = upload is not None and _is_worked_on(info, jobs)
-            yield Read(base, info.name, upload) if upload is not None and there else Read(base, info.name)
+            names = together.names(info.name)
+            if upload is not None and names and _is_worked_on(info, jobs):
+                yield Read(base, info.name, partial(upload.together, names))
+            elif names:
+                yield Read(base, info.name)
         for job in jobs:
             yield from job.copies(info.name)
 
 
-def _one(info: TensorInfo, jobs: Sequence[Job], base: Reader, stream: Iterator[Loaded], whole: bool) -> None:
+def _one(
+    info: TensorInfo, jobs: Sequence[Job], base: Reader, stream: Iterator[Loaded], whole: bool, together: Together
+) -> None:
     fresh = [job for job in jobs if not job.reuses(info.name)]
     if fresh and whole:
-        loaded = next(stream)
+        loaded = together.next(info.name, stream)
         loaded.begin()
         for job in fresh:
             job.make(job.fates[info.name], loaded, transient=base.transient)

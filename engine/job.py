@@ -20,7 +20,7 @@ from .gemm import Workspace
 from .memory import AUTO
 from .on_device import make_result
 from .outputs import judge
-from .pipeline import Loaded, Outlet, Read
+from .pipeline import Loaded, Made, Outlet, Read
 from .plan import MATCH_TRAINING
 from .repair import quantized
 from .reuse import Previous
@@ -95,8 +95,6 @@ class Job:
         self._workspace.take((largest,), self.device)
         self.outlet.reserve(max((entry.nbytes for entry in self.request.blueprint.entries), default=0))
 
-    # --- what the reading needs to know
-
     def reuses(self, name: str) -> bool:
         """Whether the result of a base tensor is copied from an earlier one."""
         return is_reused(self.request, name, self._arithmetic)
@@ -106,24 +104,26 @@ class Job:
         if self._previous is not None and self._placed is None and self.reuses(name):
             yield from (Read(self._previous, entry.name) for entry in self.fates[name].entries)
 
-    # --- one tensor
-
     def make(self, fate: Fate, loaded: Loaded, transient: bool) -> None:
         """Make the result of a whole weight; ``transient``: others will use its memory again."""
         self._begin(fate)
         if not fate.is_measured:
             weight = loaded.tensor.to(CPU)
             self._write(fate.info.name, self._own(self._cast(fate, weight), weight.dtype, transient))
-        elif loaded.tensor.is_cuda and self._room is not None:
+        elif loaded.made is not None:
+            self._put(fate, *loaded.made)
+        elif self._room is None:
+            self._make_here(fate, loaded.tensor.to(CPU))
+        elif loaded.tensor.is_cuda:
             self._make_there(fate, loaded, self._room)
         else:
-            self._make_here(fate, loaded.tensor.to(CPU))
+            self._leave_to_cpu(fate, loaded.tensor)
 
     def _make_there(self, fate: Fate, loaded: Loaded, room: Room) -> None:
         """On the GPU the weight is on; where its memory does not do for little at once, on the CPU."""
         while True:
             try:
-                out, scale, told, self._driven[fate.info.name] = self._try_there(fate, loaded, room.most)
+                made = self._try_there(fate, loaded, room.most)
             except RuntimeError as error:
                 if not ran_out(error):
                     raise
@@ -134,18 +134,20 @@ class Job:
             if not room.halve(fate):
                 self._leave_to_cpu(fate, loaded.tensor.to(CPU))
                 return
+        self._put(fate, *made)
+
+    def _put(self, fate: Fate, out: torch.Tensor, scale: torch.Tensor | None, told: torch.Tensor) -> None:
         self._unread.add(fate, told)
         self._write(fate.info.name, out)
         self._write_beside(fate, scale)
 
-    def _try_there(
-        self, fate: Fate, loaded: Loaded, most: int
-    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor, float]:
-        """(result, scale, what is known of it, how far LoRAs were driven)."""
-        pairs = with_parts(fate.patches, loaded.parts)
-        terms = make_terms(loaded.tensor, pairs, loaded.tensor.device)
-        out = self.outlet.buffer(fate.result.shape, fate.result.dtype, loaded.tensor.device)
-        return out, *make_result(fate, loaded.tensor, pairs, terms, out, most, self._workspace)
+    def _try_there(self, fate: Fate, loaded: Loaded, most: int) -> Made:
+        pairs, device = with_parts(fate.patches, loaded.parts), loaded.tensor.device
+        terms = make_terms(loaded.tensor, pairs, device)
+        out = self.outlet.buffer(fate.result.shape, fate.result.dtype, device)
+        found = make_result(fate, loaded.tensor, pairs, terms, out, most, self._workspace)
+        scale, told, self._driven[fate.info.name] = found
+        return out, scale, told
 
     def _leave_to_cpu(self, fate: Fate, weight: torch.Tensor) -> None:
         """The GPU has no room for this weight; a reproducible result cannot be of two arithmetics."""
@@ -249,8 +251,6 @@ class Job:
         if previous is not None and fate.info.name in previous.measures:
             self._add(fate, Measure.from_json(previous.measures[fate.info.name]))
 
-    # --- parts of it
-
     def _begin(self, fate: Fate) -> None:
         self.counts["tensors"] += 1
         self.counts["bytes_read"] += fate.info.nbytes
@@ -294,8 +294,6 @@ class Job:
         numbers = [self._numbers[id(layer)] for layer, _ in sorted(fate.patches, key=canonical_key)]
         driven = self._driven.get(fate.info.name, measured.driven)
         self.meter.add(fate.info.name, replace(measured, driven=driven), numbers, fate.format is not None)
-
-    # --- out
 
     def _write_beside(self, fate: Fate, scale: torch.Tensor | None) -> None:
         """Scales and marker of a quantized weight."""

@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import subprocess
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from importlib.util import find_spec
 
 import torch
 
+from .alike import MOST, Sums, aligned, view_at
 from .codes import Format
 from .formats import FORMATS
-from .gemm import full_fp32
+from .gain import sampled_rows
+from .gemm import Product, full_fp32
 from .terms import AnyTerm, Term
 
 SETTING = "LORA_FOUNDRY_TRITON"
@@ -25,19 +28,40 @@ FAULTS: tuple[type[Exception], ...] = (
     RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError, OSError, ImportError,
     subprocess.SubprocessError,
 )  # fmt: skip
-# rows, columns, ranks, columns more that a row takes in memory: whole blocks, none, and less than one
-CASES = ((128, 128, 32, 0), (70, 100, 24, 8), (130, 48, 5, 0), (1, 16, 1, 3))
 WEIGHTS = (torch.bfloat16, torch.float16, torch.float32)
+CAPABILITY = (8, 0)  # of NVIDIA's; on older ones Triton's compiler may end the process
+# What is tried: rows, columns, columns more that a row takes in memory, dtype of the weight, that of the result, and
+# dtype and rank of each product: whole blocks, odd ones, and less than one.
+BF16, FP16, FP32 = WEIGHTS
+CASES = (
+    (128, 64, 0, BF16, torch.float8_e4m3fn, ((BF16, 32), (BF16, 5))),
+    (70, 100, 8, FP32, BF16, ((FP32, 24),)),
+    (1, 16, 3, FP16, torch.float8_e5m2, ((FP16, 1), (FP16, 16), (BF16, 40))),
+)
 
 
-def suited(start: torch.Tensor, merged: Sequence[AnyTerm], format: Format | None, out: torch.Tensor) -> Term | None:
-    """The one term of products that is added to all of a weight, where the kernels do that; None where torch does."""
+def suited(
+    start: torch.Tensor, merged: Sequence[AnyTerm], loras: int, format: Format | None, out: torch.Tensor
+) -> Term | None:
+    """The one term that is added to all of a weight, a product for each of ``loras``; None where torch adds it."""
     term = merged[0] if len(merged) == 1 else None
     if not isinstance(term, Term) or not term.place.is_whole or not start.is_cuda:
         return None
-    plain = (format is None and out.dtype == torch.bfloat16) or (format is not None and _is_plain(format))
-    known = plain and start.dtype in WEIGHTS and start.stride(1) == 1 and out.is_contiguous() and start.numel() > 0
-    return term if known and not why_not(start.device) else None
+    known = is_known(start.dtype, format, out.dtype) and start.stride(1) == 1 and out.is_contiguous()
+    if not known or not start.numel() or not len(term.products) == loras <= MOST:
+        return None
+    return term if all(_is_known(product) for product in term.products) and not why_not(start.device) else None
+
+
+def is_known(weight: torch.dtype, format: Format | None, result: torch.dtype) -> bool:
+    """Whether the kernels round such weights so."""
+    plain = result == BF16 if format is None else _is_plain(format)
+    return plain and weight in WEIGHTS
+
+
+def _is_known(product: Product) -> bool:
+    factors = (product.up, product.down)
+    return product.rank > 0 and all(factor.dtype in WEIGHTS and factor.is_contiguous() for factor in factors)
 
 
 def _is_plain(format: Format) -> bool:
@@ -45,18 +69,20 @@ def _is_plain(format: Format) -> bool:
     return type(format) is Format and not format.row_scaled and not format.group
 
 
-def sum_amax(start: torch.Tensor, term: Term) -> torch.Tensor:
-    """max |start + term| as an fp32 scalar on the device, Inf for NaN."""
+def make(sums: Sums, format: Format | None, out: torch.Tensor, rows: range) -> tuple[torch.Tensor | None, torch.Tensor]:
+    """Round each sum into ``out`` [count, rows, columns]; (scales [count], what ``Unread`` takes: a row each).
+
+    ``rows`` are those whose measure is taken. Five launches, whatever the number of weights and products.
+    """
     from . import triton_kernels
 
-    return triton_kernels.sum_amax(start, term.up, term.down)
-
-
-def sum_codes(start: torch.Tensor, term: Term, factor: torch.Tensor, out: torch.Tensor) -> None:
-    """(start + term) * factor, rounded once into ``out``."""
-    from . import triton_kernels
-
-    triton_kernels.sum_codes(start, term.up, term.down, factor, out)
+    peak = torch.zeros(sums.count, device=out.device)
+    scale = torch.empty_like(peak)
+    if format is not None:
+        triton_kernels.add_peaks(sums, peak)
+    triton_kernels.write_codes(sums, out, None if format is None else format.largest, peak, scale)
+    told = triton_kernels.measures(sums, out, rows, format is not None, peak, scale)
+    return (None if format is None else scale), told
 
 
 @cache
@@ -71,41 +97,94 @@ def why_not(device: torch.device) -> str:
     except FAULTS as error:
         return f"Triton does not load: {type(error).__name__}"
     try:
-        return _check(device)
+        with _current(device):
+            return _too_old(device) or _check(device)
     except (*FAULTS, *triton_kernels.FAULTS) as error:
         return f"the kernels do not run here: {type(error).__name__}"
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """Triton launches on the current device, whatever its tensors lie on."""
+    current: AbstractContextManager[object] = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    return current
+
+
+def _too_old(device: torch.device) -> str:
+    if device.type != "cuda" or torch.version.hip is not None:
+        return ""
+    found = torch.cuda.get_device_capability(device)
+    return "" if found >= CAPABILITY else f"compute capability {found[0]}.{found[1]} is below 8.0"
 
 
 def _check(device: torch.device) -> str:
     """The kernels on a few weights against plain torch; a sum in another order may move a code of a thousand."""
     generator = torch.Generator().manual_seed(0)
-    for number, (rows, columns, ranks, more) in enumerate(CASES):
-        weight, up, down = (
-            torch.randn(*size, generator=generator).mul_(scale).to(device)
-            for size, scale in (((rows, columns + more), 0.02), ((rows, ranks), 1e-3), ((ranks, columns), 1.0))
-        )
-        weight = weight.to(WEIGHTS[number % len(WEIGHTS)])[:, :columns]
-        if wrong := _difference(weight, up.contiguous(), down.contiguous()):
+    for rows, columns, more, dtype, stored, factors in CASES:
+        shapes = [((rows, columns + more), 0.02, dtype)]
+        for kind, rank in factors:
+            shapes += [((rows, rank), 1e-3, kind), ((rank, columns), 1.0, kind)]
+        places = [0]
+        for shape, _, kind in shapes:
+            places.append(aligned(places[-1] + shape[0] * shape[1] * kind.itemsize))
+        memory = torch.zeros(2 * places[-1], dtype=torch.uint8)
+        for first in (0, places[-1]):
+            for at, (shape, size, kind) in zip(places, shapes, strict=False):
+                view_at(memory, first + at, kind, shape).copy_(torch.randn(shape, generator=generator) * size)
+        memory = memory.to(device)
+        each = [_sums(memory[first:], places, shapes, columns) for first in (0, places[-1])]
+        both = Sums(each[0].weight, each[0].products, 2, places[-1])
+        if wrong := _difference(both, each, stored):
             return f"the kernels differ from torch: {wrong}"
     return ""
 
 
-def _difference(weight: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> str:
-    from . import triton_kernels
+Shapes = Sequence[tuple[tuple[int, int], float, torch.dtype]]
 
-    with full_fp32():
-        exact = torch.addmm(weight.to(torch.float32), up, down)
-    amax = triton_kernels.sum_amax(weight, up, down)
-    if not torch.allclose(amax, exact.abs().amax(), rtol=1e-5):
-        return "the largest number"
-    one = torch.ones((), device=weight.device)
-    for dtype in triton_kernels.CODES:
-        known = [format for format in FORMATS.values() if format.dtype == dtype and _is_plain(format)]
-        factor = known[0].scale_of(amax).reciprocal() if known else one
-        got, want = torch.empty(weight.shape, dtype=dtype, device=weight.device), (exact * factor).to(dtype)
-        triton_kernels.sum_codes(weight, up, down, factor, got)
-        stored = triton_kernels.CODES[dtype][2]
-        wrong = got.view(stored) != want.view(stored)
+
+def _sums(memory: torch.Tensor, places: Sequence[int], shapes: Shapes, columns: int) -> Sums:
+    weight, *factors = (view_at(memory, at, kind, shape) for at, (shape, _, kind) in zip(places, shapes, strict=False))
+    pairs = zip(factors[::2], factors[1::2], (0.7, -1.5, 0.25), strict=False)
+    return Sums(weight[:, :columns], [Product(*pair) for pair in pairs])
+
+
+def _difference(both: Sums, each: Sequence[Sums], dtype: torch.dtype) -> str:
+    """What is wrong with two weights that are worked on together, in words."""
+    format = next((format for format in FORMATS.values() if format.dtype == dtype and _is_plain(format)), None)
+    shape, rows = both.weight.shape, sampled_rows(both.weight.shape)
+    out = torch.empty(2, *shape, dtype=dtype, device=both.weight.device)
+    scale, told = make(both, format, out, rows)
+    for number, sums in enumerate(each):
+        deltas = [_delta(product) for product in sums.products]
+        exact = sums.weight.to(torch.float32) + sum(deltas[1:], deltas[0])
+        wanted, step = exact, torch.ones((), device=out.device)
+        if format is not None and scale is not None:
+            if not torch.allclose(told[number, 0].float(), exact.abs().amax(), rtol=1e-5):
+                return "the largest number"
+            step = format.scale_of(told[number, 0].float())
+            if not torch.equal(step, scale[number]):
+                return "the scale"
+            wanted = exact * step.reciprocal()
+        bits = torch.int8 if dtype.itemsize == 1 else torch.int16
+        wrong = out[number].view(bits) != wanted.to(dtype).view(bits)
         if int(wrong.sum()) > max(1, wrong.numel() // 1000):
             return str(dtype)
+        if not _is_measured(told[number, 2:], out[number].double() * step, exact, deltas):
+            return "the measure"
     return ""
+
+
+def _delta(product: Product) -> torch.Tensor:
+    with full_fp32():
+        return product.scaled_up() @ product.down.to(torch.float32)
+
+
+def _is_measured(told: torch.Tensor, stored: torch.Tensor, exact: torch.Tensor, deltas: Sequence[torch.Tensor]) -> bool:
+    """Whether the sums of a measure (see ``gain.measure_of``) are right to a thousandth of what they can be."""
+    error = stored - exact
+    noise, wanted = error.square().sum(), [error.square().sum(), exact.double().square().sum()]
+    most = list(wanted)
+    for delta in (delta.double() for delta in deltas):
+        energy, spread = delta.square().sum(), (error * delta).square().sum()
+        wanted += [(error * delta).sum(), energy, spread]
+        most += [(noise * energy).sqrt(), energy, spread]
+    return bool(((told - torch.stack(wanted)).abs() <= 1e-3 * torch.stack(most)).all())

@@ -11,6 +11,7 @@ from functools import cache
 import torch
 
 from . import kernels
+from .alike import Sums
 from .blueprint import Fate
 from .codes import Format, whole_scale
 from .dense import as_rows
@@ -34,14 +35,16 @@ def make_result(
     worked on at once; the sum of a weight with one scale is held whole where that allows it, else made twice.
     """
     start, merged = start_and_terms(weight, pairs, terms, weight.device)
-    flat, driven = as_rows(out), 1.0
+    flat, driven, rows = as_rows(out), 1.0, sampled_rows(fate.info.shape)
+    if term := kernels.suited(start, merged, len(pairs), fate.format, flat):
+        found, all_told = kernels.make(Sums(start, term.products), fate.format, flat[None], rows)
+        return (None if found is None else found[0]), all_told[0], 1.0
     if fate.format is None:
         scale, flag = None, _round(start, merged, flat, most, workspace)
     elif numbers := loose(fate):
         scale, flag, driven = _driven(fate.format, start, pairs, terms, numbers, flat, most, workspace)
     else:
         scale, flag = _quantize(start, merged, fate.format, flat, most, workspace)
-    rows = sampled_rows(fate.info.shape)
     every = slice(None, None, rows.step)
     base, stored = as_rows(weight)[every], flat[every]
     moved = (stored != base).any() if stored.dtype == base.dtype else torch.ones((), device=weight.device)
@@ -55,9 +58,7 @@ def _round(
     start: torch.Tensor, merged: Sequence[AnyTerm], out: torch.Tensor, most: int, workspace: Workspace
 ) -> torch.Tensor:
     """Write the sum, rounded once; a number that is finite when all of it is."""
-    if term := kernels.suited(start, merged, None, out):
-        kernels.sum_codes(start, term, torch.ones((), device=start.device), out)
-    elif merged:
+    if merged:
         for rows, block in _blocks(start, merged, min(most, BLOCK), workspace):
             out[rows].copy_(block)
     else:
@@ -87,10 +88,6 @@ def _quantize(
     start: torch.Tensor, merged: Sequence[AnyTerm], format: Format, out: torch.Tensor, most: int, workspace: Workspace
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Write the codes; (scale as it is worked with, a number that is finite when the sum is)."""
-    if term := kernels.suited(start, merged, format, out):
-        peak = kernels.sum_amax(start, term)
-        kernels.sum_codes(start, term, format.scale_of(peak).reciprocal(), out)
-        return format.scale_of(peak), peak
     amax, blocks = None, _blocks(start, merged, min(most, BLOCK), workspace)
     if not format.row_scaled and start.numel() <= most:
         ((rows, block),) = _blocks(start, merged, most, workspace)

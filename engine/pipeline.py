@@ -26,6 +26,7 @@ Result = TypeVar("Result")
 AT_ONCE = 2  # items that are worked on: each has its memory
 IN_FLIGHT = 4  # tensors on their way to the disk; two of them large
 PartKey = tuple[int, str]  # id of a source of adapters, name of a tensor in it
+Made = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]  # a result, its scale, what ``Unread`` takes
 
 
 def _nothing() -> None:
@@ -37,13 +38,17 @@ class Loaded:
     """A tensor that was read, where it is worked on; ``parts`` are those of the adapters that go to it and came along.
 
     ``begin`` is called before it is used and ``done`` when all work with it is under way: on a device both are about
-    who waits for whom.
+    who waits for whom. ``others`` came along with it, each ``shift`` bytes behind the one before; ``made`` is its
+    result, where there is one already.
     """
 
     tensor: torch.Tensor
     parts: Mapping[PartKey, torch.Tensor] = field(default_factory=dict)
     begin: Callable[[], None] = _nothing
     done: Callable[[], None] = _nothing
+    others: Sequence[Loaded] = ()
+    shift: int = 0
+    made: Made | None = None
 
 
 def as_read(reader: Reader, name: str) -> Loaded:

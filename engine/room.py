@@ -77,7 +77,9 @@ def worked_on(made: Blueprint) -> list[Fate]:
 
 
 def device_bytes(blueprints: Sequence[Blueprint]) -> int:
-    """What bakes on one base want to find free on a device, in bytes."""
+    """What bakes on one base want to find free on a device, in bytes; none where the CPU does them."""
+    if is_for_cpu(blueprints):
+        return 0
     need = need_of(blueprints[0].plan.base.source, [worked_on(each) for each in blueprints])
     return math.ceil(need.total(SLOTS, need.largest) / SHARE)
 
@@ -87,10 +89,15 @@ def choose_device(blueprints: Sequence[Blueprint], device: torch.device | None) 
     place = resolved(device)
     if place.type != "cuda":
         return place
-    if any(fate.calibrated for each in blueprints for fate in each.fates.values()):
-        return CPU  # error feedback goes column by column
+    if is_for_cpu(blueprints):
+        return CPU
     need = need_of(blueprints[0].plan.base.source, [worked_on(each) for each in blueprints])
     return CPU if room_in(need, free_bytes(place)) is None else place
+
+
+def is_for_cpu(blueprints: Sequence[Blueprint]) -> bool:
+    """Whether a bake is no work for a GPU: error feedback goes column by column."""
+    return any(fate.calibrated for each in blueprints for fate in each.fates.values())
 
 
 def room_in(need: Need, free: int) -> Room | None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from itertools import chain
+from typing import NamedTuple
 
 import torch
 
+from .alike import aligned, view_at
 from .pipeline import Loaded
-from .tensors import CopySink, Reader, RowSink, TensorSink, TensorSource
+from .tensors import CopySink, FillingReader, Reader, RowSink, TensorSink, TensorSource
 
 CHUNK = 32 << 20  # bytes of a pinned buffer, at most
-ALIGN = 256  # bytes: where tensors begin in device memory, as torch's own do
 Cargo = Mapping[str, Sequence[tuple[TensorSource, str]]]  # weight -> the parts of adapters that go to it
 
 
@@ -63,7 +66,7 @@ class Upload:
         self, device: torch.device, source: TensorSource, cargo: Cargo, slots: int, by_rows: bool = False
     ) -> None:
         """``cargo`` has all weights of ``source`` that will be asked for; ``by_rows``: none is read whole."""
-        self._infos, self._cargo, self._by_rows = source.tensors, cargo, by_rows
+        self._source, self.cargo, self._by_rows = source, cargo, by_rows
         size = max((cargo_bytes(source, name, parts) for name, parts in cargo.items()), default=0)
         self._slots = deque(_Slot(size, device) for _ in range(slots))
         self._pinned = Pinned(size)
@@ -73,64 +76,83 @@ class Upload:
 
     def __call__(self, reader: Reader, name: str) -> Loaded:
         """A weight and its parts on the device, in memory that is used again after ``done``."""
+        return self.together((name,), reader, name)
+
+    def together(self, names: Sequence[str], reader: Reader, name: str) -> Loaded:
+        """Weights with parts of the same sizes, one behind the other; ``name`` is the first of them."""
         self._slots.rotate(-1)
-        slot, views = self._slots[0], list[torch.Tensor]()
+        slot, views = self._slots[0], [list[torch.Tensor]() for _ in names]
+        shift = cargo_bytes(self._source, name, self.cargo[name])
         self._stream.wait_event(slot.free)
-        self._send(slot.memory, self._pieces(reader, name, slot.memory, views))
+        pieces = (
+            self._pieces(reader, each, slot.memory, number * shift, views[number]) for number, each in enumerate(names)
+        )
+        self._send(slot.memory, chain.from_iterable(pieces))
         slot.full.record(self._stream)
-        keys = [(id(source), part) for source, part in self._cargo[name]]
+        weights = [
+            Loaded(there[0], dict(zip(((id(of), part) for of, part in self.cargo[each]), there[1:], strict=True)))
+            for each, there in zip(names, views, strict=True)
+        ]
         begin, done = partial(self._computing.wait_event, slot.full), partial(slot.free.record, self._computing)
-        return Loaded(views[0], dict(zip(keys, views[1:], strict=True)), begin, done)
+        return replace(weights[0], begin=begin, done=done, others=weights[1:], shift=shift)
 
     def close(self) -> None:
         """What is on its way arrives before the memory is anybody else's; only the device waits."""
         self._computing.wait_stream(self._stream)
 
     def _pieces(
-        self, reader: Reader, name: str, memory: torch.Tensor, views: list[torch.Tensor]
-    ) -> Iterator[tuple[int, torch.Tensor]]:
-        """(place in ``memory``, bytes on the host) of all that goes there; ``views`` gets the tensors that it makes."""
-        at = 0
-        info = self._infos[name]
-        if self._by_rows and reader.transient and info.shape:
+        self, reader: Reader, name: str, memory: torch.Tensor, at: int, views: list[torch.Tensor]
+    ) -> Iterator[_Piece]:
+        """All that goes to ``memory`` from the place ``at`` on; ``views`` gets the tensors that it makes."""
+        info, begin = self._source.tensors[name], at
+        if isinstance(reader, FillingReader):
+            yield _Piece(at, info.nbytes, partial(reader.fill, name))
+            at += info.nbytes
+            views.append(view_at(memory, begin, info.dtype, info.shape))
+        elif self._by_rows and reader.transient and info.shape:
             for rows in row_pieces(info.shape, info.nbytes, self._pinned.size):
-                data = _bytes(reader.read_rows(name, rows.start, rows.stop))
-                yield at, data
-                at += len(data)
-            views.append(_view(memory, 0, info.dtype, info.shape))
+                data = reader.read_rows(name, rows.start, rows.stop)
+                yield _piece(at, data)
+                at += data.nbytes
+            views.append(view_at(memory, begin, info.dtype, info.shape))
         else:
             weight = reader.read(name)
             there = weight.device == memory.device  # of a model that the host has loaded
-            views.append(weight if there else _view(memory, 0, weight.dtype, weight.shape))
-            if not there:
-                yield at, _bytes(weight)
-                at += weight.nbytes
-        for source, part in self._cargo[name]:
+            views.append(weight if there else view_at(memory, begin, weight.dtype, weight.shape))
+            if not there and not reader.transient and weight.is_pinned():
+                self._copy(views[-1], weight.detach())
+            elif not there:
+                yield _piece(at, weight)
+            at += 0 if there else weight.nbytes
+        for source, part in self.cargo[name]:
             tensor, at = source.read(part), aligned(at)
-            views.append(_view(memory, at, tensor.dtype, tensor.shape))
-            yield at, _bytes(tensor)
+            views.append(view_at(memory, at, tensor.dtype, tensor.shape))
+            yield _piece(at, tensor)
             at += tensor.nbytes
 
-    def _send(self, memory: torch.Tensor, pieces: Iterable[tuple[int, torch.Tensor]]) -> None:
+    def _send(self, memory: torch.Tensor, pieces: Iterable[_Piece]) -> None:
         """Copy pieces, in order, up to their places, as many as fit in one go."""
         begin, end = 0, 0
         host, done = self._pinned.take()
-        for at, data in pieces:
-            while len(data):
+        for piece in pieces:
+            at, sent = piece.at, 0
+            while sent < piece.size:
                 room = begin + len(host) - at
                 if room <= 0:
                     self._copy(memory[begin:end], host, done)
                     (host, done), begin = self._pinned.take(), at
                     room = len(host)
-                part, data = data[:room], data[room:]
-                host[at - begin : at - begin + len(part)].copy_(part)
-                at = end = at + len(part)
+                size = min(room, piece.size - sent)
+                piece.fill(sent, host[at - begin : at - begin + size])
+                sent += size
+                at = end = at + size
         self._copy(memory[begin:end], host, done)
 
-    def _copy(self, there: torch.Tensor, host: torch.Tensor, done: torch.cuda.Event) -> None:
+    def _copy(self, there: torch.Tensor, host: torch.Tensor, done: torch.cuda.Event | None = None) -> None:
         with torch.cuda.stream(self._stream):
-            there.copy_(host[: len(there)], non_blocking=True)
-            done.record(self._stream)
+            there.copy_(host if done is None else host[: len(there)], non_blocking=True)
+            if done is not None:
+                done.record(self._stream)
 
 
 class Download:
@@ -182,7 +204,7 @@ class Download:
         for rows in row_pieces(there.shape, there.nbytes, max(self._pinned.size, least)):
             part = there[rows]
             buffer, done = self._pinned.take(part.nbytes)
-            host = _view(buffer, 0, part.dtype, part.shape)
+            host = view_at(buffer, 0, part.dtype, part.shape)
             with torch.cuda.stream(self._stream):
                 host.copy_(part, non_blocking=True)
                 done.record(self._stream)
@@ -223,16 +245,14 @@ def cargo_bytes(source: TensorSource, name: str, parts: Sequence[tuple[TensorSou
     return aligned(weight) + sum(aligned(of.tensors[part].nbytes) for of, part in parts)
 
 
-def aligned(at: int) -> int:
-    """The next place where a tensor may begin."""
-    return -(at // -ALIGN) * ALIGN
+class _Piece(NamedTuple):
+    """``size`` bytes for the place ``at``; ``fill(first, buffer)`` puts those from ``first`` on into a buffer."""
+
+    at: int
+    size: int
+    fill: Callable[[int, torch.Tensor], object]
 
 
-def _bytes(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.detach().to("cpu").reshape(-1).view(torch.uint8)
-
-
-def _view(memory: torch.Tensor, at: int, dtype: torch.dtype, shape: Sequence[int]) -> torch.Tensor:
-    """A tensor in memory of bytes."""
-    size = math.prod(shape) * dtype.itemsize
-    return memory[at : at + size].view(dtype).view(tuple(shape))
+def _piece(at: int, tensor: torch.Tensor) -> _Piece:
+    data = tensor.detach().to("cpu").reshape(-1).view(torch.uint8)
+    return _Piece(at, len(data), lambda first, buffer: buffer.copy_(data[first : first + len(buffer)]))

@@ -1,11 +1,13 @@
-"""Base + low-rank products in two passes that leave no sum in memory: its amax, then its codes. Only where Triton is.
+"""Base + low-rank products in passes that leave no sum in memory: its amax, its codes, its measure. Only with Triton.
 
-Products and sums are fp32, rounding is done on the bits, to the nearest and to even: the same on every card, also where
-it has no fp8 of its own, and in Triton's interpreter on a CPU.
+Products and sums are fp32 and scales stay outside, rounding is done on the bits, to the nearest and to even: the same
+on every card, also where it has no fp8 of its own, and in Triton's interpreter on a CPU. Weights of one shape that lie
+at equal distances in memory, with their factors, are worked on together.
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -13,62 +15,160 @@ import triton
 import triton.language as tl
 from triton.errors import TritonError
 
+from .alike import MOST, Sums
+
 FAULTS: tuple[type[Exception], ...] = (TritonError,)
-BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_RANKS = 64, 64, 16
+ROWS, COLUMNS, RANKS, SAMPLED = 64, 64, 16, 16  # of a block: rows, columns, ranks; sampled rows
 # dtype of the codes -> (bits of the mantissa, bias of the exponent, dtype of the same size that holds the bits)
 CODES = {
     torch.float8_e4m3fn: (3, 7, torch.int8),
     torch.float8_e5m2: (2, 15, torch.int8),
     torch.bfloat16: (7, 127, torch.int16),
 }
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")  # it takes bf16 numbers in products for integers
+# How many ranks an adapter has must not decide what is compiled.
+NUMBERS = [f"{name}{at}" for name in ("r", "s") for at in range(MOST)]
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _moved(memory: Any, offset: Any) -> Any:
+    """A pointer ``offset`` bytes on."""
+    return memory + offset // (memory.dtype.element_ty.primitive_bitwidth // 8)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _pick(at: tl.constexpr, x0: Any, x1: Any, x2: Any, x3: Any, x4: Any, x5: Any, x6: Any, x7: Any) -> Any:
+    """One of ``MOST``, known when it is compiled: they may be of different dtypes."""
+    if at == 0:
+        picked = x0
+    elif at == 1:
+        picked = x1
+    elif at == 2:
+        picked = x2
+    elif at == 3:
+        picked = x3
+    elif at == 4:
+        picked = x4
+    elif at == 5:
+        picked = x5
+    elif at == 6:
+        picked = x6
+    else:
+        picked = x7
+    return picked
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def _added(
+    acc: Any, up: Any, down: Any, ranks: Any, scale: Any, rows: Any, columns: Any, height: Any, width: Any, offset: Any,
+    BLOCK: tl.constexpr,
+) -> Any:  # fmt: skip
+    """fp32 acc + scale * up @ down for a block of row and column numbers; products of 16-bit factors are exact."""
+    SAME: tl.constexpr = up.dtype.element_ty == down.dtype.element_ty and up.dtype.element_ty != tl.float32
+    SHORT: tl.constexpr = SAME and not (INTERPRETED and up.dtype.element_ty == tl.bfloat16)
+    up = _moved(up, offset)
+    down = _moved(down, offset)
+    part = tl.zeros((rows.shape[0], columns.shape[0]), tl.float32)
+    for first in range(0, ranks, BLOCK):
+        numbers = first + tl.arange(0, BLOCK)
+        known = numbers < ranks
+        left = tl.load(
+            up + rows[:, None].to(tl.int64) * ranks + numbers[None, :],
+            mask=(rows[:, None] < height) & known[None, :],
+            other=0.0,
+        )
+        right = tl.load(
+            down + numbers[:, None].to(tl.int64) * width + columns[None, :],
+            mask=known[:, None] & (columns[None, :] < width),
+            other=0.0,
+        )
+        if SHORT:
+            part += tl.dot(left, right)
+        else:
+            part += tl.dot(left.to(tl.float32), right.to(tl.float32), input_precision="ieee")
+    return acc + part * scale
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _sum(
-    weight: Any, up: Any, down: Any, rows: Any, columns: Any, stride: Any, height: Any, width: Any, inside: Any,
-    RANKS: tl.constexpr, BLOCK: tl.constexpr,
+    weight: Any, u0: Any, u1: Any, u2: Any, u3: Any, u4: Any, u5: Any, u6: Any, u7: Any,
+    d0: Any, d1: Any, d2: Any, d3: Any, d4: Any, d5: Any, d6: Any, d7: Any,
+    r0: Any, r1: Any, r2: Any, r3: Any, r4: Any, r5: Any, r6: Any, r7: Any,
+    s0: Any, s1: Any, s2: Any, s3: Any, s4: Any, s5: Any, s6: Any, s7: Any,
+    rows: Any, columns: Any, inside: Any, stride: Any, height: Any, width: Any, offset: Any,
+    COUNT: tl.constexpr, BLOCK: tl.constexpr,
 ) -> Any:  # fmt: skip
-    """weight + up @ down in fp32 for a block of row and column numbers."""
-    acc = tl.load(weight + rows[:, None].to(tl.int64) * stride + columns[None, :], mask=inside, other=0.0)
-    acc = acc.to(tl.float32)
-    for first in tl.static_range(0, RANKS, BLOCK):
-        ranks = first + tl.arange(0, BLOCK)
-        known = ranks < RANKS
-        left = tl.load(
-            up + rows[:, None] * RANKS + ranks[None, :], mask=(rows[:, None] < height) & known[None, :], other=0.0
-        )
-        right = tl.load(
-            down + ranks[:, None] * width + columns[None, :],
-            mask=known[:, None] & (columns[None, :] < width),
-            other=0.0,
-        )
-        acc += tl.dot(left, right, input_precision="ieee")
+    """weight + products in fp32 for a block of row and column numbers."""
+    place = _moved(weight, offset) + rows[:, None].to(tl.int64) * stride + columns[None, :]
+    acc = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    for at in tl.static_range(COUNT):
+        up = _pick(at, u0, u1, u2, u3, u4, u5, u6, u7)
+        down = _pick(at, d0, d1, d2, d3, d4, d5, d6, d7)
+        ranks = _pick(at, r0, r1, r2, r3, r4, r5, r6, r7)
+        scale = _pick(at, s0, s1, s2, s3, s4, s5, s6, s7)
+        acc = _added(acc, up, down, ranks, scale, rows, columns, height, width, offset, BLOCK)
     return acc
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit(do_not_specialize=NUMBERS)  # type: ignore[untyped-decorator]
 def _amax_kernel(
-    weight: Any, up: Any, down: Any, amax: Any, stride: Any, height: Any, width: Any,
-    RANKS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
+    weight: Any, u0: Any, u1: Any, u2: Any, u3: Any, u4: Any, u5: Any, u6: Any, u7: Any,
+    d0: Any, d1: Any, d2: Any, d3: Any, d4: Any, d5: Any, d6: Any, d7: Any,
+    r0: Any, r1: Any, r2: Any, r3: Any, r4: Any, r5: Any, r6: Any, r7: Any,
+    s0: Any, s1: Any, s2: Any, s3: Any, s4: Any, s5: Any, s6: Any, s7: Any,
+    stride: Any, height: Any, width: Any, shift: Any, peak: Any,
+    COUNT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
 ) -> None:  # fmt: skip
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    across, number = tl.cdiv(width, COLUMNS), tl.program_id(1)
+    rows = tl.program_id(0) // across * ROWS + tl.arange(0, ROWS)
+    columns = tl.program_id(0) % across * COLUMNS + tl.arange(0, COLUMNS)
     inside = (rows[:, None] < height) & (columns[None, :] < width)
-    acc = _sum(weight, up, down, rows, columns, stride, height, width, inside, RANKS, BLOCK)
+    acc = _sum(
+        weight,
+        u0, u1, u2, u3, u4, u5, u6, u7, d0, d1, d2, d3, d4, d5, d6, d7,
+        r0, r1, r2, r3, r4, r5, r6, r7, s0, s1, s2, s3, s4, s5, s6, s7,
+        rows, columns, inside, stride, height, width, number.to(tl.int64) * shift, COUNT, BLOCK,
+    )  # fmt: skip
     size = tl.where(acc == acc, tl.abs(acc), float("inf"))  # NaN counts as Inf
-    tl.atomic_max(amax, tl.max(tl.max(tl.where(inside, size, 0.0), axis=1), axis=0))
+    tl.atomic_max(peak + number, tl.max(tl.max(tl.where(inside, size, 0.0), axis=1), axis=0))
+
+
+@triton.jit(do_not_specialize=NUMBERS)  # type: ignore[untyped-decorator]
+def _codes_kernel(
+    weight: Any, u0: Any, u1: Any, u2: Any, u3: Any, u4: Any, u5: Any, u6: Any, u7: Any,
+    d0: Any, d1: Any, d2: Any, d3: Any, d4: Any, d5: Any, d6: Any, d7: Any,
+    r0: Any, r1: Any, r2: Any, r3: Any, r4: Any, r5: Any, r6: Any, r7: Any,
+    s0: Any, s1: Any, s2: Any, s3: Any, s4: Any, s5: Any, s6: Any, s7: Any,
+    stride: Any, height: Any, width: Any, shift: Any, peak: Any, scale: Any, out: Any, largest: Any,
+    COUNT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
+    BITS: tl.constexpr, BIAS: tl.constexpr, SIGN: tl.constexpr, SCALED: tl.constexpr,
+) -> None:  # fmt: skip
+    across, number = tl.cdiv(width, COLUMNS), tl.program_id(1)
+    rows = tl.program_id(0) // across * ROWS + tl.arange(0, ROWS)
+    columns = tl.program_id(0) % across * COLUMNS + tl.arange(0, COLUMNS)
+    inside = (rows[:, None] < height) & (columns[None, :] < width)
+    exact = _sum(
+        weight,
+        u0, u1, u2, u3, u4, u5, u6, u7, d0, d1, d2, d3, d4, d5, d6, d7,
+        r0, r1, r2, r3, r4, r5, r6, r7, s0, s1, s2, s3, s4, s5, s6, s7,
+        rows, columns, inside, stride, height, width, number.to(tl.int64) * shift, COUNT, BLOCK,
+    )  # fmt: skip
+    if SCALED:
+        step = tl.div_rn(tl.load(peak + number), largest)
+        step = tl.where(step < 1.1754943508222875e-38, 1.0, step)  # too small for a scale of full precision
+        tl.store(scale + number, step, mask=tl.program_id(0) == 0)
+        exact = exact * tl.div_rn(1.0, step)
+    code = _code(exact, BITS, BIAS, SIGN)
+    if not SCALED:  # nobody has looked whether all numbers are finite, and stay so
+        bad = inside & ((code & ((1 << SIGN) - 1)) >= (255 << BITS))
+        tl.atomic_max(peak + number, tl.max(tl.max(tl.where(bad, float("inf"), 0.0), axis=1), axis=0))
+    place = (number.to(tl.int64) * height + rows[:, None]) * width + columns[None, :]
+    tl.store(out + place, code.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _codes_kernel(
-    weight: Any, up: Any, down: Any, factor: Any, out: Any, stride: Any, height: Any, width: Any,
-    RANKS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
-    BITS: tl.constexpr, BIAS: tl.constexpr, SIGN: tl.constexpr,
-) -> None:  # fmt: skip
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    inside = (rows[:, None] < height) & (columns[None, :] < width)
-    exact = _sum(weight, up, down, rows, columns, stride, height, width, inside, RANKS, BLOCK) * tl.load(factor)
+def _code(exact: Any, BITS: tl.constexpr, BIAS: tl.constexpr, SIGN: tl.constexpr) -> Any:
+    """The bits of the nearest number with a mantissa of ``BITS`` bits; halves to even."""
     bits = exact.to(tl.int32, bitcast=True)
     size = bits & 0x7FFFFFFF
     SHIFT: tl.constexpr = 23 - BITS
@@ -77,30 +177,119 @@ def _codes_kernel(
         steps = tl.abs(exact) * (2.0 ** (BIAS - 1 + BITS))
         code = tl.where(tl.abs(exact) < 2.0 ** (1 - BIAS), ((steps + 12582912.0) - 12582912.0).to(tl.int32), code)
     code = tl.where(exact == exact, code, (1 << SIGN) - 1)  # NaN
-    code = code | (((bits >> 31) & 1) << SIGN)
-    place = rows[:, None].to(tl.int64) * width + columns[None, :]
-    tl.store(out + place, code.to(out.dtype.element_ty), mask=inside)
+    return code | (((bits >> 31) & 1) << SIGN)
 
 
-def sum_amax(weight: torch.Tensor, up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:
-    """max |weight + up @ down| as an fp32 scalar, Inf for NaN; weight [rows, columns], up and down contiguous fp32."""
-    amax = torch.zeros(1, dtype=torch.float32, device=weight.device)
-    height, width = weight.shape
-    grid = (triton.cdiv(height, BLOCK_ROWS), triton.cdiv(width, BLOCK_COLUMNS))
-    _amax_kernel[grid](
-        weight, up, down, amax, weight.stride(0), height, width, up.shape[1], BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_RANKS
-    )
-    return amax[0]
+@triton.jit  # type: ignore[untyped-decorator]
+def _value(code: Any, BITS: tl.constexpr, BIAS: tl.constexpr, SIGN: tl.constexpr) -> Any:
+    """The fp32 number that a finite code means."""
+    size = code & ((1 << SIGN) - 1)
+    value = ((size << (23 - BITS)) + ((127 - BIAS) << 23)).to(tl.float32, bitcast=True)
+    if BIAS < 127:
+        value = tl.where(size < (1 << BITS), size.to(tl.float32) * (2.0 ** (1 - BIAS - BITS)), value)
+    return tl.where(((code >> SIGN) & 1) == 1, -value, value)
 
 
-def sum_codes(
-    weight: torch.Tensor, up: torch.Tensor, down: torch.Tensor, factor: torch.Tensor, out: torch.Tensor
-) -> None:
-    """(weight + up @ down) * factor rounded into the contiguous ``out``, whose dtype is one of ``CODES``."""
+@triton.jit  # type: ignore[untyped-decorator]
+def _tell(place: Any, values: Any) -> None:
+    """The sum of a block of numbers."""
+    tl.store(place, tl.sum(tl.sum(values, axis=1), axis=0))
+
+
+@triton.jit(do_not_specialize=NUMBERS)  # type: ignore[untyped-decorator]
+def _measure_kernel(
+    weight: Any, u0: Any, u1: Any, u2: Any, u3: Any, u4: Any, u5: Any, u6: Any, u7: Any,
+    d0: Any, d1: Any, d2: Any, d3: Any, d4: Any, d5: Any, d6: Any, d7: Any,
+    r0: Any, r1: Any, r2: Any, r3: Any, r4: Any, r5: Any, r6: Any, r7: Any,
+    s0: Any, s1: Any, s2: Any, s3: Any, s4: Any, s5: Any, s6: Any, s7: Any,
+    stride: Any, height: Any, width: Any, shift: Any, peak: Any, scale: Any, out: Any, told: Any, every: Any,
+    samples: Any,
+    COUNT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
+    BITS: tl.constexpr, BIAS: tl.constexpr, SIGN: tl.constexpr, SCALED: tl.constexpr, SAME: tl.constexpr,
+) -> None:  # fmt: skip
+    across, number = tl.cdiv(width, COLUMNS), tl.program_id(1)
+    numbers = tl.program_id(0) // across * ROWS + tl.arange(0, ROWS)
+    rows = tl.where(numbers < samples, numbers * every, height)  # what is no sample is outside
+    columns = tl.program_id(0) % across * COLUMNS + tl.arange(0, COLUMNS)
+    inside = (rows[:, None] < height) & (columns[None, :] < width)
+    offset = number.to(tl.int64) * shift
+    place = _moved(weight, offset) + rows[:, None].to(tl.int64) * stride + columns[None, :]
+    base = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    zeros = tl.zeros((ROWS, COLUMNS), tl.float32)
+    exact = base.to(tl.float64)
+    for at in tl.static_range(COUNT):
+        up = _pick(at, u0, u1, u2, u3, u4, u5, u6, u7)
+        down = _pick(at, d0, d1, d2, d3, d4, d5, d6, d7)
+        ranks = _pick(at, r0, r1, r2, r3, r4, r5, r6, r7)
+        strength = _pick(at, s0, s1, s2, s3, s4, s5, s6, s7)
+        delta = _added(zeros, up, down, ranks, strength, rows, columns, height, width, offset, BLOCK)
+        exact += delta.to(tl.float64)
+    stored = (number.to(tl.int64) * height + rows[:, None]) * width + columns[None, :]
+    value = _value(tl.load(out + stored, mask=inside, other=0).to(tl.int32), BITS, BIAS, SIGN)
+    if SCALED:
+        value = value * tl.load(scale + number)
+    error = value.to(tl.float64) - exact
+    told += (number.to(tl.int64) * tl.num_programs(0) + tl.program_id(0)) * (4 + 3 * COUNT)
+    first = tl.program_id(0) == 0
+    tl.store(told, tl.where(first, tl.load(peak + number), 0.0).to(tl.float64))
+    if SAME:
+        _tell(told + 1, tl.where(inside & (value != base), 1.0, 0.0).to(tl.float64))
+    else:
+        tl.store(told + 1, tl.where(first, 1.0, 0.0).to(tl.float64))
+    _tell(told + 2, error * error)
+    _tell(told + 3, exact * exact)
+    for at in tl.static_range(COUNT):
+        up = _pick(at, u0, u1, u2, u3, u4, u5, u6, u7)
+        down = _pick(at, d0, d1, d2, d3, d4, d5, d6, d7)
+        ranks = _pick(at, r0, r1, r2, r3, r4, r5, r6, r7)
+        strength = _pick(at, s0, s1, s2, s3, s4, s5, s6, s7)
+        delta = _added(zeros, up, down, ranks, strength, rows, columns, height, width, offset, BLOCK).to(tl.float64)
+        _tell(told + 4 + 3 * at, error * delta)
+        _tell(told + 5 + 3 * at, delta * delta)
+        _tell(told + 6 + 3 * at, error * delta * error * delta)
+
+
+def add_peaks(sums: Sums, peak: torch.Tensor) -> None:
+    """Raise fp32 ``peak`` [count] to max |weight + products| of each, Inf for NaN."""
+    _launch(_amax_kernel, sums, sums.weight.shape[0], ROWS, (peak,), ())
+
+
+def write_codes(sums: Sums, out: torch.Tensor, largest: float | None, peak: torch.Tensor, scale: torch.Tensor) -> None:
+    """Round each sum into the contiguous ``out`` [count, rows, columns], whose dtype is one of ``CODES``.
+
+    ``largest``: the code that ``peak`` becomes; its fp32 ``scale`` [count] is written. None: there is no scale, and
+    ``peak`` becomes Inf where a result is not finite.
+    """
     bits, bias, stored = CODES[out.dtype]
-    height, width = weight.shape
-    grid = (triton.cdiv(height, BLOCK_ROWS), triton.cdiv(width, BLOCK_COLUMNS))
-    _codes_kernel[grid](
-        weight, up, down, factor, out.view(stored), weight.stride(0), height, width, up.shape[1],
-        BLOCK_ROWS, BLOCK_COLUMNS, BLOCK_RANKS, bits, bias, 8 * stored.itemsize - 1,
-    )  # fmt: skip
+    given = (peak, scale, out.view(stored), 1.0 if largest is None else largest)
+    settings = (bits, bias, 8 * stored.itemsize - 1, largest is not None)
+    _launch(_codes_kernel, sums, sums.weight.shape[0], ROWS, given, settings)
+
+
+def measures(
+    sums: Sums, out: torch.Tensor, rows: range, is_scaled: bool, peak: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
+    """fp64 [count, 4 + 3 * products] of the sampled rows of ``out``: what ``Unread`` takes of each result."""
+    bits, bias, stored = CODES[out.dtype]
+    blocks = triton.cdiv(len(rows), SAMPLED) * triton.cdiv(sums.weight.shape[1], COLUMNS)
+    told = torch.empty(sums.count, blocks, 4 + 3 * len(sums.products), dtype=torch.float64, device=sums.weight.device)
+    given = (peak, scale, out.view(stored), told, rows.step, len(rows))
+    settings = (bits, bias, 8 * stored.itemsize - 1, is_scaled, out.dtype == sums.weight.dtype)
+    _launch(_measure_kernel, sums, len(rows), SAMPLED, given, settings)
+    return told.sum(1)
+
+
+def _launch(
+    kernel: Any, sums: Sums, height: int, block: int, given: tuple[Any, ...], settings: tuple[Any, ...]
+) -> None:
+    """One program for each block of ``height`` rows of every weight; the first axis of a grid has no narrow limit."""
+    ups, downs, ranks, scales = sums.factors
+    grid = (triton.cdiv(height, block) * triton.cdiv(sums.weight.shape[1], COLUMNS), sums.count)
+    shape = (sums.weight.stride(0), *sums.weight.shape, sums.shift)
+    fixed = (len(sums.products), block, COLUMNS, RANKS)
+    start(kernel, grid, (sums.weight, *ups, *downs, *ranks, *scales, *shape, *given), (*fixed, *settings))
+
+
+def start(kernel: Any, grid: tuple[int, int], given: tuple[Any, ...], settings: tuple[Any, ...]) -> None:
+    """Launch a kernel on the current device."""
+    kernel[grid](*given, *settings)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
-from lora_foundry.engine import gemm
+from lora_foundry.engine import gemm, kernels
 from lora_foundry.engine.gemm import JoinedProducts
+from plain_kernels import Plain
 from pretended_cuda import Machine, pretended_cuda
 
 
@@ -35,3 +37,21 @@ def machine() -> Iterator[Machine]:
     with pretended_cuda() as found:
         found.delay = (0.0, 0.002)
         yield found
+
+
+@pytest.fixture
+def forget() -> Iterator[None]:
+    """What is known of devices is not of this test."""
+    kernels.why_not.cache_clear()
+    yield
+    kernels.why_not.cache_clear()
+
+
+@pytest.fixture
+def kernel(request: pytest.FixtureRequest, forget: None, monkeypatch: pytest.MonkeyPatch) -> Plain:
+    """Torch in the place of the Triton kernels; ``wrong`` as the parameter."""
+    made = Plain(getattr(request, "param", ""))
+    monkeypatch.setitem(sys.modules, "lora_foundry.engine.triton_kernels", made)
+    monkeypatch.setattr(sys.modules["lora_foundry.engine"], "triton_kernels", made, raising=False)
+    monkeypatch.setattr(kernels, "find_spec", lambda name: object())
+    return made

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 import torch
@@ -18,56 +19,194 @@ from lora_foundry.engine.finish import Finish
 from pretended_cuda import CUDA
 from sources import ROOT
 
+needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="needs triton: pip install triton")
+
 SCRIPT = """
 import json, runpy
 runpy.run_path({conftest!r})
 import torch
 from lora_foundry.engine import kernels, triton_kernels
+from lora_foundry.engine.alike import Sums, aligned, view_at
+from lora_foundry.engine.gemm import Product
 
 def steps(x, dtype):  # the distance of neighbouring codes around each number, in fp64
     info = torch.finfo(dtype)
     power = 2.0 ** torch.floor(torch.log2(x.abs().clamp(min=info.tiny)))
     return power * info.eps
 
+def laid_out(count, rows, columns, more, dtype, ranks, kinds):
+    sizes = [((rows, columns + more), dtype)]
+    for rank, kind in zip(ranks, kinds):
+        sizes += [((rows, rank), kind), ((rank, columns), kind)]
+    shift = sum(aligned(a * b * kind.itemsize) for (a, b), kind in sizes)
+    memory, all_sums = torch.zeros(count * shift, dtype=torch.uint8), []
+    for number in range(count):
+        at, views = number * shift, []
+        for place, (shape, kind) in enumerate(sizes):
+            values = torch.randn(shape) * ((1e-4, 1.0)[place % 2 == 0] if place else torch.logspace(-6, 0, shape[1]))
+            views.append(view_at(memory, at, kind, shape).copy_(values))
+            at += aligned(values.numel() * kind.itemsize)
+        scales = [0.5 - i for i in range(len(ranks))]
+        products = [Product(*each) for each in zip(views[1::2], views[2::2], scales)]
+        all_sums.append(Sums(views[0][:, :columns], products))
+    return Sums(all_sums[0].weight, all_sums[0].products, count, shift), all_sums
+
+def tried(dtype, count, rows, columns, more, kind, ranks, kinds, sampled):
+    both, each = laid_out(count, rows, columns, more, kind, ranks, kinds)
+    peak, scale = torch.zeros(count), torch.zeros(count)
+    out = torch.empty(count, rows, columns, dtype=dtype)
+    largest = None if dtype.itemsize > 1 else torch.finfo(dtype).max
+    if largest is not None:
+        triton_kernels.add_peaks(both, peak)
+    triton_kernels.write_codes(both, out, largest, peak, scale)
+    found = triton_kernels.measures(both, out, sampled, largest is not None, peak, scale)
+    off = dict(amax=0.0, scale=0.0, code=0.0, measure=0.0, moved=0.0)
+    for number, sums in enumerate(each):
+        deltas = [product.scale * (product.up.double() @ product.down.double()) for product in sums.products]
+        exact, step = sums.weight.double() + sum(deltas), torch.tensor(1.0)
+        if largest is not None:
+            off["amax"] = max(off["amax"], abs(float(peak[number]) / float(exact.abs().max()) - 1))
+            step = peak[number] / largest
+            off["scale"] = max(off["scale"], float(scale[number] != step))
+        wanted = exact * step.reciprocal().double()
+        wrong = (out[number].double() - wanted).abs() / steps(wanted, dtype)
+        off["code"] = max(off["code"], float(wrong.max()))
+        rows_of = slice(None, None, sampled.step)
+        stored, base = (out[number].float() * step)[rows_of], sums.weight[rows_of].float()
+        error, some = stored.double() - exact[rows_of], [delta[rows_of] for delta in deltas]
+        want, most = [error.square().sum(), exact[rows_of].square().sum()], [error.square().sum()]
+        most.append(want[1])
+        for delta in some:
+            want += [(error * delta).sum(), delta.square().sum(), (error * delta).square().sum()]
+            most += [(want[0] * want[-2]).sqrt(), want[-2], want[-1]]
+        measured = ((found[number, 2:] - torch.stack(want)).abs() / torch.stack(most)).max()
+        off["measure"] = max(off["measure"], float(measured))
+        moved = float((stored != base).sum()) if dtype == kind else 1.0
+        off["moved"] = max(off["moved"], abs(float(found[number, 1]) - moved))
+        assert float(found[number, 0]) == float(peak[number])
+    return off
+
 torch.manual_seed(1)
-weight = (torch.randn(96, 80) * torch.logspace(-6, 0, 80)).to(torch.bfloat16)
-up, down = torch.randn(96, 24) * 1e-4, torch.randn(24, 80)
-exact = weight.double() + up.double() @ down.double()
-told = {{"check": kernels.why_not(torch.device("cpu")), "off": {{}}}}
-amax = triton_kernels.sum_amax(weight, up, down)
-told["amax"] = abs(float(amax) / float(exact.abs().max()) - 1)
-for dtype in triton_kernels.CODES:
-    factor = torch.finfo(dtype).max / amax if dtype.itemsize == 1 else torch.ones(())
-    out = torch.empty(weight.shape, dtype=dtype)
-    triton_kernels.sum_codes(weight, up, down, factor, out)
-    wanted = exact * factor.double()
-    told["off"][str(dtype)] = float(((out.double() - wanted).abs() / steps(wanted, dtype)).max())
-weight[3, 5] = float("nan")
-told["nan"] = float(triton_kernels.sum_amax(weight, up, down))
+B, H, F = torch.bfloat16, torch.float16, torch.float32
+E4, E5 = torch.float8_e4m3fn, torch.float8_e5m2
+told = {{"check": kernels.why_not(torch.device("cpu")), "off": [
+    tried(E4, 1, 96, 80, 0, B, (24,), (B,), range(0, 96)),
+    tried(E5, 1, 96, 80, 8, H, (1, 16), (B, F), range(0, 96, 3)),
+    tried(B, 3, 70, 100, 0, B, (5, 40), (H, B), range(0, 70)),
+    tried(E4, 2, 64, 64, 0, F, (4,) * 8, (B,) * 8, range(0, 64, 2)),
+    tried(B, 1, 1, 48, 16, F, (3,) * 3, (F, B, F), range(0, 1)),
+]}}
+both, (one,) = laid_out(1, 8, 32, 0, B, (4,), (B,))
+one.weight[3, 5] = float("nan")
+peaks = []
+for values in (float("nan"), 3e38):
+    one.weight[3, 5] = values
+    one.products[0].up[3], one.products[0].down[:, 5] = 1e19, 1e19
+    for dtype in (E4, B):
+        peak = torch.zeros(1)
+        if dtype == E4:
+            triton_kernels.add_peaks(both, peak)
+        out, largest = torch.empty(1, 8, 32, dtype=dtype), 448.0 if dtype == E4 else None
+        triton_kernels.write_codes(both, out, largest, peak, torch.zeros(1))
+        peaks.append(float(peak))
+told["bad"] = peaks
 print(json.dumps(told))
 """
 
 
-@pytest.mark.skipif(find_spec("triton") is None, reason="needs triton: pip install triton")
-def test_the_kernels_round_the_exact_sum_to_the_nearest():
-    """Against float64, in a process of its own: the interpreter is chosen when Triton is imported."""
-    script = SCRIPT.format(conftest=str(ROOT / "tests" / "conftest.py"))
+def interpreted(script: str) -> dict[str, Any]:
+    """What a script prints in a process of its own: the interpreter is chosen when Triton is imported."""
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+@needs_triton
+def test_the_kernels_round_the_exact_sum_to_the_nearest_and_measure_it():
+    """Against float64: odd shapes, dtypes side by side, several weights in one launch."""
+    told = interpreted(SCRIPT.format(conftest=str(ROOT / "tests" / "conftest.py")))
     assert told["check"] == ""
-    assert told["amax"] < 1e-6
-    assert told["nan"] == float("inf")
-    assert all(off <= 0.5001 for off in told["off"].values()), told
+    for off in told["off"]:
+        assert off["amax"] < 1e-6 and off["scale"] == 0 and off["moved"] == 0, off
+        assert off["code"] <= 0.5001 and off["measure"] < 1e-4, off
+    assert told["bad"] == [float("inf")] * 4
 
 
-@pytest.fixture
-def forget():
-    """What is known of devices is not of this test."""
-    kernels.why_not.cache_clear()
-    yield
-    kernels.why_not.cache_clear()
+BAKED = """
+import json, runpy, sys
+runpy.run_path({conftest!r})
+sys.path.insert(0, {helpers!r})
+import torch
+from lora_foundry.engine import gemm, kernels, triton_kernels
+from lora_foundry.engine.bake import bake
+from lora_foundry.engine.finish import Finish
+from disk_fakes import File, on_disk
+from fakes import a_layer, a_plan, noise, random_delta
+from pretended_cuda import CUDA, MACHINE, OnDevice, pretended_cuda
+from pretended_streams import BOARD, current_stream
+
+GIVEN = 1 + 4 * triton_kernels.MOST + 4  # weight, factors, ranks, scales, shape: what follows is written
+
+def start(kernel, grid, given, settings):
+    stream = current_stream()
+    stream.drain()
+    MACHINE.launches[kernel.fn.__name__] += 1
+    for number, each in enumerate(given):
+        if isinstance(each, OnDevice):
+            BOARD.touch(stream, each.inside.untyped_storage().data_ptr(), number >= GIVEN, kernel.fn.__name__)
+    kernel[grid](*(each.inside if isinstance(each, OnDevice) else each for each in given), *settings)
+
+triton_kernels.start = start
+gemm.fast_bf16 = lambda device_type: False
+SHAPE = (48, 64)
+
+def plan(count):
+    names = [f"blocks.{{number}}.l.weight" for number in range(count)]
+    values = {{name: noise(SHAPE, 0.02, seed) for seed, name in enumerate(names)}}
+    deltas = [random_delta(name, SHAPE, 8, 0.002, seed) for seed, name in enumerate(names)]
+    return on_disk(a_plan(values, *(a_layer(deltas, 0.5 + i, name=f"{{i}}") for i in range(4))))
+
+told = {{}}
+for format in ("float8_e4m3fn", "none"):
+    finish, wanted = Finish(format, keep=()), File()
+    here = bake(plan(2), finish, wanted)
+    with pretended_cuda() as machine:
+        machine.delay = (0.0, 0.002)
+        kernels.why_not(CUDA)
+        bake(plan(1), finish, File(), device=CUDA)  # what is made once a process
+        launches = []
+        for count in (1, 2):
+            machine.launches.clear(); machine.syncs.clear()
+            there = File()
+            report = bake(plan(count), finish, there, device=CUDA)
+            launches.append(sum(machine.launches.values()))
+        scales = {{n: t for n, t in wanted.values.items() if not t.ndim}}
+        told[format] = {{
+            "arithmetic": report.arithmetic, "launches": launches[1] - launches[0],
+            "syncs": list(machine.syncs.values()), "each": dict(machine.launches),
+            "codes": max(float((there.values[n].view(torch.int8) != t.view(torch.int8)).float().mean())
+                         for n, t in wanted.values.items() if t.ndim),
+            "scales": max(abs(float(there.values[n] / t) - 1) for n, t in scales.items()) if scales else 0.0,
+            "gains": max(abs(a - b) for a, b in zip(report.gains, here.gains)),
+            "errors": max(abs(report.layers[n] / e - 1) for n, e in here.layers.items()),
+        }}
+print(json.dumps(told))
+"""
+
+
+@needs_triton
+def test_a_weight_takes_five_launches_and_no_wait_and_is_that_of_the_cpu():
+    """A whole bake on the pretended device, the real kernels in the interpreter."""
+    tests = ROOT / "tests"
+    told = interpreted(BAKED.format(conftest=str(tests / "conftest.py"), helpers=str(tests / "helpers")))
+    for format, found in told.items():
+        assert found["arithmetic"] == "fp32 with Triton on Pretended", found
+        assert found["launches"] <= (5 if format != "none" else 4), found
+        assert found["syncs"] == [1], found
+        assert found["codes"] < 1e-4 and found["scales"] < 1e-6, found
+        assert found["gains"] < 1e-6 and found["errors"] < 1e-4, found
 
 
 def test_the_setting_switches_them_off_and_without_triton_torch_does_it(forget, monkeypatch):
@@ -79,36 +218,6 @@ def test_the_setting_switches_them_off_and_without_triton_torch_does_it(forget, 
     assert kernels.why_not(CUDA) == "Triton is not installed"
 
 
-class Plain:
-    """What the kernels do, by torch; ``wrong``: the way they fail."""
-
-    CODES = {torch.float8_e4m3fn: (3, 7, torch.int8), torch.bfloat16: (7, 127, torch.int16)}
-    FAULTS = (ZeroDivisionError,)
-
-    def __init__(self, wrong: str = "") -> None:
-        self.wrong, self.calls = wrong, 0
-
-    def sum_amax(self, weight, up, down):
-        self.calls += 1
-        if self.wrong == "raises":
-            raise ZeroDivisionError
-        return torch.addmm(weight.float(), up, down).abs().amax() * (2 if self.wrong == "amax" else 1)
-
-    def sum_codes(self, weight, up, down, factor, out):
-        self.calls += 1
-        exact = torch.addmm(weight.float(), up, down).mul_(factor)
-        out.copy_(exact * 1.01 if self.wrong == "codes" else exact)
-
-
-@pytest.fixture
-def kernel(request, forget, monkeypatch):
-    made = Plain(request.param)
-    monkeypatch.setitem(sys.modules, "lora_foundry.engine.triton_kernels", made)
-    monkeypatch.setattr(sys.modules["lora_foundry.engine"], "triton_kernels", made, raising=False)
-    monkeypatch.setattr(kernels, "find_spec", lambda name: object())
-    return made
-
-
 def baked(format):
     shape, sink = (80, 128), File()
     names = [f"blocks.{number}.l.weight" for number in range(2)]
@@ -117,7 +226,7 @@ def baked(format):
     return sink.values, bake(plan, Finish(format, keep=()), sink, device=CUDA)
 
 
-@pytest.mark.parametrize("kernel", ["", "raises", "amax", "codes"], indirect=True)
+@pytest.mark.parametrize("kernel", ["", "raises", "amax", "codes", "measure"], indirect=True)
 @pytest.mark.parametrize("format", ["float8_e4m3fn", "none"])
 def test_kernels_that_are_wrong_on_a_device_are_left_and_the_bake_is_right(format, kernel, machine, monkeypatch):
     used = not kernel.wrong
@@ -132,3 +241,38 @@ def test_kernels_that_are_wrong_on_a_device_are_left_and_the_bake_is_right(forma
     monkeypatch.setenv(kernels.SETTING, "0")
     kernels.why_not.cache_clear()
     assert same_all(got, baked(format)[0])
+
+
+@pytest.mark.parametrize("kernel", [""], indirect=True)
+def test_they_are_tried_on_the_device_they_are_asked_about_not_on_the_current_one(kernel, machine, monkeypatch):
+    """Triton launches on the current device: on another one it would write where nobody said."""
+    current = []
+
+    class Entered:
+        def __init__(self, device):
+            self.device = device
+
+        def __enter__(self):
+            current.append(self.device)
+
+        def __exit__(self, *_):
+            current.pop()
+
+    plain = kernel.write_codes
+
+    def seen(*given):
+        kernel.devices.append(list(current))
+        return plain(*given)
+
+    monkeypatch.setattr(torch.cuda, "device", Entered)
+    monkeypatch.setattr(kernel, "write_codes", seen)
+    assert kernels.why_not(CUDA) == ""
+    assert kernel.devices and all(devices == [CUDA] for devices in kernel.devices)
+
+
+@pytest.mark.parametrize("kernel", [""], indirect=True)
+def test_they_are_not_tried_on_gpus_that_triton_does_not_know(kernel, machine, monkeypatch):
+    """Its compiler ends the process there."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
+    assert "7.5" in kernels.why_not(CUDA)
+    assert kernel.calls == 0
