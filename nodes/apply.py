@@ -56,6 +56,7 @@ class FoundryApply(StageNode):
         "Finishes the plan without quantizing. patches: exact; plain LoRAs cost no memory, other kinds 4 bytes "
         "for each number they change. bake: fused weights."
     )
+    SEARCH_ALIASES = ["apply lora", "lora patches", "bake lora"]
     RETURN_TYPES = ("MODEL", "STRING")
     RETURN_NAMES = ("MODEL", "report")
     OUTPUT_TOOLTIPS = ("A MODEL with all LoRAs on it.", "What was done, as text.")

@@ -37,6 +37,7 @@ class FoundryCalibrate(FoundryNode):
         "Put it between the unquantized MODEL, LoRAs and all, and the sampler. It keeps what the layers are given "
         "under a name; 3 Quantize and Save Baked Model round by it. The picture does not change."
     )
+    SEARCH_ALIASES = ["calibration", "activation ranges", "gptq"]
     RETURN_TYPES = ("MODEL",)
     OUTPUT_TOOLTIPS = ("The same MODEL: sample with it as usual.",)
     INPUTS = {

@@ -29,6 +29,7 @@ class FoundryNode:
 
     CATEGORY = CATEGORY
     FUNCTION = "run"
+    SEARCH_ALIASES: ClassVar[list[str]] = []  # what else people type; older hosts look at names only
     INPUTS: ClassVar[dict[str, Any]] = {}
 
     @classmethod

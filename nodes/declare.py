@@ -24,6 +24,7 @@ class FoundryDeclareLineage(FoundryNode):
         "Says what a LoRA was trained with, once and for all: the Stack Validator and the lint go by it. With "
         "everything unknown it takes back what you said before."
     )
+    SEARCH_ALIASES = ["lora metadata", "trained with"]
     RETURN_TYPES = ("STRING",)
     RETURN_NAMES = ("report",)
     OUTPUT_TOOLTIPS = ("What is written down about this LoRA.",)

@@ -26,6 +26,7 @@ class FoundryExtractLoRA(FoundryNode):
         "Writes what makes the tuned model of the base as a LoRA below output/loras, and hands it on as one row. "
         "Quantized models are refused."
     )
+    SEARCH_ALIASES = ["lora from model", "model difference", "lora svd"]
     RETURN_TYPES = (LORA_STACK, "STRING", "STRING")
     RETURN_NAMES = (LORA_STACK, "path", "report")
     OUTPUT_TOOLTIPS = ("The extracted LoRA as one row.", "Where the file is.", "What the rank lost.")

@@ -26,6 +26,7 @@ class FoundryFuseBaseLoRA(StageNode):
         "Adds base LoRAs (Lightning, Turbo, or whatever your LoRAs were trained on) to the untouched weights. "
         f"'{VANILLA}' records that none is wanted."
     )
+    SEARCH_ALIASES = ["lightning", "turbo", "hyper", "lcm", "dmd", "accelerator", "speed lora"]
     RETURN_TYPES = (FUSED,)
     OUTPUT_TOOLTIPS = ("The fused base: connect it to 2 Stack LoRAs, or to a finishing node.",)
 

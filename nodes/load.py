@@ -39,6 +39,7 @@ class FoundryLoadBase(FoundryNode):
     DESCRIPTION = (
         "The untouched base model. Only its header is read here; weights are read once, when the plan is finished."
     )
+    SEARCH_ALIASES = ["load diffusion model", "unet loader", "base weights"]
     RETURN_TYPES = (BASE,)
     OUTPUT_TOOLTIPS = ("The base: connect it to 1 Fuse Base LoRA or 2 Stack LoRAs.",)
 
@@ -70,6 +71,7 @@ class FoundryLoadCheckpoint(FoundryNode):
     """An all-in-one checkpoint: its diffusion model as the untouched base, and its CLIP and VAE."""
 
     DESCRIPTION = "The untouched base of an all-in-one checkpoint, with its CLIP and VAE loaded the usual way."
+    SEARCH_ALIASES = ["load checkpoint", "checkpoint loader", "base weights"]
     RETURN_TYPES = (BASE, "CLIP", "VAE")
     OUTPUT_TOOLTIPS = ("The base: connect it to 1 Fuse Base LoRA or 2 Stack LoRAs.", "Text encoder.", "Image decoder.")
 

@@ -67,6 +67,7 @@ class FoundryMergeLoRAs(FoundryNode):
         "Merges a LoRA stack into one LoRA file below output/loras, and hands it on as one row. A stack that was "
         "merged before is found again."
     )
+    SEARCH_ALIASES = ["merge lora", "combine loras", "resize lora", "lora svd"]
     RETURN_TYPES = (LORA_STACK, "STRING", "STRING")
     RETURN_NAMES = (LORA_STACK, "path", "report")
     OUTPUT_TOOLTIPS = ("The merged LoRA as one row, and those that stay apart.", "Where the file is.", "What is kept.")
@@ -190,6 +191,7 @@ class FoundryLoRAConflicts(FoundryNode):
         "Compares the LoRAs of a stack by their weights: who works against whom, where, and the strengths at which all "
         "together are as strong as the strongest of them."
     )
+    SEARCH_ALIASES = ["compare loras", "lora similarity", "lora weights"]
     RETURN_TYPES = (LORA_STACK, "IMAGE", "STRING")
     RETURN_NAMES = (LORA_STACK, "image", "report")
     OUTPUT_TOOLTIPS = (

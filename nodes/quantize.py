@@ -35,7 +35,11 @@ from .sources import host_source, plan_of
 class FoundryQuantizeFP8(FormatNode):
     """One pass: read each weight once, add all LoRAs in fp32, quantize, build the MODEL."""
 
-    DESCRIPTION = "Bakes the plan and quantizes it last, so that every LoRA keeps its full effect at half the memory."
+    DESCRIPTION = (
+        "Bakes the plan and quantizes it last (fp8, int8 or 4 bits), so that every LoRA keeps its full effect at half "
+        "the memory."
+    )
+    SEARCH_ALIASES = ["fp8", "int8", "nvfp4", "mxfp8", "4 bits", "quantize weights"]
     RETURN_TYPES = (QUANTIZED_MODEL, "STRING")
     RETURN_NAMES = ("MODEL", "report")
     OUTPUT_TOOLTIPS = ("A quantized MODEL: sample with it. No LoRA belongs after it.", "What was done, as text.")

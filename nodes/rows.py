@@ -84,6 +84,7 @@ class FoundryLoRA(FoundryNode):
     """One LoRA at one strength; chain several into a stack."""
 
     DESCRIPTION = "One row of a LoRA stack. Chain rows, then connect the last one to Stack LoRAs."
+    SEARCH_ALIASES = ["lora loader", "load lora", "lora weights", "trigger words"]
     RETURN_TYPES = (LORA_STACK, "STRING")
     RETURN_NAMES = (LORA_STACK, "trigger_words")
     OUTPUT_TOOLTIPS = ("The rows so far, this one last.", WORDS)
@@ -132,7 +133,18 @@ class FoundryLoRA(FoundryNode):
 class FoundryLoRAStack(FoundryNode):
     """Many LoRAs as a text of rows, for scripts and for people who keep stacks in files."""
 
-    DESCRIPTION = 'A weighted list of LoRAs as JSON rows, or a stack document with "stack" or "lora_paths".'
+    DESCRIPTION = (
+        "A list of LoRAs as rows with switches, strengths and trigger words, as Power Lora Loader has it. Scripts send "
+        "the same rows as JSON, or a stack document."
+    )
+    SEARCH_ALIASES = [
+        "power lora loader",
+        "lora stacker",
+        "lora manager",
+        "multi lora",
+        "lora weights",
+        "trigger words",
+    ]
     RETURN_TYPES = (LORA_STACK, "STRING")
     RETURN_NAMES = (LORA_STACK, "trigger_words")
     OUTPUT_TOOLTIPS = ("The rows of the text, after those of the input.", WORDS)

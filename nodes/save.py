@@ -42,6 +42,7 @@ class FoundrySaveModel(FormatNode):
     """Bakes straight to disk, in a format UNETLoader reads."""
 
     DESCRIPTION = "Bakes the plan into a .safetensors file below output/, with the recipe in its header."
+    SEARCH_ALIASES = ["save weights", "merge lora into model", "export fp8", "bake lora"]
     RETURN_TYPES = ("STRING", "STRING")
     RETURN_NAMES = ("path", "report")
     OUTPUT_TOOLTIPS = ("Where the file is.", "What was done, as text.")

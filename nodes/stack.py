@@ -20,6 +20,7 @@ class FoundryStackLoRAs(StageNode):
     DESCRIPTION = (
         "Adds the weighted LoRAs on top of the fused base. Their order does not matter: all are summed at once."
     )
+    SEARCH_ALIASES = ["apply lora stack", "lora weights", "several loras"]
     RETURN_TYPES = (STACKED, "CLIP")
     OUTPUT_TOOLTIPS = ("The stack: validate it, quantize it, apply it or save it.", "CLIP with the text-encoder parts.")
     INPUTS = {

@@ -33,6 +33,7 @@ class FoundrySaveTrainedLoRA(FoundryNode):
         "Saves what Train LoRA made, and writes down which base LoRAs were in the MODEL it was trained on. The "
         "Stack Validator then tells when it is used on another base."
     )
+    SEARCH_ALIASES = ["train lora", "save lora weights"]
     RETURN_TYPES = ("STRING", "STRING")
     RETURN_NAMES = ("path", "report")
     OUTPUT_TOOLTIPS = ("Where the file is.", "What was written down, as text.")

@@ -26,6 +26,7 @@ class FoundryStackValidator(StageNode):
     """Reads every LoRA of the plan, and reports order, quantization, coverage, family and damaged tensors."""
 
     DESCRIPTION = "Checks the plan so far and shows the findings here, in the report output and in /history."
+    SEARCH_ALIASES = ["check loras", "lora compatibility"]
     RETURN_TYPES = (STACKED, "STRING", "BOOLEAN")
     RETURN_NAMES = (STACKED, "report", "ok")
     OUTPUT_TOOLTIPS = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from browser.graphs import finishers, pipeline
 from browser.studio import EXTENSION, setting
@@ -82,6 +84,30 @@ def test_every_node_has_a_help_page_that_names_its_sockets(host, node):
     inputs = {**info["input"]["required"], **info["input"].get("optional", {})}
     missing = [name for name in (*inputs, *info["output_name"]) if f"`{name}`" not in page]
     assert not missing, f"docs/{node}.md does not explain {missing}"
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_every_node_and_input_has_a_name_for_translators(host, root, node):
+    """English says in locales/en/nodeDefs.json what the node says; widgets get names that people tell apart."""
+    told = json.loads((root / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))[node]
+    info = host.object_info(node)[node]
+    inputs = {**info["input"]["required"], **info["input"].get("optional", {})}
+    assert told["inputs"].keys() == inputs.keys()
+    assert (told["display_name"], told["description"]) == (info["display_name"], info["description"])
+
+
+def test_widgets_are_called_by_their_names_and_saved_by_their_keys(studio, names):
+    studio.build(*pipeline(names))
+    studio.settle()
+    script = """() => Object.fromEntries(foundry.nodes.quantize.inputs.map(
+      (slot) => [slot.name, slot.label ?? slot.localized_name]))"""
+    shown = studio.page.evaluate(script)
+    assert shown["max_error"] == "max error (0 = off)" and shown["keep"] == "result is kept in"
+    assert len({shown[name] for name in ("keep", "memory", "keep_high_precision")}) == 3
+    if studio.mode == "nodes2":
+        studio.screenshot("names")
+        studio.page.get_by_text("max error (0 = off)").first.wait_for()
+    assert {"max_error", "keep", "memory"} <= studio.prompt()[str(studio.saved()["quantize"]["id"])]["inputs"].keys()
 
 
 def test_help_opens_in_the_frontend(studio, names):
