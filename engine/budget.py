@@ -17,7 +17,7 @@ from .bake import bake_all
 from .blueprint import Blueprint, Fate
 from .gain import Measure
 from .job import BakeRequest
-from .json_bake import CostJSON
+from .json_bake import CostJSON, SizeJSON
 from .memory import AUTO
 from .progress import Progress
 from .tensors import Nowhere
@@ -80,6 +80,12 @@ def within(wanted: Blueprint, measures: Mapping[str, Measure]) -> tuple[Blueprin
         raise refuse("LF204.all_kept", **values)
     extra = sum(_extra_bytes(wanted.fates[name]) for name in kept)
     return wanted.keeping(frozenset(kept)), Cost(max_error, before, tuple(kept), extra)
+
+
+def size_json(wanted: Blueprint, cost: Cost | None) -> SizeJSON:
+    """What the base and the result of ``wanted`` weigh, ``cost`` being what its error budget kept."""
+    held = wanted.keeping(frozenset(cost.kept)) if cost is not None and cost.kept else wanted
+    return {"before": sum(info.nbytes for info in wanted.plan.base.source.tensors.values()), "after": held.nbytes}
 
 
 def _worst_first(wanted: Blueprint, measures: Mapping[str, Measure]) -> list[Fate]:

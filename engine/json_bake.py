@@ -53,6 +53,13 @@ class BakedJSON(ReportJSON, NumbersJSON):
     recipe_sha256: SHA256
 
 
+class SizeJSON(TypedDict):
+    """Bytes of all tensors."""
+
+    before: Annotated[Count, "Of the base."]
+    after: Annotated[Count, "Of the result."]
+
+
 class MadeJSON(TypedDict, total=False):
     """What the command line and the finishing nodes add, each what it knows."""
 
@@ -61,6 +68,7 @@ class MadeJSON(TypedDict, total=False):
     state: Annotated[str, ("enum", ("made", "unchanged", "from the cache"))]
     how: Annotated[str, ("enum", ("patches", "bake")), "Of 3 Apply."]
     budget: CostJSON | None
+    size: SizeJSON
     chosen: Annotated[str, "Which format `auto` or `smallest` came to, and why."]
 
 

@@ -114,7 +114,13 @@ class BlocksJSON(TypedDict, total=False):
     blocks: Annotated[str, "Factors by block, where there are some."]
 
 
-class PlannedJSON(CoverageJSON, BlocksJSON):
+class EnergyJSON(TypedDict, total=False):
+    """What is known of a LoRA once it was measured."""
+
+    energy: Annotated[dict[str, float], "Share of what it adds, as a sum of squares, by block of the model."]
+
+
+class PlannedJSON(CoverageJSON, BlocksJSON, EnergyJSON):
     """A LoRA of a plan."""
 
     path: str

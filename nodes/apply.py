@@ -92,7 +92,7 @@ class FoundryApply(StageNode):
         findings = ready(plan)
         wanted = resolve(plan, Finish(arithmetic=exactly(reproducible and how == BAKE, memory)))
         if how == BAKE:
-            return made_reply(plan, findings, *baked_model(wanted, memory, keep, unique_id), how=how)
+            return made_reply(wanted, findings, *baked_model(wanted, memory, keep, unique_id), how=how)
         result, made = patched_model(wanted, host.progress())
         done = f"{made.report.touched} of {made.report.tensors} tensors get a patch"
         return finished(plan, findings, made, (result,), done, how=how)

@@ -11,7 +11,7 @@ import torch
 
 from ..engine.bake import bake_all
 from ..engine.blueprint import Blueprint
-from ..engine.budget import hold_budgets
+from ..engine.budget import hold_budgets, size_json
 from ..engine.calibration import Calibration
 from ..engine.devices import CPU, arithmetic_of
 from ..engine.findings import Finding
@@ -32,7 +32,7 @@ from ..loaders.loras.verify import verify
 from ..loaders.plans.loudness import loudness
 from ..validator.rules import check
 from . import again, folders, host
-from .common import reply
+from .common import reply, with_energy
 from .news import CALIBRATED, kept_file, seen_file
 from .sources import host_source
 
@@ -183,10 +183,13 @@ def ledger_of(made: Blueprint) -> dict[str, Any]:
     }
 
 
-def made_reply(plan: Plan, findings: Sequence[Finding], model: Any, result: BakeResult, **extra: Any) -> dict[str, Any]:
+def made_reply(
+    wanted: Blueprint, findings: Sequence[Finding], model: Any, result: BakeResult, **extra: Any
+) -> dict[str, Any]:
     """What a node returns that made a MODEL by baking."""
     done = bake_sentence(result.report) if result.state == MADE else f"{result.state}: {bake_sentence(result.report)}"
-    return finished(plan, findings, result, (model,), done, state=result.state, **extra)
+    size = size_json(wanted, result.cost)
+    return finished(wanted.plan, findings, result, (model,), done, state=result.state, size=size, **extra)
 
 
 def finished(
@@ -204,4 +207,5 @@ def finished(
     findings = (*findings, *made.findings)
     lines = [*plan_sentences(plan, findings, report.gains), *told_why, *budget, done or bake_sentence(report), *why]
     told = {**extra, **({"chosen": chosen} if chosen else {}), "budget": None if cost is None else cost.to_json()}
-    return reply((*outputs, "\n".join(lines)), lines, {**bake_json(plan, findings, report, made.sha256), **told})
+    baked = with_energy(bake_json(plan, findings, report, made.sha256), plan)
+    return reply((*outputs, "\n".join(lines)), lines, {**baked, **told})

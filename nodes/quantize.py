@@ -112,4 +112,4 @@ class FoundryQuantizeFP8(FormatNode):
         )
         wanted = resolve(plan, finish)
         told = (*findings, *calibration_findings(wanted))
-        return made_reply(plan, told, *baked_model(wanted, memory, keep, unique_id), chosen=chosen)
+        return made_reply(wanted, told, *baked_model(wanted, memory, keep, unique_id), chosen=chosen)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..engine.budget import size_json
 from ..engine.choice import CHOICES
 from ..engine.findings import Finding
 from ..engine.finish import FP8_MATMUL, FULL_PRECISION, Finish
@@ -152,7 +153,8 @@ class FoundrySaveModel(FormatNode):
             (baked,) = bake_files([FileRequest(wanted, path)], how, host.progress())
         first, files = str(baked.files[0]), [str(file) for file in baked.files]
         told = (*findings, *calibration_findings(wanted), *_unused(format, max_error, calibration))
-        return finished(plan, told, baked, (first,), chosen=chosen, out=first, files=files)
+        size = size_json(wanted, baked.cost)
+        return finished(plan, told, baked, (first,), chosen=chosen, out=first, files=files, size=size)
 
 
 def _unused(format: str, max_error: float, calibration: str) -> Iterator[Finding]:

@@ -72,4 +72,4 @@ class FoundryStackValidator(StageNode):
         if strict:
             raise_first(findings, strict=True)
         text = "\n".join(plan_sentences(plan, findings))
-        return report_plan(plan, findings, (plan, text, not stops(findings, strict)))
+        return report_plan(plan, findings, (plan, text, not stops(findings, strict)), measured=not damaged)

@@ -1,5 +1,6 @@
 // What a run or a check says about a node, as plain data: no DOM. The severities are those of engine/findings.py.
 
+import { numbersOf } from "./numbers.mjs"
 import { word } from "./texts.mjs"
 
 /** Worst first. The icon and a word beside it carry the meaning; colour only repeats it. */
@@ -11,7 +12,8 @@ const FIELDS = ["code", "seen", "why", "fix", "evidence", "subject", "node", "te
  * @typedef {{code: string, severity: string, seen: string, why: string, fix: string, evidence: string, subject: string,
  *   node: string, text: string, values: Record<string, string>, actions: object[]}} Finding
  * @typedef {{path: string, stage: string, weight: number, node?: string, lineage: object}} Lora
- * @typedef {{facts: string[], findings: Finding[], loras: Lora[], solved?: boolean}} Report solved: without some findings by now
+ * @typedef {{facts: string[], findings: Finding[], loras: Lora[], numbers?: import("./numbers.mjs").Numbers, solved?: boolean}} Report
+ *   solved: without some findings by now
  */
 
 const text = (value) => (typeof value === "string" ? value.trim() : "")
@@ -64,7 +66,7 @@ export function readReport(output) {
   const repeats = ["No findings.", ...list(data.findings).map((f) => `${f.code} ${f.severity}: `)]
   const sentences = (Array.isArray(output.text) ? output.text : []).flatMap((lines) => text(lines).split("\n"))
   const facts = sentences.filter((sentence) => sentence && !repeats.some((start) => sentence.startsWith(start)))
-  return { findings: readFindings(data.findings), facts, loras: readLoras(data.loras) }
+  return { findings: readFindings(data.findings), facts, loras: readLoras(data.loras), numbers: numbersOf(data) }
 }
 
 /**

@@ -7,7 +7,21 @@ import { ask, button, closePopovers, element } from "./dom.mjs"
 import { readError, readFindings } from "./findings.mjs"
 import { ofWhole } from "./fixes.mjs"
 import { onConvert } from "./fixing.mjs"
-import { chain, colourTables, drawn, fetchApi, on, post, promptOf, register, settingOf, tell } from "./host.mjs"
+import {
+  chain,
+  colourTables,
+  drawn,
+  fetchApi,
+  isVue,
+  nodesShown,
+  on,
+  onGraphShown,
+  post,
+  promptOf,
+  register,
+  settingOf,
+  tell,
+} from "./host.mjs"
 import { Linter } from "./lint.mjs"
 import {
   adopt,
@@ -27,6 +41,7 @@ import { recall } from "./recall.mjs"
 import { forgetFacts } from "./rows_client.mjs"
 import { adoptRows, importItems, readRows, remountRows } from "./rows_node.mjs"
 import { colour, pastTheEnd, stageTypes } from "./sockets.mjs"
+import { sheetOf, tint } from "./stages.mjs"
 import { learn, word } from "./texts.mjs"
 
 const linter = new Linter({ drawn, promptOf, post }, showCheck)
@@ -62,6 +77,7 @@ function failed({ node_id: id, exception_message: message }) {
 /** The user did something that changed the graph. */
 function changed() {
   readRows()
+  paint()
   linter.touch()
 }
 
@@ -132,6 +148,15 @@ function addStyle() {
     link.href = new URL(file, import.meta.url).href
     document.head.append(link)
   }
+  document.head.append(sheet)
+}
+
+const sheet = document.createElement("style")
+
+/** Gives the nodes on the page their stage's colour, in Nodes 2.0. */
+function paint() {
+  const text = isVue() ? sheetOf(nodesShown()) : ""
+  if (sheet.textContent !== text) sheet.textContent = text
 }
 
 let types = []
@@ -185,7 +210,12 @@ register({
     types = stageTypes(Object.values(defs))
   },
 
+  beforeRegisterNodeDef(nodeType, { name }) {
+    tint(nodeType, name)
+  },
+
   async setup() {
+    onGraphShown(paint)
     for (const table of colourTables()) colour(table, types)
     await loadTexts()
   },
@@ -195,6 +225,7 @@ register({
     adoptRows(node)
     linter.touch()
     if (!isOurs(node)) return
+    requestAnimationFrame(paint) // its id comes with its graph
     chain(node, "onConnectInput", function (result, slot, type) {
       return pastTheEnd(this.inputs?.[slot]?.type, type) ? refuse() : result
     })
@@ -213,5 +244,6 @@ register({
     linter.touch()
     requestAnimationFrame(restoreReports) // just after this the host puts back the outputs of the tab's last run
     requestAnimationFrame(remountRows)
+    requestAnimationFrame(paint)
   },
 })

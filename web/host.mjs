@@ -99,6 +99,12 @@ export function remount(node, element) {
   if (stale && stale !== element) stale.replaceWith(element)
 }
 
+/** The nodes of the graph that is on the page: of the workflow, or of the subgraph that was entered. */
+export const nodesShown = () => app.canvas?.graph?.nodes ?? []
+
+/** Calls `handle` when another graph is shown: a subgraph is entered or left. */
+export const onGraphShown = (handle) => app.canvas?.canvas?.addEventListener("litegraph:set-graph", () => requestAnimationFrame(handle))
+
 /** Brings a node into view, through the subgraphs on the way. */
 export function goTo(node) {
   if (node.graph && app.canvas.graph !== node.graph) app.canvas.setGraph?.(node.graph)

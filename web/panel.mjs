@@ -3,6 +3,7 @@
 import { announce, button, element, line, passThrough, place, popover } from "./dom.mjs"
 import { ICONS, headline, worst } from "./findings.mjs"
 import { fixButton } from "./fixing.mjs"
+import { picturesOf } from "./pictures.mjs"
 import { translate, word } from "./texts.mjs"
 
 const EVIDENCE_WORTH_SAYING = ["declared", "guessed"] // derived is the rule, unknown says nothing
@@ -148,11 +149,12 @@ export class Panel {
   }
 
   /** One finding speaks for itself; none or several get a headline, unless "No findings" would mislead by now. */
-  run({ findings, facts, solved }, found) {
+  run({ findings, facts, numbers, solved }, found) {
     const head = findings.length !== 1 && (findings.length || !(solved || found)) && summary(findings)
     const told = facts.map((fact) => element("li", "", fact))
     const age = this.old ? element("span", "lf-age", word("panel.earlier")) : null
-    return element("div", "lf-run", [age, head, items("lf-list", findings.map((each) => card(each))), items("lf-facts", told)])
+    const list = items("lf-list", findings.map((each) => card(each)))
+    return element("div", "lf-run", [age, head, list, ...picturesOf(numbers), items("lf-facts", told)])
   }
 
   /** Says that the report that is shown is not from the newest run. */

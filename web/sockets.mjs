@@ -1,6 +1,6 @@
 // A colour for each stage, so that the order can be seen. Nodes 2.0 takes its socket colours from panel.css instead.
 
-const COLOURS = {
+export const COLOURS = {
   FOUNDRY_BASE: "#8fa9bd", // cold steel
   FOUNDRY_FUSED: "#e5663b", // hot
   FOUNDRY_STACKED: "#2fb5a8", // set

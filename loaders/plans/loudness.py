@@ -6,6 +6,7 @@ Changes come from r x r Gram matrices (``loras/energy.py``), the rms of a weight
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,7 @@ from ..disk.store import Store, key_of
 from ..loras.energy import energies
 from ..loras.file import LoRAFile
 from ..loras.matching import stored_base
+from ..names.blocks import OTHER, block_of
 
 LOUD = 1 / 3  # most LoRAs change a weight by 0.5% to 10%
 USUAL = 0.03  # what a strength is named for
@@ -68,6 +70,28 @@ def loudness(plan: Plan, on_step: Progress | None = None) -> tuple[Finding, ...]
     findings = [_judged(layer, each, rms) for layer, each in zip(plan.layers, looked_at, strict=True)]
     findings += [_another(layer, each, rms) for layer, each in zip(plan.layers, replaced, strict=True)]
     return tuple(finding for finding in findings if finding is not None)
+
+
+def energy_by_block(plan: Plan) -> list[dict[str, float]]:
+    """For each LoRA of the plan the share of what it adds by block of the model; empty where the weights decide it.
+
+    Raises FoundryError for a file that cannot be read.
+    """
+    base = stored_base(plan.base)
+    return [_blocks(base, layer) for layer in plan.layers]
+
+
+def _blocks(base: Base, layer: Layer) -> dict[str, float]:
+    sums: dict[str, float] = defaultdict(float)
+    for change in _changes(base, layer):
+        sums[block_of(change.weight, base.family)] += change.mean_square * change.numbers
+    whole = sum(sums.values())
+    return {block: sums[block] / whole for block in sorted(sums, key=_place)} if 0 < whole < math.inf else {}
+
+
+def _place(block: str) -> tuple[bool, str, int]:
+    kind, _, number = block.partition(".")
+    return block == OTHER, kind, int(number or 0)
 
 
 def _changes(base: Base, layer: Layer) -> Iterator[Change]:

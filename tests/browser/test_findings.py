@@ -161,6 +161,25 @@ def test_apply_and_save_report_too(studio, names):
     studio.screenshot("finishers")
 
 
+def test_what_was_measured_is_shown_as_pictures(fresh):
+    fresh.set("quantize", "max_error", 0.03)
+    fresh.run()
+    fresh.wait_for_panel("quantize", "warning")
+    fresh.open_panel("quantize")
+    shown = "() => [...document.querySelectorAll('.lf-popover .lf-picture')].map((each) => each.ariaLabel)"
+    kept, energy, size, errors = fresh.page.evaluate(shown)
+    assert kept.startswith("Effect kept: ") and "wan_partial 100%" in kept
+    assert energy.startswith("Where it is strong, by block: ") and "block.0" in energy
+    assert size.startswith("Size: before ") and "after" in size
+    assert errors.startswith("Errors of ") and "limit 3%" in errors
+    fresh.page.screenshot(path=fresh.artefacts / f"pictures-{fresh.mode}.png")
+    fresh.page.keyboard.press("Escape")
+    fresh.open_panel("check")
+    fit = fresh.page.evaluate(shown)[0]
+    assert fit.startswith("Modules that found their weight: ") and "wan_partial" in fit
+    fresh.page.keyboard.press("Escape")
+
+
 def test_text_is_never_html(fresh):
     attack = "<img src=x onerror=window.bad=1>"
     finding = {"code": "<b>LF999</b>", "severity": "<i>", "seen": attack, "why": "<script>window.bad=1</script>"}

@@ -76,6 +76,42 @@ def test_each_stage_has_a_colour_of_its_own_in_every_theme(studio, names):
         setting(studio, "Comfy.ColorPalette", "dark")
 
 
+def title_colours(studio, shown: list[str]) -> list[str]:
+    """The colours of nodes' title bars on the page."""
+    if studio.mode == "canvas":
+        return studio.page.evaluate("names => names.map((name) => foundry.nodes[name].renderingColor)", shown)
+    script = """names => names.map((name) => {
+      const title = document.querySelector(`[data-node-id="${foundry.nodes[name].id}"] .lg-node-header`)
+      return getComputedStyle(title).backgroundColor
+    })"""
+    return studio.page.evaluate(script, shown)
+
+
+def test_each_stage_is_told_by_its_nodes_and_nothing_of_it_is_saved(studio, names):
+    stages = ["load", "fuse", "row", "stack", "check", "quantize"]
+    studio.build(*pipeline(names))
+    studio.screenshot("stage_colours")
+    seen = title_colours(studio, [*stages, "sample"])
+    assert len(set(seen)) == len(seen)
+    studio.page.evaluate("() => { foundry.nodes.fuse.color = '#123456' }")
+    studio.edited()
+    studio.settle()
+    assert title_colours(studio, ["fuse"])[0] in ("#123456", "rgb(18, 52, 86)")
+    studio.load_again()
+    studio.settle()
+    studio.settle()
+    assert title_colours(studio, stages)[2:] == seen[2:-1]
+    saved = studio.saved()
+    assert {name: saved[name].get("color") for name in stages} == dict.fromkeys(stages) | {"fuse": "#123456"}
+    assert not any("bgcolor" in node for node in saved.values())
+    setting(studio, "Comfy.ColorPalette", "light")
+    try:
+        assert len(set(title_colours(studio, stages))) == len(stages)
+        studio.screenshot("stage_colours_light")
+    finally:
+        setting(studio, "Comfy.ColorPalette", "dark")
+
+
 @pytest.mark.parametrize("node", NODES)
 def test_every_node_has_a_help_page_that_names_its_sockets(host, node):
     status, page = host.request(f"{EXTENSION}/docs/{node}.md")

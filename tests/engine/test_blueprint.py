@@ -10,7 +10,7 @@ from fakes import Collected, Tensors, a_plan, noise
 from forms import Maker, form_layer
 from lora_foundry.engine.bake import bake
 from lora_foundry.engine.blueprint import blueprint
-from lora_foundry.engine.budget import within
+from lora_foundry.engine.budget import size_json, within
 from lora_foundry.engine.calibration import Inputs
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import FP8_MATMUL, Finish
@@ -192,6 +192,9 @@ def test_a_budget_weighs_error_by_the_bytes_it_costs():
     measures = {W: Measure(6.0, 5000.0), OTHER: Measure(4.0, 5000.0)}
     held, cost = within(asked, measures)
     assert cost.kept == (OTHER,) and held.quantized == (W,) and cost.extra_bytes == 32 * 32
+    before = (256 * 256 + 32 * 32) * 2
+    assert size_json(asked, cost) == {"before": before, "after": held.nbytes} and held.nbytes > asked.nbytes
+    assert size_json(asked, None) == {"before": before, "after": asked.nbytes}
 
 
 def test_a_base_in_another_state_has_other_keys_and_one_fingerprint_one_recipe():

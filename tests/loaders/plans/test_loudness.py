@@ -287,3 +287,17 @@ def test_merged_parts_whose_alpha_was_not_raised():
     assert not merged(12, 2.0, **SPLIT | {"ss_network_args": "["})
     assert not merged(4, 2.0, **SPLIT)
     assert not merged(8, 2.0, **SPLIT)  # a rank of its own for some layers: no layer is split in two
+
+
+def test_where_in_the_model_a_lora_is_strong():
+    """Twice the change is four times the energy; alpha and strength are counted, the order is the model's."""
+    on = base(11)
+    file = lora(a_pair(10, 0.02), a_pair(2, 0.01, alpha=8.0), a_pair(0, 0.01))
+    (shares,) = measuring.energy_by_block(Plan(on, (layer(on, file, 0.5),)))
+    assert list(shares) == ["blocks.0", "blocks.2", "blocks.10"]
+    assert list(shares.values()) == pytest.approx([1 / 6, 1 / 6, 4 / 6], rel=1e-6)
+
+
+def test_a_lora_without_strength_has_no_energy():
+    on = base()
+    assert measuring.energy_by_block(Plan(on, (layer(on, lora(a_pair(0, 0.01)), 0.0),))) == [{}]
