@@ -4,12 +4,50 @@ import { ask, button, element } from "./dom.mjs"
 import { fetchApi, post, tell } from "./host.mjs"
 import { word } from "./texts.mjs"
 
-/** LoRA -> what was said in this page ("" while it is being written down): only that is offered to be taken back. */
+/** LoRA -> the sentence of what was said in this page ("" while it is being written down): only that can be taken back. */
 const said = new Map()
+/** LoRA of a stack -> the base LoRAs below it, as the newest check tells. */
+const bases = new Map()
+const ON_PURPOSE = ["LF102.missing", "LF102.vanilla", "LF102.guessed", "LF102.ask", "LF103.trained", "LF104.another"]
+const GUESSES = ["LF102.guessed", "LF102.ask"] // findings that only ask
 let changed = () => {}
+let asking = true
+let silence = () => {}
+
+/** The user's setting, whether to be asked at all. */
+export const turnAsking = (on) => (asking = on)
+
+/** @param {() => void} listener called when the user wants no more questions */
+export const whenSilenced = (listener) => (silence = listener)
+
+/** Whether a finding is to be shown: one that only asks is not where nothing is to be asked. */
+export const isShown = ({ text }) => asking || !GUESSES.includes(text)
 
 /** @param {(written: boolean) => void} listener called before and after something is written down or taken back */
 export const whenDeclared = (listener) => (changed = listener)
+
+/** What a check tells of the stacks. @param {{loras: import("./findings.mjs").Lora[]}[]} stacks */
+export function learnBases(stacks) {
+  bases.clear()
+  for (const { loras } of stacks) {
+    const fused = fusedIn(loras)
+    for (const { path, stage } of loras) if (stage === "stack") bases.set(path, fused)
+  }
+}
+
+/** The button under a finding that a LoRA stands on another base than its own: it is written down as meant so. */
+export function purposeButton({ text, subject }) {
+  const base = ON_PURPOSE.includes(text) ? bases.get(subject) : undefined
+  if (!base) return null
+  const made = button(word("fix.purpose"), () => {
+    made.disabled = true
+    void declare(subject, base.length ? base : "vanilla", "use_with")
+  })
+  made.classList.add("lf-fixing")
+  return made
+}
+
+const fusedIn = (loras) => loras.filter((lora) => lora.stage === "fuse").map(({ path, weight }) => ({ name: path, strength: weight }))
 
 const silent = ({ lineage }) => !lineage.trained_with && !lineage.use_with && !lineage.accelerator
 const isQuestion = (found) => found.code === "LF102" && found.severity === "question"
@@ -20,10 +58,11 @@ const asked = (lora, findings) => findings.some((found) => isQuestion(found) && 
  * A question for each LoRA that nobody says enough of, and an answer for each the user just spoke of, as plain data; of
  * several questions one more, for `all` of them at once. A file that is not there is not asked about.
  * @param {import("./findings.mjs").Lora[]} loras of one stack @param {import("./findings.mjs").Finding[]} findings
- * @returns {{lora: string, said: string | undefined, fused: {path: string, weight: number}[], all?: string[]}[]}
+ * @returns {{lora: string, said: string | undefined, fused: {name: string, strength: number}[], all?: string[]}[]}
  */
 export function questionsOf(loras, findings) {
-  const fused = loras.filter((lora) => lora.stage === "fuse").map(({ path, weight }) => ({ path, weight }))
+  if (!asking) return []
+  const fused = fusedIn(loras)
   const stacked = loras.filter((lora) => lora.stage === "stack")
   const unclear = (lora) => said.has(lora.path) || silent(lora) || asked(lora, findings)
   const paths = stacked.filter((lora) => unclear(lora) && !gone(lora, findings)).map((lora) => lora.path)
@@ -47,11 +86,12 @@ function question(loras, fused) {
   const label = loras.length > 1 ? word("declare.all", { count: loras.length }) : word("declare.ask", { lora })
   const choices = [
     [word("declare.vanilla"), "vanilla"],
-    ...fused.map(({ path, weight }) => [word("declare.fused", { lora: path }), [{ name: path, strength: weight }]]),
+    ...fused.map((base) => [word("declare.fused", { lora: base.name }), [base]]),
   ]
   const buttons = choices.map(([text, base]) => named(label, button(text, () => declareAll(loras, base))))
   const rest = loras.length > 1 ? [] : [named(label, button(word("declare.other"), () => other(lora)))]
-  return [element("span", "", label), ...buttons, ...rest]
+  const never = named(label, button(word("declare.never"), () => silence()))
+  return [element("span", "", label), ...buttons, ...rest, never]
 }
 
 /** One after the other, for each is a record of its own. */
@@ -60,9 +100,8 @@ async function declareAll(loras, base) {
 }
 
 function sentence(lora) {
-  const base = said.get(lora)
-  if (!base) return [element("span", "", word("declare.busy", { lora }))]
-  const done = word("declare.done", { lora, base })
+  const done = said.get(lora)
+  if (!done) return [element("span", "", word("declare.busy", { lora }))]
   return [element("span", "", done), named(done, button(word("declare.undo"), () => declare(lora, null)))]
 }
 
@@ -72,15 +111,20 @@ function named(label, made) {
   return made
 }
 
+const sentenceOf = (lora, base, what) => what === "use_with" ? word("declare.purpose", { lora, base }) : word("declare.done", { lora, base })
+
 const baseWords = (base) => (base === "vanilla" ? word("declare.vanilla") : base.map(({ name }) => name).join(", "))
 
-/** @param {string} lora @param {"vanilla" | {name: string, strength: number}[] | null} base null takes it back */
-async function declare(lora, base) {
+/**
+ * @param {string} lora @param {"vanilla" | {name: string, strength: number}[] | null} base null takes it back
+ * @param {"trained_with" | "use_with"} what is said of it
+ */
+async function declare(lora, base, what = "trained_with") {
   const before = said.get(lora)
   said.set(lora, "")
   changed(false)
-  const problem = await write({ lora, trained_with: base })
-  const now = problem ? before : base && baseWords(base)
+  const problem = await write({ lora, [what]: base })
+  const now = problem ? before : base && sentenceOf(lora, baseWords(base), what)
   if (now) said.set(lora, now)
   else said.delete(lora)
   if (problem) tell("error", word("declare.failed"), problem)

@@ -2,7 +2,7 @@
 // quantizer. The nodes work without any of this. Entry file: the host runs every .js, so all else is .mjs.
 
 import { convertOpen } from "./convert.mjs"
-import { whenDeclared } from "./declare.mjs"
+import { turnAsking, whenDeclared, whenSilenced } from "./declare.mjs"
 import { ask, button, closePopovers, element } from "./dom.mjs"
 import { readError, readFindings } from "./findings.mjs"
 import { ofWhole } from "./fixes.mjs"
@@ -19,6 +19,7 @@ import {
   post,
   promptOf,
   register,
+  setSetting,
   settingOf,
   tell,
 } from "./host.mjs"
@@ -44,6 +45,7 @@ import { colour, pastTheEnd, stageTypes } from "./sockets.mjs"
 import { sheetOf, tint } from "./stages.mjs"
 import { learn, word } from "./texts.mjs"
 
+const ASKING = "LoRAFoundry.Ask"
 const linter = new Linter({ drawn, promptOf, post }, showCheck)
 
 function refuse() {
@@ -72,6 +74,13 @@ function failed({ node_id: id, exception_message: message }) {
   const view = viewById(id)
   const report = view && readError(message, isOurs(view.node))
   if (report) view.show(report)
+}
+
+/** The user wants to be asked nothing more about what LoRAs were trained with. */
+function silenced() {
+  closePopovers()
+  setSetting(ASKING, false)
+  tell("info", word("declare.silent"))
 }
 
 /** The user did something that changed the graph. */
@@ -190,6 +199,18 @@ register({
         showCheck({ findings: [] })
       },
     },
+    {
+      id: "LoRAFoundry.Ask",
+      name: "LoRA Foundry: ask what LoRAs were trained with",
+      category: ["LoRA Foundry", "Checks", "Ask"],
+      tooltip: "Questions about LoRAs of which nobody says on which base they were trained.",
+      type: "boolean",
+      defaultValue: true,
+      onChange(on) {
+        turnAsking(on)
+        allViews().forEach((view) => view.update())
+      },
+    },
   ],
 
   commands: [
@@ -203,6 +224,7 @@ register({
     addStyle()
     listen()
     whenDeclared(declared)
+    whenSilenced(silenced)
     onConvert((fixes) => void convertNow(fixes))
   },
 

@@ -135,4 +135,6 @@ export const tell = (severity, summary, detail) => app.extensionManager?.toast?.
 
 export const settingOf = (name) => app.extensionManager?.setting?.get(name)
 
+export const setSetting = (name, value) => app.extensionManager?.setting?.set(name, value)
+
 export const register = (extension) => app.registerExtension(extension)

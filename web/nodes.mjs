@@ -1,5 +1,6 @@
 // All nodes that show findings, and which of them shows which finding.
 
+import { learnBases } from "./declare.mjs"
 import { announce } from "./dom.mjs"
 import { headline, readFindings, readLoras, without } from "./findings.mjs"
 import { allNodes, drawn, locatorOf, openWorkflow, outputOf, remount, wayTo } from "./host.mjs"
@@ -131,6 +132,7 @@ export function showCheck(answer) {
   const applied = (answer.stacks ?? []).flatMap(({ base, loras }) => loras.map(({ node }) => [wayTo(node).at(-1), base]))
   const bases = new Map(applied)
   checkedRows((node) => below(node, bases), (node) => found.get(viewOf(node)) ?? [])
+  learnBases((answer.stacks ?? []).map((stack) => ({ loras: readLoras(stack.loras) })))
   const solved = without(before, findings)
   if (headline(before) !== headline(findings)) announce(headline(findings))
   before = findings

@@ -1,5 +1,6 @@
 // One node's findings: a line on the node, and all of them in a popover that the line opens. Nothing to say: no line.
 
+import { purposeButton } from "./declare.mjs"
 import { announce, button, element, line, passThrough, place, popover } from "./dom.mjs"
 import { ICONS, headline, worst } from "./findings.mjs"
 import { fixButton } from "./fixing.mjs"
@@ -33,6 +34,7 @@ export function card(raw, where) {
     line("lf-why", found.why),
     line("lf-fix", found.fix),
     fixButton(found),
+    purposeButton(found),
   ])
   made.dataset.severity = found.severity
   return made

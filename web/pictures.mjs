@@ -49,8 +49,8 @@ function keptBars(kept) {
 }
 
 function sizeBars({ before, after }) {
-  const row = (key, size) => ({ name: word(key), share: size / Math.max(before, after), value: bytes(size), kind: "lf-plain" })
-  return bars(word("picture.size"), [row("picture.before", before), row("picture.after", after)])
+  const row = (name, size) => ({ name, share: size / Math.max(before, after), value: bytes(size), kind: "lf-plain" })
+  return bars(word("picture.size"), [row(word("picture.before"), before), row(word("picture.after"), after)])
 }
 
 function fitBars(fit) {

@@ -1,6 +1,6 @@
 // What one node shows of its last run and of the check of its graph: a line that opens its findings, and a badge.
 
-import { questionsOf, rowOf } from "./declare.mjs"
+import { isShown, questionsOf, rowOf } from "./declare.mjs"
 import { ICONS, readReport, without, worst } from "./findings.mjs"
 import { canvas, chain, elementOf, isVue, newBadge } from "./host.mjs"
 import { Panel } from "./panel.mjs"
@@ -30,7 +30,7 @@ export class View {
 
   /** All there is to say, once. @returns {import("./findings.mjs").Finding[]} */
   get findings() {
-    return [...this.found, ...(this.report?.findings ?? [])]
+    return [...this.found, ...(this.report?.findings ?? [])].filter(isShown)
   }
 
   /** What a run said takes the place of what was found before it. @param {import("./findings.mjs").Report | null} report */
@@ -72,7 +72,8 @@ export class View {
 
   update() {
     const asked = this.panel && this.asks() ? questionsOf(this.loras, this.findings) : []
-    this.panel?.show({ report: this.report, found: this.found, asked })
+    const report = this.report && { ...this.report, findings: this.report.findings.filter(isShown) }
+    this.panel?.show({ report, found: this.found.filter(isShown), asked })
     this.mark()
   }
 

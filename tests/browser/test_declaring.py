@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from browser.graphs import without_fusion
+from browser.studio import setting
 
 ASK = "trained with?"
 
@@ -125,3 +126,26 @@ def test_after_a_run_the_report_asks(asking, host, unknown):
         asking.screenshot("asking-after-a-run")
     finally:
         asking.page.evaluate("() => app.extensionManager.setting.set('LoRAFoundry.Lint', true)")
+
+
+def test_a_warning_that_is_meant_so_is_settled_by_a_click(asking, host, unknown):
+    """Trained with Lightning, used without: 'I use it so on purpose' is the user's word on its use."""
+    host.request("/lora_foundry/lineage", {"lora": unknown["new"], "trained_with": [unknown["lightning"]]})
+    asking.set("row", "strength_model", 0.6)
+    asking.check()
+    assert "LF102" in asking.wait_for_panel("check", "warning")["text"]
+    asking.open_panel("check")
+    asking.page.wait_for_selector(".lf-popover button:has-text('I use it so on purpose')").click()
+    asking.wait_for_panel("check", "none")
+    known = lineage(host, unknown["new"])
+    assert known["claims"][known["declared"]]["use_with"] == []
+    text = asking.panel("check")["text"]
+    assert "LF102" not in text and "you use it on purpose with Vanilla base" in text
+
+
+def test_who_wants_no_questions_gets_none(asking):
+    """By the button, which is the setting; the setting brings them back."""
+    press(asking, "Don't ask")
+    asking.page.wait_for_function("() => foundry.panel('check').hidden")
+    setting(asking, "LoRAFoundry.Ask", True)
+    assert ASK in asking.panel("check")["text"]
