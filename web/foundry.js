@@ -1,6 +1,7 @@
 // LoRA Foundry in the browser: findings on the node, before a run and after it; a colour for each stage; no wire past the
 // quantizer. The nodes work without any of this. Entry file: the host runs every .js, so all else is .mjs.
 
+import { whenBadgeClicked } from "./badges.mjs"
 import { convertOpen } from "./convert.mjs"
 import { turnAsking, whenDeclared, whenSilenced } from "./declare.mjs"
 import { ask, button, closePopovers, element } from "./dom.mjs"
@@ -225,6 +226,7 @@ register({
     listen()
     whenDeclared(declared)
     whenSilenced(silenced)
+    whenBadgeClicked((node) => void report(node.title, shownOn(node)))
     onConvert((fixes) => void convertNow(fixes))
   },
 

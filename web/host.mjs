@@ -60,6 +60,15 @@ export function gestureEnded() {
   app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.checkState?.()
 }
 
+/** A node's height follows what we show on it: the host takes the new one as the one it knows, not as a step of its undo. */
+export function heightFollows(node) {
+  const saved = app.extensionManager?.workflow?.activeWorkflow?.changeTracker?.activeState
+  const inside = saved?.definitions?.subgraphs ?? []
+  const owner = node.graph === rootGraph() ? saved : inside.find(({ id }) => id === node.graph?.id)
+  const known = owner?.nodes?.find(({ id }) => id === node.id)
+  if (known) known.size = [...node.size]
+}
+
 /** Puts another graph in the place of the one that is open, as one step of the host's undo. */
 export async function replaceGraph(saved) {
   const root = rootGraph()
@@ -98,6 +107,9 @@ export function remount(node, element) {
   const stale = elementOf(node)?.querySelector(`.${element.classList[0]}`)
   if (stale && stale !== element) stale.replaceWith(element)
 }
+
+/** Where in the graph an event of the pointer is. @returns {[number, number]} */
+export const graphPoint = (event) => app.canvas.convertEventToCanvasOffset(event)
 
 /** The nodes of the graph that is on the page: of the workflow, or of the subgraph that was entered. */
 export const nodesShown = () => app.canvas?.graph?.nodes ?? []

@@ -50,6 +50,9 @@ export const placeOf = (id) => ({ id, title: wayTo(id).at(-1)?.title ?? "" })
 /** What a node shows, panel or not. */
 export const shownOn = (node) => views.get(node)?.findings ?? []
 
+/** What a node's badge says, and where the canvas drew it. */
+export const badgeOn = (node) => ({ text: views.get(node)?.badgeText() ?? "", box: views.get(node)?.box ?? null })
+
 export const allViews = () => allNodes().map((node) => views.get(node)).filter(Boolean)
 
 /** A run began: its reports speak of the graph as it is now. */

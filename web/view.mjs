@@ -2,12 +2,13 @@
 
 import { isShown, questionsOf, rowOf } from "./declare.mjs"
 import { ICONS, readReport, without, worst } from "./findings.mjs"
-import { canvas, chain, elementOf, isVue, newBadge } from "./host.mjs"
+import { canvas, chain, elementOf, heightFollows, isVue, newBadge } from "./host.mjs"
 import { Panel } from "./panel.mjs"
 import { word } from "./texts.mjs"
 
 const BADGES = { error: "#5a2626", warning: "#54441c" }
 const WIDTH = 320
+const SETTLES = 500 // ms in which a node's height has followed its panel
 
 export class View {
   /**
@@ -23,6 +24,8 @@ export class View {
     this.asks = asks
     this.remember = remember
     this.marked = ""
+    this.box = null // of the badge on the canvas: [x, y, width, height] beside the node's place
+    this.fitting = false // its panel came or went, and its height has not followed yet
     this.panel = reporting ? this.addPanel() : null
     node.badges?.push(() => this.badge())
     chain(node, "onExecuted", (result, output) => (this.executed(output), result))
@@ -99,6 +102,7 @@ export class View {
     this.widget.serialize = false
     this.widget.hidden = true
     node.setSize([Math.max(node.size[0], WIDTH), node.size[1]])
+    chain(node, "onResize", (result) => (this.resized(), result))
     return panel
   }
 
@@ -106,6 +110,7 @@ export class View {
   fit() {
     const { node } = this
     this.widget.hidden = !this.panel.shown
+    this.fitting = true
     if (isVue()) return
     const [width, height] = node.size
     const least = node.computeSize()[1]
@@ -113,6 +118,13 @@ export class View {
     this.room = Math.max(room, 0)
     node.setSize([width, Math.max(least, height + room)])
     node.setDirtyCanvas(true, true)
+  }
+
+  resized() {
+    if (!this.fitting) return
+    heightFollows(this.node)
+    clearTimeout(this.settling)
+    this.settling = setTimeout(() => { this.fitting = false }, SETTLES)
   }
 
   /** Where no panel says which, the badge does. */
@@ -124,7 +136,13 @@ export class View {
   }
 
   badge() {
-    return newBadge(this.badgeText(), BADGES[worst(this.findings)] ?? "#33404d")
+    const made = newBadge(this.badgeText(), BADGES[worst(this.findings)] ?? "#33404d")
+    const { draw } = made
+    made.draw = (context, x, y) => {
+      this.box = [x, y, made.getWidth(context), made.height]
+      draw.call(made, context, x, y)
+    }
+    return made
   }
 
   mark() {

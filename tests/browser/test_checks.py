@@ -47,6 +47,37 @@ def test_a_native_lora_on_fp8_weights_gets_a_badge_without_a_run(blank, names):
     assert blank.badge("lora") == "" and not colour(blank, "lora")
 
 
+def test_a_click_on_a_badge_opens_what_it_means(blank, names):
+    """On a node that is not ours too; a click beside it opens nothing."""
+    blank.build(*native(names, LORA, "fp8_e4m3fn"))
+    blank.check()
+    assert blank.badge("lora") == "! Warning LF201"
+    blank.screenshot("native")  # brings the node into view
+    where = """() => {
+      const node = foundry.nodes.lora
+      const shown = document.querySelector(`[data-node-id="${node.id}"]`)
+      const box = shown?.getBoundingClientRect()
+      if (shown?.dataset.lfBadge) return [box.right - 10, box.top - 8]
+      if (shown) {
+        const badge = [...shown.querySelectorAll("*")].find((each) => each.textContent.trim() === "! Warning LF201")
+        const at = badge.getBoundingClientRect()
+        return [at.x + at.width / 2, at.y + at.height / 2]
+      }
+      const {scale, offset: [x, y]} = app.canvas.ds
+      const right = node.pos[0] + node.size[0]
+      return [(right - 12 + x) * scale, (node.pos[1] - 40 + y) * scale]
+    }"""
+    left, top = blank.page.evaluate(where)
+    blank.page.mouse.click(left, top)
+    dialog = blank.page.locator("dialog.lf-dialog")
+    dialog.get_by_text("LF201").wait_for()
+    blank.page.keyboard.press("Escape")
+    dialog.wait_for(state="detached")
+    blank.page.mouse.click(left, top - 60)
+    blank.settle()
+    assert dialog.count() == 0
+
+
 def test_a_missing_base_fusion_is_told_before_the_run(blank, host, unknown):
     declare(host, unknown["new"], [unknown["lightning"]])
     blank.build(*without_fusion(unknown, "new"))
