@@ -5,32 +5,45 @@ const MOST = 20 // workflows
 const linked = (link) => (Array.isArray(link) ? [link[0], link[1]] : [link.id, link.origin_id])
 const inside = (graph) => graph.nodes.map(({ id, type, mode, widgets_values }) => [id, type, mode, widgets_values])
 
+/** A graph with its nodes by id and its links by theirs: asked for many times. */
+function indexed(graph) {
+  const nodes = new Map(graph.nodes.map((node) => [String(node.id), node]))
+  return { graph, nodes, holders: grouped(graph.nodes), from: new Map((graph.links ?? []).map(linked)) }
+}
+
+function grouped(nodes) {
+  const found = new Map()
+  for (const node of nodes) found.set(node.type, [...(found.get(node.type) ?? []), node])
+  return found
+}
+
 /** Notes a node and all above it; out of a subgraph the way goes on above every node that holds it. */
 function walk(graphs, owner, id, seen) {
   const key = `${owner}:${id}`
-  const graph = graphs.get(owner)
-  if (!graph || seen.has(key)) return
-  const node = graph.nodes.find((each) => String(each.id) === String(id))
-  const from = new Map((graph.links ?? []).map(linked))
-  const above = (node?.inputs ?? []).map(({ link }) => from.get(link))
+  const level = graphs.get(owner)
+  if (!level || seen.has(key)) return
+  const node = level.nodes.get(String(id))
+  const above = (node?.inputs ?? []).map(({ link }) => level.from.get(link))
   const held = graphs.get(node?.type)
-  seen.set(key, node ? [node.type, node.mode, node.widgets_values, above, held && inside(held)] : [])
+  seen.set(key, node ? [node.type, node.mode, node.widgets_values, above, held && inside(held.graph)] : [])
   for (const other of above) if (other !== undefined) walk(graphs, owner, other, seen)
   if (node) return
-  for (const [name, outer] of graphs)
-    for (const holder of outer.nodes) if (holder.type === owner) walk(graphs, name, holder.id, seen)
+  for (const [name, outer] of graphs) for (const holder of outer.holders.get(owner) ?? []) walk(graphs, name, holder.id, seen)
 }
 
 /**
- * What a report on a node speaks of: the node and everything above it, as one text.
- * @param {object} workflow as the host saves it @param {string} locator "12", or "<subgraph>:12"
+ * What reports on nodes speak of: a node and everything above it, as one text.
+ * @param {object} workflow as the host saves it @returns {(locator: string) => string} locator "12", or "<subgraph>:12"
  */
-export function printOf(workflow, locator) {
-  const [id, owner = ""] = locator.split(":").reverse()
-  const graphs = new Map([["", workflow], ...(workflow.definitions?.subgraphs ?? []).map((graph) => [graph.id, graph])])
-  const seen = new Map()
-  walk(graphs, owner, id, seen)
-  return JSON.stringify([...seen].sort(([a], [b]) => (a < b ? -1 : 1)))
+export function printerOf(workflow) {
+  const levels = [["", workflow], ...(workflow.definitions?.subgraphs ?? []).map((graph) => [graph.id, graph])]
+  const graphs = new Map(levels.map(([name, graph]) => [name, indexed(graph)]))
+  return (locator) => {
+    const [id, owner = ""] = locator.split(":").reverse()
+    const seen = new Map()
+    walk(graphs, owner, id, seen)
+    return JSON.stringify([...seen].sort(([a], [b]) => (a < b ? -1 : 1)))
+  }
 }
 
 export class Kept {

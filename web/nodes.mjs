@@ -4,7 +4,7 @@ import { learnBases } from "./declare.mjs"
 import { announce } from "./dom.mjs"
 import { headline, readFindings, readLoras, without } from "./findings.mjs"
 import { allNodes, drawn, locatorOf, openWorkflow, outputOf, remount, wayTo } from "./host.mjs"
-import { Kept, printOf } from "./keep.mjs"
+import { Kept, printerOf } from "./keep.mjs"
 import { checkedRows } from "./rows_node.mjs"
 import { View } from "./view.mjs"
 
@@ -19,7 +19,7 @@ const OFTEN_NAMED = /lora|loader/i // kinds of other packs: a badge must be ther
 const views = new WeakMap()
 const kept = new Kept()
 let before = [] // what the newest check found
-let ran = null // the graph as it was when the newest run began
+let print = null // tells what a report speaks of, in the graph as it was when the newest run began
 
 export const isOurs = (node) => Boolean(node.comfyClass?.startsWith("Foundry"))
 
@@ -57,24 +57,24 @@ export const allViews = () => allNodes().map((node) => views.get(node)).filter(B
 
 /** A run began: its reports speak of the graph as it is now. */
 export function runStarted() {
-  ran = drawn()
+  print = printerOf(drawn())
   for (const view of allViews()) view.runStarted()
 }
 
 /** A report outlives its node: every undo makes all nodes anew. */
 function remember(view) {
   const locator = locatorOf(view.node)
-  kept.put(openWorkflow(), locator, view.report, view.report ? printOf(ran ?? drawn(), locator) : "")
+  kept.put(openWorkflow(), locator, view.report, view.report ? (print ?? printerOf(drawn()))(locator) : "")
 }
 
 /** The nodes were made again, by an undo, or on the way back to a workflow's tab: so are their reports. */
 export function restoreReports() {
-  const [workflow, now] = [openWorkflow(), drawn()]
+  const [workflow, printNow] = [openWorkflow(), printerOf(drawn())]
   for (const view of allViews()) {
     if (view.panel) remount(view.node, view.panel.root)
     const locator = locatorOf(view.node)
     const found = kept.get(workflow, locator)
-    if (found) view.restore(found.report, found.print !== printOf(now, locator))
+    if (found) view.restore(found.report, found.print !== printNow(locator))
     else view.executed(outputOf(view.node)) // a run while another tab was open
   }
 }

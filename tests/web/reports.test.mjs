@@ -4,7 +4,9 @@ import assert from "node:assert/strict"
 import { readFileSync, readdirSync } from "node:fs"
 import { test } from "node:test"
 import { readError } from "../../web/findings.mjs"
-import { Kept, printOf } from "../../web/keep.mjs"
+import { Kept, printerOf } from "../../web/keep.mjs"
+
+const printOf = (workflow, locator) => printerOf(workflow)(locator)
 
 test("what stops a node of another pack is ours only with a code of ours", () => {
   assert.equal(readError("Allocation on device", false), null)

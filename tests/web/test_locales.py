@@ -76,3 +76,12 @@ def test_what_people_type_finds_us_where_the_host_has_aliases_and_in_description
     nodes = words_of_nodes(root).values()
     assert any(typed in alias for aliases, _ in nodes for alias in aliases)
     assert any(typed in text for _, text in nodes)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_translated_sentences_have_the_blanks_of_the_english_ones(root: Path, language: str) -> None:
+    """What is not translated yet stays English; nothing is there that English does not have."""
+    english, other = texts(root, "en", "main"), texts(root, language, "main")
+    assert len(other) > 80 and set(other) <= set(english)
+    blanks = re.compile(r"\{\w+\}")
+    assert not [way for way, text in other.items() if set(blanks.findall(text)) != set(blanks.findall(english[way]))]
