@@ -18,19 +18,22 @@ from .parser import share
 from .shared import (
     ALLOW_PARTIAL,
     DONE,
+    DRAWN,
     Refused,
     choose_device,
     planned,
     print_findings,
     print_json,
     print_layers,
+    refuse_nowhere,
     spelled,
+    write_picture,
 )
 from .terminal import Bar, Transfers, size
 
 if TYPE_CHECKING:
     from ..engine.json_bake import BakeJSON, MadeJSON
-    from ..loaders.bakes.baking import BakeOptions, BakeResult
+    from ..loaders.bakes.baking import BakeOptions, BakeResult, FileRequest
     from ..loaders.bakes.wishes import Wishes
 
 FORMATS = ("fp8", "float8_e4m3fn", "float8_e5m2", "int8_convrot", "none", "mxfp8", "nvfp4", "w4a8", "w6a8")
@@ -48,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     own.add_arguments(parser)
     add_wishes(parser)
     parser.add_argument("--max-shard-size", metavar="SIZE", help="several files and an index: 5GB")
+    parser.add_argument("--pictures", metavar="FOLDER", type=Path, help=DRAWN)
     parser.add_argument("--cache", metavar="FOLDER", type=Path, help="keep whole results there and use them again")
     parser.add_argument("--cache-size", metavar="SIZE", default=f"{CACHE_GB}GB", help="most the cache may hold")
 
@@ -119,6 +123,8 @@ def _run(options: argparse.Namespace, place: Place) -> int:
     read = [load_document(path) for path in options.documents] or [own.own_document(options)]
     wishes = wishes_of(options)
     documents = [wishes.adjusted(document) for document in read]
+    if options.pictures is not None:
+        refuse_nowhere(options.pictures / "out.svg")
     how = replace(how, memory=wishes.memory_of(*documents), records=place.lasts)
     outs = _outs(options.documents or [Path("model")], place.out)
     for out, document in ((out, document) for out in outs for document in documents):
@@ -136,6 +142,8 @@ def _run(options: argparse.Namespace, place: Place) -> int:
         baked = bake_files(requests, how, bar)
     place.publish()
     options.done = True
+    if options.pictures is not None:
+        _draw(options.pictures, outs, requests, baked)
     chosen = [format_of(document)[1] for document in documents]
     made = list(zip([request.blueprint.plan for request in requests], found, baked, chosen, strict=True))
     if options.json:
@@ -170,6 +178,18 @@ def _how(options: argparse.Namespace) -> BakeOptions:
     mmap = False if options.no_mmap else None
     device = None if options.device == "cpu" else choose_device(options.device)
     return BakeOptions(device, mmap=mmap, max_shard=shard, cache=cache, fresh=options.fresh)
+
+
+def _draw(folder: Path, outs: Sequence[Path], requests: Sequence[FileRequest], baked: Sequence[BakeResult]) -> None:
+    """A picture of each result, by its name."""
+    from ..engine.budget import size_json
+    from ..engine.report import bake_json
+
+    for out, request, result in zip(outs, requests, baked, strict=True):
+        wanted, cost = request.blueprint, result.cost
+        extra: MadeJSON = {"size": size_json(wanted, cost), "budget": None if cost is None else cost.to_json()}
+        told: BakeJSON = {**bake_json(wanted.plan, (), result.report, result.sha256), **extra}
+        write_picture(folder, out.stem, told, wanted.plan)
 
 
 def _json(plan: Any, findings: Sequence[Finding], baked: BakeResult, chosen: str, place: Place) -> BakeJSON:

@@ -16,6 +16,7 @@ from . import own
 from .shared import (
     ALLOW_PARTIAL,
     DONE,
+    DRAWN,
     STOPPED,
     planned,
     print_findings,
@@ -24,6 +25,7 @@ from .shared import (
     refuse_same,
     spelled,
     trained_with,
+    write_picture,
     write_text,
 )
 from .terminal import note, table
@@ -48,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     more = "; several, or a folder with some in it, are summed up"
     parser.add_argument("documents", metavar="FILE", type=Path, nargs="*", help=kinds + more)
     own.add_arguments(parser)
+    parser.add_argument("--pictures", metavar="FOLDER", type=Path, help=DRAWN)
     parser.add_argument("--strict", action="store_true", help="warnings stop it too")
     parser.add_argument("--allow-partial", action="store_true", help=ALLOW_PARTIAL)
     chosen = "match training: warn about a base LoRA that a LoRA was not trained with; the default: a note"
@@ -98,10 +101,12 @@ def judge_workflow(options: argparse.Namespace, path: Path, find: ModelFolders |
 def _check_document(options: argparse.Namespace, path: Path | None) -> int:
     if options.apply_fixes is not None:
         raise refuse("convert.document")
-    from ..engine.report import document_json
+    from ..engine.report import document_json, plan_json
 
     plan, findings = judge_document(options, path)
     stopped = stops(findings, options.strict)
+    if options.pictures is not None:
+        write_picture(options.pictures, "stack" if path is None else path.stem, plan_json(plan, findings), plan)
     if options.json:
         print_json(document_json(plan, findings, not stopped))
     else:

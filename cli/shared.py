@@ -18,13 +18,14 @@ from .terminal import Transfers, note, span, table
 if TYPE_CHECKING:
     import torch
 
-    from ..engine.json_types import ErrorJSON, LineageJSON
+    from ..engine.json_types import ErrorJSON, LineageJSON, ReportJSON
     from ..engine.plan import Plan
     from ..loaders.documents.document import Document
     from ..loaders.remote.names import Where
     from ..loaders.remote.objects import Asking
 
 DONE, STOPPED, MISUSE, INTERRUPTED = 0, 1, 2, 130
+DRAWN = "draw what was measured: an SVG into this folder"
 ALLOW_PARTIAL = "take LoRAs of which over 10%% of the energy finds no weight"
 
 
@@ -103,6 +104,14 @@ def write_text(path: Path, text: str) -> None:
     with disk_errors(path), temporary(path.parent) as temp:
         temp.write_text(text, encoding="utf-8", errors="replace")
         temp.replace(path)
+
+
+def write_picture(folder: Path, name: str, told: ReportJSON, plan: Plan) -> None:
+    """``name.svg`` in a folder that is there: what a check or a bake told, and where its LoRAs are strong."""
+    from ..loaders.plans.strength import with_energy
+    from .picture import svg
+
+    write_text(folder / f"{name}.svg", svg(with_energy(told, plan), name))
 
 
 def choose_device(name: str) -> torch.device:

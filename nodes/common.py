@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from ..engine.choice import CHOICES
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding
 from ..engine.formats import FORMATS
 from ..engine.guard import raise_first
-from ..engine.json_types import ReportJSON
 from ..engine.plan import Plan
 from ..engine.quantize import parse_keep
 from ..engine.report import plan_json, plan_sentences
 from ..loaders.disk.targets import prefix_fault
 from ..loaders.lint.order import check_order
-from ..loaders.plans.loudness import energy_by_block
+from ..loaders.plans.strength import with_energy
 from ..loaders.remote.names import is_remote
 from . import folders, host
 from .remotes import allowed, remote_states
 from .sockets import check_links
 
 CATEGORY = "LoRA Foundry"
-T = TypeVar("T", bound=ReportJSON)
 HIDDEN = {"prompt": "PROMPT", "unique_id": "UNIQUE_ID"}
 
 
@@ -163,11 +161,3 @@ def report_plan(
     """What a node returns that changed or checked a plan; ``measured``: how strong its LoRAs are is known by now."""
     told = plan_json(plan, findings)
     return reply(result, plan_sentences(plan, findings), with_energy(told, plan) if measured else told)
-
-
-def with_energy(told: T, plan: Plan) -> T:
-    """The JSON of a plan, and where in the model each of its LoRAs is strong. Reads every factor the first time."""
-    for lora, shares in zip(told["loras"], energy_by_block(plan), strict=True):
-        if shares:
-            lora["energy"] = {block: round(share, 4) for block, share in shares.items()}
-    return told

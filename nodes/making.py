@@ -30,9 +30,10 @@ from ..loaders.bakes.calibrations import calibration_names, find_calibration, lo
 from ..loaders.disk.sharding import parse_size
 from ..loaders.loras.verify import verify
 from ..loaders.plans.loudness import loudness
+from ..loaders.plans.strength import with_energy
 from ..validator.rules import check
 from . import again, folders, host
-from .common import reply, with_energy
+from .common import reply
 from .news import CALIBRATED, kept_file, seen_file
 from .sources import host_source
 

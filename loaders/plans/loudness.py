@@ -6,7 +6,6 @@ Changes come from r x r Gram matrices (``loras/energy.py``), the rms of a weight
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -28,7 +27,6 @@ from ..disk.store import Store, key_of
 from ..loras.energy import energies
 from ..loras.file import LoRAFile
 from ..loras.matching import stored_base
-from ..names.blocks import OTHER, block_of
 
 LOUD = 1 / 3  # most LoRAs change a weight by 0.5% to 10%
 USUAL = 0.03  # what a strength is named for
@@ -61,7 +59,7 @@ def loudness(plan: Plan, on_step: Progress | None = None) -> tuple[Finding, ...]
     Raises FoundryError for a file that cannot be read.
     """
     base = stored_base(plan.base)
-    looked_at = [_sample([*_changes(base, layer)]) for layer in plan.layers]
+    looked_at = [_sample([*changes_of(base, layer)]) for layer in plan.layers]
     dependent = [_dependent(base, layer) for layer in plan.layers]
     looked_at = [[*each, *(c for c in more if not c.replaces)] for each, more in zip(looked_at, dependent, strict=True)]
     replaced = [[change for change in each if change.replaces] for each in dependent]
@@ -72,29 +70,8 @@ def loudness(plan: Plan, on_step: Progress | None = None) -> tuple[Finding, ...]
     return tuple(finding for finding in findings if finding is not None)
 
 
-def energy_by_block(plan: Plan) -> list[dict[str, float]]:
-    """For each LoRA of the plan the share of what it adds by block of the model; empty where the weights decide it.
-
-    Raises FoundryError for a file that cannot be read.
-    """
-    base = stored_base(plan.base)
-    return [_blocks(base, layer) for layer in plan.layers]
-
-
-def _blocks(base: Base, layer: Layer) -> dict[str, float]:
-    sums: dict[str, float] = defaultdict(float)
-    for change in _changes(base, layer):
-        sums[block_of(change.weight, base.family)] += change.mean_square * change.numbers
-    whole = sum(sums.values())
-    return {block: sums[block] / whole for block in sorted(sums, key=_place)} if 0 < whole < math.inf else {}
-
-
-def _place(block: str) -> tuple[bool, str, int]:
-    kind, _, number = block.partition(".")
-    return block == OTHER, kind, int(number or 0)
-
-
-def _changes(base: Base, layer: Layer) -> Iterator[Change]:
+def changes_of(base: Base, layer: Layer) -> Iterator[Change]:
+    """What a LoRA adds to each weight, where that does not depend on the weight."""
     if not layer.strength or not isinstance(layer.factors, LoRAFile):
         return
     known = energies(layer.factors)

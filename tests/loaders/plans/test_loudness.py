@@ -16,6 +16,7 @@ from lora_foundry.loaders.loras.file import LoRAFile, open_lora
 from lora_foundry.loaders.loras.matching import add_layer
 from lora_foundry.loaders.plans import loudness as measuring
 from lora_foundry.loaders.plans.loudness import SPREAD, loudness
+from lora_foundry.loaders.plans.strength import energy_by_block
 from lora_foundry.validator.overlap import spread
 from planner_parts import layer
 from safetensors.torch import save_file
@@ -293,11 +294,11 @@ def test_where_in_the_model_a_lora_is_strong():
     """Twice the change is four times the energy; alpha and strength are counted, the order is the model's."""
     on = base(11)
     file = lora(a_pair(10, 0.02), a_pair(2, 0.01, alpha=8.0), a_pair(0, 0.01))
-    (shares,) = measuring.energy_by_block(Plan(on, (layer(on, file, 0.5),)))
+    (shares,) = energy_by_block(Plan(on, (layer(on, file, 0.5),)))
     assert list(shares) == ["blocks.0", "blocks.2", "blocks.10"]
     assert list(shares.values()) == pytest.approx([1 / 6, 1 / 6, 4 / 6], rel=1e-6)
 
 
 def test_a_lora_without_strength_has_no_energy():
     on = base()
-    assert measuring.energy_by_block(Plan(on, (layer(on, lora(a_pair(0, 0.01)), 0.0),))) == [{}]
+    assert energy_by_block(Plan(on, (layer(on, lora(a_pair(0, 0.01)), 0.0),))) == [{}]

@@ -1,0 +1,57 @@
+"""What was measured, as an SVG: well-formed, with every number in it, and nothing a browser would run or fetch."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+from lora_foundry.cli.picture import svg
+
+SPACE = "{http://www.w3.org/2000/svg}"
+
+
+def words(text: str) -> list[str]:
+    return [each.text or "" for each in ElementTree.fromstring(text).iter(f"{SPACE}text")]
+
+
+def bars(text: str, kind: str) -> list[float]:
+    return [float(each.get("width")) for each in ElementTree.fromstring(text).iter() if each.get("class") == kind]
+
+
+def test_a_bake_draws_what_it_kept_and_how_far_off_its_layers_are(folder, run):
+    assert run("bake", "stack.json", "-o", "out.safetensors", "--max-error", "2.5%", "--pictures", ".")[0] == 0
+    drawn = (folder / "out.svg").read_text(encoding="utf-8")
+    told = words(drawn)
+    heads = ["Effect kept", "Where it is strong, by block", "Size"]
+    assert told[0] == "out" and [each for each in told if each in heads] == heads
+    assert {"lightning", "style", "before", "after"} <= set(told)
+    assert any(each.startswith("Errors of ") for each in told) and any("limit 2.50%" in each for each in told)
+
+
+def test_a_check_draws_how_the_loras_fit(folder, run):
+    assert run("check", "stack.json", "--pictures", ".")[0] == 0
+    told = words((folder / "stack.svg").read_text(encoding="utf-8"))
+    assert "Modules that found their weight" in told and "Size" not in told
+
+
+def test_a_folder_that_is_not_there_is_told_before_anything_is_baked(folder, run):
+    code, _, err = run("bake", "stack.json", "-o", "out.safetensors", "--pictures", "nowhere")
+    assert code == 2 and "nowhere" in err and not (folder / "out.safetensors").exists()
+
+
+def lora(path: str, gain: float | None, **more: object) -> dict[str, object]:
+    return {"path": path, "gain": gain, "matched": 3, "modules": 4, **more}
+
+
+def test_bars_are_as_long_as_their_numbers_and_warn_below_ninety_percent():
+    drawn = svg(
+        {"loras": [lora("a/good.safetensors", 0.95), lora("bad", 0.5)], "size": {"before": 400, "after": 100}}, "x"
+    )
+    (good,), (bad,), (before, after) = (bars(drawn, kind) for kind in ("good", "bad", "plain"))
+    assert abs(good / bad - 0.95 / 0.5) < 0.01 and abs(after / before - 0.25) < 0.01
+    assert words(drawn)[:3] == ["x", "Effect kept", "good"]
+
+
+def test_names_are_text_and_what_was_not_measured_is_left_out():
+    drawn = svg({"loras": [lora('<script>"&', None)]}, "</svg>")
+    assert words(drawn) == ["</svg>", "Modules that found their weight", '<script>"&', "3/4"]
+    assert words(svg({"loras": []}, "nothing")) == ["nothing"]
