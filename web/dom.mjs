@@ -84,9 +84,22 @@ export function popover(label, content) {
   made.setAttribute("aria-label", label)
   made.addEventListener("keydown", (event) => event.stopPropagation()) // a letter is no shortcut of the host here
   const away = (event) => made.contains(event.target) || made.hidePopover()
+  // With the focus elsewhere Escape would reach the host, which keeps it for itself; of several the last one closes.
+  const escape = (event) => {
+    if (event.key !== "Escape" || made.contains(event.target)) return
+    if ([...document.querySelectorAll(".lf-popover:popover-open")].at(-1) !== made) return
+    event.stopImmediatePropagation()
+    event.preventDefault()
+    made.hidePopover()
+  }
   made.addEventListener("toggle", ({ newState }) => {
-    if (newState === "open") return window.addEventListener("wheel", away, true)
+    if (newState === "open") {
+      window.addEventListener("wheel", away, true)
+      window.addEventListener("keydown", escape, true)
+      return
+    }
     window.removeEventListener("wheel", away, true)
+    window.removeEventListener("keydown", escape, true)
     made.remove()
   })
   return made

@@ -20,7 +20,7 @@ const OF_KIND = {
   FoundryApply: FINISHED,
   FoundrySaveModel: FINISHED,
 }
-const TITLE = 0.34 // share of the colour in the title bar, beside the host's grey
+const TITLE = 0.28 // share of the colour in the title bar, beside the host's grey
 const BODY = 0.16
 
 /** Two colours "#rrggbb" in one: `share` of the first. */

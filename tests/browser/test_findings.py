@@ -169,7 +169,7 @@ def test_what_was_measured_is_shown_as_pictures(fresh):
     shown = "() => [...document.querySelectorAll('.lf-popover .lf-picture')].map((each) => each.ariaLabel)"
     kept, energy, size, errors = fresh.page.evaluate(shown)
     assert kept.startswith("Effect kept: ") and "wan_partial 100%" in kept
-    assert energy.startswith("Where it is strong, by block: ") and "block.0" in energy
+    assert energy.startswith("Where it is strong, by block: ") and "wan_partial other" in energy
     assert size.startswith("Size: before ") and "after" in size
     assert errors.startswith("Errors of ") and "limit 3%" in errors
     fresh.page.screenshot(path=fresh.artefacts / f"pictures-{fresh.mode}.png")

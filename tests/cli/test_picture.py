@@ -21,7 +21,7 @@ def test_a_bake_draws_what_it_kept_and_how_far_off_its_layers_are(folder, run):
     assert run("bake", "stack.json", "-o", "out.safetensors", "--max-error", "2.5%", "--pictures", ".")[0] == 0
     drawn = (folder / "out.svg").read_text(encoding="utf-8")
     told = words(drawn)
-    heads = ["Effect kept", "Where it is strong, by block", "Size"]
+    heads = ["Effect kept", "Size"]
     assert told[0] == "out" and [each for each in told if each in heads] == heads
     assert {"lightning", "style", "before", "after"} <= set(told)
     assert any(each.startswith("Errors of ") for each in told) and any("limit 2.50%" in each for each in told)
@@ -49,6 +49,14 @@ def test_bars_are_as_long_as_their_numbers_and_warn_below_ninety_percent():
     (good,), (bad,), (before, after) = (bars(drawn, kind) for kind in ("good", "bad", "plain"))
     assert abs(good / bad - 0.95 / 0.5) < 0.01 and abs(after / before - 0.25) < 0.01
     assert words(drawn)[:3] == ["x", "Effect kept", "good"]
+
+
+def test_the_strongest_block_of_a_lora_is_the_darkest():
+    drawn = svg({"loras": [lora("a", None, energy={"block.0": 0.2, "block.1": 0.8})]}, "x")
+    cells = [each for each in ElementTree.fromstring(drawn).iter() if each.get("fill-opacity")]
+    assert [each.get("fill-opacity") for each in cells] == ["0.31", "1.00"]
+    assert [each.findtext(f"{SPACE}title") for each in cells] == ["block.0: 20.0%", "block.1: 80.0%"]
+    assert "Where it is strong, by block" in words(drawn)
 
 
 def test_names_are_text_and_what_was_not_measured_is_left_out():
