@@ -58,10 +58,11 @@ def test_the_menu_converts_and_undo_gives_the_old_bytes(drawn):
         assert drawn.page.evaluate(SERIALIZED) == before
 
 
-def test_a_panel_that_grows_after_converting_is_no_step_of_undo(drawn, names):
-    """The check of the new graph finds a line for one of its nodes, which grows by it."""
+def test_a_panel_that_grows_after_converting_is_no_step_of_undo(drawn, unknown):
+    """The check of the new graph has a question for one of its nodes, which grows by a line."""
+    drawn.page.evaluate("() => app.extensionManager.command.execute('Comfy.RefreshNodeDefinitions')")
     before = drawn.page.evaluate(KEPT)
-    drawn.set("lora", "lora_name", names["unrelated"])
+    drawn.set("lora", "lora_name", unknown["new"])
     drawn.edited()
     converted(drawn)
     drawn.quiet()

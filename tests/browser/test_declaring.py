@@ -33,7 +33,7 @@ def row(studio, name: str):
 
 def press(studio, label: str) -> None:
     """Click a button in the validator's panel."""
-    row(studio, "check").wait_for_selector(f"button:has-text('{label}')").click()
+    row(studio, "check").wait_for_selector(f'button:has-text("{label}")').click()
 
 
 def test_an_unknown_lora_is_a_quiet_question(asking, unknown):
