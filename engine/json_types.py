@@ -114,13 +114,7 @@ class BlocksJSON(TypedDict, total=False):
     blocks: Annotated[str, "Factors by block, where there are some."]
 
 
-class EnergyJSON(TypedDict, total=False):
-    """What is known of a LoRA once it was measured."""
-
-    energy: Annotated[dict[str, float], "Share of what it adds, as a sum of squares, by block of the model."]
-
-
-class PlannedJSON(CoverageJSON, BlocksJSON, EnergyJSON):
+class PlannedJSON(CoverageJSON, BlocksJSON):
     """A LoRA of a plan."""
 
     path: str
@@ -133,6 +127,12 @@ class PlannedJSON(CoverageJSON, BlocksJSON, EnergyJSON):
     scale: Scale | None
     gain: Gain | None
     lineage: LineageJSON
+
+
+class MeasuredJSON(PlannedJSON, total=False):
+    """The same, and what is known of it once it was measured."""
+
+    energy: Annotated[dict[str, float], "Share of what it adds, as a sum of squares, by block of the model."]
 
 
 class LoRAJSON(TypedDict):
@@ -229,7 +229,7 @@ class ReportJSON(TypedDict):
 
     schema: Annotated[int, ("const", 1)]
     base: BaseJSON
-    loras: list[PlannedJSON]
+    loras: list[MeasuredJSON]
     findings: Findings
     memory_bytes: Annotated[int, "What a bake of it in files holds at most, by shapes alone."]
 

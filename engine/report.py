@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from .bake import BakeReport
 from .budget import Cost
@@ -14,6 +15,7 @@ from .json_types import (
     CheckJSON,
     DocumentJSON,
     LoRAJSON,
+    MeasuredJSON,
     ModelJSON,
     PlannedJSON,
     ReportJSON,
@@ -54,6 +56,11 @@ def layers_json(plan: Plan, gains: Sequence[float | None] = ()) -> list[PlannedJ
     return [layer_json(layer, gain) for layer, gain in zip(plan.layers, padded, strict=True)]
 
 
+def measured_json(plan: Plan, gains: Sequence[float | None] = ()) -> list[MeasuredJSON]:
+    """The same, for who may add what was measured."""
+    return cast(list[MeasuredJSON], layers_json(plan, gains))
+
+
 def base_json(plan: Plan) -> BaseJSON:
     """The base of a plan."""
     inside = [contained.ingredient.name for contained in plan.base.contains]
@@ -65,7 +72,7 @@ def plan_json(plan: Plan, findings: Iterable[Finding]) -> ReportJSON:
     return {
         "schema": SCHEMA,
         "base": base_json(plan),
-        "loras": layers_json(plan),
+        "loras": measured_json(plan),
         "findings": [finding.to_json() for finding in findings],
         "memory_bytes": working_bytes(plan, AUTO),
     }
@@ -90,7 +97,7 @@ def bake_json(plan: Plan, findings: Iterable[Finding], report: BakeReport, sha25
     """What a bake shows: the plan, the counts, the gains and the recipe hash."""
     return {
         **plan_json(plan, findings),
-        "loras": layers_json(plan, report.gains),
+        "loras": measured_json(plan, report.gains),
         **report.to_json(),
         "recipe_sha256": sha256,
     }
