@@ -315,12 +315,10 @@ class Job:
     def check(self) -> None:
         """A bake that changed nothing, or lost a LoRA beyond what rounding explains, is an error; LoRAs of zeros do."""
         gains = [gain for gain in self.gains() if gain is not None]
-        cancelled = any(gain > 0.5 for gain in gains)  # +1 and -1: each is there in full
-        zeros = not gains and self.counts["touched"] > 0
-        if not self._changed and not (cancelled or zeros) and self.request.blueprint.plan.by_weight():
+        settled = any(gain > 0.5 for gain in gains) if gains else self.counts["touched"] > 0  # +1 and -1; zeros
+        if not self._changed and not settled and self.request.blueprint.plan.by_weight():
             raise refuse("LF203.unchanged")
-        # Rounding to bf16 can swallow a weak LoRA; that is reported, not refused.
-        if self.request.blueprint.finish.quantization is None:
+        if self.request.blueprint.finish.quantization is None:  # bf16 can swallow a weak LoRA: reported, not refused
             return
         for layer in self._layers:
             if layer.rounding != MATCH_TRAINING:
