@@ -138,7 +138,10 @@ def _run(options: argparse.Namespace, place: Place) -> int:
         wanted = resolve(plan, wishes.finish(document, how.device, how.memory))
         requests.append(FileRequest(wanted, out))
         found.append((*findings, *calibration_findings(wanted)))
-    with Bar("baking", beside=lambda: transfers.told) as bar:
+    names = ", ".join(dict.fromkeys(out.name for out in outs))
+    sources = {id(request.blueprint.plan.base.source): request.blueprint.plan.base.source for request in requests}
+    nbytes = sum(info.nbytes for source in sources.values() for info in source.tensors.values())
+    with Bar(f"baking {names}", beside=lambda: transfers.told, nbytes=nbytes) as bar:
         baked = bake_files(requests, how, bar)
     place.publish()
     options.done = True

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..engine.findings import stops
 from ..engine.texts.say import refuse
 from . import own
+from .looks import looks
 from .shared import (
     ALLOW_PARTIAL,
     DONE,
@@ -41,6 +42,7 @@ PICTURES = (".png", ".webp", ".jpg", ".jpeg")
 STOP, FINE = "Stopped: correct what is listed above.", "OK: nothing stops this "
 PARTLY = "Checked in part: LF108 names the LoRAs that were not followed; of the others nothing stops this workflow."
 FIXES = "write the workflow there with every fix that a finding names, as its buttons in the browser make it"
+NOT_LOOKED_AT = "Files were not looked at: name ComfyUI's models folder with --models."
 UNREAD = "Stopped: LF108 names LoRAs that were not followed."
 
 
@@ -112,7 +114,7 @@ def _check_document(options: argparse.Namespace, path: Path | None) -> int:
     else:
         print_layers(plan)
         print_findings(findings)
-        print(STOP if stopped else f"{FINE}stack.")
+        print(looks(STOP if stopped else f"{FINE}stack."))
     return STOPPED if stopped else DONE
 
 
@@ -127,8 +129,8 @@ def _check_workflow(options: argparse.Namespace, path: Path) -> int:
         _print_stacks(found)
         print_findings(found.findings)
         if find is None:
-            print("Files were not looked at: name ComfyUI's models folder with --models.")
-        print(_verdict(found, find is not None))
+            print(looks(NOT_LOOKED_AT))
+        print(looks(_verdict(found, find is not None)))
     return DONE if found.ok else STOPPED
 
 

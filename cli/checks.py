@@ -11,7 +11,8 @@ from ..engine.errors import FoundryError
 from ..engine.findings import stops
 from ..engine.texts.say import counted, refuse
 from . import own
-from .check import PICTURES, is_workflow, judge_document, judge_workflow, model_folders, run_one
+from .check import NOT_LOOKED_AT, PICTURES, is_workflow, judge_document, judge_workflow, model_folders, run_one
+from .looks import looks
 from .reports import Checked, junit, sarif
 from .shared import DONE, STOPPED, Refused, error_json, print_json
 
@@ -48,7 +49,7 @@ def _run_many(options: argparse.Namespace) -> int:
     elif options.json:
         print_json(_json(found))
     else:
-        _print(found)
+        _print(found, find is None and any(path is not None and is_workflow(path) for path in wanted))
     return DONE if all(each.ok for each in found) else STOPPED
 
 
@@ -109,13 +110,16 @@ def _json(found: Sequence[Checked]) -> ChecksJSON:
     }
 
 
-def _print(found: Sequence[Checked]) -> None:
+def _print(found: Sequence[Checked], unseen: bool) -> None:
+    """A line for each, its findings below it, and the sum; ``unseen``: the files of workflows were not looked at."""
     for each in found:
-        print(f"{'OK     ' if each.ok else 'STOPPED'} {each.file}")
+        print(looks(f"{'OK     ' if each.ok else 'STOPPED'} {each.file}"))
         said = [finding.sentence() for finding in each.findings] or ([str(each.error)] if each.error else [])
-        print(*(f"  {line}\n" for line in said), sep="", end="")
+        print(*(f"{looks(line, lead='  ')}\n" for line in said), sep="", end="")
     counts = {kind: sum(finding.severity == kind for each in found for finding in each.findings) for kind in KINDS}
     told = ", ".join(counted(count, kind) for kind, count in counts.items() if count)
     stopped = sum(not each.ok for each in found)
+    if unseen:
+        print(looks(NOT_LOOKED_AT))
     files = counted(len(found), "file")
-    print(f"{files}: {len(found) - stopped} OK, {stopped} stopped" + (f"; {told}" if told else ""))
+    print(looks(f"{files}: {len(found) - stopped} OK, {stopped} stopped" + (f"; {told}" if told else "")))

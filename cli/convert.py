@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.texts.say import refuse
 from .check import model_folders
+from .looks import looks
 from .shared import DONE, STOPPED, print_json, refuse_same, write_text
 from .terminal import table
 
@@ -51,7 +52,7 @@ def _print(found: Conversion, out: Path) -> None:
         print(table(_rows(each), ("stage", "LoRA", "strength", "CLIP", "on")))
     left = found.left or ([] if found.converted else [refuse("convert.nothing").finding(severity="note")])
     for finding in left:
-        print(finding.sentence())
+        print(looks(finding.sentence()))
     print(f"Written to {out}." if found.converted else "Nothing was converted, and nothing written.")
 
 

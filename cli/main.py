@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +29,12 @@ from . import lineage as cli_lineage
 from . import merge as cli_merge
 from . import own as cli_own
 from .ending import Ended, ended_as_interrupted
+from .looks import looks
 from .parser import Parser, parse
 from .shared import (
     DONE,
     INTERRUPTED,
+    MISUSE,
     STOPPED,
     OldOption,
     Refused,
@@ -61,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json = "--json" in arguments
     harden(sys.stdout, sys.stderr)
     options = argparse.Namespace(done=False)
+    if "_ARGCOMPLETE" in os.environ:
+        return _complete()
     try:
         if not arguments:
             print(_parser().format_help())
@@ -88,12 +92,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(refused_by, (), as_json)
 
 
+def _complete() -> int:
+    """Answer a shell that asks what may come next; it does so where argcomplete was registered for this command."""
+    try:
+        import argcomplete
+    except ImportError:
+        print("Completion needs argcomplete: pip install argcomplete", file=sys.stderr)
+        return MISUSE
+    argcomplete.autocomplete(_parser())
+    return DONE
+
+
 def _fail(error: FoundryError, findings: Sequence[Finding], as_json: bool) -> int:
     if as_json:
         print_json({"error": error_json(error), "findings": [finding.to_json() for finding in findings]})
     else:
         lines = [finding.sentence() for finding in findings] or [str(error)]
-        print(*lines, sep="\n", file=sys.stderr)
+        print(*(looks(line, sys.stderr) for line in lines), sep="\n", file=sys.stderr)
     return exit_code(error)
 
 
@@ -165,13 +180,16 @@ def _parser() -> Parser:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    if options.host:
-        from .demo import host as demo
-    else:
-        from .demo import run as demo  # type: ignore[no-redef]
     with Bar("demo") as bar:
+        if options.host:
+            from .demo import host
+
+            in_comfyui = host.run(options.out, bar)
+            return _told(in_comfyui, host.text(in_comfyui), in_comfyui["ok"], options.json)
+        from .demo import run as demo
+
         result = demo.run(options.out, bar)
-    return _told(result, demo.text, options.json)
+    return _told(result, demo.text(result), result["ok"], options.json)
 
 
 def _benchmark(options: argparse.Namespace) -> int:
@@ -180,16 +198,17 @@ def _benchmark(options: argparse.Namespace) -> int:
     with Bar("benchmark") as bar:
         device = choose_device(options.device)
         result = benchmark.run(options.document, device, options.tokens, options.steps, options.out, bar)
-    return _told(result, benchmark.text, options.json)
+    return _told(result, benchmark.text(result), result["ok"], options.json)
 
 
 def _doctor(options: argparse.Namespace) -> int:
     from .doctor import examine, text
 
-    return _told(examine(), text, options.json)
+    result = examine()
+    return _told(result, text(result), result["ok"], options.json)
 
 
-def _told(result: dict[str, Any], text: Callable[[dict[str, Any]], str], as_json: bool) -> int:
+def _told(result: Mapping[str, object], text: str, ok: bool, as_json: bool) -> int:
     """Print a result that says itself whether it is ``ok``."""
-    answer(as_json, result, text(result))
-    return DONE if result["ok"] else STOPPED
+    answer(as_json, result, text)
+    return DONE if ok else STOPPED

@@ -6,7 +6,7 @@ import argparse
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from ..engine.texts.say import refuse
 from .shared import DONE, print_json, refuse_nowhere
 
 if TYPE_CHECKING:
+    from ..engine.json_verbs import InitJSON, StackDocumentJSON, StackRowJSON
     from ..loaders.documents.document import Document
 
 NONE = "none"
@@ -80,7 +81,8 @@ def run_init(options: argparse.Namespace) -> int:
     except FileExistsError:
         raise refuse("usage.there", out=options.out) from None
     if options.json:
-        print_json({"out": str(options.out), "document": settings})
+        told: InitJSON = {"out": str(options.out), "document": settings}
+        print_json(told)
     else:
         print(text + f"Written to {options.out}. Next: lora-foundry check {options.out}")
     return DONE
@@ -92,11 +94,11 @@ def _beside(document: Path, name: str) -> str:
     return name if stays else os.path.relpath(name, document.parent)
 
 
-def _settings(base: str, fuse: Sequence[str], lora: Sequence[str]) -> dict[str, object]:
+def _settings(base: str, fuse: Sequence[str], lora: Sequence[str]) -> StackDocumentJSON:
     """The keys of the document."""
     if NONE in fuse and len(fuse) > 1:
         raise refuse("usage.fuse_none")
-    settings: dict[str, object] = {"base": base}
+    settings: StackDocumentJSON = {"base": base}
     if fuse:
         settings["fuse"] = [] if NONE in fuse else [_row(text) for text in fuse]
     if lora or not fuse:
@@ -104,7 +106,7 @@ def _settings(base: str, fuse: Sequence[str], lora: Sequence[str]) -> dict[str, 
     return settings
 
 
-def _row(text: str) -> dict[str, object]:
+def _row(text: str) -> StackRowJSON:
     """``style.safetensors:0.7`` as a row; a colon that no number follows belongs to the name, as in ``C:\\style``."""
     path, colon, strength = text.rpartition(":")
     try:
@@ -113,7 +115,7 @@ def _row(text: str) -> dict[str, object]:
         return {"path": text, "strength": 1.0}
 
 
-def yaml_text(settings: dict[str, object]) -> str:
+def yaml_text(settings: Mapping[str, object]) -> str:
     """The document as YAML, one row a line; texts are written as JSON, but for what YAML reads otherwise."""
     lines = []
     for key, value in settings.items():
@@ -124,7 +126,7 @@ def yaml_text(settings: dict[str, object]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _inline(row: dict[str, object]) -> str:
+def _inline(row: Mapping[str, object]) -> str:
     return "{" + ", ".join(f"{key}: {_scalar(value)}" for key, value in row.items()) + "}"
 
 

@@ -14,13 +14,21 @@ from ..engine.texts.say import refuse
 EXITS = "exit codes: 0 done, 1 findings that stop it, 2 wrong use or bad input, 130 stopped by Ctrl-C"
 
 
+class Help(argparse.HelpFormatter):
+    """Help whose sentences are wrapped to the terminal, and whose examples, which are indented, stay lines."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n".join(line if line[:1] in ("", " ") else fill(line, width, indent) for line in text.splitlines())
+
+
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are FoundryErrors, so that ``--json`` holds for them too; help keeps its lines."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **more: Any) -> None:
         shown = "\n".join(("examples:", *(f"  {line}" for line in examples), "", EXITS) if examples else (EXITS,))
         super().__init__(*args, **more)
-        self.epilog, self.formatter_class = shown, argparse.RawDescriptionHelpFormatter
+        self.epilog, self.formatter_class = shown, Help
 
     def error(self, message: str) -> NoReturn:
         """Wrong use: what it is, and where the right use is told."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding
 from ..engine.texts.say import refuse
+from .looks import looks
 from .terminal import Transfers, note, span, table
 
 if TYPE_CHECKING:
@@ -199,4 +200,4 @@ def trained_with(lineage: LineageJSON) -> str:
 
 def print_findings(findings: Iterable[Finding]) -> None:
     """Every finding as a sentence."""
-    print(*([finding.sentence() for finding in findings] or ["No findings."]), sep="\n")
+    print(*([looks(finding.sentence()) for finding in findings] or ["No findings."]), sep="\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -42,6 +43,17 @@ def span(low: float, high: float) -> str:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
+def span_of_time(seconds: float) -> str:
+    """``40 s``, ``3 min 20 s`` or ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 def note(text: str) -> None:
     """A word about an old spelling, for people: on stderr, where no program reads it."""
     print(f"Note: {text}", file=sys.stderr)
@@ -56,36 +68,59 @@ def harden(*streams: TextIO) -> None:
 
 
 class Bar:
-    """``bar(done, total)`` draws one line on a terminal, at most ten times a second, and nothing anywhere else."""
+    """``bar(done, total)`` draws one line on a terminal, at most ten times a second, and nothing anywhere else.
+
+    ``beside`` is asked for what else belongs there, ``nbytes`` are those that all steps together go through: with them
+    the line has a speed. After a second it has the time that is left, were the rest as fast.
+    """
 
     WIDTH = 30
 
-    def __init__(self, label: str, stream: TextIO | None = None, beside: Callable[[], str] = str) -> None:
+    def __init__(
+        self,
+        label: str,
+        stream: TextIO | None = None,
+        beside: Callable[[], str] = str,
+        nbytes: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.label, self.stream, self.beside = label, stream or sys.stderr, beside
         self.shown = self.stream.isatty()
+        self._nbytes, self._clock, self._began = nbytes, clock, clock()
         self._next = 0.0
-        self._open = False
+        self._width = 0
 
     def __call__(self, done: int, total: int) -> None:
         """Show how far it is; the last step ends the line."""
-        last = done >= total
-        if not self.shown or (time.monotonic() < self._next and not last):
+        last, now = done >= total, self._clock()
+        if not self.shown or (now < self._next and not last):
             return
-        self._next = time.monotonic() + 0.1
-        filled = self.WIDTH * done // max(1, total)
-        text = f"{self.label} [{'#' * filled}{'.' * (self.WIDTH - filled)}] {done}/{total}"
-        beside = self.beside()
-        self.stream.write(f"\r{text} {beside} " if beside else f"\r{text}")
-        self._open = True
+        self._next = now + 0.1
+        pace = self._pace(done / max(1, total), now - self._began)
+        told = " ".join(filter(None, (f"{done}/{total}", self.beside(), pace)))
+        columns = shutil.get_terminal_size((80, 24)).columns - 1
+        width = min(self.WIDTH, max(0, columns - len(f"{self.label} [] {told}")))  # the words count more than the bar
+        filled = width * done // max(1, total)
+        line = f"{self.label} [{'#' * filled}{'.' * (width - filled)}] {told}"[: max(40, columns)]
+        self.stream.write(f"\r{line.ljust(self._width)}")
+        self._width = len(line)
         if last:
             self.close()
         self.stream.flush()
 
+    def _pace(self, share: float, seconds: float) -> str:
+        """``12.3 MB/s, 40 s left``: by what has been done since the start."""
+        if not share or seconds < 1:
+            return ""
+        speed = [f"{size(round(self._nbytes * share / seconds))}/s"] if self._nbytes else []
+        left = [f"{span_of_time(seconds * (1 - share) / share)} left"] if share < 1 else []
+        return ", ".join(speed + left)
+
     def close(self) -> None:
         """End the line of a bar that stopped half-way, so that what follows starts on its own."""
-        if self._open:
+        if self._width:
             self.stream.write("\n")
-            self._open = False
+            self._width = 0
 
     def __enter__(self) -> Bar:
         return self

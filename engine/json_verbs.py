@@ -1,4 +1,4 @@
-"""The JSON of the verbs of ``lora-foundry lineage`` and of ``inspect``, as types."""
+"""The JSON of ``lora-foundry inspect``, ``doctor``, ``init`` and the verbs of ``lineage``, as types."""
 
 from __future__ import annotations
 
@@ -196,3 +196,43 @@ class DialectsJSON(TypedDict):
     """What `lora-foundry inspect --dialects --json` prints."""
 
     dialects: list[DialectJSON]
+
+
+class MachineCheckJSON(TypedDict):
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    seen: Annotated[str, "A version, a place, or what is wrong."]
+    fix: Annotated[str, "What mends it, or empty."]
+    required: Annotated[bool, "Whether the pack needs it: else ok of the whole does not depend on it."]
+
+
+class DoctorJSON(TypedDict):
+    """What `lora-foundry doctor --json` prints."""
+
+    ok: Annotated[bool, "Nothing that is required is missing."]
+    checks: list[MachineCheckJSON]
+
+
+class StackRowJSON(TypedDict):
+    """One LoRA of a document."""
+
+    path: Annotated[str, "Seen from the folder of the document, or an address."]
+    strength: float
+
+
+class StackDocumentJSON(TypedDict, total=False):
+    """A document as `init` writes it; all keys that may be in one: documents.md."""
+
+    base: str
+    fuse: Annotated[list[StackRowJSON], "Empty: none, on purpose."]
+    stack: list[StackRowJSON]
+    quantize: Annotated[str, "A format."]
+
+
+class InitJSON(TypedDict):
+    """What `lora-foundry init --json` prints."""
+
+    out: Annotated[str, "The file that was written."]
+    document: StackDocumentJSON

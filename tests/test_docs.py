@@ -218,6 +218,32 @@ def mapped() -> list[str]:
     return named
 
 
+# What somebody who never saw the code wants to change -> words of the line that answers, the file, and what is in it.
+TWELVE = {
+    "FLUX's keep-list": ("(FLUX)", "engine/quantize.py", '"flux"'),
+    "an accelerator": ("known accelerator", "loaders/lineage/accelerators.json", "hyper-sd15-8steps"),
+    "a dialect": ("a dialect:", "loaders/names/dialects.py", "lora_magnitude_vector"),
+    "the text of LF302": ("LF302", "engine/texts/lf3.py", '"LF302.'),
+    "the fp8 rounding": ("codes are rounded", "engine/codes.py", "round"),
+    "what check --json prints": ("`check --json`", "cli/check.py", "print_json("),
+    "a tooltip": ("tooltips", "nodes/layers.py", "tooltip"),
+    "alpha of an adapter": ("alpha of an adapter", "loaders/loras/alphas.py", "alpha"),
+    "the steps of a KSampler": ("steps and CFG", "loaders/workflows/sampling.py", "steps"),
+    "a temp file's name": ("temporary file", "loaders/disk/temps.py", "def hidden("),
+    "the browser's panel": ("browser's panel", "web/panel.mjs", "panel"),
+    "where S3 would go": ("S3", "loaders/remote/s3.py", "s3"),
+}
+
+
+@pytest.mark.parametrize("question", TWELVE)
+def test_the_first_table_says_which_file_to_open(question):
+    words, file, inside = TWELVE[question]
+    lines = [line for line in section(doc("docs/architecture.md"), "To change ..., open ...").splitlines()
+             if line.startswith("|") and words in line.split("|")[1]]  # fmt: skip
+    assert len(lines) == 1 and {f"`{file}`", f"`{file.rpartition('/')[2]}`"} & set(re.findall("`[^`]+`", lines[0]))
+    assert inside in (ROOT / file).read_text(encoding="utf-8")
+
+
 def test_the_map_has_every_room():
     rooms = {f"{path.parent.relative_to(ROOT).as_posix()}/" for path in PACK} - {"./"}
     headed = set(re.findall(r"^### `([^`]+)`", doc("docs/architecture.md"), re.M))

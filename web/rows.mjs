@@ -212,10 +212,12 @@ export const remove = (state, id) => withRows(state, state.rows.filter((each) =>
  */
 export function rowsOfTags(text, names) {
   const plain = (name) => name.replaceAll("\\", "/").replace(/\.(safetensors|pt|ckpt)$/i, "").toLowerCase()
-  return [...text.matchAll(/<lora:([^:<>]+)(?::(-?[\d.]+))?(?::(-?[\d.]+))?[^<>]*>/gi)].map(([, name, strength, clip]) => {
+  const number = (written) => tidy(Number(written.replace(",", ".")) || 0) // "0,5" and "1e-1" are numbers, as "0.5" is
+  const tags = /<lora:([^:<>]+)(?::([+-]?[\d.,]+(?:e[+-]?\d+)?))?(?::([+-]?[\d.,]+(?:e[+-]?\d+)?))?[^<>]*>/gi
+  return [...text.matchAll(tags)].map(([, name, strength, clip]) => {
     const wanted = plain(name.trim())
     const path = names.find((each) => plain(each) === wanted) ?? names.find((each) => plain(each).split("/").at(-1) === wanted)
-    const made = { path: path ?? name.trim(), strength: tidy(Number(strength ?? 1) || 0) }
-    return clip === undefined ? made : { ...made, clip_strength: tidy(Number(clip) || 0) }
+    const made = { path: path ?? name.trim(), strength: number(strength ?? "1") }
+    return clip === undefined ? made : { ...made, clip_strength: number(clip) }
   })
 }

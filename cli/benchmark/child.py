@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from ...engine.blueprint import blueprint
 from ...engine.errors import FoundryError
 from ...engine.gain import GainMeter, Share, compared, sampled_rows
 from ...engine.gemm import Workspace
+from ...engine.json_demo import GainJSON, OutcomeJSON, QualityJSON, TimesJSON
 from ...engine.memory import peak_rss_bytes
 from ...engine.plan import Layer, Patch, Plan
 from ...engine.terms import effective_scale, placement, read_factors
@@ -35,6 +36,7 @@ Moment = tuple[float, float]
 def main() -> None:
     """Run the job in argv[3] (JSON) and write its row to stdout as JSON; ends at once when the parent does."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    answer: OutcomeJSON | dict[str, str]
     try:
         answer = measure(json.loads(sys.argv[3]))
     except FoundryError as error:
@@ -48,7 +50,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def measure(job: dict[str, Any]) -> dict[str, Any]:
+def measure(job: dict[str, Any]) -> OutcomeJSON:
     """The numbers of one row; ``job`` names strategy, files, device, dtype, tokens, steps and threads."""
     strategy, device, dtype = STRATEGIES[job["strategy"]], torch.device(job["device"]), getattr(torch, job["dtype"])
     torch.set_num_threads(job["threads"])
@@ -62,12 +64,15 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     plan = _planned(document) if strategy.ours else plan  # checking is a part of what ours does
     bench = Bench(plan, device, dtype, Path(job["work"]), Path(job["fp8_base"]))
     times, weights = _run(strategy, bench, job["tokens"], job["steps"])
-    row = {
+    peak = peak_rss_bytes() - before  # before the measure of quality takes its own
+    told = {
+        "state": "measured",
         **durations(started, times),
-        "memory_bytes": peak_rss_bytes() - before,
+        "memory_bytes": peak,
         "device_memory_bytes": torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        **quality(bench, weights),
     }
-    return row | quality(bench, weights)
+    return cast(OutcomeJSON, told)
 
 
 def now() -> Moment:
@@ -75,16 +80,22 @@ def now() -> Moment:
     return time.perf_counter(), time.process_time()
 
 
-def durations(started: Moment, times: list[Moment]) -> dict[str, float]:
+def durations(started: Moment, times: list[Moment]) -> TimesJSON:
     """Seconds until ready, to the end of the first step, and the median of the further steps; ``cpu``: of CPU time."""
-    ready, first, *later = times
-    told = {}
-    for clock, kind in enumerate(("s", "cpu_s")):
-        told[f"ready_{kind}"] = ready[clock] - started[clock]
-        told[f"first_step_{kind}"] = first[clock] - started[clock]
-        steps = (stop[clock] - start[clock] for start, stop in zip([first, *later], later, strict=False))
-        told[f"step_{kind}"] = statistics.median(steps)
-    return told
+    wall, cpu = ([moment[clock] - started[clock] for moment in times] for clock in range(2))
+    return {
+        "ready_s": wall[0],
+        "first_step_s": wall[1],
+        "step_s": _median_step(wall),
+        "ready_cpu_s": cpu[0],
+        "first_step_cpu_s": cpu[1],
+        "step_cpu_s": _median_step(cpu),
+    }
+
+
+def _median_step(ends: list[float]) -> float:
+    """Of the steps after the first; ``ends``: when the model was ready and when each step had ended."""
+    return statistics.median(stop - start for start, stop in zip(ends[1:], ends[2:], strict=False))
 
 
 def _planned(document: Path) -> Plan:
@@ -142,7 +153,7 @@ def step(weights: Weights, inputs: dict[int, Tensor], tokens: int) -> None:
 # --- quality ----------------------------------------------------------------------------------------------------------
 
 
-def quality(bench: Bench, weights: Weights) -> dict[str, Any]:
+def quality(bench: Bench, weights: Weights) -> QualityJSON:
     """Relative weight error and the gain of each LoRA against float64, of every weight with LoRAs or in fp8.
 
     On sampled rows, as ``engine.gain`` defines both.
@@ -162,7 +173,7 @@ def quality(bench: Bench, weights: Weights) -> dict[str, Any]:
         measured = compared(base + sum(deltas), stored, deltas, whole, workspace)
         meter.add(name, measured, [slots[id(layer)] for layer, _ in pairs])
     shares = [(layer.lora.name, meter.layers.get(slot, Share())) for slot, layer in enumerate(plan.layers)]
-    gains = [{"lora": name, "gain": share.gain} for name, share in shares if share.energy]
+    gains: list[GainJSON] = [{"lora": name, "gain": share.gain} for name, share in shares if share.energy]
     return {"weight_error": meter.relative_error(), "gains": gains}
 
 

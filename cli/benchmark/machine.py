@@ -7,10 +7,10 @@ import platform
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from ...engine.json_demo import MachineJSON
 from ...engine.memory import available_bytes
 
 
@@ -23,7 +23,7 @@ def multiplied_in(device: torch.device, stored: torch.dtype) -> torch.dtype:
     return torch.bfloat16 if native and stored == torch.bfloat16 else torch.float32
 
 
-def machine(device: torch.device) -> dict[str, Any]:
+def machine(device: torch.device) -> MachineJSON:
     """Processor, threads, memory, system and versions."""
     gpu = device.type == "cuda"
     return {

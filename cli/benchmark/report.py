@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...engine.json_demo import FormatJSON, MachineJSON, SaidJSON
 from ..terminal import size
 
 Row = Mapping[str, Any]
@@ -96,17 +97,17 @@ def table(result: Result) -> str:
     return markdown_table(["strategy", *(column.title for column in shown)], rows)
 
 
-def _gain(row: Row) -> str:
+def _gain(row: FormatJSON) -> str:
     return "-" if row["gain"] is None else f"{row['gain']:.0%}"
 
 
-def format_table(rows: Sequence[Row]) -> str:
+def format_table(rows: Sequence[FormatJSON]) -> str:
     """The formats as Markdown."""
     shown = [[row["format"], *(column.text(row) for column in FORMAT_COLUMNS), _gain(row)] for row in rows]
     return markdown_table(["format", *(column.title for column in FORMAT_COLUMNS), "LoRA kept"], shown)
 
 
-def findings(rows: Sequence[Row], machine: Mapping[str, Any]) -> list[dict[str, str]]:
+def findings(rows: Sequence[Row], machine: MachineJSON) -> list[SaidJSON]:
     """What the numbers say: kind, strategy and a sentence each."""
     measured = list(filter(is_measured, rows))
     best = next((row["weight_error"] for row in measured if row["strategy"] == REFERENCE), None)
@@ -120,13 +121,13 @@ def findings(rows: Sequence[Row], machine: Mapping[str, Any]) -> list[dict[str, 
     return [*found, *_best(measured, dict(zip(firsts, COLUMNS, strict=False)))]
 
 
-def _finding(kind: str, row: Row, said: str) -> dict[str, str]:
+def _finding(kind: str, row: Row, said: str) -> SaidJSON:
     return {"kind": kind, "strategy": row["strategy"], "text": said}
 
 
-def is_busy(measured: Sequence[Row], machine: Mapping[str, Any]) -> bool:
+def is_busy(measured: Sequence[Row], machine: MachineJSON) -> bool:
     """Whether the times are those of a machine that had other work, before or while it was measured."""
-    if machine["load"] is not None and machine["load"] > BUSY * machine["cores"]:
+    if machine["load"] is not None and machine["load"] > BUSY * (machine["cores"] or 1):
         return True
     held = [row for row in measured if row["strategy"] not in STREAMED]
     return machine["device"] == "cpu" and any(row["step_s"] > WAITED * row["step_cpu_s"] for row in held)
@@ -140,7 +141,7 @@ def _verdicts(row: Row, best: float | None) -> Iterator[tuple[str, str]]:
         yield "more error", f"{row['name']}: {row['weight_error'] / best - 1:.0%} more weight error than fused first."
 
 
-def _best(measured: Sequence[Row], kinds: Mapping[str, Column]) -> Iterator[dict[str, str]]:
+def _best(measured: Sequence[Row], kinds: Mapping[str, Column]) -> Iterator[SaidJSON]:
     """Who is first, among the orders that keep the LoRAs."""
     whole = [row for row in measured if (least_kept(row) or 0.0) >= LOST]
     if not whole:

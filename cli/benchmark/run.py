@@ -10,14 +10,14 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
 from ...engine.errors import FoundryError
 from ...engine.guard import raise_first
+from ...engine.json_demo import BenchedModelJSON, BenchmarkJSON, OutcomeJSON, StrategyJSON
 from ...engine.plan import Plan
 from ...engine.progress import Progress
 from ...engine.texts.say import refuse
@@ -51,14 +51,13 @@ def run(
     steps: int = STEPS,
     out: Path | None = None,
     on_step: Progress = lambda done, total: None,
-) -> dict[str, Any]:
+) -> BenchmarkJSON:
     """Measure every strategy; ``ok``: none of them failed. Writes ``NAMES`` into ``out``, all of them or none.
 
     ``document`` is a stack document (None: a tiny model made on the spot), ``tokens`` the rows of activations of a
     step (None: 256 on a CPU, 4096 on a GPU), ``steps`` the further steps that are timed. Raises FoundryError for what
     no strategy could work with.
     """
-    started = time.perf_counter()
     tokens = TOKENS[device.type] if tokens is None else tokens
     if tokens < 1 or steps < 1:
         raise refuse("usage.bench_steps")
@@ -67,7 +66,6 @@ def run(
     with temporary(out or Path(tempfile.gettempdir())) as work:
         work.mkdir()
         result = _measured(document, work, device, tokens, steps, on_step)
-    result["seconds"] = time.perf_counter() - started
     if out is not None:
         write(result, out)
         result["out"] = str(out)
@@ -85,7 +83,8 @@ def text(result: Mapping[str, Any]) -> str:
 
 def _measured(
     given: Path | None, work: Path, device: torch.device, tokens: int, steps: int, on_step: Progress
-) -> dict[str, Any]:
+) -> BenchmarkJSON:
+    started = time.perf_counter()
     path = make_files(work) if given is None else given
     loaded = load_document(path)
     for said in loaded.notes:
@@ -106,11 +105,12 @@ def _measured(
         "steps": steps,
         "threads": torch.get_num_threads(),
     }
-    facts, rows = machine(device), []
+    facts, rows = machine(device), list[StrategyJSON]()
     for done, (key, strategy) in enumerate(STRATEGIES.items()):
         on_step(done, len(STRATEGIES))
-        rows.append(_row(key, strategy, plan, job))
-    formats = [asdict(row) for row in compare_formats(plan, FORMAT_NUMBERS)]
+        about = {"strategy": key, "name": strategy.name, "does": strategy.does, "ours": strategy.ours}
+        rows.append(cast(StrategyJSON, {**about, **_outcome(key, strategy, plan, job)}))
+    formats = [row.to_json() for row in compare_formats(plan, FORMAT_NUMBERS)]
     on_step(len(STRATEGIES), len(STRATEGIES))
     return {
         "ok": all(row["state"] != "failed" for row in rows),
@@ -120,6 +120,7 @@ def _measured(
         "rows": rows,
         "formats": formats,
         "findings": findings(rows, facts),
+        "seconds": time.perf_counter() - started,
     }
 
 
@@ -130,7 +131,7 @@ def _refuse_other_kinds(plan: Plan) -> None:
             raise refuse("usage.bench_kinds", lora=layer.lora.name, module=patch.adapter.module)
 
 
-def _model(plan: Plan, name: str, tokens: int, dtype: Any) -> dict[str, Any]:
+def _model(plan: Plan, name: str, tokens: int, dtype: str) -> BenchedModelJSON:
     infos = matrices(plan)
     return {
         "name": name,
@@ -144,18 +145,17 @@ def _model(plan: Plan, name: str, tokens: int, dtype: Any) -> dict[str, Any]:
     }
 
 
-def _row(key: str, strategy: Strategy, plan: Plan, job: Mapping[str, Any]) -> dict[str, Any]:
-    """One strategy, measured or with the sentence that says why not."""
-    row = {"strategy": key, "name": strategy.name, "does": strategy.does, "ours": strategy.ours}
+def _outcome(key: str, strategy: Strategy, plan: Plan, job: Mapping[str, Any]) -> OutcomeJSON:
+    """The numbers of one strategy, or the sentence that says why there are none."""
     try:
         if strategy.reads_fp8 and not Path(job["fp8_base"]).exists():
             bake_to_file(Plan(plan.base, vanilla=True), FORMAT, Path(job["fp8_base"]))
     except FoundryError as error:
-        return row | {"state": "failed", "sentence": benchmark_process.without_folders(str(error))}
+        return {"state": "failed", "sentence": benchmark_process.without_folders(str(error))}
     answer = benchmark_process.measure({**job, "strategy": key})
     if "error" in answer:
-        return row | {"state": "failed", "sentence": answer["error"]}
-    return row | {"state": "measured", **answer}  # or the state it gives itself
+        return {"state": "failed", "sentence": answer["error"]}
+    return cast(OutcomeJSON, answer)
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from ...engine.blueprint import blueprint
 from ...engine.calibration import Calibration, Origin, Range
 from ...engine.finish import Finish
 from ...engine.formats import FORMATS
+from ...engine.json_demo import FormatJSON
 from ...engine.plan import Plan
 from ...engine.quantize import AUTO, is_quantizable
 from ...engine.tensors import InMemory, Nowhere, Over, TensorInfo
@@ -105,10 +106,14 @@ class FormatRow:
     seconds: float
     calibrated_seconds: float
 
+    def to_json(self) -> FormatJSON:
+        """The row as plain data."""
+        return cast(FormatJSON, asdict(self))
 
-def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+
+def cells(row: FormatJSON) -> tuple[str, ...]:
     """A row under ``HEAD``."""
-    errors = (f"{row[name]:.2%}" for name in ("output_error", "calibrated_output_error"))
+    errors = (f"{error:.2%}" for error in (row["output_error"], row["calibrated_output_error"]))
     kept = "-" if row["gain"] is None else f"{row['gain']:.0%}"
     return row["format"], f"{row['bytes']:.2f}", f"{row['weight_error']:.2%}", kept, *errors
 

@@ -10,6 +10,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from ...engine.json_demo import HostDemoJSON
 from ...engine.progress import Progress
 from ...engine.texts.say import refuse
 from .comfyui import ComfyUI, comfyui_version, find_tree, refusal
@@ -20,7 +21,7 @@ NOISE = 0.1  # a tiny model's gain may be off by this much
 Prompt = dict[str, dict[str, Any]]
 
 
-def run(keep: Path | None = None, on_step: Progress = lambda done, total: None) -> dict[str, Any]:
+def run(keep: Path | None = None, on_step: Progress = lambda done, total: None) -> HostDemoJSON:
     """Boot a ComfyUI, post a right and a wrong workflow; the picture goes to ``keep`` or the current folder."""
     started = time.perf_counter()
     tree = find_tree()
@@ -108,7 +109,7 @@ def colours(png: Path) -> int:
     return len(set(zlib.decompress(packed)))
 
 
-def text(result: dict[str, Any]) -> str:
+def text(result: HostDemoJSON) -> str:
     """What happened, as a table and sentences."""
     host, wrong = result["host"], result["wrong"]
     lines = [

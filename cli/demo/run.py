@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from ...engine.errors import FoundryError
 from ...engine.finish import Finish
 from ...engine.formats import DEFAULT, quantize
 from ...engine.gain import compared
+from ...engine.json_demo import DemoJSON, OrderJSON
 from ...engine.plan import Plan
 from ...engine.progress import Progress
 from ...loaders.bakes.baking import bake_to_file
@@ -49,17 +50,21 @@ class OrderResult:
     gains: Mapping[str, float] = field(default_factory=dict)
     refusal: str = ""
 
+    def to_json(self) -> OrderJSON:
+        """The order as plain data."""
+        return cast(OrderJSON, asdict(self))
 
-def run(keep: Path | None = None, on_step: Progress = lambda done, total: None) -> dict[str, Any]:
+
+def run(keep: Path | None = None, on_step: Progress = lambda done, total: None) -> DemoJSON:
     """Make the files (in ``keep``, or in a folder that is removed), run every order; ``ok``: all as expected."""
     if keep is not None:
         keep.mkdir(parents=True, exist_ok=True)
-        return _run(keep, on_step) | {"kept": str(keep)}
+        return {**_run(keep, on_step), "kept": str(keep)}
     with tempfile.TemporaryDirectory(prefix="lora_foundry_demo_") as folder:
         return _run(Path(folder), on_step)
 
 
-def _run(folder: Path, on_step: Progress) -> dict[str, Any]:
+def _run(folder: Path, on_step: Progress) -> DemoJSON:
     started = time.perf_counter()
     make_files(folder)
     truth = Truth(folder)
@@ -72,8 +77,8 @@ def _run(folder: Path, on_step: Progress) -> dict[str, Any]:
     better = all(row.calibrated_output_error < row.output_error for row in formats)
     return {
         "ok": all(row.ok for row in rows) and better,
-        "orders": [asdict(row) for row in rows],
-        "formats": [asdict(row) for row in formats],
+        "orders": [row.to_json() for row in rows],
+        "formats": [row.to_json() for row in formats],
         "weights": truth.count,
         "seconds": time.perf_counter() - started,
     }
@@ -244,7 +249,7 @@ ORDERS = (right, nearest, stochastic, plain_cast, alpha_ignored, quantized_base,
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-def text(result: dict[str, Any]) -> str:
+def text(result: DemoJSON) -> str:
     """The table, the refusals in full, and what it comes to."""
     rows = [
         (
@@ -270,7 +275,7 @@ def text(result: dict[str, Any]) -> str:
     return "\n".join([*lines, conclusion(result)])
 
 
-def conclusion(result: dict[str, Any]) -> str:
+def conclusion(result: DemoJSON) -> str:
     """The last line: OK with the numbers, or which rows are not as they should be."""
     first, *others = result["orders"]
     failed = [order["order"] for order in result["orders"] if not order["ok"]]

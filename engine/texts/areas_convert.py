@@ -41,6 +41,19 @@ CONVERT: dict[str, tuple[str, ...]] = {
         "Our nodes have no such output, so it cannot be replaced. " + _AS_IT_IS,
         "Take what that output brings from another node, then convert again.",
     ),
+    "convert.encodes": (
+        "note",
+        "{at} encodes its prompt itself, with a CLIP that {lora} changes.",
+        "What a LoRA does to a prompt inside a loader cannot be done outside of it; a file that is not seen may do so. "
+        + _AS_IT_IS,
+        "Set its strength on CLIP to 0 if that is meant, or name the models' folder if it has no text-encoder parts.",
+    ),
+    "convert.pipe": (
+        "note",
+        "The pipe of {at} leads to {by}.",
+        "It carries the model with its LoRAs there, and another model cannot be put in its place. " + _AS_IT_IS,
+        "Take model and prompts out of the pipe before it, then convert again.",
+    ),
     "convert.wired": (
         "note",
         "{inputs} of {at} is set from elsewhere.",

@@ -6,18 +6,15 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...engine.errors import FoundryError
 from ...engine.json_types import ConvertedJSON
 from ...engine.lineage import ACCELERATOR
-from ..disk.source import FileSource
 from ..lint.files import Files
-from ..loras.file import LoRAFile
 from ..workflows.node_kinds import APPLY_NODE, FUSE_NODE, QUANTIZE_NODE, STACK_NODE, VALIDATOR_NODE
 from ..workflows.node_values import LoraRow
 from ..workflows.trail import Applied
 from .chains import Chain, Tree, Written
-from .ground import Ground
-from .kinds import CLIP_OUT, LIST_NODE, LOADERS, MODEL_OUT, ROW_NODE
+from .ground import Ground, may_change_clip
+from .kinds import APPLIERS, CLIP_OUT, LIST_NODE, LOADERS, MODEL_OUT, ROW_NODE, Applier
 from .level import Level, Out
 
 HELD_BY_FUSE = {"lora_name": "lora_name", "strength_model": "strength"}  # inputs of LoRA, and of 1 Fuse Base LoRA
@@ -41,14 +38,25 @@ class Builder:
 
     def __init__(self, level: Level, files: Files, ground: Ground, lists: Lists) -> None:
         self._level, self._files, self._ground, self._lists = level, files, ground, lists
+        self._base_out: Out = ("", 0)
+        self._late: list[str] | None = None  # nodes that take the base after whoever took it was given ours
 
     def build(self, tree: Tree) -> list[Made]:
         """All nodes of a tree, wired; the nodes they stand for are gone."""
-        base, loader = self._base(tree)
-        made = [self._chain(chain, base) for chain in tree.chains]
+        stay = {key for key in tree.members if self._applier(key).own}
+        self._base_out, loader = self._base(tree)
+        self._late = [] if stay else None
+        made = [self._chain(chain) for chain in tree.chains]
+        for node in self._late or ():
+            self._level.wire(self._base_out, node, "model")
         if loader and made:
             made[0].columns.insert(0, [loader])
-        gone = [*tree.members, *self._idle_lists(tree)]
+        gone = [*(tree.members - stay), *self._idle_lists(tree)]
+        writers = {row.writer for chain in tree.chains for row in chain.rows}
+        for key in stay:
+            if key in writers:
+                self._level.set_value(key, self._applier(key).own[0], "None")
+            self._level.unwire(key, self._applier(key).stack)
         self._level.remove(gone, tree.passed)
         self._level.gone.update(gone)
         return made
@@ -65,16 +73,16 @@ class Builder:
         made = self._level.add(kind, {ours: ground.name})
         return (made, MODEL_OUT), made
 
-    def _chain(self, chain: Chain, base: Out) -> Made:
+    def _chain(self, chain: Chain) -> Made:
         fused, stacked = self._sorted(chain)
-        made, here = Made(), base
+        made, here = Made(), None
         for row in fused:
             here = self._fuse(row, here, made)
         clip = chain.clip
         if stacked:
             here, clip = self._stack(chain, stacked, here, made)
         check = self._level.add(VALIDATOR_NODE, {})
-        self._level.wire(here, check, "model")
+        self._wire_model(here, check)
         kind, settings = (QUANTIZE_NODE, self._ground.quantize) if self._ground.quantize else (APPLY_NODE, {})
         end = self._level.add(kind, settings)
         self._level.wire((check, MODEL_OUT), end, "model")
@@ -83,20 +91,30 @@ class Builder:
         made.told = self._told(fused, stacked, made, kind)
         return made
 
-    def _fuse(self, row: Written, below: Out, made: Made) -> Out:
+    def _wire_model(self, below: Out | None, node: str) -> None:
+        """Wire what is below, None for the base."""
+        if below is None and self._late is not None:
+            self._late.append(node)
+        else:
+            self._level.wire(below or self._base_out, node, "model")
+
+    def _applier(self, key: str) -> Applier:
+        return APPLIERS[self._level.pieces[key].kind]
+
+    def _fuse(self, row: Written, below: Out | None, made: Made) -> Out:
         node = self._level.add(FUSE_NODE, {"lora_name": self._name(row), "strength": row.strength})
-        self._level.wire(below, node, "model")
+        self._wire_model(below, node)
         for ours, taker in row.held:
             if ours in HELD_BY_FUSE:
                 self._level.move_input(taker, (node, HELD_BY_FUSE[ours]))
         made.columns.append([node])
         return node, MODEL_OUT
 
-    def _stack(self, chain: Chain, rows: list[Written], below: Out, made: Made) -> tuple[Out, Out | None]:
+    def _stack(self, chain: Chain, rows: list[Written], below: Out | None, made: Made) -> tuple[Out, Out | None]:
         """2 Stack LoRAs with its rows: (the stacked model, the CLIP)."""
         source, nodes = self._rows(rows)
         node = self._level.add(STACK_NODE, {})
-        self._level.wire(below, node, "model")
+        self._wire_model(below, node)
         self._level.wire(source, node, "lora_stack")
         if chain.clip is not None:
             self._level.wire(chain.clip, node, "clip")
@@ -134,11 +152,13 @@ class Builder:
 
     def _hand_over(self, chain: Chain, model: Out, clip: Out | None) -> None:
         """Whoever took model and CLIP of the chain takes them from ours; what stood among its nodes comes after."""
-        end = (chain.members[-1], MODEL_OUT)
+        end = (chain.members[-1], self._applier(chain.members[-1]).out)
         for node in chain.between:
             self._level.wire(model, node, "model")
             model = (node, 0)
         self._level.hand_over(end, model)
+        for sampler in chain.piped:
+            self._level.wire(model, *sampler)
         if clip is not None:
             for old in chain.clip_ends:
                 self._level.hand_over(old, clip)
@@ -154,7 +174,7 @@ class Builder:
         for row in chain.rows:
             if row.on and row.strength and not self._names_itself(row) and self._is_accelerator(row):
                 fused.append(row)
-                if chain.clip is not None and row.clip and self._may_change_clip(row):
+                if chain.clip is not None and row.clip and may_change_clip(self._files, self._name(row)):
                     held = tuple(each for each in row.held if each[0] == "strength_clip")
                     stacked.append(Written(row.node, row.name, 0.0, row.clip, True, row.loose, held))
             else:
@@ -171,17 +191,6 @@ class Builder:
         known = self._files.lora(applied).lineage.accelerator
         return known is not None and known.role == ACCELERATOR
 
-    def _may_change_clip(self, row: Written) -> bool:
-        """Whether a LoRA has parts for text encoders; one whose file is not seen may have them."""
-        path = self._files.path(self._name(row))
-        if path is None:
-            return True
-        try:
-            source = FileSource(path)
-            return bool(LoRAFile(source, path.name, "", source.metadata, path).text_encoder)
-        except FoundryError:  # it is told when it is used
-            return True
-
     def _name(self, row: Written) -> str:
         name = self._files.spelled(row.name, row.loose)
         return f"{name}.safetensors" if name and row.loose and name == row.name else name
@@ -193,18 +202,14 @@ class Builder:
     def _idle_lists(self, tree: Tree) -> list[str]:
         """Stackers that nobody takes from any more, or only each other."""
         gone = {*tree.members, *self._level.gone}
-        left = set(tree.lists)
-        while left:
-            idle = {key for key in left if {taker for taker, _ in self._takers(key)} <= gone}
-            if not idle:
-                break
-            gone |= idle
-            left -= idle
-        return [key for key in tree.lists if key in gone - self._level.gone]
-
-    def _takers(self, key: str) -> list[tuple[str, str]]:
-        return [(piece.id, name) for piece in self._level.pieces.values()
-                for name, wire in piece.wires.items() if wire[0] == key]  # fmt: skip
+        left = {key: self._level.taken_by(key) - gone for key in tree.lists}
+        idle = [key for key, takers in left.items() if not takers]
+        for key in idle:  # grows while it is read
+            for above in {wire[0] for wire in self._level.pieces[key].wires.values()}:
+                if left.get(above):
+                    left[above].discard(key)
+                    idle += [] if left[above] else [above]
+        return [key for key in idle if key not in gone]
 
     def _told(self, fused: list[Written], stacked: list[Written], made: Made, kind: str) -> ConvertedJSON:
         path = self._level.path

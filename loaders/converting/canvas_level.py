@@ -35,26 +35,37 @@ class CanvasLevel(Level):
         self._links = Links(saved, self.nodes, objects=bool(path))
         canvas = read_canvas({**saved, "extra": None})  # without the wires other packs draw: those are not here
         self._drawn = canvas.nodes
+        self._exits = self._wired_to_exits()
+        self._shown = self._shown_outside()
+        self._named: dict[str, dict[str, list[str]]] = {}
+        self._removed: set[str] = set()
         super().__init__(path, (_piece(node, canvas) for node in canvas.nodes.values()))
 
     # --- as it was found
 
     def leaving(self, out: Out) -> Iterator[Taker]:
-        """The outputs of the subgraph."""
+        """The outputs of the subgraph, as the level was found."""
+        yield from ((EXIT, slot) for slot in self._exits.get(out, ()))
+
+    def _wired_to_exits(self) -> dict[Out, list[str]]:
+        found: dict[Out, list[str]] = {}
         for _, origin, (target, slot) in self._links.all():
-            if origin == out and target == EXIT:
-                yield EXIT, str(slot)
+            if target == EXIT:
+                found.setdefault(origin, []).append(str(slot))
+        return found
 
     def held(self, piece: Piece) -> Iterator[str]:
         """Widgets that the subgraph's own node shows."""
-        for entry in self._shown():
-            if name_of(entry[0]) == piece.id:
-                yield text(entry[1])
+        yield from (text(entry[1]) for entry in self._shown.get(piece.id, ()))
 
-    def _shown(self) -> Iterator[list[Any]]:
+    def _shown_outside(self) -> dict[str, list[list[Any]]]:
+        """Node -> what the subgraph's own nodes show of it: (node, widget), as saved."""
+        found: dict[str, list[list[Any]]] = {}
         for host in self._hosts:
             listed = entries(mapping(host.get("properties")).get("proxyWidgets"))
-            yield from (entry for entry in listed if isinstance(entry, list) and len(entry) >= 2)
+            for entry in (each for each in listed if isinstance(each, list) and len(each) >= 2):
+                found.setdefault(name_of(entry[0]) or "", []).append(entry)
+        return found
 
     # --- changes
 
@@ -82,11 +93,14 @@ class CanvasLevel(Level):
         self.numbers.link += 1
         self._links.add(self.numbers.link, out, (target, slot), text(socket.get("type")))
 
+    def unwire(self, target: str, name: str) -> None:
+        """The link goes."""
+        if name in self.pieces[target].wires:
+            self._links.drop([self._socket(target, name)[1]["link"]])
+
     def hand_over(self, old: Out, new: Out) -> None:
         """Every link of the old output keeps its id and its way."""
-        for number, origin, _ in list(self._links.all()):
-            if origin == old:
-                self._links.start_at(number, new)
+        self._links.hand_over(old, new)
 
     def set_value(self, identity: str, name: str, value: object) -> bool:
         """A widget's value, by its place or by its name."""
@@ -105,9 +119,10 @@ class CanvasLevel(Level):
 
         Two models may have a LoRA in common: the second one gets a link of its own.
         """
-        for entry in self._shown():
-            if (name_of(entry[0]), entry[1]) == old:
-                entry[0], entry[1] = new
+        for entry in [each for each in self._shown.get(old[0], ()) if each[1] == old[1]]:
+            entry[0], entry[1] = new
+            self._shown[old[0]].remove(entry)
+            self._shown.setdefault(new[0], []).append(entry)
         _, leaving = self._socket(*old)
         slot, socket = self._socket(*new)
         socket["link"], leaving["link"] = leaving.get("link"), None
@@ -134,36 +149,65 @@ class CanvasLevel(Level):
                 output.update(name=name, type=made)
         kept = {key: value for key, value in mapping(node.get("properties")).items() if key not in _OF_THE_PACK}
         node["properties"] = {**kept, "Node name for S&R": kind}
-        for entry in self._shown():
-            if name_of(entry[0]) == identity and entry[1] in names:
-                entry[1] = names[entry[1]]
+        for entry in self._shown.get(identity, ()):
+            entry[1] = names.get(entry[1], entry[1])
 
     def remove(self, ids: Iterable[str], passed: Iterable[str] = ()) -> None:
         """The nodes with their links; of those ``passed`` (reroutes and their like) what nobody takes any more."""
-        candidates, gone = {*passed, *self._setters_of(passed)}, list(ids)
-        while gone:
-            self._remove(set(gone))
-            gone = [each for each in candidates if each in self.nodes and self._is_idle(self._drawn[each])]
+        candidates = {*passed, *self._setters_of(passed)}
+        gone = list(ids)
+        waiting = candidates | self._feeding(gone)
+        self._remove(gone)
+        while waiting:
+            idle = [each for each in waiting & candidates if each in self.nodes and self._is_idle(self._drawn[each])]
+            waiting = self._feeding(idle)
+            self._remove(idle)
 
-    def _remove(self, gone: set[str]) -> None:
-        self._links.drop([number for number, origin, target in self._links.all() if gone & {origin[0], target[0]}])
-        self.saved["nodes"] = [node for node in self.saved["nodes"] if name_of(mapping(node).get("id")) not in gone]
+    def settle(self) -> None:
+        """Write down what was taken away, once for all of it."""
+        self._links.settle()
+        if self._removed:
+            self.saved["nodes"] = [
+                each for each in self.saved["nodes"] if name_of(mapping(each).get("id")) not in self._removed
+            ]
+            self._removed = set()
+
+    def _feeding(self, ids: Iterable[str]) -> set[str]:
+        """The nodes that something comes from into these, over a Get node too."""
+        ids = list(ids)
+        above = {origin[0] for key in ids for _, origin, (target, _) in self._links.touching(key) if target == key}
+        return above | {*self._setters_of(ids)}
+
+    def _remove(self, gone: list[str]) -> None:
+        self._links.drop([number for key in gone for number, _, _ in self._links.touching(key)])
         for identity in gone:
+            self._removed.add(identity)
             del self.nodes[identity]
 
     def _is_idle(self, node: DrawnNode) -> bool:
         """Whether nobody takes anything from a node; of a Set node, over its Get nodes either."""
-        taken = any(origin[0] == node.id for _, origin, _ in self._links.all())
-        names = [self._drawn[key].value_list()[:1] for key in self.nodes if key in self._drawn and self._gets(key)]
-        return not taken and not (node.kind in SETTERS and node.value_list()[:1] in names)
+        if self._links.begin_at(node.id):
+            return False
+        names = self._names(GETTERS) if node.kind in SETTERS else {}
+        return not any(key in self.nodes for key in names.get(_name_set(node), ()))
 
     def _setters_of(self, passed: Iterable[str]) -> Iterator[str]:
         """The Set nodes that the Get nodes among these read."""
-        names = [self._drawn[key].value_list()[:1] for key in passed if self._gets(key)]
-        yield from (key for key, node in self._drawn.items() if node.kind in SETTERS and node.value_list()[:1] in names)
+        setters = self._names(SETTERS)
+        for key in passed:
+            if key in self._drawn and self._drawn[key].kind in GETTERS:
+                yield from setters.get(_name_set(self._drawn[key]), ())
 
-    def _gets(self, identity: str) -> bool:
-        return self._drawn[identity].kind in GETTERS
+    def _names(self, kinds: tuple[str, ...]) -> dict[str, list[str]]:
+        """Name -> the Set or Get nodes of that name, as the level was found."""
+        kind = "set" if kinds == SETTERS else "get"
+        if kind not in self._named:
+            found: dict[str, list[str]] = {}
+            for key, node in self._drawn.items():
+                if node.kind in kinds:
+                    found.setdefault(_name_set(node), []).append(key)
+            self._named[kind] = found
+        return self._named[kind]
 
     def _socket(self, identity: str, name: str) -> tuple[int, dict[str, Any]]:
         """(number, input) of a node; one that a file does not have, for nothing is wired there, is added."""
@@ -178,6 +222,11 @@ class CanvasLevel(Level):
         known = next((each for each in (_sockets(kind) if kind in FORMS else []) if each["name"] == name), None)
         inputs.append(known or {"name": name, "type": "*", "link": None})
         return len(inputs) - 1, inputs[-1]
+
+
+def _name_set(node: DrawnNode) -> str:
+    """The name a Set or Get node has, as something to look up."""
+    return repr(node.value_list()[:1])
 
 
 def _piece(node: DrawnNode, canvas: Canvas) -> Piece:

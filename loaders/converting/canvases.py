@@ -66,7 +66,9 @@ def _most(*numbers: object) -> int:
 
 
 def count_on(saved: dict[str, Any], levels: list[CanvasLevel]) -> None:
-    """Write down the last ids that are in use now."""
+    """Write down what was taken away, and the last ids that are in use now."""
+    for level in levels:
+        level.settle()
     numbers = levels[0].numbers
     for canvas in (saved, *definitions_of(saved)):
         for owner, node, link in (

@@ -17,8 +17,9 @@ from ..workflows.node_kinds import FILE_ENDINGS
 from ..workflows.node_values import Named, number, written_loras
 from ..workflows.tracing import list_nodes
 from ..workflows.unread import is_blind
-from .kinds import APPLIERS, CLIP_OUT, DTYPES, LOADERS, MODEL_OUT, NEUTRAL, STACKERS, Applier
+from .kinds import APPLIERS, CLIP_OUT, NEUTRAL, PIPE_SAMPLERS, PIPED, STACKERS, Applier
 from .level import Level, Out, Taker
+from .ways import Ways
 
 MAX_STRENGTH = 10.0  # of our rows
 
@@ -45,7 +46,8 @@ class Chain:
     """One model of a tree: ``source`` is what it begins with, ``members`` its nodes, the lowest first.
 
     ``between`` are nodes that stood among them and come after our nodes now. ``clip`` is the CLIP the LoRAs go on and
-    the members that do so, None where nobody takes it; ``clip_ends`` the outputs it was taken from.
+    the members that do so, None where nobody takes it; ``clip_ends`` the outputs it was taken from. ``piped`` are the
+    inputs for a model of samplers that get this one in a pipe.
     """
 
     source: Out
@@ -54,6 +56,7 @@ class Chain:
     between: tuple[str, ...] = ()
     clip: Out | None = None
     clip_ends: tuple[Out, ...] = ()
+    piped: tuple[Taker, ...] = ()
 
 
 @dataclass
@@ -76,102 +79,74 @@ class Finder:
         self._appliers = {
             key: APPLIERS[piece.kind]
             for key, piece in level.pieces.items()
-            if piece.kind in APPLIERS and piece.mode in (ON, BYPASSED) and self._node(key) is not None
+            if piece.kind in APPLIERS and piece.mode in (ON, BYPASSED) and self._puts_on(key)
         }
+        self._places = {key: number for number, key in enumerate(self._appliers)}
+        self._ways = Ways(graph, level, self._appliers, self._acts_on_clip)
 
     def trees(self) -> list[Tree]:
         """Every tree, in the order of its first node."""
         found: dict[Out, Tree] = {}
-        for key in self._appliers:
-            way = self._way_down(key)
-            source = self._level.origin(way.source)
-            way.passed |= self._passed(way.source, source)
-            tree = found.setdefault(source, Tree(source))
-            tree.members.add(key)
-            tree.passed |= way.passed
+        for key, source in self._ways.sources().items():
+            found.setdefault(source, Tree(source)).members.add(key)
         for tree in found.values():
+            tree.passed = self._ways.passed(tree.members)
             try:
                 tree.chains = list(self._chains(tree))
             except FoundryError as error:
                 tree.problem = error
-        return list(found.values())
-
-    # --- the ways of models
-
-    def _way_down(self, key: str) -> _Way:
-        """From a member down to what its chain begins with."""
-        way = _Way(members=[key])
-        while True:
-            wire = self._level.pieces[way.members[-1]].wires.get(self._appliers[way.members[-1]].model)
-            if wire is None:
-                way.source = (way.members[-1], -1)
-                return way
-            below, crossed = self._below(wire, way)
-            if below[0] not in self._appliers or below[1] != MODEL_OUT or below[0] in way.members:
-                casts = crossed and self._casts(below)  # nothing may stand before a loader that quantizes is replaced
-                way.source, way.between = (below, way.between + crossed) if casts else (wire, way.between)
-                return way
-            way.between += crossed
-            way.members.append(below[0])
-
-    def _below(self, wire: Out, way: _Way) -> tuple[Out, list[str]]:
-        """What a wire comes from, past nodes that change no weight and serve nothing else; and these."""
-        crossed: list[str] = []
-        while True:
-            out = self._level.origin(wire)
-            way.passed |= self._passed(wire, out)
-            piece = self._level.pieces.get(out[0])
-            alone = piece is not None and piece.passing is None and len(list(self._level.uses(out))) == 1
-            if piece is None or not alone or out[1] or not NEUTRAL.fullmatch(piece.kind) or "model" not in piece.wires:
-                return out, crossed
-            crossed.append(piece.id)
-            wire = piece.wires["model"]
-
-    def _casts(self, out: Out) -> bool:
-        """Whether an output is that of a native loader that quantizes what it loads."""
-        node = self._node(out[0])
-        return node is not None and node.kind in LOADERS and str(node.values.get("weight_dtype")) in DTYPES
-
-    def _passed(self, wire: Out, origin: Out) -> set[str]:
-        """Nodes on the way from an output up to the real one behind it."""
-        found: set[str] = set()
-        while wire != origin and wire[0] not in found:
-            found.add(wire[0])
-            piece = self._level.pieces[wire[0]]
-            wire = piece.wires[(piece.passing or {})[wire[1]]]
-        return found
+        return sorted(found.values(), key=lambda tree: min(map(self._place, tree.members)))
 
     # --- the chains of a tree
 
     def _chains(self, tree: Tree) -> Iterator[Chain]:
-        ends = [key for key in self._appliers if key in tree.members and self._is_end(key)]
+        ends = [key for key in sorted(tree.members, key=self._place) if self._is_end(key)]
         for key in sorted(tree.members):
             self._check(key, tree)
-        clips = self._clip_ends(tree)
+        ways = {end: self._ways.down(end) for end in ends}
+        clips = self._clips_by_end(tree, {end: members for end, (members, _) in ways.items()})
         crossed: set[str] = set()
         shown: set[str] = set()
-        for end in ends:
-            way = self._way_down(end)
-            if crossed & set(way.between):
-                raise refuse("convert.between", at=self._called(way.between[0]))
-            crossed |= set(way.between)
-            members = tuple(reversed(way.members))
+        for end, (down, between) in ways.items():
+            if crossed & set(between):
+                raise refuse("convert.between", at=self._called(between[0]))
+            crossed |= set(between)
+            members = tuple(reversed(down))
             for key in shown & set(members):  # a widget that is shown outside is one widget
                 raise refuse(
                     "convert.wired", inputs=", ".join(self._level.held(self._level.pieces[key])), at=self._called(key)
                 )
             shown |= {key for key in members if any(self._level.held(self._level.pieces[key]))}
-            mine = [out for out in clips if out[0] in members and self._nearest(out[0], ends) == end]
+            mine = clips.get(end, [])
             clip, on_clip = self._clip(mine, members)
             rows = tuple(self._rows(members, on_clip, tree))
-            yield Chain(tree.source, members, rows, tuple(reversed(way.between)), clip, tuple(mine))
+            piped = tuple(self._piped(end))
+            yield Chain(tree.source, members, rows, tuple(reversed(between)), clip, tuple(mine), piped)
 
     def _is_end(self, key: str) -> bool:
-        uses = list(self._level.uses((key, MODEL_OUT)))
-        outside = [use for use in uses if not self._leads_on(use)]
-        if not uses:
+        uses = list(self._level.uses((key, self._appliers[key].out)))
+        piped = next(self._piped(key), None)
+        if not uses and piped is None:
             raise refuse("convert.unused", at=self._called(key))
-        return bool(outside)
+        return piped is not None or any(not self._leads_on(use) for use in uses)
+
+    def _piped(self, key: str) -> Iterator[Taker]:
+        """The inputs for a model of all who sample what is in the pipe of a loader.
+
+        FoundryError ``convert`` where the pipe leads elsewhere, or a sampler has another model.
+        """
+        waiting = [(key, self._appliers[key].pipe)] if self._appliers[key].pipe >= 0 else []
+        for out in waiting:
+            for taker, _ in self._level.uses(out):
+                piece = self._level.pieces.get(taker)
+                kind = piece.kind if piece else ""
+                name = PIPE_SAMPLERS.get(kind, "")
+                if kind in PIPED and (taker, 0) not in waiting:
+                    waiting.append((taker, 0))
+                elif piece is None or not name or name in piece.wires or self._level.outputs(taker) & {0}:
+                    raise refuse("convert.pipe", at=self._called(key), by=self._called(taker))
+                else:
+                    yield taker, name
 
     def _leads_on(self, use: Taker) -> bool:
         """Whether a use of a member's model is another member, be it past nodes that change no weight."""
@@ -184,57 +159,41 @@ class Finder:
             ((key, name),) = further
         return name == self._appliers[key].model
 
-    def _nearest(self, member: str, ends: list[str]) -> str:
-        """The end whose stack also makes the CLIP of a member: itself, else the first above it."""
-        return member if member in ends else next(end for end in ends if member in self._way_down(end).members)
-
     # --- CLIP
 
-    def _clip_ends(self, tree: Tree) -> list[Out]:
-        """The CLIP outputs of members that others than members take."""
-        found = []
-        for key in self._appliers:
-            if key not in tree.members or not self._appliers[key].clip:
-                continue
-            out = (key, CLIP_OUT)
-            uses = list(self._level.uses(out))
-            if [use for use in uses if use[0] not in tree.members]:
-                found.append(out)
+    def _clips_by_end(self, tree: Tree, ways: dict[str, list[str]]) -> dict[str, list[Out]]:
+        """End -> the CLIP outputs of members that others than members take, and its stack makes: its own and, of
+        members that are no end, those that it is the first end above."""
+        nearest: dict[str, str] = {}
+        for end, members in ways.items():
+            for member in members:
+                nearest.setdefault(member, end)
+        found: dict[str, list[Out]] = {}
+        for key in sorted(tree.members, key=self._place):
+            uses = self._level.uses((key, CLIP_OUT)) if self._appliers[key].clip else ()
+            if any(use[0] not in tree.members for use in uses):
+                found.setdefault(key if key in ways else nearest[key], []).append((key, CLIP_OUT))
         return found
 
-    def _clip(self, ends: list[Out], members: tuple[str, ...]) -> tuple[Out | None, tuple[str, ...] | None]:
+    def _clip(self, ends: list[Out], members: tuple[str, ...]) -> tuple[Out | None, set[str] | None]:
         """(the CLIP below, the members that change it) of a chain; (None, None) where nobody takes its CLIP."""
-        ways = {self._clip_way(out[0]) for out in ends}
-        if not ways:
+        feet = {self._ways.foot(key) for key, _ in ends}
+        if not feet:
             return None, None
-        acting = {(source, tuple(key for key in way if self._acts_on_clip(key))) for source, way in ways}
-        if len(acting) > 1:
+        if len(feet) > 1:
             raise refuse("convert.clips", at=self._called(ends[0][0]))
-        ((source, on_clip),) = acting
-        if source is None or not set(on_clip) <= set(members):
+        ((source, _),) = feet
+        on_clip = self._ways.acting(ends[0][0]) if source else set()
+        if source is None or not on_clip <= set(members):
             raise refuse("convert.clip", at=self._called(ends[0][0]))
         return source, on_clip
 
-    def _clip_way(self, key: str) -> tuple[Out | None, tuple[str, ...]]:
-        """(what the CLIP of a member begins with, the members it went through, the lowest first)."""
-        way = [key]
-        while wire := self._level.pieces[way[-1]].wires.get(self._appliers[way[-1]].clip):
-            below = self._level.origin(wire)
-            if below[0] not in self._appliers or below[1] != CLIP_OUT or below[0] in way:
-                return wire, tuple(reversed(way))
-            way.append(below[0])
-        return None, ()
-
     def _acts_on_clip(self, key: str) -> bool:
-        return any(self._level_of_clip(each) for each in self._written(key) if each.on)
-
-    @staticmethod
-    def _level_of_clip(named: Named) -> float:
-        return named.strength if named.clip is None else named.clip
+        return any(clip_of(each) for each in self._written(key) if each.on)
 
     # --- rows
 
-    def _rows(self, members: tuple[str, ...], on_clip: tuple[str, ...] | None, tree: Tree) -> Iterator[Written]:
+    def _rows(self, members: tuple[str, ...], on_clip: set[str] | None, tree: Tree) -> Iterator[Written]:
         for key in members:
             node = self._settled(key)
             off = self._level.pieces[key].mode == BYPASSED
@@ -246,7 +205,7 @@ class Finder:
             for writer, each in written:
                 if each.name.strip().lower() in NO_LORA and not held:
                     continue
-                clip = 0.0 if (silent and not off) or not self._appliers[key].clip else self._level_of_clip(each)
+                clip = 0.0 if (silent and not off) or not self._appliers[key].clip else clip_of(each)
                 if max(abs(each.strength), abs(clip)) > MAX_STRENGTH:
                     raise refuse("convert.strength", lora=each.name, at=self._called(key), most=MAX_STRENGTH)
                 if each.name.lower().endswith(FILE_ENDINGS[2:]):
@@ -290,6 +249,10 @@ class Finder:
         self._check_outputs(key, applier)
         known = {applier.model, applier.clip, applier.stack, *(name for name, _ in applier.held)}
         set_elsewhere = {*self._level.pieces[key].wires, *self._level.held(self._level.pieces[key])} - known
+        if applier.own:  # the rest of it stays
+            name, set_elsewhere = applier.own[0], set_elsewhere & set(applier.own)
+            fixed = name in node.values and not self._level.set_value(key, name, node.values[name])
+            set_elsewhere |= {name} if fixed else set()
         if set_elsewhere:
             raise refuse("convert.wired", inputs=", ".join(sorted(set_elsewhere)), at=self._called(key))
         for each in (node, *list_nodes(self._graph, node)):
@@ -308,15 +271,26 @@ class Finder:
             raise refuse("convert.wired", inputs=", ".join(sorted(set_elsewhere)), at=self._called(piece.id))
 
     def _check_outputs(self, key: str, applier: Applier) -> None:
-        known = {MODEL_OUT, CLIP_OUT} if applier.clip else {MODEL_OUT}
-        taken = {wire[1] for piece in self._level.pieces.values() for wire in piece.wires.values() if wire[0] == key}
-        if taken - known:
-            raise refuse("convert.outputs", at=self._called(key), output=min(taken - known))
+        known = {applier.out, *applier.others, *((CLIP_OUT,) if applier.clip else ())}
+        if others := self._level.outputs(key) - known:
+            raise refuse("convert.outputs", at=self._called(key), output=min(others))
 
     # --- names
 
-    def _node(self, key: str) -> GraphNode | None:
-        return self._graph.nodes.get(self._level.path + key)
+    def _puts_on(self, key: str) -> bool:
+        """Whether a node is in the graph, and names a LoRA if it is a loader."""
+        node, piece = self._graph.nodes.get(self._level.path + key), self._level.pieces[key]
+        if node is None or not APPLIERS[piece.kind].own:
+            return node is not None
+        try:
+            named = [each for above in (*list_nodes(self._graph, node), node) for each in written_loras(above)]
+        except FoundryError:
+            return False
+        return piece.mode == ON and any(each.name.strip().lower() not in NO_LORA for each in named)
+
+    def _place(self, key: str) -> int:
+        """Its place among the members of all trees."""
+        return self._places[key]
 
     def _settled(self, key: str) -> GraphNode:
         return self._graph.nodes[self._level.path + key]
@@ -330,11 +304,6 @@ class Finder:
         return f"{title} (node {self._level.path}{key})"
 
 
-@dataclass
-class _Way:
-    """The way from a member down: nodes as they are met, what they stand among, and where it ends."""
-
-    members: list[str]
-    between: list[str] = field(default_factory=list)
-    passed: set[str] = field(default_factory=set)
-    source: Out = ("", 0)
+def clip_of(named: Named) -> float:
+    """The strength of a LoRA on the text encoders."""
+    return named.strength if named.clip is None else named.clip

@@ -25,6 +25,7 @@ from ..workflows.node_kinds import TRAINERS
 from ..workflows.node_values import is_lora_node
 from ..workflows.reading import forms, graph_of
 from ..workflows.tracing import Trails, lora_rows, trails
+from ..workflows.trail import nodes_passed
 from .building import Builder, Lists, Made
 from .canvas_level import CanvasLevel
 from .canvases import count_on, levels_of
@@ -121,14 +122,14 @@ def _stand(graph: Graph, below: Trails, job: _Job, files: Files) -> None:
 
 def _leave_what_is_below(below: Trails, jobs: list[_Job]) -> None:
     """What a tree stands on that is left stays too: half a stack in our nodes and half above them is worse."""
+    owners = {job.level.path + member: job for job in jobs for member in job.tree.members}
     for job in jobs:
         if job.tree.problem is None:
             continue
         ids = {job.level.path + member for member in job.tree.members}
-        nodes = {node for member in ids for way in below.get(member, ()) for node in way.nodes}
-        for other in jobs:
-            mine = {other.level.path + member for member in other.tree.members}
-            if other.tree.problem is None and mine & nodes:
+        for node in nodes_passed(way for member in ids for way in below.get(member, ())):
+            other = owners.get(node)
+            if other is not None and other.tree.problem is None:
                 other.tree.problem = refuse("convert.above", nodes=", ".join(sorted(ids)))
 
 

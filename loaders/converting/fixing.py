@@ -31,68 +31,98 @@ def apply_fixes(
     Raises FoundryError ``workflow`` for what is none.
     """
     prompt, canvas = forms(data)
-    made: dict[str, Any] = copied(canvas or prompt)
-    done: list[FixJSON] = []
-    converting = []
-    files = Files(find, lineage_of)
+    workflow = _Workflow(copied(canvas or prompt), canvas is not None, Files(find, lineage_of))
+    done, converting, settings = list[FixJSON](), list[FixJSON](), list[FixJSON]()
     for fix in fixes:
         if fix["action"] == "convert":
             converting.append(fix)
-        elif (changed := _changed(made, fix, files, canvas is not None)) is not None:
-            made = changed
-            done.append(fix)
+        elif fix["action"] in MOVES:
+            done, settings = [*done, *workflow.set_values(settings)], []
+            done += [fix] if workflow.move(fix) else []
+        else:
+            settings.append(fix)
+    done += workflow.set_values(settings)
     if not converting:
-        return made, done, None
-    conversion = convert(made, find, lineage_of)
+        return workflow.saved, done, None
+    conversion = convert(workflow.saved, find, lineage_of)
     return conversion.made, [*done, *(converting if conversion.converted else [])], conversion
 
 
-def _changed(saved: dict[str, Any], fix: FixJSON, files: Files, drawn: bool) -> dict[str, Any] | None:
-    """A copy with one change; None where it cannot be made there: its input is wired, or set from outside."""
-    made = copied(saved)
-    graph = with_constants(graph_of(made))
-    node = graph.nodes.get(fix["node"])
-    if node is None:
-        return None
-    if fix["action"] in MOVES:
-        return made if _moved(made, graph, fix, files, drawn) else None
-    if fix["action"] == "set":
-        change = (node.id, fix["input"], fix["value"]) if fix["input"] in node.values else None
-    else:
-        change = next(_renamed(graph, fix), None)
-    if change is None:
-        return None
-    identity, name, value = change
-    level = _level_of(made, graph, identity, drawn)
-    if level is None or not level.set_value(identity.removeprefix(level.path), name, value):
-        return None
-    return made if graph_of(made).nodes[identity].values.get(name) == value else None
+class _Workflow:
+    """A workflow that is changed: read once, and again only after a change of its nodes or of values."""
+
+    def __init__(self, saved: dict[str, Any], drawn: bool, files: Files) -> None:
+        self.saved, self._drawn, self._files = saved, drawn, files
+        self._graph = with_constants(graph_of(saved))
+
+    def set_values(self, fixes: list[FixJSON]) -> list[FixJSON]:
+        """Give inputs their values, all together: those that could be made.
+
+        None where an input is wired or set from outside, or is not read back as what it was set to.
+        """
+        while fixes:
+            made = copied(self.saved)
+            levels = {level.path: level for level in self._levels(made)}
+            wanted: dict[tuple[str, str], object] = {}
+            done = [(fix, key) for fix in fixes if (key := self._set(levels, fix, wanted))]
+            graph = graph_of(made)
+            lost = {key for key, value in wanted.items() if graph.nodes[key[0]].values.get(key[1]) != value}
+            if not lost:
+                self.saved, self._graph = made, with_constants(graph)
+                return [fix for fix, _ in done]
+            fixes = [fix for fix, key in done if key not in lost]
+        return []
+
+    def _set(
+        self, levels: dict[str, Level], fix: FixJSON, wanted: dict[tuple[str, str], object]
+    ) -> tuple[str, str] | None:
+        """Make one change, and note it in ``wanted``: (node, input), None where it cannot be made."""
+        node = self._graph.nodes.get(fix["node"])
+        if node is None:
+            return None
+        if fix["action"] == "set":
+            change = (node.id, fix["input"], fix["value"]) if fix["input"] in node.values else None
+        else:
+            change = next(_renamed(self._graph, fix, wanted), None)
+        if change is None:
+            return None
+        identity, name, value = change
+        level = levels.get(self._path(identity))
+        if level is None or not level.set_value(identity.removeprefix(level.path), name, value):
+            return None
+        wanted[identity, name] = value
+        return identity, name
+
+    def move(self, fix: FixJSON) -> bool:
+        """Move a LoRA, in a copy that counts where it could be done."""
+        made = copied(self.saved)
+        level = next((each for each in self._levels(made) if each.path == self._path(fix["node"])), None)
+        if level is None or fix["node"] not in self._graph.nodes:
+            return False
+        mover = Mover(self._graph, level, self._files)
+        if not MOVES[fix["action"]](mover, fix["node"].removeprefix(level.path), fix.get("lora", "")):
+            return False
+        if isinstance(level, CanvasLevel):
+            count_on(made, [level])
+        self.saved, self._graph = made, with_constants(graph_of(made))
+        return True
+
+    def _levels(self, made: dict[str, Any]) -> Iterator[Level]:
+        yield from levels_of(made, self._graph) if self._drawn else [PromptLevel(made)]
+
+    def _path(self, identity: str) -> str:
+        """The path of the level a node stands on; a prompt has but one level."""
+        path = identity.rpartition(":")[0] if self._drawn else ""
+        return f"{path}:" if path else ""
 
 
-def _moved(made: dict[str, Any], graph: Graph, fix: FixJSON, files: Files, drawn: bool) -> bool:
-    level = _level_of(made, graph, fix["node"], drawn)
-    if level is None:
-        return False
-    done = MOVES[fix["action"]](Mover(graph, level, files), fix["node"].removeprefix(level.path), fix.get("lora", ""))
-    if isinstance(level, CanvasLevel):
-        count_on(made, [level])
-    return done
-
-
-def _level_of(made: dict[str, Any], graph: Graph, identity: str, drawn: bool) -> Level | None:
-    """The level a node stands on."""
-    path = identity.rpartition(":")[0]
-    levels: list[Level] = list(levels_of(made, graph)) if drawn else [PromptLevel(made)]
-    return next((level for level in levels if not drawn or level.path == (f"{path}:" if path else "")), None)
-
-
-def _renamed(graph: Graph, fix: FixJSON) -> Iterator[tuple[str, str, Any]]:
-    """(node, input, new value) of the file name, in the node or the nearest above it."""
+def _renamed(graph: Graph, fix: FixJSON, wanted: Mapping[tuple[str, str], object]) -> Iterator[tuple[str, str, Any]]:
+    """(node, input, new value) of the file name, in the node or the nearest above it; ``wanted`` are newer values."""
     waiting = [fix["node"]]
     for identity in waiting:
         node = graph.nodes[identity]
         for name, value in node.values.items():
-            if (new := renamed(value, fix["from"], fix["to"])) is not None:
+            if (new := renamed(wanted.get((identity, name), value), fix["from"], fix["to"])) is not None:
                 yield identity, name, new
         waiting += [link[0] for link in node.links.values() if link[0] in graph.nodes and link[0] not in waiting]
 

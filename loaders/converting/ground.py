@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from ...engine.errors import FoundryError
 from ...engine.texts.say import refuse
+from ..disk.source import FileSource
 from ..disk.suffixes import SUFFIXES
 from ..lint.files import Files
+from ..loras.file import LoRAFile
 from ..workflows.graph import ON, Graph
-from ..workflows.node_kinds import LOW_BITS, MERGES, STAGES
-from ..workflows.tracing import Trails, second
+from ..workflows.lora_kinds import NO_LORA
+from ..workflows.node_kinds import FILE_ENDINGS, LOW_BITS, MERGES, STAGES
+from ..workflows.node_values import written_loras
+from ..workflows.tracing import Trails, list_nodes, second
 from ..workflows.trail import Trail
-from .chains import Tree
+from .chains import Tree, clip_of
 from .kinds import APPLIERS, COMPILED, DTYPES, LOADERS
 from .level import Level
 
@@ -35,7 +40,10 @@ def ground_of(graph: Graph, below: Trails, level: Level, tree: Tree, files: File
 
     Raises FoundryError ``convert`` where our nodes cannot begin there.
     """
-    member = next((key for key in level.pieces if key in tree.members and _is_lowest(level, tree, key)), None)
+    lowest = {chain.members[0] for chain in tree.chains}
+    member = next((key for key in level.pieces if key in lowest), None)
+    if member is not None and APPLIERS[level.pieces[member].kind].own:
+        return _own_ground(graph, below, level, member, files)
     if member is None or tree.source[0] in tree.members:
         node = graph.nodes[level.path + min(tree.members)]
         raise refuse("convert.circle", at=f"{node.title or node.kind} (node {node.id})")
@@ -65,13 +73,38 @@ def ground_of(graph: Graph, below: Trails, level: Level, tree: Tree, files: File
     return Ground(name, piece.kind, True) if fits and alone else Ground(name)
 
 
+def _own_ground(graph: Graph, below: Trails, level: Level, key: str, files: Files) -> Ground:
+    """The ground of LoRAs that a loader puts on the model it brings: that model without them.
+
+    Refused where it encodes prompts with a CLIP that they change: that is done inside.
+    """
+    node = graph.nodes[level.path + key]
+    applier, ways = APPLIERS[node.kind], below.get(node.id, ())
+    _check_bases(ways, files)
+    if level.outputs(key) & set(applier.encodes):
+        for above in (*list_nodes(graph, node), node):
+            for each in written_loras(above):
+                name = files.spelled(each.name, loose=not each.name.lower().endswith(FILE_ENDINGS))
+                if each.on and clip_of(each) and name.strip().lower() not in NO_LORA and may_change_clip(files, name):
+                    raise refuse("convert.encodes", at=f"{node.title or node.kind} (node {node.id})", lora=name)
+    return Ground(ways[0].source.name if ways else "")
+
+
+def may_change_clip(files: Files, name: str) -> bool:
+    """Whether a LoRA has parts for text encoders; one whose file is not seen may have them."""
+    path = files.path(name)
+    if path is None:
+        return True
+    try:
+        source = FileSource(path)
+        return bool(LoRAFile(source, path.name, "", source.metadata, path).text_encoder)
+    except FoundryError:  # it is told when it is used
+        return True
+
+
 def _between(tree: Tree) -> Iterator[str]:
     for chain in tree.chains:
         yield from chain.between
-
-
-def _is_lowest(level: Level, tree: Tree, key: str) -> bool:
-    return key in {chain.members[0] for chain in tree.chains}
 
 
 def _check_way(graph: Graph, way: Trail) -> None:

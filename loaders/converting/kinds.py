@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..workflows.node_kinds import APPLY_NODE, FUSE_NODE, QUANTIZE_NODE, STACK_NODE, VALIDATOR_NODE
 
@@ -18,15 +18,26 @@ class Applier:
 
     Its first output is the model, the second, where it takes a CLIP, the CLIP. ``held`` are inputs that say name and
     strengths of its one LoRA, and what our nodes call them: what is wired into those can be wired into ours.
+
+    ``own`` are the inputs of its one LoRA, the name first, of a loader that brings the model itself and stays, without
+    LoRAs; ``out`` is then its model, ``others`` are outputs that may be in use, ``encodes`` those of them that come
+    from its CLIP, ``pipe`` one that carries all of it.
     """
 
     model: str = "model"
     clip: str = ""
     stack: str = ""
     held: tuple[tuple[str, str], ...] = ()
+    own: tuple[str, ...] = ()
+    out: int = MODEL_OUT
+    others: tuple[int, ...] = ()
+    encodes: tuple[int, ...] = ()
+    pipe: int = -1
 
 
 _ONE = (("lora_name", "lora_name"), ("strength_model", "strength_model"), ("strength_clip", "strength_clip"))
+_OWN = ("lora_name", "lora_model_strength", "lora_clip_strength")
+_EASY = Applier("", stack="optional_lora_stack", own=_OWN, out=1, others=(0, 2), encodes=(0,), pipe=0)
 APPLIERS = {
     "LoraLoader": Applier(clip="clip", held=_ONE),
     "LoraLoaderModelOnly": Applier(held=_ONE[:2]),
@@ -39,8 +50,15 @@ APPLIERS = {
     "easy loraStackApply": Applier(clip="optional_clip", stack="lora_stack"),
     "Lora Loader (LoraManager)": Applier(clip="clip", stack="lora_stack"),
     "LoRA Text Loader (LoraManager)": Applier(clip="clip", stack="lora_stack"),
+    "Efficient Loader": Applier("", stack="lora_stack", own=_OWN, others=(1, 2, 3, 4, 5), encodes=(1, 2, 5)),
+    "easy fullLoader": replace(_EASY, others=(0, 2, 3, 4, 5, 6), encodes=(0, 3, 4, 5)),
+    "easy a1111Loader": _EASY,
+    "easy comfyLoader": _EASY,
 }
-MODEL_ONLY = tuple(kind for kind, applier in APPLIERS.items() if not applier.clip)
+MODEL_ONLY = tuple(kind for kind, applier in APPLIERS.items() if not applier.clip and not applier.own)
+# Nodes that hand a pipe on with the model in it untouched, and those that sample it, or a model that is wired in.
+PIPED = ("easy preSampling", "easy preSamplingAdvanced")
+PIPE_SAMPLERS = {"easy kSampler": "model"}
 # Nodes that only write their LoRAs into a list, which can be read into rows of ours.
 STACKERS = (
     *("CR LoRA Stack", "LoRA Stacker", "easy loraStack", "easy loraSwitcher", "LoRAStackDynamic"),

@@ -7,6 +7,7 @@ change stays as it was written.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -41,29 +42,46 @@ class Level(ABC):
         self.pieces: dict[str, Piece] = {piece.id: piece for piece in pieces}
         self.gone: set[str] = set()  # pieces whose nodes were taken away
         self._takers: dict[Out, list[Taker]] = {}
+        self._outputs: dict[str, set[int]] = {}
+        self._origins: dict[Out, Out] = {}
         for piece in self.pieces.values():
             for name, wire in piece.wires.items():
                 self._takers.setdefault(wire, []).append((piece.id, name))
+                self._outputs.setdefault(wire[0], set()).add(wire[1])
 
     def takers(self, out: Out) -> list[Taker]:
         """The inputs an output is wired to, as the level was found."""
         return self._takers.get(out, [])
 
+    def outputs(self, identity: str) -> set[int]:
+        """The outputs of a node that are wired to an input, as the level was found."""
+        return self._outputs.get(identity, set())
+
+    def taken_by(self, identity: str) -> set[str]:
+        """The nodes that any output of a node is wired to, as the level was found."""
+        return {taker for slot in self.outputs(identity) for taker, _ in self.takers((identity, slot))}
+
+    def handed_on(self, out: Out) -> Out | None:
+        """What comes out of a node that only hands on, as of reroutes; None of any other."""
+        piece = self.pieces.get(out[0])
+        name = piece.passing.get(out[1]) if piece and piece.passing is not None else None
+        return piece.wires.get(name) if piece and name is not None else None
+
     def origin(self, out: Out) -> Out:
         """The output of a real node that comes out here, through reroutes and what else only hands on."""
-        for _ in range(len(self.pieces) + 1):
-            piece = self.pieces.get(out[0])
-            name = piece.passing.get(out[1]) if piece and piece.passing is not None else None
-            if piece is None or name is None or name not in piece.wires:
-                break
-            out = piece.wires[name]
-        return out
+        path: dict[Out, None] = {}
+        while out not in self._origins and out not in path and (further := self.handed_on(out)) is not None:
+            path[out] = None
+            out = further
+        found = self._origins.get(out, out)
+        self._origins.update(dict.fromkeys(path, found))
+        return found
 
     def uses(self, out: Out) -> Iterator[Taker]:
         """The inputs of real nodes that take an output in the end, and ends of the level."""
-        waiting, seen = [out], {out}
+        waiting, seen = deque([out]), {out}
         while waiting:
-            here = waiting.pop(0)
+            here = waiting.popleft()
             for taker, name in self.takers(here):
                 piece = self.pieces[taker]
                 further = [(taker, slot) for slot, each in (piece.passing or {}).items() if each == name]
@@ -92,6 +110,10 @@ class Level(ABC):
         """Wire an output to an input of a node that ``add`` made, or that is there."""
 
     @abstractmethod
+    def unwire(self, target: str, name: str) -> None:
+        """Nothing is wired to an input any more."""
+
+    @abstractmethod
     def hand_over(self, old: Out, new: Out) -> None:
         """Whatever an output is still wired to gets another one instead."""
 
@@ -118,6 +140,7 @@ class PromptLevel(Level):
     def __init__(self, prompt: dict[str, Any]) -> None:
         self.prompt = prompt
         super().__init__("", (_piece(key, node, prompt) for key, node in prompt.items() if _is_node(node)))
+        self._wired = {out: list(takers) for out, takers in self._takers.items()}  # some may have another wire by now
         numbers = [int(part) for key in prompt for part in str(key).split(":") if part.isdecimal()]
         self._next = max(numbers, default=0) + 1
 
@@ -131,13 +154,18 @@ class PromptLevel(Level):
     def wire(self, out: Out, target: str, name: str) -> None:
         """The link goes into the input."""
         self.prompt[target]["inputs"][name] = list(out)
+        self._wired.setdefault(out, []).append((target, name))
+
+    def unwire(self, target: str, name: str) -> None:
+        """The link goes out of the inputs."""
+        if name in self.pieces[target].wires:
+            del self.prompt[target]["inputs"][name]
 
     def hand_over(self, old: Out, new: Out) -> None:
         """Every link to the old output."""
-        for node in self.prompt.values():
-            for name, value in node["inputs"].items() if _is_node(node) else ():
-                if _wire(value, self.prompt) == old:
-                    node["inputs"][name] = list(new)
+        for target, name in self._wired.pop(old, []):
+            if target in self.prompt and _wire(self.prompt[target]["inputs"].get(name), self.prompt) == old:
+                self.wire(new, target, name)
 
     def set_value(self, identity: str, name: str, value: object) -> bool:
         """Any input but a wired one."""
@@ -149,7 +177,10 @@ class PromptLevel(Level):
 
     def move_input(self, old: Taker, new: Taker) -> None:
         """The link, wherever it comes from; two models may have a LoRA in common, so it stays where it was too."""
-        self.prompt[new[0]]["inputs"][new[1]] = self.prompt[old[0]]["inputs"][old[1]]
+        value = self.prompt[old[0]]["inputs"][old[1]]
+        self.prompt[new[0]]["inputs"][new[1]] = value
+        if wire := _wire(value, self.prompt):
+            self._wired.setdefault(wire, []).append(new)
 
     def become(self, identity: str, kind: str, names: Mapping[str, str]) -> None:
         """The node keeps its id and the values that ours knows."""

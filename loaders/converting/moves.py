@@ -20,6 +20,7 @@ from ..workflows.tracing import list_nodes
 from .building import rows_text
 from .canvas_level import CanvasLevel
 from .foreign import row_of
+from .ground import may_change_clip
 from .kinds import APPLIERS, CLIP_OUT, LIST_NODE, MODEL_OUT, ROW_NODE
 from .layout import arrange, box_of
 from .level import Level, Out
@@ -35,7 +36,10 @@ class Mover:
         self._graph, self._level, self._files = graph, level, files
 
     def fuse(self, node: str, lora: str) -> bool:
-        """A base LoRA goes into 1 Fuse Base LoRA below the stack a node belongs to, and out of that stack."""
+        """A base LoRA goes into 1 Fuse Base LoRA below the stack a node belongs to, and out of that stack.
+
+        Fusing leaves CLIP alone: what the LoRA does to a CLIP of the stack stays there, in a row at 0 on the model.
+        """
         stack = self._stack_below(node)
         below = self._level.pieces[stack].wires.get("model") if stack else None
         name = self._files.spelled(lora, loose=True)
@@ -43,7 +47,8 @@ class Mover:
             return False
         if self._is_fused(stack, name):  # for another LoRA that needs it too
             return True
-        strength = self._take_out(stack, lora)
+        on_clip = "clip" in self._level.pieces[stack].wires and may_change_clip(self._files, name)
+        strength = self._take_out(stack, lora, on_clip)
         if strength is None:
             return False
         at = self._level.origin(below)[0]
@@ -70,7 +75,7 @@ class Mover:
         """A native loader's LoRAs go into the stack of the same model, and the loader goes."""
         applier, below = APPLIERS.get(self._kind(node)), self._stack_below(node)
         stack = below or next((key for key in self._below(node) if self._kind(key) == STACK_NODE), "")
-        if applier is None or not stack or any(self._is_given(node, name) for name, _ in applier.held):
+        if applier is None or applier.own or not stack or any(self._is_given(node, name) for name, _ in applier.held):
             return False
         settled, clip = self._settled(node), self._level.pieces[node].wires.get(applier.clip)
         lists = list_nodes(self._graph, settled)
@@ -123,42 +128,51 @@ class Mover:
 
     # --- rows
 
-    def _take_out(self, stack: str, lora: str) -> float | None:
+    def _take_out(self, stack: str, lora: str, on_clip: bool) -> float | None:
         """Take a LoRA out of the lists of a stack: its strength there, 1 where it is not among them.
 
-        None where it cannot be taken out of one of them, or acts by block, which 1 Fuse Base LoRA cannot.
+        None where it cannot be taken out of one of them, or acts by block, which 1 Fuse Base LoRA cannot. ``on_clip``:
+        what it does to the CLIP stays.
         """
         total: list[float] = []
         for each in list_nodes(self._graph, self._settled(stack)):
             if not any(row.on and _plain(row.name) == _plain(lora) for row in _written(each)):
                 continue
-            rows = self._take_row(each.id.removeprefix(self._level.path), lora)
+            rows = self._take_row(each.id.removeprefix(self._level.path), lora, on_clip)
             if not rows or any(row.blocks for row in rows):
                 return None
             total += [row.strength for row in rows]
         return sum(total) if total else 1.0
 
-    def _take_row(self, node: str, lora: str) -> list[Row]:
+    def _take_row(self, node: str, lora: str, on_clip: bool = False) -> list[Row]:
         """Take a LoRA out of a list, or switch a LoRA node off: its rows that are on; none where that cannot be done.
 
-        A list that serves several models stays as it is.
+        A list that serves several models stays as it is. ``on_clip``: its row stays, at 0 on the model, where it has a
+        strength on the CLIP.
         """
         if not self._serves_one(node):
             return []
         if self._kind(node) == ROW_NODE:
-            name, strength, blocks = (self._value(node, key) for key in ("lora_name", "strength_model", "blocks"))
-            if _plain(str(name)) != _plain(lora) or not isinstance(strength, int | float):
-                return []
-            off = self._set(node, "enabled", False)
-            return [Row(lora, float(strength), blocks=str(blocks or ""))] if off else []
+            return self._switch_off(node, lora, on_clip)
         rows, written = self._rows_of(node) if self._kind(node) == LIST_NODE else ((), [])
         if any(row.solo for row in rows):  # the others might be heard without it
             return []
         here = [row.on and _plain(row.path) == _plain(lora) for row in rows]
-        kept = [each for each, gone in zip(written, here, strict=True) if not gone]
-        if not any(here) or not self._set(node, "loras", rows_text(kept)):
+        left = [
+            _left(row, each, on_clip) if gone else each for row, each, gone in zip(rows, written, here, strict=True)
+        ]
+        if not any(here) or not self._set(node, "loras", rows_text([each for each in left if each is not None])):
             return []
         return [row for row, gone in zip(rows, here, strict=True) if gone]
+
+    def _switch_off(self, node: str, lora: str, on_clip: bool) -> list[Row]:
+        """The same of a LoRA node."""
+        name, strength, blocks = (self._value(node, key) for key in ("lora_name", "strength_model", "blocks"))
+        if _plain(str(name)) != _plain(lora) or not isinstance(strength, int | float):
+            return []
+        acts = self._is_given(node, "strength_clip") or bool(self._value(node, "strength_clip"))
+        change = ("strength_model", 0.0) if on_clip and acts else ("enabled", False)
+        return [Row(lora, float(strength), blocks=str(blocks or ""))] if self._set(node, *change) else []
 
     def _serves_one(self, node: str) -> bool:
         """Whether a list comes to one taker at most, be it through other lists."""
@@ -204,7 +218,7 @@ class Mover:
         ways: list[tuple[Out, Out | None]] = [((node, MODEL_OUT), wires.get(model))]
         if clip:
             ways.append(((node, CLIP_OUT), wires.get(clip)))
-        if any(source is None and self._level.takers(out) for out, source in ways):
+        if ways[0][1] is None or any(source is None and self._level.takers(out) for out, source in ways):
             return False
         for out, source in ways:
             if source is not None:
@@ -237,6 +251,16 @@ class Mover:
 
 
 MOVES: dict[str, Move] = {"fuse": Mover.fuse, "remove": Mover.remove, "stack": Mover.to_stack}
+
+
+def _left(row: Row, written: Any, on_clip: bool) -> dict[str, Any] | None:
+    """What is left of a row that is taken out: what it does to the CLIP, None where that is nothing."""
+    clip = row.strength if row.clip_strength is None else row.clip_strength
+    if not (on_clip and clip):
+        return None
+    kept = written if isinstance(written, dict) else {"path": row.path}
+    others = {key: value for key, value in kept.items() if key not in ("weight", "clip_weight")}
+    return {**others, "strength": 0.0, "clip_strength": clip}
 
 
 def _written(node: GraphNode) -> list[Named]:

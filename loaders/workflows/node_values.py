@@ -13,8 +13,9 @@ from ..documents.document import parse_rows
 from .graph import GraphNode
 from .lora_kinds import ANY_ROWS, HIGH, LORA_NODES, LOW, MAX_ROWS, NO_LORA, OFF, LoraNode, RowInputs
 
-TAG = re.compile(r"<lora:([^:<>]+):(-?\d*\.?\d+)(?::(-?\d*\.?\d+))?")
-_NUMBER = re.compile(r"\s*-?(?:\d+(?:\.\d+)?|\.\d+)\s*")  # one way to read it: linear in a text of digits
+_DIGITS = r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?"  # one way to read it: linear in a text of digits
+TAG = re.compile(rf"<lora:([^:<>]+):({_DIGITS})(?::({_DIGITS}))?")
+_NUMBER = re.compile(rf"\s*{_DIGITS}\s*")
 NAMES, STRENGTHS = ("lora", "lora_name", "name"), ("strength", "strength_model", "model_strength", "weight")
 CLIPS = ("strengthTwo", "clipStrength", "clip_strength", "strength_clip", "clip_weight")
 SWITCHES = ("on", "active", "enabled")
@@ -53,7 +54,14 @@ class LoraRow:
 
 def number(node: GraphNode, name: str) -> float | None:
     """An input as a number, or None where it says none that is known here."""
-    return finite(node.values.get(name))
+    return spelled(node.values.get(name))
+
+
+def spelled(value: object) -> float | None:
+    """A value as a number, also one that is written as text, as ComfyUI and some packs take it; else as ``finite``."""
+    if isinstance(value, str) and _NUMBER.fullmatch(value):
+        value = float(value.replace(",", "."))
+    return finite(value)
 
 
 def finite(value: object) -> float | None:
@@ -179,15 +187,14 @@ def _from_mappings(node: GraphNode, kind: LoraNode) -> Iterator[Named]:
             strength = 1.0 if strength is None else strength
             yield Named(name, strength, HIGH if low or kind.apart else "", clip, on)
             if isinstance(low, str):
-                weaker = finite(row.get("low_strength", strength))
+                weaker = spelled(row.get("low_strength", strength))
                 yield Named(low, 0.0 if weaker is None else weaker, LOW, None, on)
 
 
 def _row_number(row: Mapping[str, Any], keys: Iterable[str]) -> float | None:
     """The first of these keys that says a number; some packs write it as text."""
     values = (row[key] for key in keys if key in row)
-    said = (float(value) if isinstance(value, str) and _NUMBER.fullmatch(value) else value for value in values)
-    return next((found for value in said if (found := finite(value)) is not None), None)
+    return next((found for value in values if (found := spelled(value)) is not None), None)
 
 
 def _mappings(node: GraphNode) -> Iterator[Mapping[str, Any]]:
@@ -215,5 +222,5 @@ def _from_text(node: GraphNode, kind: LoraNode) -> Iterator[Named]:
 def tagged_loras(text: str) -> Iterator[Named]:
     """The LoRAs of ``<lora:name:strength>`` and ``<lora:name:strength:clip strength>`` in a text."""
     for name, strength, clip in TAG.findall(text):
-        if (model := finite(float(strength))) is not None:
-            yield Named(name, model, "", finite(float(clip)) if clip else None)
+        if (model := spelled(strength)) is not None:
+            yield Named(name, model, "", spelled(clip) if clip else None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -105,6 +106,18 @@ class Trail:
     def nodes(self) -> tuple[str, ...]:
         """The nodes passed, the loader first."""
         return self.path.values()
+
+
+def nodes_passed(found: Iterable[Trail]) -> set[str]:
+    """The nodes that any of these trails passed; a beginning that several share is read once."""
+    nodes, seen = set[str](), set[int]()
+    for trail in found:
+        here = trail.path
+        while here.below is not None and id(here) not in seen:
+            seen.add(id(here))
+            nodes.add(here.value)
+            here = here.below
+    return nodes
 
 
 def halves(trail: Trail) -> tuple[Trail, ...]:

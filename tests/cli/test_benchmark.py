@@ -23,6 +23,7 @@ from lora_foundry.cli.benchmark.table import STRATEGIES, sizes
 from lora_foundry.cli.main import main
 from lora_foundry.engine import gain
 from lora_foundry.engine.errors import FoundryError
+from schemas import faults
 
 CPU = torch.device("cpu")
 ORDER = ["0", "1", "2", "2b", "3", "4", "5", "6", "7"]
@@ -127,6 +128,7 @@ def test_the_files_are_complete_and_nothing_else_is_left(result):
     told, out = result
     assert sorted(path.name for path in out.iterdir()) == sorted(benchmark.NAMES)
     assert json.loads((out / "benchmark.json").read_text()) == {k: v for k, v in told.items() if k != "out"}
+    assert faults(told, "benchmark") == faults(told, "benchmark", "benchmark") == []
     assert (out / "benchmark.md").read_text().count("\n| ") == 1 + len(ORDER)
     picture = ET.fromstring((out / "benchmark.svg").read_text())
     assert picture.tag == "{http://www.w3.org/2000/svg}svg"
@@ -214,6 +216,7 @@ def test_a_strategy_that_fails_is_a_row_with_its_sentence(bench, monkeypatch):
     told = benchmark.run(bench.work / "stack.json")
     (row,) = told["rows"]
     assert not told["ok"] and row["state"] == "failed" and "stack.json" in row["sentence"]
+    assert faults(told, "benchmark") == []
     assert str(bench.work) not in json.dumps(told), "results are shown to others"
     assert row["sentence"] in benchmark.text(told) and "| 4 fused" in benchmark.text(told)
     ET.fromstring(benchmark_chart.svg(told))
@@ -233,6 +236,7 @@ def test_what_does_not_fit_is_not_tried(bench, monkeypatch):
     monkeypatch.setattr(benchmark_process, "measure", benchmark_child.measure)
     told = benchmark.run(bench.work / "stack.json")
     assert told["ok"] and {row["state"] for row in told["rows"]} == {"does not fit"}
+    assert faults(told, "benchmark") == []
     assert len([f for f in told["findings"] if f["kind"] == "does not fit"]) == len(ORDER)
     assert "of memory and 1 bytes are free" in benchmark.text(told)
     ET.fromstring(benchmark_chart.svg(told))

@@ -17,6 +17,7 @@ from lora_foundry.engine import terms
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.formats import FORMATS
 from lora_foundry.loaders.disk.small import save_small
+from schemas import faults
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,11 @@ def test_every_order_comes_out_as_expected(shown):
     assert right["error"] < nearest["error"] and right["error"] < 0.8 * stochastic["error"]
     assert abs(alpha["gains"]["lightning"] - 8) < 0.1
     assert ["LF201" in refused[0]["refusal"], "LF303" in refused[1]["refusal"]] == [True, True]
+
+
+def test_the_json_is_as_documented(shown):
+    result, _ = shown
+    assert faults(result, "demo") == faults(result, "demo", "demo") == []
 
 
 def test_the_text_ends_with_the_verdict(shown):

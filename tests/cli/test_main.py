@@ -16,6 +16,7 @@ from lora_foundry.cli.demo import files as demo_files
 from lora_foundry.cli.main import _parser, main
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
 from lora_foundry.loaders.disk.small import save_small
+from schemas import faults
 from stack_documents import write
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -207,6 +208,7 @@ def test_a_bad_document_is_bad_input(folder, run):
 def test_doctor(run, monkeypatch, tmp_path):
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
     code, report, _ = run("doctor", "--json")
+    assert faults(report, "doctor") == []
     checks = {check["name"]: check for check in report["checks"]}
     assert (code, report["ok"]) == (0, True) and checks["fp8 on this CPU"]["ok"] and not checks["ComfyUI"]["ok"]
     assert "OK: ready." in run("doctor")[1]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import yaml
 from lora_foundry.cli.own import yaml_text
 from lora_foundry.loaders.documents.document import load_document
+from schemas import faults
 
 OWN = ("--base", "base.safetensors", "--fuse", "lightning.safetensors", "--lora", "style.safetensors:0.7")
 
@@ -30,6 +32,13 @@ def test_init_writes_the_document_and_overwrites_nothing(folder, run):
     before = (folder / "stack.yaml").read_bytes()
     code, _, err = run("init", *OWN)
     assert code == 2 and "is there already" in err and (folder / "stack.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("words", [OWN, (*OWN, "--quantize", "fp8"), ("--fuse", "none"), ()])
+def test_the_json_of_init_is_as_documented(words, folder, run):
+    code, told, _ = run("init", *words, "-o", "mine.yaml", "--json")
+    assert code == 0 and faults(told, "init") == []
+    assert told["document"] == yaml.safe_load((folder / "mine.yaml").read_text(encoding="utf-8"))
 
 
 def test_names_in_a_document_elsewhere_lead_to_the_same_files(folder, run):

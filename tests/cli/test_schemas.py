@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 import pytest
-from lora_foundry.engine import json_bake, json_batch, json_lineage, json_merge, json_types, json_verbs
+from lora_foundry.engine import json_bake, json_batch, json_demo, json_lineage, json_merge, json_types, json_verbs
 from lora_foundry.engine.findings import EVIDENCE, SEVERITIES, Finding
 from lora_foundry.engine.lineage import ROLES, Ingredient
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK
@@ -33,7 +33,7 @@ def test_every_type_of_json_is_in_a_schema():
     """One that is in none is documented nowhere; a part of another type is where that is."""
     parts = {part: form for name in SCHEMAS for part, form in json.loads(schema(name))["$defs"].items()}
     held = [form["properties"].keys() for form in parts.values()]
-    for module in (json_types, json_bake, json_batch, json_lineage, json_merge, json_verbs):
+    for module in (json_types, json_bake, json_batch, json_demo, json_lineage, json_merge, json_verbs):
         for name, kind in vars(module).items():
             if name.endswith("JSON") and part_name(name) not in parts:
                 assert any(get_type_hints(kind).keys() <= keys for keys in held), name

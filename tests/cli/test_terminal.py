@@ -6,6 +6,7 @@ import io
 
 import pytest
 from lora_foundry.cli import terminal
+from lora_foundry.cli.looks import looks
 
 
 class Terminal(io.StringIO):
@@ -59,3 +60,71 @@ def test_transfers_beside_a_bar_are_told_in_its_line():
     with terminal.Bar("baking", screen, beside=lambda: transfers.told) as bar:
         bar(1, 2)
     assert "1/2 1.0 kB of 1.0 MB" in screen.getvalue()
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return Terminal()
+
+
+LONG = (
+    "LF302 warning: "
+    + "some modules of a LoRA find no weight in this base, " * 4
+    + "ComfyUI/models/loras/a-b-c.safetensors"
+)
+
+
+def test_a_bar_tells_speed_and_time_left(screen):
+    clock = iter([0.0, 0.0, 10.0, 40.0])
+    with terminal.Bar("baking out.safetensors", screen, nbytes=4 * 10**9, clock=lambda: next(clock)) as bar:
+        bar(0, 4)
+        bar(1, 4)
+        bar(4, 4)
+    first, second, third = screen.getvalue().strip("\r").split("\r")
+    assert "left" not in first and max(map(len, (first, second, third.rstrip("\n")))) < 60
+    other = terminal.Bar("b", Terminal(), nbytes=4 * 10**9, clock=iter([0.0, 10.0]).__next__)
+    other(1, 4)
+    assert other.stream.getvalue().endswith("1/4 100.0 MB/s, 30 s left")
+
+
+def test_a_shorter_line_leaves_nothing_of_the_one_before():
+    stream, beside = Terminal(), iter(["a long word", ""])
+    with terminal.Bar("b", stream, beside=lambda: next(beside), clock=iter([0.0, 0.0, 1.0]).__next__) as bar:
+        bar(1, 4)
+        bar(2, 4)
+    first, second = stream.getvalue().strip("\r\n").split("\r")
+    assert len(second) == len(first) and second.rstrip().endswith("2/4 1 s left")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min")]
+)
+def test_spans_of_time(seconds, told):
+    assert terminal.span_of_time(seconds) == told
+
+
+def test_a_finding_is_wrapped_and_its_severity_coloured(screen):
+    shown = looks(LONG, screen)
+    assert "\x1b[33mwarning\x1b[0m" in shown
+    lines = shown.replace("\x1b[33m", "").replace("\x1b[0m", "").split("\n")
+    assert len(lines) > 3 and all(len(line) < 60 for line in lines) and all(line[:2] == "  " for line in lines[1:])
+    assert " ".join(line.strip() for line in lines) == LONG
+
+
+@pytest.mark.parametrize(("name", "value"), [("NO_COLOR", "1"), ("TERM", "dumb")])
+def test_colour_is_left_out_where_it_is_not_wanted(screen, monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    assert "\x1b" not in looks(LONG, screen) and "\n" in looks(LONG, screen)
+
+
+def test_a_pipe_gets_the_sentence_as_it_is(screen):
+    assert looks(LONG, io.StringIO(), "  ") == f"  {LONG}"
+
+
+@pytest.mark.parametrize(("text", "code"), [("OK: nothing stops this stack.", 32), ("Stopped: correct it.", 31),
+                                            ("OK      a.yaml", 32), ("[usage] no", 0)])  # fmt: skip
+def test_verdicts_have_a_colour(screen, text, code):
+    assert (f"\x1b[{code}m" in looks(text, screen)) is bool(code)

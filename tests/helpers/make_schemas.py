@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for conftest,
 from conftest import ROOT  # noqa: E402
 from lora_foundry.engine.json_bake import BakeJSON, HeaderJSON, ResultsJSON  # noqa: E402
 from lora_foundry.engine.json_batch import BatchJSON, BatchRecordJSON, DryRunJSON, ManifestJSON  # noqa: E402
+from lora_foundry.engine.json_demo import BenchmarkJSON, DemoJSON, HostDemoJSON  # noqa: E402
 from lora_foundry.engine.json_lineage import (  # noqa: E402
     ExportJSON,
     InsideJSON,
@@ -38,9 +39,11 @@ from lora_foundry.engine.json_types import (  # noqa: E402
 from lora_foundry.engine.json_verbs import (  # noqa: E402
     DeclaredJSON,
     DialectsJSON,
+    DoctorJSON,
     ExportedJSON,
     ForgottenJSON,
     ImportedJSON,
+    InitJSON,
     InspectedBaseJSON,
     InspectedCalibrationJSON,
     InspectedLoRAJSON,
@@ -100,6 +103,10 @@ SCHEMAS: dict[str, tuple[str, tuple[Any, ...]]] = {
         "otherwise.",
         (InspectedLoRAJSON, InspectedBaseJSON, InspectedCalibrationJSON, DialectsJSON),
     ),
+    "doctor": ("What `lora-foundry doctor --json` tells of a machine.", (DoctorJSON,)),
+    "init": ("What `lora-foundry init --json` tells of the document it wrote.", (InitJSON,)),
+    "demo": ("What `lora-foundry demo --json` tells, with and without `--host`.", (DemoJSON, HostDemoJSON)),
+    "benchmark": ("What `lora-foundry benchmark --json` tells, and `benchmark.json`.", (BenchmarkJSON,)),
 }
 CLOSED = (FindingJSON, InsideJSON)  # no further key, in no version
 SIMPLE = {str: "string", bool: "boolean", int: "integer", float: "number", NoneType: "null"}

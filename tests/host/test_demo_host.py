@@ -8,6 +8,7 @@ import pytest
 from lora_foundry.cli.demo import comfyui
 from lora_foundry.cli.main import main
 from lora_foundry.engine.errors import FoundryError
+from schemas import faults
 
 
 def test_demo_host_makes_a_picture(inprocess, tmp_path, monkeypatch, capsys):
@@ -16,6 +17,7 @@ def test_demo_host_makes_a_picture(inprocess, tmp_path, monkeypatch, capsys):
     out, err = capsys.readouterr()
     result = json.loads(out)
     assert (code, result["ok"], err) == (0, True, ""), out
+    assert faults(result, "demo") == faults(result, "demo", "host_demo") == []
     assert [lora["matched"] for lora in result["loras"]] == [10, 10] and result["findings"] == []
     assert result["wrong"]["status"] == 400 and "already stacked" in result["wrong"]["message"]
     assert (tmp_path / "lora_foundry_demo.png").stat().st_size > 10_000

@@ -91,6 +91,10 @@ test("tags of a prompt become rows by the names there are", () => {
     { path: "other.safetensors", strength: 1, clip_strength: 0.5 },
     { path: "gone", strength: 1 },
   ])
+  assert.deepEqual(rows.rowsOfTags("<lora:detail:1e-1:0,5> <lora:Other:+1:.5>", names), [
+    { path: "sdxl/Detail.safetensors", strength: 0.1, clip_strength: 0.5 },
+    { path: "other.safetensors", strength: 1, clip_strength: 0.5 },
+  ])
 })
 
 test("solo is one row among others, and goes without a trace", () => {

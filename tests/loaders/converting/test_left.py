@@ -92,8 +92,8 @@ LEFT = {
     "nunchaku": (ordinary.flux_nunchaku(), "convert.kind"),
     "bypass loader": (ordinary.flux_bypass_lora(), "convert.kind"),
     "wrapper": (ordinary.wan_wrapper(), "convert.kind"),
-    "prompt in the loader": (tools.efficiency(), "convert.kind"),
-    "pipe": (tools.easy_use(), "convert.kind"),
+    "prompt in the loader": (tools.efficiency(), "convert.encodes"),
+    "pipe": (tools.easy_use(), "convert.encodes"),
     "block weights": (packs.block_weights(), "convert.kind"),
     "unused": (on(lambda g, base: (g.lora(base, "ink.safetensors"), base)[1]), "convert.unused"),
 }

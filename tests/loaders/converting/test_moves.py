@@ -6,10 +6,12 @@ import copy
 import json
 
 import pytest
+import torch
 from applied_loras import seen_by, what
 from drawn_prompts import drawn, folded, prompt_of
 from lora_foundry.engine.fixes import fix_actions
 from lora_foundry.loaders.converting.fixing import apply_fixes
+from lora_foundry.loaders.disk.small import save_small
 from sketches import LIGHTNING_8, Sketch
 
 FORMS = {"prompt": copy.deepcopy, "canvas": drawn, "subgraph": lambda prompt: folded(drawn(prompt))}
@@ -293,3 +295,56 @@ def test_findings_name_these_fixes():
     assert fix_actions("LF201.after_quantize", "7", outside) == [
         {"action": "stack", "node": "7", "lora": "ink.safetensors"}
     ]
+
+
+def with_clip(rows: list, node: dict | None = None) -> Sketch:
+    """Our stages with a CLIP whose prompt is encoded; the rows in a LoRA Stack, or one in a LoRA node."""
+    g = Sketch()
+    base = g("FoundryLoadCheckpoint", ckpt_name="sdxl.safetensors")
+    listed = g("FoundryLoRA", **node) if node else g("FoundryLoRAStack", loras=json.dumps(rows))
+    model = g("FoundryStackLoRAs", model=base, lora_stack=listed, clip=base(1))
+    g.sample(g("FoundryApply", model=model, how="patches"), model(1), 8, 1.0)
+    return g
+
+
+def clip_of_sampler(prompt: dict) -> list:
+    (encoder, *_) = [node["inputs"] for node in prompt.values() if node["class_type"] == "CLIPTextEncode"]
+    return [row for row in what(prompt, encoder["clip"]).loras if row[1]]
+
+
+@every_form
+@pytest.mark.parametrize(
+    ("rows", "clip"),
+    [([{"path": LIGHTNING_8, "strength": 0.9}], 0.9), ([{"path": LIGHTNING_8, "weight": 0.9, "clip_weight": 0.4}], 0.4),
+     ([LIGHTNING_8], 1.0), ([{"path": LIGHTNING_8, "strength": 0.9, "clip_strength": 0.0}], 0.0)],
+    ids=["one for both", "of its own", "a name", "none"],
+)  # fmt: skip
+def test_what_a_fused_lora_does_to_the_clip_stays(form, rows, clip):
+    """It went with the row: 1 Fuse Base LoRA has no CLIP."""
+    made, done = fixed(form, with_clip([*rows, {"path": "ink.safetensors", "strength": 0.6}]), "fuse",
+                       "FoundryStackLoRAs", LIGHTNING_8)  # fmt: skip
+    name = LIGHTNING_8.removesuffix(".safetensors")
+    assert done and clip_of_sampler(made) == [*([(name, clip)] if clip else []), ("ink", 0.6)]
+    assert [row for row in of_sampler(made) if row[1]] == [(name, 1.0 if rows == [LIGHTNING_8] else 0.9), ("ink", 0.6)]
+    (fuse,) = [node["inputs"] for node in made.values() if node["class_type"] == "FoundryFuseBaseLoRA"]
+    assert fuse["lora_name"] == LIGHTNING_8
+
+
+@every_form
+@pytest.mark.parametrize("clip", [0.4, 0.0])
+def test_so_does_that_of_a_lora_node(form, clip):
+    node = {"lora_name": LIGHTNING_8, "strength_model": 0.9, "strength_clip": clip, "enabled": True}
+    made, done = fixed(form, with_clip([], node), "fuse", "FoundryStackLoRAs", LIGHTNING_8)
+    (left,) = [each["inputs"] for each in made.values() if each["class_type"] == "FoundryLoRA"]
+    assert done and (left["enabled"], left["strength_model"]) == ((True, 0.0) if clip else (False, 0.9))
+    assert sum(strength for _, strength in of_sampler(made)) == 0.9
+
+
+def test_a_file_without_text_encoder_parts_leaves_no_row(tmp_path):
+    factors = {"diffusion_model.blocks.0.q.lora_down.weight": torch.ones(2, 4),
+               "diffusion_model.blocks.0.q.lora_up.weight": torch.ones(4, 2)}  # fmt: skip
+    save_small(tmp_path / LIGHTNING_8, factors)
+    prompt = with_clip([{"path": LIGHTNING_8, "strength": 0.9}]).prompt
+    fix = {"action": "fuse", "node": "3", "lora": LIGHTNING_8}
+    made, done, _ = apply_fixes(prompt, [fix], lambda kind, name: tmp_path / name if kind == "loras" else None)
+    assert done and made["2"]["inputs"]["loras"] == "[]"

@@ -1,0 +1,50 @@
+"""How sentences look on a terminal: wrapped to its width, severities in colour; elsewhere as they are."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+import textwrap
+from typing import TextIO
+
+COLOURS = {"error": 31, "warning": 33, "question": 36, "note": 34, "OK": 32, "STOPPED": 31, "Stopped": 31}
+_HEAD = re.compile(r"(?P<code>\w+) (?P<word>error|warning|question|note):|(?P<verdict>OK|STOPPED|Stopped)\b")
+INDENT = "  "
+
+
+def columns() -> int:
+    """The width of the terminal; COLUMNS says otherwise."""
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+def looks(text: str, stream: TextIO | None = None, lead: str = "") -> str:
+    """A sentence as a stream shows it, after ``lead``. Colour is left out where NO_COLOR is set or TERM is dumb."""
+    stream = stream or sys.stdout
+    if stream is None or not stream.isatty():
+        return lead + text
+    lines = textwrap.wrap(
+        text,
+        max(columns() - 1, 40),
+        initial_indent=lead,
+        subsequent_indent=lead + INDENT,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    shown = "\n".join(lines)
+    return _coloured(shown, len(lead)) if _takes_colour() else shown
+
+
+def _takes_colour() -> bool:
+    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _coloured(text: str, start: int) -> str:
+    """The word that says how bad it is, in colour."""
+    found = _HEAD.match(text, start)
+    if found is None:
+        return text
+    name = "word" if found["word"] else "verdict"
+    first, last = found.span(name)
+    return f"{text[:first]}\x1b[{COLOURS[found[name]]}m{text[first:last]}\x1b[0m{text[last:]}"
