@@ -134,7 +134,8 @@ export function showCheck(answer) {
   }
   const applied = (answer.stacks ?? []).flatMap(({ base, loras }) => loras.map(({ node }) => [wayTo(node).at(-1), base]))
   const bases = new Map(applied)
-  checkedRows((node) => below(node, bases), (node) => found.get(viewOf(node)) ?? [])
+  const said = new Map(applied.map(([to]) => [to, findings.filter((each) => wayTo(each.node).at(-1) === to)]))
+  checkedRows((node) => below(node, bases), (node) => [...(found.get(viewOf(node)) ?? []), ...below(node, said)])
   learnBases((answer.stacks ?? []).map((stack) => ({ loras: readLoras(stack.loras) })))
   const solved = without(before, findings)
   if (headline(before) !== headline(findings)) announce(headline(findings))

@@ -4,6 +4,7 @@ import { addressOf, drawn, fetchApi, post } from "./host.mjs"
 
 /** base -> LoRA -> its facts, or the promise of them */
 const known = new Map()
+const old = new Set() // names of which there may be more to tell by now
 
 /** @returns {Promise<string[]>} the LoRAs the server lists now */
 export async function everyLora() {
@@ -51,23 +52,31 @@ export const factsOf = (name, base) => known.get(base)?.get(name)
 /** Another state of the files: everything is asked again. */
 export const forgetFacts = () => known.clear()
 
+/** A check hashed the files: what was told of them before that, and of files that were not there, is asked again. */
+export function outdate(names, base) {
+  for (const name of names) {
+    const facts = factsOf(name, base)
+    if (facts?.hashed === false || facts?.missing) old.add(name)
+  }
+}
+
 /**
- * Ask about the LoRAs that nothing is known of yet, in one request.
+ * Ask about the LoRAs that nothing is known of yet, or something old, in one request.
  * @returns {Promise<boolean>} whether there is something new; a server that does not answer is asked again later
  */
 export async function learnFacts(names, base) {
   const facts = known.get(base) ?? new Map()
   known.set(base, facts)
-  const open = [...new Set(names)].filter((name) => !facts.has(name))
+  const open = [...new Set(names)].filter((name) => !facts.has(name) || old.delete(name))
   if (!open.length) return false
-  for (const name of open) facts.set(name, undefined)
+  for (const name of open) facts.set(name, facts.get(name))
   try {
-    const answer = await post("/lora_foundry/rows", { loras: open, base: base || null })
-    if (!answer.ok) throw new Error(String(answer.status))
-    for (const [name, found] of Object.entries((await answer.json()).rows)) facts.set(name, found)
-    return true
+    const { rows } = await told(post("/lora_foundry/rows", { loras: open, base: base || null }))
+    const before = open.map((name) => JSON.stringify(facts.get(name)))
+    for (const [name, found] of Object.entries(rows)) facts.set(name, found)
+    return open.some((name, at) => JSON.stringify(facts.get(name)) !== before[at])
   } catch {
-    for (const name of open) facts.delete(name)
+    for (const name of open) if (!facts.get(name)) facts.delete(name)
     return false
   }
 }

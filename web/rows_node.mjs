@@ -2,7 +2,7 @@
 
 import { passThrough } from "./dom.mjs"
 import { allNodes, canvas, chain, gestureEnded, isVue, remount, rootGraph, tell } from "./host.mjs"
-import { factsOf, learnFacts, rowsOfNode } from "./rows_client.mjs"
+import { factsOf, learnFacts, outdate, rowsOfNode } from "./rows_client.mjs"
 import { Editor } from "./rows_editor.mjs"
 import { word } from "./texts.mjs"
 
@@ -80,12 +80,12 @@ class Rows {
 
   /** @param {string} base the name of the one that is wired @param {object[]} findings of a check, about this node */
   checked(base, findings) {
-    const other = base !== this.base
-    if (!other && JSON.stringify(findings) === JSON.stringify(this.findings)) return
+    const same = base === this.base && JSON.stringify(findings) === JSON.stringify(this.findings)
     this.base = base
     this.findings = findings
-    this.editor.told()
-    if (other) this.learn(this.editor.paths)
+    if (!same) this.editor.told()
+    outdate(this.editor.paths, base)
+    this.learn(this.editor.paths)
   }
 }
 

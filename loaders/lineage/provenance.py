@@ -74,6 +74,15 @@ def lineage_of_lora(lora: LoRAFile) -> Lineage:
     return _lineage_of(lora.path, name, lambda: (lora.metadata, lora))
 
 
+def lineage_at_sight(lora: LoRAFile) -> Lineage:
+    """What an open LoRA and the files beside it tell without its tensors: by name, metadata and structure."""
+    near = beside(lora.path) if lora.path else ()
+    name = f"{lora.path.absolute().parent.name}/{lora.path.name}" if lora.path else lora.info.name
+    known = recognise(name, (), lora.metadata, lora.adapters)
+    claims = _once(near, tuple(_from_training(lora.metadata)), tuple(_from_config(lora.metadata)))
+    return Lineage((), tuple(claim.naming(known_as) for claim in claims), known)
+
+
 def _lineage_of(path: Path, name: str, opened: Callable[[], tuple[Mapping[str, str], LoRAFile | None]]) -> Lineage:
     identity = identify_file(path)
     name = name or f"{path.absolute().parent.name}/{path.name}"

@@ -14,7 +14,7 @@ from ..bases.checkpoint import open_checkpoint
 from ..bases.families import detect_base, differ
 from ..disk.source import FileSource
 from ..evidence.triggers import trigger_words
-from ..lineage.accelerators import known_name
+from ..lineage.provenance import lineage_at_sight
 from ..loras.alphas import has_rank
 from ..loras.file import LoRAFile
 from ..loras.matching import match
@@ -29,18 +29,16 @@ FITS, PART, OTHER = "fits", "part", "other"  # all modules of a LoRA, some, or i
 def row_facts(path: Path, base: Path | None = None, lineage: Lineage | None = None) -> dict[str, Any]:
     """Role, rank, alpha, parts, trigger words and recommended strengths of a LoRA file, and whether it has a preview.
 
-    ``matched`` and ``fit`` where a base is given.
-
-    ``lineage`` is what is known of a file that was hashed before; without one the role is told by the name and the
-    structure. A LoRA that cannot be used has ``error``, one sentence. Raises FoundryError ``file`` for a base that
-    cannot be read.
+    ``matched`` and ``fit`` where a base is given. ``lineage`` is what is known of a file that was hashed before;
+    without one it is what can be told at sight. A LoRA that cannot be used has ``error``, one sentence. Raises
+    FoundryError ``file`` for a base that cannot be read.
     """
     try:
         source = FileSource(path)
         lora = LoRAFile(source, path.name, "", source.metadata, path)
     except FoundryError as error:
         return {"error": str(error)}
-    known = lineage or Lineage(accelerator=known_name(path.name))
+    known = lineage or lineage_at_sight(lora)
     role = role_of(lora, known)
     scaled = [adapter for adapter in lora.adapters if has_rank(adapter)]
     facts: dict[str, Any] = {"role": role.role, "role_why": role.why, "role_evidence": role.evidence}
@@ -48,7 +46,8 @@ def row_facts(path: Path, base: Path | None = None, lineage: Lineage | None = No
     facts |= {"alpha": span_of([adapter.alpha for adapter in scaled if adapter.alpha is not None])}
     facts |= {"modules": len(lora.modules), "text_encoder": len(lora.text_encoder)}
     facts |= {"trigger_words": ", ".join(trigger_words(path, lora.metadata)) or None}
-    facts |= {"recommended": usual_strength(known), "preview": find_preview(path, lora.metadata) is not None}
+    facts |= {"hashed": lineage is not None, "recommended": usual_strength(known)}
+    facts |= {"preview": find_preview(path, lora.metadata) is not None}
     return facts if base is None else {**facts, **_fit(lora, base)}
 
 

@@ -165,11 +165,13 @@ def test_the_chooser_marks_what_fits_and_dims_other_models(rows, names):
 
 def test_the_worst_of_all_rows_is_in_the_header_and_leads_to_its_row(studio, names):
     studio.problems.clear()
-    open_rows(studio, names, [{"path": names["style"]}, {"path": "gone.safetensors"}])
+    open_rows(studio, names, [{"path": names["style"], "strength": 8}, {"path": "gone.safetensors"}])
     studio.quiet()
     worst = studio.page.locator(".lf-worst")
     assert worst.get_attribute("data-severity") == "error" and "gone" in worst.get_attribute("aria-label")
     worst.click()
     assert "gone.safetensors" in studio.page.locator(".lf-second").inner_text()
     assert studio.page.evaluate("() => document.activeElement.getAttribute('aria-label')").startswith("gone, on")
+    press(studio, "ArrowUp", "d")
+    assert "is at strength 8" in studio.page.locator(".lf-second").first.inner_text()  # a finding of the check
     assert studio.problems == []

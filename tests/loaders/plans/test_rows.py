@@ -93,8 +93,9 @@ def test_recommended_strengths_are_those_of_the_validator(files, tmp_path, name,
     path = files(name, lora())
     if tips:
         (tmp_path / "style.metadata.json").write_text(json.dumps({"usage_tips": tips}))
-    told = row_facts(path, lineage=lineage_of(path))["recommended"]
-    assert told == span == usual_strength(lineage_of(path))
+    at_sight, known = row_facts(path), row_facts(path, lineage=lineage_of(path))
+    assert at_sight["recommended"] == known["recommended"] == span == usual_strength(lineage_of(path))
+    assert (at_sight["hashed"], known["hashed"]) == (False, True) and at_sight["role"] == known["role"]
 
 
 def test_blocks_of_a_base_with_the_factors_of_a_text(base):
