@@ -2,8 +2,11 @@
 
 Products and sums are fp32 and scales stay outside, rounding is done on the bits, to the nearest and to even: the same
 on every card, also where it has no fp8 of its own, and in Triton's interpreter on a CPU. Weights of one shape that lie
-at equal distances in memory, with their factors, are worked on together.
+at equal distances in memory, with their factors, are worked on together. What a kernel is given has no annotation:
+Triton's compiler looks each of them up, and knows no names but its own.
 """
+
+# ruff: noqa: ANN001, ANN202
 
 from __future__ import annotations
 
@@ -26,18 +29,18 @@ CODES = {
     torch.bfloat16: (7, 127, torch.int16),
 }
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")  # it takes bf16 numbers in products for integers
-# How many ranks an adapter has must not decide what is compiled.
-NUMBERS = [f"{name}{at}" for name in ("r", "s") for at in range(MOST)]
+# How many ranks and rows there are must not decide what is compiled; what decides how memory is read may.
+NUMBERS = [*(f"{name}{at}" for name in ("r", "s") for at in range(MOST)), "height", "every", "samples", "largest"]
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _moved(memory: Any, offset: Any) -> Any:
+@triton.jit
+def _moved(memory, offset):  # type: ignore[no-untyped-def]
     """A pointer ``offset`` bytes on."""
     return memory + offset // (memory.dtype.element_ty.primitive_bitwidth // 8)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _pick(at: tl.constexpr, x0: Any, x1: Any, x2: Any, x3: Any, x4: Any, x5: Any, x6: Any, x7: Any) -> Any:
+def _pick(at: tl.constexpr, x0, x1, x2, x3, x4, x5, x6, x7):  # type: ignore[no-untyped-def]
     """One of ``MOST``, known when it is compiled: they may be of different dtypes."""
     if at == 0:
         picked = x0
@@ -59,10 +62,10 @@ def _pick(at: tl.constexpr, x0: Any, x1: Any, x2: Any, x3: Any, x4: Any, x5: Any
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _added(
-    acc: Any, up: Any, down: Any, ranks: Any, scale: Any, rows: Any, columns: Any, height: Any, width: Any, offset: Any,
+def _added(  # type: ignore[no-untyped-def]
+    acc, up, down, ranks, scale, rows, columns, height, width, offset,
     BLOCK: tl.constexpr,
-) -> Any:  # fmt: skip
+):  # fmt: skip
     """fp32 acc + scale * up @ down for a block of row and column numbers; products of 16-bit factors are exact."""
     SAME: tl.constexpr = up.dtype.element_ty == down.dtype.element_ty and up.dtype.element_ty != tl.float32
     SHORT: tl.constexpr = SAME and not (INTERPRETED and up.dtype.element_ty == tl.bfloat16)
@@ -90,14 +93,14 @@ def _added(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _sum(
-    weight: Any, u0: Any, u1: Any, u2: Any, u3: Any, u4: Any, u5: Any, u6: Any, u7: Any,
-    d0: Any, d1: Any, d2: Any, d3: Any, d4: Any, d5: Any, d6: Any, d7: Any,
-    r0: Any, r1: Any, r2: Any, r3: Any, r4: Any, r5: Any, r6: Any, r7: Any,
-    s0: Any, s1: Any, s2: Any, s3: Any, s4: Any, s5: Any, s6: Any, s7: Any,
-    rows: Any, columns: Any, inside: Any, stride: Any, height: Any, width: Any, offset: Any,
+def _sum(  # type: ignore[no-untyped-def]
+    weight, u0, u1, u2, u3, u4, u5, u6, u7,
+    d0, d1, d2, d3, d4, d5, d6, d7,
+    r0, r1, r2, r3, r4, r5, r6, r7,
+    s0, s1, s2, s3, s4, s5, s6, s7,
+    rows, columns, inside, stride, height, width, offset,
     COUNT: tl.constexpr, BLOCK: tl.constexpr,
-) -> Any:  # fmt: skip
+):  # fmt: skip
     """weight + products in fp32 for a block of row and column numbers."""
     place = _moved(weight, offset) + rows[:, None].to(tl.int64) * stride + columns[None, :]
     acc = tl.load(place, mask=inside, other=0.0).to(tl.float32)
@@ -111,14 +114,14 @@ def _sum(
 
 
 @triton.jit(do_not_specialize=NUMBERS)  # type: ignore[untyped-decorator]
-def _amax_kernel(
-    weight: Any, u0: Any, u1: Any, u2: Any, u3: Any, u4: Any, u5: Any, u6: Any, u7: Any,
-    d0: Any, d1: Any, d2: Any, d3: Any, d4: Any, d5: Any, d6: Any, d7: Any,
-    r0: Any, r1: Any, r2: Any, r3: Any, r4: Any, r5: Any, r6: Any, r7: Any,
-    s0: Any, s1: Any, s2: Any, s3: Any, s4: Any, s5: Any, s6: Any, s7: Any,
-    stride: Any, height: Any, width: Any, shift: Any, peak: Any,
+def _amax_kernel(  # type: ignore[no-untyped-def]
+    weight, u0, u1, u2, u3, u4, u5, u6, u7,
+    d0, d1, d2, d3, d4, d5, d6, d7,
+    r0, r1, r2, r3, r4, r5, r6, r7,
+    s0, s1, s2, s3, s4, s5, s6, s7,
+    stride, height, width, shift, peak,
     COUNT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     across, number = tl.cdiv(width, COLUMNS), tl.program_id(1)
     rows = tl.program_id(0) // across * ROWS + tl.arange(0, ROWS)
     columns = tl.program_id(0) % across * COLUMNS + tl.arange(0, COLUMNS)
@@ -134,15 +137,15 @@ def _amax_kernel(
 
 
 @triton.jit(do_not_specialize=NUMBERS)  # type: ignore[untyped-decorator]
-def _codes_kernel(
-    weight: Any, u0: Any, u1: Any, u2: Any, u3: Any, u4: Any, u5: Any, u6: Any, u7: Any,
-    d0: Any, d1: Any, d2: Any, d3: Any, d4: Any, d5: Any, d6: Any, d7: Any,
-    r0: Any, r1: Any, r2: Any, r3: Any, r4: Any, r5: Any, r6: Any, r7: Any,
-    s0: Any, s1: Any, s2: Any, s3: Any, s4: Any, s5: Any, s6: Any, s7: Any,
-    stride: Any, height: Any, width: Any, shift: Any, peak: Any, scale: Any, out: Any, largest: Any,
+def _codes_kernel(  # type: ignore[no-untyped-def]
+    weight, u0, u1, u2, u3, u4, u5, u6, u7,
+    d0, d1, d2, d3, d4, d5, d6, d7,
+    r0, r1, r2, r3, r4, r5, r6, r7,
+    s0, s1, s2, s3, s4, s5, s6, s7,
+    stride, height, width, shift, peak, scale, out, largest,
     COUNT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
     BITS: tl.constexpr, BIAS: tl.constexpr, SIGN: tl.constexpr, SCALED: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     across, number = tl.cdiv(width, COLUMNS), tl.program_id(1)
     rows = tl.program_id(0) // across * ROWS + tl.arange(0, ROWS)
     columns = tl.program_id(0) % across * COLUMNS + tl.arange(0, COLUMNS)
@@ -167,7 +170,7 @@ def _codes_kernel(
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _code(exact: Any, BITS: tl.constexpr, BIAS: tl.constexpr, SIGN: tl.constexpr) -> Any:
+def _code(exact, BITS: tl.constexpr, BIAS: tl.constexpr, SIGN: tl.constexpr):  # type: ignore[no-untyped-def]
     """The bits of the nearest number with a mantissa of ``BITS`` bits; halves to even."""
     bits = exact.to(tl.int32, bitcast=True)
     size = bits & 0x7FFFFFFF
@@ -181,7 +184,7 @@ def _code(exact: Any, BITS: tl.constexpr, BIAS: tl.constexpr, SIGN: tl.constexpr
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def _value(code: Any, BITS: tl.constexpr, BIAS: tl.constexpr, SIGN: tl.constexpr) -> Any:
+def _value(code, BITS: tl.constexpr, BIAS: tl.constexpr, SIGN: tl.constexpr):  # type: ignore[no-untyped-def]
     """The fp32 number that a finite code means."""
     size = code & ((1 << SIGN) - 1)
     value = ((size << (23 - BITS)) + ((127 - BIAS) << 23)).to(tl.float32, bitcast=True)
@@ -190,23 +193,23 @@ def _value(code: Any, BITS: tl.constexpr, BIAS: tl.constexpr, SIGN: tl.constexpr
     return tl.where(((code >> SIGN) & 1) == 1, -value, value)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
-def _tell(place: Any, values: Any) -> None:
+@triton.jit
+def _tell(place, values):  # type: ignore[no-untyped-def]
     """The sum of a block of numbers."""
     tl.store(place, tl.sum(tl.sum(values, axis=1), axis=0))
 
 
 @triton.jit(do_not_specialize=NUMBERS)  # type: ignore[untyped-decorator]
-def _measure_kernel(
-    weight: Any, u0: Any, u1: Any, u2: Any, u3: Any, u4: Any, u5: Any, u6: Any, u7: Any,
-    d0: Any, d1: Any, d2: Any, d3: Any, d4: Any, d5: Any, d6: Any, d7: Any,
-    r0: Any, r1: Any, r2: Any, r3: Any, r4: Any, r5: Any, r6: Any, r7: Any,
-    s0: Any, s1: Any, s2: Any, s3: Any, s4: Any, s5: Any, s6: Any, s7: Any,
-    stride: Any, height: Any, width: Any, shift: Any, peak: Any, scale: Any, out: Any, told: Any, every: Any,
-    samples: Any,
+def _measure_kernel(  # type: ignore[no-untyped-def]
+    weight, u0, u1, u2, u3, u4, u5, u6, u7,
+    d0, d1, d2, d3, d4, d5, d6, d7,
+    r0, r1, r2, r3, r4, r5, r6, r7,
+    s0, s1, s2, s3, s4, s5, s6, s7,
+    stride, height, width, shift, peak, scale, out, told, every,
+    samples,
     COUNT: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, BLOCK: tl.constexpr,
     BITS: tl.constexpr, BIAS: tl.constexpr, SIGN: tl.constexpr, SCALED: tl.constexpr, SAME: tl.constexpr,
-) -> None:  # fmt: skip
+):  # fmt: skip
     across, number = tl.cdiv(width, COLUMNS), tl.program_id(1)
     numbers = tl.program_id(0) // across * ROWS + tl.arange(0, ROWS)
     rows = tl.where(numbers < samples, numbers * every, height)  # what is no sample is outside

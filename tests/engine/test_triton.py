@@ -209,6 +209,40 @@ def test_a_weight_takes_five_launches_and_no_wait_and_is_that_of_the_cpu():
         assert found["gains"] < 1e-6 and found["errors"] < 1e-4, found
 
 
+def arguments(module, kernel, stored, settings):
+    """(types, constants, what divides them) of two bf16 products on a bf16 weight, as a launch would find them."""
+    block = module.SAMPLED if kernel is module._measure_kernel else module.ROWS
+    constants = {"COUNT": 2, "ROWS": block, "COLUMNS": module.COLUMNS, "BLOCK": module.RANKS, **settings}
+    kinds = {"peak": "*fp32", "scale": "*fp32", "told": "*fp64", "out": stored, "largest": "fp32", "weight": "*bf16"}
+    numbered = {"u": "*bf16", "d": "*bf16", "r": "i32", "s": "fp32"}
+    kinds |= {f"{name}{at}": kind for name, kind in numbered.items() for at in range(module.MOST)}
+    types = {name: "constexpr" if name in constants else kinds.get(name, "i32") for name in kernel.arg_names}
+    numbers = enumerate(kernel.arg_names)
+    whole = {(at,): [["tt.divisibility", 16]] for at, name in numbers if "*" in types[name] or name == "width"}
+    return types, {(kernel.arg_names.index(name),): value for name, value in constants.items()}, whole
+
+
+@needs_triton
+def test_the_kernels_compile_for_a_gpu(monkeypatch, tmp_path):
+    """Down to machine code, without one: the interpreter takes what no compiler does."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    from lora_foundry.engine import triton_kernels as module
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    fp8 = {"BITS": 3, "BIAS": 7, "SIGN": 7, "SCALED": True}
+    bf16 = {"BITS": 7, "BIAS": 127, "SIGN": 15, "SCALED": False}
+    for kernel, stored, settings in (
+        (module._amax_kernel, "", {}),
+        (module._codes_kernel, "*i8", fp8),
+        (module._codes_kernel, "*i16", bf16),
+        (module._measure_kernel, "*i8", {**fp8, "SAME": False}),
+    ):
+        source = ASTSource(kernel, *arguments(module, kernel, stored, settings))
+        made = compile(source, target=GPUTarget("cuda", 80, 32))
+        assert made.asm["cubin"] and "mma.sync" in made.asm["ptx"], "products of 16 bits are done by matrix units"
+
+
 def test_the_setting_switches_them_off_and_without_triton_torch_does_it(forget, monkeypatch):
     monkeypatch.setenv(kernels.SETTING, "0")
     assert kernels.why_not(CUDA) == "LORA_FOUNDRY_TRITON is 0"
