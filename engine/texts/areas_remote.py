@@ -189,6 +189,18 @@ REMOTE: dict[str, tuple[str, ...]] = {
         "A download that breaks off could not be gone on with.",
         "Use another server, or download the file and name it here.",
     ),
+    "remote.strange": (
+        "error",
+        "{name}: the server answered with something else than was asked for.",
+        "A login page or an error page of a proxy may have come in its place, or it sends no parts of files.",
+        "Look at what AWS_ENDPOINT_URL names, and what stands between.",
+    ),
+    "remote.archived": (
+        "error",
+        "{name} lies in an archive, from which nothing can be read at once.",
+        "",
+        "Restore it first (S3 Glacier), or copy it into another storage class.",
+    ),
     "remote.changed": (
         "error",
         "{name} changed while it was read, or the server sent other bytes than were asked for.",

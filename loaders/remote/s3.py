@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 INSTANCE_ROLE = "LORA_FOUNDRY_S3_INSTANCE_ROLE"
 TIMEOUT, CONNECT = timedelta(seconds=120), timedelta(seconds=5)  # of one range of a few MB; of reaching the server
 RETRIES, RETRY_FOR = 4, timedelta(seconds=30)
+BUSY = "429"
 # What S3 calls a fault -> the text of it.
 CODES = {
     "SignatureDoesNotMatch": "remote.secret",
@@ -41,9 +42,14 @@ CODES = {
     "RequestTimeTooSkewed": "remote.clock",
     "InvalidRange": "remote.empty",
     "PreconditionFailed": "remote.changed",
+    "InvalidObjectState": "remote.archived",
 }
 STATUSES = {"401": "remote.denied", "403": "remote.denied", "404": "remote.no_file", "412": "remote.changed",
             "416": "remote.empty"}  # fmt: skip
+# What the library says of an answer that is none of S3's: a page, or more or other bytes than were asked for.
+STRANGE = re.compile(
+    r"non-partial|Content-Range|Requested \S+, got|utf-8|[Ii]nvalid \w+ response|missing field|expected `"
+)
 
 
 class S3Object:
@@ -158,7 +164,7 @@ def s3_fault(text: str, remote: Remote) -> FoundryError:
     """The sentence for what the library says: by the code of the answer, else its status, else that none came."""
     text = re.sub(r'https?://[^\s"<>]+', "", text)  # words of a file's name say nothing of the fault
     said = text.partition("Debug source")[0]
-    code = match[1] if (match := re.search(r"<Code>(\w+)</Code>", said)) else ""
+    code = match[1] if (match := re.search(r"<Code>([\w.]+)</Code>", said)) else ""
     status = match[1] if (match := re.search(r"status code: (\d{3})", said)) else ""
     if "redirect" in said.lower() and not code:
         code = "PermanentRedirect"
@@ -170,7 +176,9 @@ def s3_fault(text: str, remote: Remote) -> FoundryError:
         return refuse(key, name=remote.url, bucket=remote.place)
     if key is not None:
         return refuse(key, name=remote.url)
-    if status and not status.startswith("5"):
+    if not status and STRANGE.search(said):
+        return refuse("remote.strange", name=remote.url)
+    if status and status != BUSY and not status.startswith("5"):
         return refuse("remote.answer", name=remote.url, answer=" ".join(filter(None, (status, code))))
     reason = f"it answered {status}" if status else _silence(text)
     return refuse("remote.unreachable", name=remote.url, reason=reason)

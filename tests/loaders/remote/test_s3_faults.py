@@ -11,6 +11,7 @@ from lora_foundry.loaders.remote import s3
 from lora_foundry.loaders.remote.fetching import fetch
 from lora_foundry.loaders.remote.names import parse_remote
 from lora_foundry.loaders.remote.objects import Asking
+from lora_foundry.loaders.remote.uploads import require_writable
 from remote_parts import lora_bytes
 
 NAME = "s3://loras/style.safetensors"
@@ -47,7 +48,11 @@ def refused(says: str, home) -> str:
     (error(400, "SomethingNew"), "answered 400 SomethingNew"),
     (Reply(500), "answered 500"),
     (error(503, "SlowDown"), "answered 503"),
-    (Reply(302, b"", {"Location": "http://127.0.0.1:1/elsewhere"}), "answered 302|another region|cannot be asked"),
+    (error(429, "TooManyRequests"), "cannot be asked: it answered 429"),
+    (error(403, "InvalidObjectState"), "lies in an archive"),
+    (error(400, "KMS.DisabledException"), "answered 400 KMS.DisabledException"),
+    (Reply(403, b"\xff<Code>AccessDenied</Code>"), "something else than was asked for"),
+    (Reply(302, b"", {"Location": "http://127.0.0.1:1/elsewhere"}), "cannot be asked: nothing listens there"),
 ])  # fmt: skip
 def test_what_the_server_refuses(server, pack_home, monkeypatch, reply, says):
     monkeypatch.setattr(s3, "RETRIES", 1)
@@ -77,13 +82,20 @@ def test_a_login_page_or_a_file_cut_short_is_not_kept(server, pack_home, body):
     assert "login page" in text and not list((pack_home / "remote" / "parts").glob("*"))
 
 
-def test_a_page_with_status_200_for_a_range_is_refused(server, pack_home, monkeypatch):
+@pytest.mark.parametrize(("status", "span"), [(200, None), (206, None), (206, "bytes 5-5/100")])
+def test_a_page_or_other_bytes_than_the_range_are_refused(server, pack_home, monkeypatch, status, span):
     monkeypatch.setattr(s3, "RETRIES", 1)
-    page = b"<html>Please log in</html>"
-    server.fault = lambda server, asked: Reply(
-        200, page, {"ETag": '"x"', "Last-Modified": "Mon, 30 Nov 2026 12:00:00 GMT"}
-    )
-    refused("cannot be asked|answered|no safetensors|changed", pack_home)
+    headers = {"ETag": '"x"', "Last-Modified": "Mon, 30 Nov 2026 12:00:00 GMT"}
+    headers |= {"Content-Range": span} if span else {}
+    server.fault = lambda server, asked: Reply(status, b"<html>Please log in</html>"[: 1 if span else None], headers)
+    assert "login page" in refused("something else than was asked for", pack_home)
+
+
+def test_a_page_is_no_answer_to_an_upload(server, tmp_path):
+    """Of one who asks whether it may write, before the work."""
+    server.fault = lambda server, asked: Reply(200, b"<html>Please log in</html>", {"ETag": '"x"'})
+    with pytest.raises(FoundryError, match="something else than was asked for"):
+        require_writable(parse_remote(NAME))
 
 
 def test_shifted_bytes_under_a_right_header_are_found_by_the_hash(server, pack_home):
