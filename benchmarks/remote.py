@@ -1,8 +1,8 @@
 """A base in a bucket: baked straight from there against downloaded first, and obstore against boto3 and s3fs.
 
-``python benchmarks/remote.py [--mb 2000] [--rounds 2] [--rates 0,110]``; needs ``python tests/install.py s3``, and for
-the last table ``pip install boto3 s3fs``, in an environment of its own. The server is a real one on this machine and
-shares its cores. ``--rates``: MB/s that reach the client, 0: as fast as it can; 110 is a network of 1 Gbit/s. A
+``python benchmarks/remote.py [--mb 2000] [--rounds 2] [--rates 0,250,110]``; needs ``python tests/install.py s3``, and
+for the last table ``pip install boto3 s3fs``, in an environment of its own. The server is a real one on this machine
+and shares its cores. ``--rates``: MB/s that reach the client, 0: as fast as it can; 110 is a network of 1 Gbit/s. A
 download is the plain one of obstore, to a file that is on the disk then; ``cold``: the bake reads it from there, as
 where the memory does not hold a base. All rows of a rate and a round run one after another.
 """
@@ -205,7 +205,7 @@ def main() -> None:
     parser.add_argument("--mb", type=int, default=2000, help="size of the base")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--threads", type=int, default=2, help="of torch")
-    parser.add_argument("--rates", default="0,110", help="MB/s of the network; 0: no limit")
+    parser.add_argument("--rates", default="0,250,110", help="MB/s of the network; 0: no limit")
     options = parser.parse_args()
     program = find_gateway()
     if program is None:

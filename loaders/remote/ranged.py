@@ -18,8 +18,8 @@ from ..disk.header import Header
 from ..disk.reading import LIVES, check_rows
 from .workers import Workers, wait
 
-RANGE = 8 << 20  # bytes of one request
-AHEAD, KEPT = 8, 4  # ranges under way beyond the one that is used; used ones that stay, for what is small and near
+RANGE = 16 << 20  # bytes of one request: servers do more for each than for its bytes
+AHEAD, KEPT = 4, 2  # ranges under way beyond the one that is used; used ones that stay, for what is small and near
 SMALL = 1 << 20  # rows of less than this that nothing was read around are asked for alone
 Pulse = Callable[[], None]
 
