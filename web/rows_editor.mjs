@@ -24,6 +24,7 @@ const TEXT = 132 // px of the text
  * @property {(path: string) => object | undefined} facts
  * @property {(path: string) => object[]} findings of a check, about this LoRA
  * @property {() => string} base the name of the base that is wired, empty for none
+ * @property {(paths: string[]) => void} folded the rows whose second line is open now
  * @property {() => void} resized the editor is higher or lower than before
  * @property {(paths: string[]) => void} wants facts about these
  */
@@ -49,7 +50,7 @@ export class Editor {
       change: (id, what, live) => this.commit(rows.change(this.state, id, what), live),
       toggle: (id) => this.commit(rows.toggle(this.state, id)),
       solo: (id) => this.solo(id),
-      folded: (id) => (this.measure(), this.reveal(id)),
+      folded: (id) => (this.measure(), this.reveal(id), this.owner.folded(this.open)),
       blocks: (id, anchor) => this.openBlocks(id, anchor),
       remove: (id) => this.remove(id),
       shift: (id, by) => this.shift(id, by),
@@ -80,6 +81,19 @@ export class Editor {
   /** The LoRAs that are shown. */
   get paths() {
     return this.state && !this.asText && !this.owner.wired() ? this.state.rows.map((row) => rows.told(row).path) : []
+  }
+
+  /** The LoRAs whose second line is open. */
+  get open() {
+    return this.paths.filter((_, at) => this.viewOf(this.state.rows[at].id)?.open)
+  }
+
+  /** Second lines as they were: an undo makes the node anew, and its height is part of what is undone. */
+  restore(open) {
+    for (const { id } of this.paths.length ? this.state.rows : []) {
+      const view = this.viewOf(id)
+      if (!view.open && open.includes(rows.told(view.row).path)) view.setOpen(true)
+    }
   }
 
   /** The node's text may be another one now. */

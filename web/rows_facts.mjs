@@ -30,7 +30,7 @@ function fitSentence(facts) {
 export function strengthSentence(facts, strong) {
   if (facts?.recommended) {
     const [least, most] = facts.recommended
-    return word("rows.recommended", { span: least === most ? `${least}` : `${least} to ${most}` })
+    return word("rows.recommended", { span: least === most ? `${least}` : `${least}–${most}` })
   }
   return strong ? word("rows.strong") : ""
 }

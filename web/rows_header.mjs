@@ -4,6 +4,7 @@ import { announce, button, element, place, popover } from "./dom.mjs"
 import { ICONS, worst } from "./findings.mjs"
 import { SORTS, active, countOn, sum, toggleAll, told } from "./rows.mjs"
 import { parts } from "./rows_search.mjs"
+import { copy } from "./rows_second.mjs"
 import { word } from "./texts.mjs"
 
 function labelled(sign, label, act) {
@@ -86,12 +87,22 @@ export class Header {
     const { editor } = this
     const act = (label, does) => button(label, () => (made.hidePopover(), does()))
     const sorts = SORTS.map((by) => act(word(`rows.sort.${by}`), () => editor.sort(by)))
-    const made = popover(word("rows.sort"), [element("div", "lf-buttons", [...sorts, act(word("rows.paste"), () => this.paste())])])
+    const words = this.words()
+    const copyAll = words && act(word("rows.copy.all"), () => copy(words))
+    const acts = [...sorts, act(word("rows.paste"), () => this.paste()), copyAll]
+    const made = popover(word("rows.sort"), [element("div", "lf-buttons", acts)])
     made.classList.add("lf-menu")
     document.body.append(made)
     made.showPopover()
     place(made, this.more)
     made.querySelector("button").focus()
+  }
+
+  /** The trigger words of all rows that count, each once, as the node's output has them. */
+  words() {
+    const { owner, state } = this.editor
+    const found = active(state).map((row) => owner.facts(told(row).path)?.trigger_words).filter(Boolean)
+    return [...new Set(found.flatMap((each) => each.split(", ")))].join(", ")
   }
 
   async paste() {

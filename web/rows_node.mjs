@@ -1,7 +1,7 @@
 // The editor on its node: a widget after the host's field for the text, which it stands for. Without it the field is there.
 
 import { passThrough } from "./dom.mjs"
-import { allNodes, canvas, chain, gestureEnded, isVue, remount, rootGraph, tell } from "./host.mjs"
+import { allNodes, canvas, chain, gestureEnded, isVue, locatorOf, openWorkflow, remount, rootGraph, tell } from "./host.mjs"
 import { factsOf, learnFacts, outdate, rowsOfNode } from "./rows_client.mjs"
 import { Editor } from "./rows_editor.mjs"
 import { word } from "./texts.mjs"
@@ -10,6 +10,10 @@ const KIND = "FoundryLoRAStack"
 const TEXT = "loras"
 const WIDTH = 420
 const DELAY = 150 // ms: many rows, one question
+
+/** which node of which workflow -> the LoRAs whose second line is open there */
+const folds = new Map()
+const placeOf = (node) => `${openWorkflow()}|${locatorOf(node)}`
 
 /** node -> its editor */
 const editors = new WeakMap()
@@ -33,6 +37,7 @@ class Rows {
       facts: (path) => factsOf(path, this.base),
       findings: (path) => this.findings.filter(({ subject }) => subject && isOf(path, subject)),
       base: () => this.base,
+      folded: (paths) => folds.set(placeOf(node), paths),
       resized: () => this.fit(),
       wants: (paths) => this.learn(paths),
     })
@@ -44,7 +49,7 @@ class Rows {
     Object.assign(text.options, { hidden: true, getMinHeight: () => 0, getMaxHeight: () => 0 }) // Nodes 2.0, the canvas
     const read = () => this.editor.refresh()
     chain(text, "callback", (result) => (read(), result))
-    chain(node, "onConfigure", (result) => (read(), result))
+    chain(node, "onConfigure", (result) => (read(), this.editor.restore(folds.get(placeOf(node)) ?? []), result))
     chain(node, "onConnectionsChange", (result) => (this.editor.draw(), result))
     this.editor.refresh()
     node.setSize([Math.max(node.size[0], WIDTH), node.computeSize()[1]])

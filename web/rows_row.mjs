@@ -54,6 +54,7 @@ export class RowView {
     this.name = element("span", "lf-name", [this.folder, this.start, this.end])
     this.fold = stop(button("", () => this.unfold(!this.open)))
     this.fold.classList.add("lf-chips")
+    this.fold.title = word("rows.details.key")
     this.number = new NumberField({
       value: () => told(this.row).strength,
       usual: () => 1,
@@ -154,6 +155,11 @@ export class RowView {
   }
 
   unfold(open) {
+    this.setOpen(open)
+    announce(open ? this.second.spoken : word("rows.folded", { name: this.title }))
+  }
+
+  setOpen(open) {
     this.open = open
     if (open) {
       this.second ??= new SecondLine(this.id, this.actions, () => this.root.focus())
@@ -164,7 +170,6 @@ export class RowView {
     }
     this.fillChips(this.about.facts, told(this.row).solo)
     this.actions.folded(this.id)
-    announce(open ? this.second.spoken : word("rows.folded", { name: this.title }))
   }
 
   show(label, content, anchor, kind) {

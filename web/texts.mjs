@@ -97,6 +97,8 @@ export const UI = {
   "rows.solo": "Solo",
   "rows.solo.end": "End solo",
   "rows.heard": "{name}: {on} of {count} count",
+  "rows.details.key": "Details (D)",
+  "rows.copy.all": "Copy all trigger words",
   "rows.details": "{name}: details, {chips}",
   "rows.folded": "{name}: details closed",
   "rows.picture": "{name}: preview",

@@ -23,7 +23,7 @@ test("CLIP is there for files with such parts, and where the text says it", () =
 })
 
 test("the sentence of a strength is that of who recommends one", () => {
-  assert.equal(strengthSentence({ recommended: [0.5, 0.7] }, false), "0.5 to 0.7 is recommended.")
+  assert.equal(strengthSentence({ recommended: [0.5, 0.7] }, false), "0.5–0.7 is recommended.")
   assert.equal(strengthSentence({ recommended: [1, 1] }, true), "1 is recommended.")
   assert.deepEqual([strengthSentence({}, true), strengthSentence(undefined, false)], ["Strengths past 2 are rarely meant.", ""])
 })
