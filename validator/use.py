@@ -26,6 +26,7 @@ USUAL = {SUBJECT: (0.8, 1.0), STYLE: (0.5, 0.7), QUALITY: (0.3, 0.5), SUBTLE: (0
 FAR = 2.0  # beyond, a strength is told whatever the LoRA is for
 MORE = 2  # times the steps it is made for: ordinary practice, slower and no worse
 SLACK = 1e-3  # a strength that is off by less is inside
+PART = 0.3  # a distillation used by so little leaves the model its own steps and CFG: LTX-2.3's publisher takes 0.25
 TUNED = 0.2  # a CFG that is off by less is somebody's fine tuning
 
 
@@ -106,7 +107,7 @@ def several(stack: Stack, policy: str) -> Iterator[Finding]:
 def sampled(stack: Stack, policy: str) -> Iterator[Finding]:
     """LF403: steps or CFG outside what the one accelerator is made for; of several, no steps can be right."""
     found = accelerators(stack)
-    if len(found) != 1 or found[0].accelerator is None:
+    if len(found) != 1 or found[0].accelerator is None or _is_part(found[0]):
         return
     known = found[0].accelerator
     level = weakest(found[0].level, found[0].role[1], known.level)
@@ -114,6 +115,12 @@ def sampled(stack: Stack, policy: str) -> Iterator[Finding]:
     firm = level in KNOWN and (known.strength is None or within(found[0].strength, known.strength))
     for sampling in stack.sampling:
         yield from _off(sampling, known, level, severity_for(firm), found[0].ingredient.name)
+
+
+def _is_part(each: Presence) -> bool:
+    """Whether so little of a distillation is used that the model keeps its own steps and CFG."""
+    own = each.accelerator.strength if each.accelerator else None
+    return 0 < abs(each.strength) <= PART and not (own and within(each.strength, own))
 
 
 def _off(sampling: Sampling, known: Accelerator, level: str, severity: str, subject: str) -> Iterator[Finding]:

@@ -119,6 +119,7 @@ LORA_NODES = {
     "Lora Stacker (LoraManager)": LoraNode(loose=True),
     "LoRA Text Loader (LoraManager)": LoraNode(loose=True, text="lora_syntax"),
     "WanVideo Lora Select (LoraManager)": LoraNode(loose=True),
+    **dict.fromkeys(("PCLazyLoraLoader", "PCLazyLoraLoaderAdvanced"), LoraNode(loose=True, text="text")),
     "NunchakuFluxLoraLoader": LoraNode((_ONE,), beside=True),
     "NunchakuFluxLoraStack": LoraNode((_NUMBERED,), beside=True),
     "NunchakuQwenImageLoraLoader": LoraNode((_ONE,), beside=True),

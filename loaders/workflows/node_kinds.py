@@ -116,7 +116,7 @@ EASY_SAMPLERS = (
 )
 LTX_SAMPLERS = (  # they sample piece by piece, with the guider and the schedule wired in
     *("LTXVBaseSampler", "LTXVExtendSampler", "LTXVInContextSampler", "LTXVLoopingSampler"),
-    *("LTXVNormalizingSampler", "LTXVTiledSampler"),
+    *("LTXVAVLoopingSampler", "LTXVNormalizingSampler", "LTXVTiledSampler"),
 )
 FUN_V2V = ("CogVideoXFunV2VSampler", "WanFunV2VSampler", "Wan2_2FunV2VSampler")  # its other samplers: steps and cfg
 PAIRS = {  # nodes with two models, of high and of low noise: the inputs they come in by, as the outputs they leave by
@@ -200,7 +200,17 @@ CONVERTERS = {  # nodes that hand one value on in another type: kind -> the inpu
     "PreviewAny": "source",
     "easy convertAnything": "*",
 }
-HELD = ("value", "Value", "int", "float", "boolean", "number", "string", "text")  # what holders of one value call it
+HELD = (
+    "value",
+    "Value",
+    "int",
+    "float",
+    "boolean",
+    "number",
+    "string",
+    "text",
+    "prompt",
+)  # what holders of one value call it
 MERGES = re.compile(r"merge|blend|ModelAdd|ModelSubtract", re.IGNORECASE)  # what comes out has no one stack below
 
 # Inputs a model comes in by where the form of the workflow does not tell types, and the types where it does.

@@ -120,7 +120,10 @@ def _written_loras(node: GraphNode) -> list[Named]:
 
 def wired_names(node: GraphNode) -> Iterator[str]:
     """The inputs by which a node names its LoRAs, as far as something is wired into them."""
-    for layout in LORA_NODES.get(node.kind, LoraNode(ANY_ROWS)).rows:
+    kind = LORA_NODES.get(node.kind, _ANY)
+    if kind.text in node.links and not node.kind.startswith("Foundry"):  # ours take a list there that is followed
+        yield kind.text
+    for layout in kind.rows:
         named = (layout.name.format(spelled) for spelled in _numbers(layout.name))
         yield from (name for name in named if name in node.links)
 
@@ -212,9 +215,13 @@ def _mappings(node: GraphNode) -> Iterator[Mapping[str, Any]]:
 
 def _from_text(node: GraphNode, kind: LoraNode) -> Iterator[Named]:
     text = node.values.get(kind.text) if kind.text else None
-    if isinstance(text, str) and "<lora:" in text:
-        yield from tagged_loras(text)
-    elif text is not None and node.kind.startswith("Foundry"):
+    texts = (text,) if kind.text or node.kind in LORA_NODES else (*node.values.values(), *node.unnamed)
+    tagged = [each for each in texts if isinstance(each, str) and "<lora:" in each]
+    for each in tagged:
+        yield from tagged_loras(each)
+    if tagged:
+        return
+    if text is not None and node.kind.startswith("Foundry"):
         for row in parse_rows(text, node.title or node.kind):
             yield Named(row.path, row.strength, "", row.clip_strength, row.on)
 

@@ -16,6 +16,7 @@ from .lora_kinds import LORA_NODES, NO_MODEL_LORAS, NO_MODEL_TYPES
 from .node_kinds import (
     CARRIER_TYPES,
     FILE_ENDINGS,
+    LOADERS,
     MERGES,
     MODEL_TYPES,
     OTHER_INPUT,
@@ -134,7 +135,7 @@ class _Walk:
 
     def brings_loras(self, node: GraphNode) -> bool:
         """Whether a node may name LoRAs for a model."""
-        if node.kind in NO_MODEL_LORAS or node.kind in TRAINERS:
+        if node.kind in (*NO_MODEL_LORAS, *TRAINERS) or (node.kind in LOADERS and node.kind not in LORA_NODES):
             return False
         return (is_lora_node(node) and not TRAINING.search(node.kind)) or _lists_loras(node)
 

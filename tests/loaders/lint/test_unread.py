@@ -180,3 +180,46 @@ def test_what_a_pack_of_one_model_loads_is_read():
     result = of(sampled(drawing.wire(1, 0, 2, 0), 2))
     assert not verdicts(result)
     assert [(item.name, item.strength) for item in result.stacks[0].items] == [("h3/turbo.safetensors", 0.8)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("PCLazyLoraLoader", {"text": "[<lora:ink:0.7>::0.5] a cat"}),
+        ("MysteryLoraText", {"anything": "<lora:ink:0.7>"}),
+    ],
+)
+def test_tags_in_the_text_of_a_node_are_read(kind, words):
+    g = Sketch()
+    g("KSampler", steps=20, cfg=7.0, model=g(kind, model=g.unet("a.safetensors"), **words))
+    (stack,) = lint(of_prompt(g)).to_json()["stacks"]
+    assert [(row["path"], row["weight"]) for row in stack["loras"]] == [("ink", 0.7)]
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (("SeargePromptText", {"prompt": "<lora:ink:0.7>"}), []),
+        (("MysteryWildcards", {"prompt": "", "seed": 3}), [UNREAD]),
+    ],
+)
+def test_tags_in_a_text_that_is_wired_in(source, told):
+    g = Sketch()
+    text = g(source[0], **source[1], **({} if not told else {"more": g("Mystery")}))
+    g("KSampler", steps=20, cfg=7.0, model=g("PCLazyLoraLoader", model=g.unet("a.safetensors"), text=text))
+    assert verdicts(lint(of_prompt(g))) == told
+
+
+def test_a_loader_of_a_pack_with_lora_in_its_name_is_a_base():
+    g = Sketch()
+    base = g("Checkpoint Loader (LoraManager)", ckpt_name="a.safetensors")
+    g("KSampler", steps=20, cfg=7.0, model=g.lora(base, "x.safetensors"))
+    assert verdicts(lint(of_prompt(g))) == []
+
+
+@pytest.mark.parametrize(("strength", "told"), [(0.2, []), (0.3, []), (0.5, ["LF403.sampling"])])
+def test_a_part_of_a_distillation_leaves_steps_and_cfg_to_the_model(strength, told):
+    g = Sketch()
+    distilled = g.lora(g.unet("ltx-2.3-22b-dev.safetensors"), "ltx-2.3-22b-distilled-lora-384.safetensors", strength)
+    g("KSampler", steps=20, cfg=3.0, model=distilled)
+    assert [text for _, text in verdicts(lint(of_prompt(g)))] == told
