@@ -54,6 +54,7 @@ SECOND_LINEAR = "^(single_blocks.#.linear2|single_transformer_blocks.#.proj_out)
 BOTH_STREAMS = "^transformer_blocks.#.(ff_context.|attn.(add_[qkv]_proj|to_add_out)$)"
 STREAMS_WIDTH = "^(double_blocks.#.(img|txt)_(attn.qkv|attn.proj|mlp.0)|single_blocks.#.linear1)$"
 LUMINA = "^(layers|noise_refiner|context_refiner).#.(attention|feed_forward|adaLN_modulation)."
+LUMINA_MODULATION = "^(layers|noise_refiner).#.adaLN_modulation.1$"  # Z-Image has .0
 LUMINA_WIDTH = "^(layers|noise_refiner|context_refiner).#.attention.(qkv|to_[qkv]|out|to_out.0)$"
 
 BASE_SIGNATURES = (
@@ -81,6 +82,7 @@ BASE_SIGNATURES = (
     Signature("auraflow", ("^(double_layers|joint_transformer_blocks).#.", "^(cond_seq_linear|context_embedder)$")),
     Signature("stable-cascade", ("^(clip_txt_pooled_mapper|clip_txt_mapper|effnet_mapper.0)$", "^down_blocks.#.#.")),
     Signature("ace-step-1.5", ("^decoder.layers.#.cross_attn.", "^encoder.lyric_encoder.")),
+    Signature("ace-step-1.5", ("^proj_in_conv$", "^layers.#.cross_attn.to_q$")),
     Signature("ace-step", ("^lyric_encoder.", "^transformer_blocks.#.")),
     Signature("ltx-2", ("^transformer_blocks.#.(audio_attn1|audio_to_video_attn).",)),
     Signature("ltx-video", ("^patchify_proj$", "^transformer_blocks.#.attn1.to_q$")),
@@ -109,6 +111,7 @@ BASE_SIGNATURES = (
     Signature("qwen-image", ("^txt_norm$", QWEN)),
     Signature("wan", ("^head.modulation$", "^blocks.#.(self|cross)_attn.")),
     Signature("wan", ("^condition_embedder.", "^blocks.#.attn2.to_q$", "^scale_shift_table$")),
+    Signature("lumina2", ("^cap_embedder.1$", LUMINA_MODULATION)),
     Signature("lumina2", ("^cap_embedder.1$", LUMINA), sizes=(Size(LUMINA_WIDTH, "in", (2304,)),)),
     Signature("lumina2", ("^time_caption_embed.caption_embedder.", "^layers.#.attn.to_q$")),
     Signature("z-image", ("^cap_embedder.1$", LUMINA)),
@@ -184,6 +187,8 @@ LORA_SIGNATURES = (
     Signature("sd3", (), sizes=(Size("^transformer_blocks.#.attn.(to_[qkv]|add_[qkv]_proj)$", "in", (1536, 2432)),)),
     Signature("wan", ("^blocks.#.((self|cross)_attn.([qkvo]|[kv]_img)|ffn.[02])$",)),
     Signature("wan", ("^blocks.#.(attn[12].(to_[qkv]|to_out.0|add_[kv]_proj)|ffn.net.(0.proj|2))$",)),
+    Signature("lumina2", (LUMINA_MODULATION,)),
+    Signature("z-image", (LUMINA_MODULATION.replace("1$", "0$"),)),
     Signature("lumina2", (LUMINA,), sizes=(Size(LUMINA_WIDTH, "in", (2304,)),)),
     Signature("z-image", (LUMINA,), sizes=(Size(LUMINA_WIDTH, "in", (3840,)),)),
 )

@@ -86,6 +86,8 @@ def test_loras(sample):
         ({"blocks.0.attn1.to_q": (1408, 1408), "blocks.0.attn2.to_k": (1408, 1024)}, "hunyuan-dit"),
         ({"blocks.0.attn1.to_q": (512, 512), "blocks.0.ff.net.2": (512, 2048)}, "hunyuan-dit"),  # Wan has ffn
         ({"transformer_blocks.0.attn.img_qkv": (4608, 1536)}, "lens"),
+        ({"lora_unet_layers_3_adaLN_modulation_1": (512, 128)}, "lumina2"),  # Z-Image has no activation before it
+        ({"diffusion_model.noise_refiner.0.adaLN_modulation.0": (512, 128)}, "z-image"),
         ({}, None),
     ],
 )  # fmt: skip
@@ -108,6 +110,9 @@ REFINER = "txt_in.individual_token_refiner.blocks.0.self_attn.qkv.weight"
         ("lumina2", ("layers.0.attn.to_q.weight", "time_caption_embed.caption_embedder.1.weight")),
         ("ltx-2", ("transformer_blocks.0.audio_to_video_attn.to_q.weight", "patchify_proj.weight")),
         ("ltx-video", ("transformer_blocks.0.attn1.to_q.weight", "patchify_proj.weight")),
+        ("lumina2", ("cap_embedder.1.weight", "layers.0.attention.qkv.weight", "layers.0.adaLN_modulation.1.weight")),
+        ("z-image", ("cap_embedder.1.weight", "layers.0.attention.qkv.weight", "layers.0.adaLN_modulation.0.weight")),
+        ("ace-step-1.5", ("proj_in_conv.weight", "layers.0.cross_attn.to_q.weight")),
         ("hidream", ("double_stream_blocks.1.block.attn1.to_v.weight",)),
         ("anima", ("blocks.0.adaln_modulation_self_attn.1.weight", "llm_adapter.blocks.0.self_attn.q_proj.weight")),
         ("cosmos-predict2", ("blocks.0.adaln_modulation_self_attn.1.weight",)),
