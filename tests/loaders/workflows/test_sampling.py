@@ -47,7 +47,7 @@ def test_of_a_merge_or_an_open_switch_nothing_is_said(kind):
     assert below(g, validator) == []
 
 
-ODD = [float("nan"), float("inf"), -float("inf"), 10**400, -(10**400), True, "8", None, [], {}, [1, 2]]
+ODD = [float("nan"), float("inf"), -float("inf"), 10**400, -(10**400), True, "eight", None, [], {}, [1, 2]]
 
 
 @pytest.mark.parametrize("odd", ODD, ids=str)
