@@ -75,24 +75,25 @@ class Side:
         self.shape, self.products, self.workspace = shape, products, workspace or gemm.Workspace()
         ranks = [product.rank for product in products]
         self.ends = list(accumulate(ranks, initial=0))
-        self.up = self._take((shape[0], self.ends[-1]), "up")
-        self.down = self._take((self.ends[-1], math.prod(shape[1:])), "down")
+        self.up = self.take((shape[0], self.ends[-1]), "up")
+        self.down = self.take((self.ends[-1], math.prod(shape[1:])), "down")
         for product, first, stop in self:
-            self.up[:, first:stop].copy_(product.up).mul_(product.scale)
+            _times(self.up[:, first:stop].copy_(product.up), product.scale)
             self.down[first:stop] = product.down
 
     def __iter__(self) -> Iterator[tuple[Product, int, int]]:
         return ((product, *ends) for product, ends in zip(self.products, pairwise(self.ends), strict=True))
 
-    def _take(self, shape: Sequence[int], slot: str) -> torch.Tensor:
-        return self.workspace.take(shape, torch.device("cpu"), slot=slot)
+    def take(self, shape: Sequence[int], slot: str, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """Memory of the workspace."""
+        return self.workspace.take(shape, torch.device("cpu"), dtype, slot)
 
     def sorted(self, dtype: torch.dtype, common: float) -> tuple[torch.Tensor, torch.Tensor]:
         """(up / common, down) in the order of the ranks, in memory of their own."""
         order = torch.tensor(self.order, dtype=torch.long)
         if dtype == torch.float32:
             return _divided(self.up.index_select(1, order), common), self.down.index_select(0, order)
-        up, down = self._take(self.up.shape, "sorted up"), self._take(self.down.shape, "sorted down")
+        up, down = self.take(self.up.shape, "sorted up"), self.take(self.down.shape, "sorted down")
         torch.index_select(self.up, 1, order, out=up)  # before the cast: torch gathers fp32 five times as fast
         torch.index_select(self.down, 0, order, out=down)
         return (up if common == 1.0 else up.div_(common)).to(dtype), down.to(dtype)
@@ -175,14 +176,13 @@ def _common(side: Side) -> float:
 def _lost(side: Side, dtype: torch.dtype, common: float) -> float:
     """|stored - side|^2, from the differences of the factors: nothing cancels. What keeps its bits is not cast."""
     rounded = [(product, slice(*ends)) for product, *ends in side if not _is_kept(product, dtype, common)]
-    left = [_rounding(side, product, ranks, dtype, common) for product, ranks in rounded]
+    left = _roundings(side, rounded, dtype, common)
     with gemm.full_fp32():
         if all(product.down.dtype == dtype for product in side.products):
             numbers = [rank for _, ranks in rounded for rank in range(ranks.start, ranks.stop)]
-            gram = side.grams[1][numbers][:, numbers]
-            return float((_gram(torch.cat(left, 1)) * gram).sum()) if left else 0.0
+            return float((_gram(left) * side.grams[1][numbers][:, numbers]).sum()) if rounded else 0.0
         up, down = _divided(side.up, common).to(dtype).to(torch.float32), side.down.to(dtype).to(torch.float32)
-        outer = torch.cat([*left, up * common], 1)
+        outer = torch.cat([left, up * common], 1)
         inner = torch.cat([*(side.down[ranks] for _, ranks in rounded), down - side.down])
         return float((_gram(outer) * _gram(inner.T)).sum())
 
@@ -197,13 +197,21 @@ def _is_kept(product: Product, dtype: torch.dtype, common: float) -> bool:
     return power and dtype != torch.float16 and dtype in (product.up.dtype, torch.float32)
 
 
-def _rounding(side: Side, product: Product, ranks: slice, dtype: torch.dtype, common: float) -> torch.Tensor:
-    """stored - meant of one product's up in fp32, without the rounding of this very difference."""
-    up = _divided(side.up[:, ranks], common).to(dtype)
-    if dtype == torch.float32:
-        meant = product.up.double() * product.scale
-        return (up.double() * common - meant).to(torch.float32)
-    ratio = product.scale / common
-    if abs(math.frexp(ratio)[0]) == 0.5:
-        return (up.to(torch.float32) - product.up.to(torch.float32) * ratio) * common
-    return up.to(torch.float32).mul_(common).sub_(side.up[:, ranks])
+def _roundings(side: Side, rounded: Sequence[tuple[Product, slice]], dtype: torch.dtype, common: float) -> torch.Tensor:
+    """stored - meant of the ups of these products, side by side in fp32, without the rounding of this difference."""
+    sizes = [product.rank for product, _ in rounded]
+    left = side.take((side.shape[0], sum(sizes)), "roundings")
+    for (product, ranks), out in zip(rounded, torch.split(left, sizes, 1), strict=True):
+        stored = side.take(out.shape, "rounded", dtype).copy_(_divided(side.up[:, ranks], common))
+        ratio = product.scale / common
+        if dtype == torch.float32:
+            out.copy_(product.up.double().mul_(-product.scale).add_(stored))
+        elif abs(math.frexp(ratio)[0]) == 0.5:
+            _times(out.copy_(stored).sub_(product.up.to(torch.float32) * ratio), common)
+        else:
+            _times(out.copy_(stored), common).sub_(side.up[:, ranks])
+    return left
+
+
+def _times(numbers: torch.Tensor, factor: float) -> torch.Tensor:
+    return numbers if factor == 1.0 else numbers.mul_(factor)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from .. import gemm
+from ..memory import give_back
 from ..pipeline import Item, worked_ahead
 from ..progress import Progress
 from .core import clamped, padded, spectrum, truncated
@@ -19,6 +20,8 @@ from .methods import Method, method_of
 from .parts import Input, Part, modules_of, read_parts
 from .proof import Sums, exactly, measure
 from .ranks import Policy, Spectrum, choose
+
+TIDY = 16  # modules; what their factors leave free would add up to more than is worked with
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +109,8 @@ def _stepped(entries: Entries, on_step: Progress | None) -> Iterator[str]:
     for done, module in enumerate(entries):
         if on_step is not None:
             on_step(done, len(entries))
+        if done % TIDY == 0:
+            give_back()
         yield module
 
 

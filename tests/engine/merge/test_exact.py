@@ -10,6 +10,7 @@ from fakes import same
 from forms import Maker, additive_forms
 from lora_foundry.engine import gemm
 from lora_foundry.engine.errors import FoundryError
+from lora_foundry.engine.merge import run
 from lora_foundry.engine.merge.deltas import full_delta
 from lora_foundry.engine.merge.exact import exact
 from lora_foundry.engine.merge.fold import EXACT_WITHIN, fold
@@ -238,6 +239,15 @@ def two_inputs(weights=(1.0, -0.5)):
     a = {name: low_rank(random_triple(32, 24, 4, number)) for number, name in enumerate(("q", "k"))}
     b = {name: low_rank(random_triple(32, 24, 2, 9 + number)) for number, name in enumerate(("k", "v"))}
     return [an_input("a", weights[0], a, factors={"q": 0.5}), an_input("b", weights[1], b)]
+
+
+def test_memory_is_given_back_on_the_way(monkeypatch):
+    """Else a merge of 720 modules ends with 0.4 GB that is free and held."""
+    given = []
+    monkeypatch.setattr(run, "give_back", lambda: given.append(1))
+    one = low_rank(random_triple(8, 8, 2, 0))
+    whole_merge([an_input("a", 1.0, {f"m{number:03}": one for number in range(2 * run.TIDY + 1)})])
+    assert len(given) == 3
 
 
 def test_a_whole_merge_goes_through_every_module_once():
