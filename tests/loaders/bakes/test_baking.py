@@ -27,7 +27,7 @@ from lora_foundry.loaders.bakes.baking import (
 )
 from lora_foundry.loaders.bakes.cache import BakeCache
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
-from lora_foundry.loaders.disk import ranges, reading, writer
+from lora_foundry.loaders.disk import filling, ranges, reading, writer
 from lora_foundry.loaders.disk.small import save_small
 from lora_foundry.loaders.disk.source import FileSource
 from lora_foundry.loaders.documents.document import parse_document
@@ -102,7 +102,7 @@ def test_what_is_unchanged_goes_from_file_to_file(way, files, tmp_path, monkeypa
     out, fresh = tmp_path / "out.safetensors", tmp_path / "fresh.safetensors"
     old = bake(a_plan(files, first=1.0, second=0.5), out, **how).files
     copied, opened = [], set()
-    copy, take = writer.FileSink.copy, reading.FileReader._tensor
+    copy, take, fill = writer.FileSink.copy, reading.FileReader._tensor, filling.Filler.fill
 
     def copying(sink, name, extent):
         copied.append(name)
@@ -112,6 +112,11 @@ def test_what_is_unchanged_goes_from_file_to_file(way, files, tmp_path, monkeypa
         opened.add(header.path)
         return take(reader, header, *more)
 
+    def put(filler, header, *more):  # into memory of the bake, for a GPU
+        opened.add(header.path)
+        return fill(filler, header, *more)
+
+    monkeypatch.setattr(filling.Filler, "fill", put)
     monkeypatch.setattr(writer.FileSink, "copy", copying)
     monkeypatch.setattr(reading.FileReader, "_tensor", taking)
     changed = bake(a_plan(files, first=1.0, second=0.7), out, **how)
