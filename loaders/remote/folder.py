@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ...engine.errors import FoundryError
 from ...engine.texts.say import refuse
-from .names import S3, Remote, parse_remote
+from .names import S3, Remote, masked, parse_remote
 from .objects import Facts
 from .s3 import S3Object, open_bucket, s3_errors
 from .uploads import write_errors
@@ -24,9 +24,9 @@ class BucketFolder:
 
     def __init__(self, address: str) -> None:
         """``address`` with its slash at the end."""
+        if address.partition("://")[0].lower() != S3:
+            raise refuse("remote.no_upload", name=masked(address))
         some = parse_remote(f"{address}model.safetensors")
-        if some.scheme != S3:
-            raise refuse("remote.no_upload", name=address)
         self._some, self._store = some, open_bucket(some)
         self._prefix = some.key.rpartition("/")[0]
 

@@ -32,9 +32,9 @@ from .names import Remote
 from .objects import Asking, Facts, RemoteObject, server_of
 from .opening import object_of
 from .ranged import AHEAD, RANGE, Chunks, RemoteReader, Span
-from .workers import patiently, wait, workers
+from .workers import wait, workers
 
-AT_ONCE, NEAR = 16, 1 << 16  # small requests under way; bytes between two of them that are read along
+AT_ONCE, NEAR = 32, 1 << 16  # small requests under way; bytes between two of them that are read along
 HEAD = 1 << 17  # bytes of a file that are asked for first: most headers are shorter
 SMALL = 1 << 16  # bytes of a tensor that comes together with all as small
 
@@ -66,7 +66,9 @@ class RemoteSource:
     def __init__(self, remotes: Sequence[Remote], asking: Asking, label: str = "") -> None:
         self.label, self._asking = label or remotes[0].file, asking
         self._stopped = threading.Event()
-        self.parts = tuple(patiently(partial(_open, remote, asking), self._pulse) for remote in remotes)
+        with workers(min(AT_ONCE, len(remotes))) as threads:
+            coming = [threads.submit(partial(_open, remote, asking)) for remote in remotes]
+            self.parts = tuple(wait(each, self._pulse) for each in coming)
         self._homes: dict[str, int] = {}
         for number, part in enumerate(self.parts):
             if twice := part.header.tensors.keys() & self._homes.keys():
@@ -160,7 +162,7 @@ class RemoteSource:
         def pulse() -> None:
             self._pulse(min(chunks.done, total), total)
 
-        with workers(AHEAD) as threads:
+        with workers(AT_ONCE) as threads:  # of samples that many are under way, of ranges as few as are read ahead
             chunks = Chunks(self.parts, order, threads, pulse)
             yield chunks
 

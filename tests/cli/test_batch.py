@@ -161,6 +161,7 @@ def test_a_dry_run_does_nothing(folder, run, inline):
         (("one.json", "-o", "."), "would take the place of a file"),
         (("d00.json", "-o", "s3://bucket/out.safetensors"), "is a file: name the folder"),
         (("d00.json", "-o", "hf://owner/repo/"), "cannot be written to"),
+        (("d00.json", "-o", "https://host/out/"), "cannot be written to"),
         (("d00.json", "-o", "s3://user:pw@bucket/out"), "holds a user name or a password"),
         (("d00.json", "-o", "out", "--workers", "0"), "no number from 1 to 1000"),
         (("d00.json", "-o", "out", "--device", "cuda:99"), "cuda:99"),

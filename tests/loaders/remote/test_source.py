@@ -17,7 +17,7 @@ from lora_foundry.loaders.bases.checkpoint import open_checkpoint, open_elsewher
 from lora_foundry.loaders.bases.dequantize import DEQUANTIZE, opened
 from lora_foundry.loaders.disk.small import save_small, serialised
 from lora_foundry.loaders.disk.source import base_fingerprint, states_of
-from lora_foundry.loaders.remote import ranged
+from lora_foundry.loaders.remote import ranged, source
 from lora_foundry.loaders.remote.names import parse_remote
 from lora_foundry.loaders.remote.objects import Asking
 from lora_foundry.loaders.remote.source import RemoteSource, shards_of
@@ -263,12 +263,22 @@ def test_a_server_that_breaks_off_is_asked_again(base, server):
 def test_samples_of_weights_are_asked_for_at_once(base, server):
     there, here = elsewhere(), open_checkpoint(base)
     names = [name for name, info in here.tensors.items() if len(info.shape) == 2 and info.shape[0] >= 64]
-    rows = [(name, first, first + 2) for name in names[: 2 * ranged.AHEAD] for first in (0, 30)]
-    together = threading.Barrier(ranged.AHEAD, timeout=20)
+    rows = [(name, first, first + 2) for name in names[: source.AT_ONCE // 2] for first in (0, 30)]
+    together = threading.Barrier(source.AT_ONCE, timeout=20)
     server.fault = lambda server, asked: (together.wait(), None)[1]
     server.asked.clear()
     with there.reader() as reader:
         reader.expect(rows)
         for name, first, stop in rows:
             assert torch.equal(reader.read_rows(name, first, stop), here.read(name)[first:stop])
-    assert len(server.asked) == len(rows) == 4 * ranged.AHEAD
+    assert len(server.asked) == len(rows) == source.AT_ONCE
+
+
+def test_all_shards_are_opened_at_once(server):
+    together = threading.Barrier(4, timeout=20)
+    for number in range(1, 5):
+        part = serialised({f"blocks.{number}.weight": torch.full((8, 8), float(number))})
+        server.files[f"/models/m-0000{number}-of-00004.safetensors"] = part
+    server.fault = lambda server, asked: (together.wait(), None)[1] if asked.span == (0, 1) else None
+    there = RemoteSource(shards_of(parse_remote("s3://models/m-00002-of-00004.safetensors")), Asking())
+    assert [there.read(f"blocks.{number}.weight")[0, 0] for number in range(1, 5)] == [1, 2, 3, 4]
