@@ -15,10 +15,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "example_workflows"
-sys.path.insert(0, str(ROOT / "tests"))  # never ROOT: its nodes/ would shadow ComfyUI's
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "helpers")]  # never ROOT: its nodes/ would shadow ComfyUI's
 
 from browser.conftest import FLAGS  # noqa: E402
 from browser.studio import READY, SETTINGS  # noqa: E402
+from example_models import with_models  # noqa: E402
 from host import rig  # noqa: E402
 from install import find_browser  # noqa: E402
 from playwright.sync_api import Page, sync_playwright  # noqa: E402
@@ -50,6 +51,10 @@ LANES: dict[str, list[Lane]] = {
          ("Merged", ["7", "8"])],
         [("Prompt", ["9", "10"]), ("Prompt", ["11", "12"]), ("Sample", ["13", "14"]), ("Sample", ["15", "16"]),
          ("Sample", ["17", "18"])],
+    ],
+    "6_sd15_first_try": [
+        [("1 Fuse", ["1", "2"]), ("2 Stack", ["3"]), ("2 Stack", ["4", "5"]), ("3 Quantize", ["6"])],
+        [("Prompt", ["7"]), ("Prompt", ["8"]), ("Sample", ["9"]), ("Sample", ["10"]), ("Sample", ["11", "12"])],
     ],
 }  # fmt: skip
 
@@ -137,9 +142,23 @@ What happens:
   what that cost.
 - **Sample**: the same prompt and seed with the live stack (left) and with the merged file (right), in one picture.
 """,
+    "6_sd15_first_try": """## First try: two small files, eight steps
+
+Files to download (into ComfyUI's `models/`), 2.4 GB together; ComfyUI offers them when this opens:
+
+- `checkpoints/v1-5-pruned-emaonly-fp16.safetensors`: Hugging Face, Comfy-Org/stable-diffusion-v1-5-archive.
+- `loras/Hyper-SD15-8steps-lora.safetensors`: Hugging Face, ByteDance/Hyper-SD.
+
+Press Run. What happens:
+
+- **1 Fuse** puts Hyper-SD into the untouched weights: eight steps, cfg 1.
+- **2 Stack** is empty. Press **+** in **LoRA Stack** and add a LoRA for SD 1.5: its badges say,
+  before a run, whether it fits.
+- **3 Quantize** rounds to fp8 last, and its panel says how much of every LoRA is left.
+""",
 }
 
-GAP, COLUMN_GAP, LANE_GAP, TITLE = 80, 70, 60, 46
+GAP, COLUMN_GAP, LANE_GAP, TITLE = 130, 70, 60, 46  # GAP: nodes are taller in Nodes 2.0, and with panels
 NOTE = [430, 480]
 MAX_BYTES = 150_000
 PLAIN = {
@@ -257,7 +276,7 @@ def make(page: Page, name: str) -> None:
     for key, (kind, told) in inputs(prompt).items():  # an input the file does not have yet is at its default
         assert posted[key][0] == kind and posted[key][1].items() >= told.items(), (key, posted[key])
     assert posted.keys() == prompt.keys()
-    write(EXAMPLES / f"{name}.json", saved["workflow"])
+    write(EXAMPLES / f"{name}.json", with_models(saved["workflow"]))
     write(EXAMPLES / "api" / f"{name}.json", saved["prompt"])
     picture(page, EXAMPLES / f"{name}.jpg", places, sizes)
 

@@ -101,7 +101,7 @@ def dit_files(host: rig.Host, family: str) -> dict[str, str]:
 
 
 def unet_files(host: rig.Host) -> dict[str, str]:
-    """Stand-ins for the SDXL example: SD1.5 in one file has the same parts, and LoRAs with and without text encoder."""
+    """Stand-ins for the SDXL and SD1.5 examples: SD1.5 in one file, LoRAs with text-encoder parts and without."""
     shapes, text = tiny.shapes("sd15"), tiny.shapes("clip-l")
     names = ("sd_xl_offset_example-lora_1.0.safetensors", "pixel-art-xl.safetensors", "add-detail-xl.safetensors")
     files = {"sd_xl_base_1.0.safetensors": host.tiny_checkpoint()}
@@ -109,7 +109,9 @@ def unet_files(host: rig.Host) -> dict[str, str]:
         lora = tiny.lora(shapes, rank=8, alpha=4, prefix="lora_unet_", seed=seed)
         lora |= tiny.lora(text, rank=8, alpha=4, prefix="lora_te_", modules="mlp.fc1", seed=seed) if seed else {}
         files[name] = host.add_model("loras", f"example/sd15/{name}", lora)
-    return files
+    hyper, lora = "Hyper-SD15-8steps-lora.safetensors", tiny.lora(shapes, rank=8, alpha=4, prefix="lora_unet_", seed=9)
+    files |= {"v1-5-pruned-emaonly-fp16.safetensors": files["sd_xl_base_1.0.safetensors"]}
+    return files | {hyper: host.add_model("loras", f"example/sd15/{hyper}", lora)}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,75 @@
+"""The files of the examples: where their publishers offer them, and their SHA256 where that is known publicly.
+
+Addresses of Comfy-Org files and of SDXL are those of ComfyUI's own templates; hashes too, and for SDXL and Pixel Art XL
+those that several public catalogues verify. One that is not known is left out, never guessed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+HUB = "https://huggingface.co"
+QWEN, WAN = f"{HUB}/Comfy-Org/Qwen-Image_ComfyUI", f"{HUB}/Comfy-Org/Wan_2.2_ComfyUI_Repackaged"
+SDXL = f"{HUB}/stabilityai/stable-diffusion-xl-base-1.0"
+WAN_2_1 = f"{HUB}/Comfy-Org/Wan_2.1_ComfyUI_repackaged"
+# name -> (folder, what stands before the name in its address, SHA256 or "")
+MODELS: dict[str, tuple[str, str, str]] = {
+    "qwen_image_bf16.safetensors": ("diffusion_models", f"{QWEN}/resolve/main/split_files/diffusion_models", ""),
+    "qwen_2.5_vl_7b_fp8_scaled.safetensors": ("text_encoders", f"{QWEN}/resolve/main/split_files/text_encoders", ""),
+    "qwen_image_vae.safetensors": ("vae", f"{QWEN}/resolve/main/split_files/vae", ""),
+    "Qwen-Image-Lightning-8steps-V1.0.safetensors": (
+        "loras", f"{HUB}/lightx2v/Qwen-Image-Lightning/resolve/main", ""),
+    "flymy_realism.safetensors": ("loras", f"{HUB}/flymy-ai/qwen-image-realism-lora/resolve/main", ""),
+    "sd_xl_base_1.0.safetensors": (
+        "checkpoints", f"{SDXL}/resolve/main", "31e35c80fc4829d14f90153f4c74cd59c90b779f6afe05a74cd6120b893f7e5b"),
+    "sd_xl_offset_example-lora_1.0.safetensors": ("loras", f"{SDXL}/resolve/main", ""),
+    "pixel-art-xl.safetensors": (
+        "loras", f"{HUB}/nerijs/pixel-art-xl/resolve/main",
+        "4234637cb80c998f41e348e6a6cb6bc20d8d038b2b0f256b6129b3b5e353eef7"),
+    "wan2.2_t2v_high_noise_14B_fp16.safetensors": (
+        "diffusion_models", f"{WAN}/resolve/main/split_files/diffusion_models", ""),
+    "wan2.2_t2v_low_noise_14B_fp16.safetensors": (
+        "diffusion_models", f"{WAN}/resolve/main/split_files/diffusion_models", ""),
+    "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors": (
+        "loras", f"{WAN}/resolve/main/split_files/loras", ""),
+    "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors": (
+        "loras", f"{WAN}/resolve/main/split_files/loras", ""),
+    "wan_2.1_vae.safetensors": (
+        "vae", f"{WAN_2_1}/resolve/main/split_files/vae",
+        "2fc39d31359a4b0a64f55876d8ff7fa8d780956ae2cb13463b0223e15148976b"),
+    "umt5_xxl_fp8_e4m3fn_scaled.safetensors": (
+        "text_encoders", f"{WAN_2_1}/resolve/main/split_files/text_encoders",
+        "c3355d30191f1f066b26d93fba017ae9809dce6c627dda5f6a66eaa651204f68"),
+    "v1-5-pruned-emaonly-fp16.safetensors": (
+        "checkpoints", f"{HUB}/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main", ""),
+    "Hyper-SD15-8steps-lora.safetensors": ("loras", f"{HUB}/ByteDance/Hyper-SD/resolve/main", ""),
+}  # fmt: skip
+
+
+def model_of(name: str) -> dict[str, str]:
+    """What ComfyUI's frontend reads of a file in ``models``: it offers the download where the file is not there."""
+    folder, before, sha256 = MODELS[name]
+    hashed = {"hash": sha256, "hash_type": "SHA256"} if sha256 else {}
+    return {"name": name, "url": f"{before}/{name}", **hashed, "directory": folder}
+
+
+def with_models(workflow: dict[str, Any]) -> dict[str, Any]:
+    """The workflow with its files: those a node's widgets name in its properties, those of rows in the workflow's."""
+    rows: dict[str, dict[str, str]] = {}
+    for node in workflow["nodes"]:
+        values = [value for value in node.get("widgets_values") or [] if isinstance(value, str)]
+        named = [model_of(value) for value in values if value in MODELS]
+        node["properties"].pop("models", None)
+        if named:
+            node["properties"]["models"] = named
+        rows |= {name: model_of(name) for value in values for name in _rows(value) if name in MODELS}
+    workflow.pop("models", None)
+    return {**workflow, **({"models": list(rows.values())} if rows else {})}
+
+
+def _rows(value: str) -> Iterator[str]:
+    """The names in the rows of a LoRA Stack."""
+    if value.lstrip().startswith("["):
+        yield from (row["path"] for row in json.loads(value) if row.get("on", True))
