@@ -201,7 +201,7 @@ export class Editor {
   }
 
   openBlocks(id, anchor) {
-    const row = () => this.state.rows.find((each) => each.id === id)
+    const row = () => this.state?.rows.find((each) => each.id === id)
     openBlocks({
       anchor,
       title: this.viewOf(id).title,

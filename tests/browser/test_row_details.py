@@ -183,3 +183,16 @@ def test_the_worst_of_all_rows_is_in_the_header_and_leads_to_its_row(studio, nam
     press(studio, "ArrowUp", "d")
     assert "is at strength 8" in studio.page.locator(".lf-second").first.inner_text()  # a finding of the check
     assert studio.problems == []
+
+
+def test_a_pasted_node_has_rows_of_its_own(rows):
+    rows.page.evaluate("() => { app.canvas.selectNode(foundry.nodes.rows); app.canvas.copyToClipboard() }")
+    rows.page.evaluate("() => { app.canvas.pasteFromClipboard() }")
+    rows.page.wait_for_function("() => document.querySelectorAll('.lf-row').length === 6")
+    values = """() => app.graph.nodes.filter((node) => node.comfyClass === 'FoundryLoRAStack')
+      .map((node) => node.widgets.find(({name}) => name === 'loras').value)"""
+    first, second = rows.page.evaluate(values)
+    assert first == second
+    rows.page.locator(".lf-row .lf-box").nth(3).click()
+    changed = rows.page.evaluate(values)
+    assert changed[0] == first and json.loads(changed[1])[0]["on"] is False
