@@ -86,6 +86,12 @@ FILES: dict[str, tuple[str, ...]] = {
         "Their words in a prompt mean nothing to the text encoder without them.",
         "Ask its author for them as files of their own, and put these into ComfyUI's embeddings folder.",
     ),
+    "LF302.frozen": (
+        "note",
+        "{lora}: {count} tensors are layers of the model it was trained on, kept by PEFT beside its own: {names}.",
+        "They are what they were before the training, so nothing is lost without them, and they are not used.",
+        "Nothing is to be done.",
+    ),
     "LF302.unused": (
         "warning",
         "{lora}: {unused} of {all} tensors belong to no known adapter: {tensors}.",

@@ -20,7 +20,7 @@ from ..bases.families import detect_lora
 from ..disk.hashes import file_sha256
 from ..disk.header import quoted, shown
 from ..disk.source import FileSource
-from ..names.dialects import EMBEDDINGS, LOHA, LOKR, identify, split
+from ..names.dialects import EMBEDDINGS, FROZEN, LOHA, LOKR, identify, split
 from ..names.lookup import is_text_encoder
 from .alphas import alpha_findings, resolve
 from .building import build
@@ -139,9 +139,13 @@ def _lost_magnitudes(label: str, configs: Iterable[Config], adapters: Iterable[A
 
 
 def _unused(label: str, tensors: tuple[str, ...], count: int) -> Iterator[Finding]:
-    unused = [name for name in tensors if not name.startswith(EMBEDDINGS)]
-    words = dict.fromkeys(name.removeprefix(EMBEDDINGS).rpartition(".")[0] for name in tensors if name not in unused)
+    bundled = [name for name in tensors if name.startswith(EMBEDDINGS)]
+    frozen = [name for name in tensors if name.endswith(FROZEN)]
+    unused = [name for name in tensors if not name.startswith(EMBEDDINGS) and not name.endswith(FROZEN)]
+    words = dict.fromkeys(name.removeprefix(EMBEDDINGS).rpartition(".")[0] for name in bundled)
     if words:
         yield say_of(label, "LF302.embeddings", count=len(words), names=quoted(list(words)))
+    if frozen:
+        yield say_of(label, "LF302.frozen", count=len(frozen), names=quoted(frozen))
     if unused:
         yield say_of(label, "LF302.unused", unused=len(unused), all=count, tensors=quoted(unused))

@@ -21,6 +21,7 @@ from ..names.dialects import (
     ATTACHED,
     BOFT_IN,
     DIFF,
+    FROZEN,
     GLORA,
     LOHA,
     LOKR,
@@ -71,9 +72,10 @@ def sort_names(label: str, tensors: Mapping[str, TensorInfo]) -> Names:
         raise refuse("LF304.foreign", lora=label, kinds=kinds, tensors=quoted([part.name for part in foreign], 1))
     unused = [tensor for tensor, part in split_names.items() if part is None]
     adapted = {part.module for part in parts if part.kind not in ("", ATTACHED) and part.suffix.tensor == "weight"}
-    trained = {tensor: part for tensor in unused if (part := _trained_whole(tensor, tensors[tensor], adapted))}
+    free = [tensor for tensor in unused if not tensor.endswith(FROZEN)]
+    trained = {tensor: part for tensor in free if (part := _trained_whole(tensor, tensors[tensor], adapted))}
     unused = [tensor for tensor in unused if tensor not in trained]
-    beside = [tensor for tensor in unused if not adapted.isdisjoint(_parents(tensor))]
+    beside = [tensor for tensor in free if tensor not in trained and not adapted.isdisjoint(_parents(tensor))]
     if beside:
         raise refuse("LF304.beside", lora=label, tensors=quoted(beside, 1))
     return Names((*parts, *trained.values()), tuple(unused))

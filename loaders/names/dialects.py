@@ -118,6 +118,7 @@ OTHER_PARTS = (
 )
 # A whole tensor under the base's own name, beside adapters of other layers: a layer that was trained whole.
 WHOLE = (Suffix(".weight", "set", SET), Suffix(".bias", "set", SET, tensor="bias"))
+FROZEN = (".base_layer.weight", ".original_module.weight", ".original_module.bias")  # PEFT: the layer beside its own
 EMBEDDINGS = "bundle_emb."  # OneTrainer puts embeddings into the file
 
 # Adapters that no builder knows: a file that has one is refused by this name.
@@ -225,6 +226,6 @@ def adapter_parts(names: Iterable[str]) -> list[str]:
     """
     beside = (f".{ALPHA}", *SCALE_ENDINGS)
     counted = [name for name in names if name.endswith(".dora_scale") or not name.endswith(beside)]
-    counted = [name for name in counted if not name.startswith(EMBEDDINGS)]
+    counted = [name for name in counted if not name.startswith(EMBEDDINGS) and not name.endswith(FROZEN)]
     parts = [name for name in counted if (part := split(name)) and part.kind]
     return parts if 2 * len(parts) > len(counted) else []

@@ -182,6 +182,21 @@ def test_parameters_that_were_trained_whole_replace_the_base_s(spelling):
         assert [finding.text for finding in made.findings if finding.code == "LF302"] == ["LF302.unused"]
 
 
+def test_the_layers_that_peft_keeps_beside_its_own_are_not_used_and_told():
+    """The state of a whole PEFT model: the layers from before the training are in it, too."""
+    mine, head = "base_model.model.{name}", "base_model.model.head.head"
+    trained = {f"{head}.modules_to_save.default.{kind}": torch.ones(*shape)
+               for kind, shape in (("weight", (3, 4)), ("bias", (3,)))}  # fmt: skip
+    before = {name.replace("modules_to_save.default", "original_module"): value * 9 for name, value in trained.items()}
+    before |= {f"base_model.model.{name}.base_layer.weight": torch.ones(SHAPES[f"{name}.weight"]) for name in NAMES}
+    made = layer(
+        a_base(SHAPES | {"head.head.weight": (3, 4), "head.head.bias": (3,)}), tiny(spelled(mine), trained, before)
+    )
+    used = {name for patch in made.patches for _, name in patch.adapter.parts}
+    assert used.isdisjoint(before) and len(made.patches) == 5 and not made.coverage.unmatched
+    assert [finding.text for finding in made.findings if finding.code == "LF302"] == ["LF302.frozen"]
+
+
 @pytest.mark.parametrize("name", ["blocks.0.self_attn.q.base_layer.bias", "blocks.0.self_attn.q.bias"])
 def test_a_bias_that_was_trained_beside_its_pair(name):
     shapes = SHAPES | {"blocks.0.self_attn.q.bias": (6,)}
