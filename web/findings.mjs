@@ -1,4 +1,5 @@
 // What a run or a check says about a node, as plain data: no DOM. The severities are those of engine/findings.py.
+// @ts-check
 
 import { numbersOf } from "./numbers.mjs"
 import { word } from "./texts.mjs"

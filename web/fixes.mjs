@@ -1,4 +1,5 @@
 // What a fix of a finding comes to in the open graph: which widget gets which value. Knows nodes as plain objects.
+// @ts-check
 
 import { read, told, write } from "./rows.mjs"
 

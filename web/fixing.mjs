@@ -1,4 +1,5 @@
 // The button on a finding that settles it: one step of the host's undo.
+// @ts-check
 
 import { button } from "./dom.mjs"
 import { changesOf, ofWhole } from "./fixes.mjs"
@@ -6,7 +7,7 @@ import { gestureEnded, nodeAt } from "./host.mjs"
 import { parts } from "./rows_search.mjs"
 import { word } from "./texts.mjs"
 
-let convert = () => {}
+let convert = (_actions) => {}
 
 /** Says what changes the open graph as a whole. @param {(actions: object[]) => void} action */
 export const onConvert = (action) => { convert = action }

@@ -1,5 +1,6 @@
 // LoRA Foundry in the browser: findings on the node, before a run and after it; a colour for each stage; no wire past the
 // quantizer. The nodes work without any of this. Entry file: the host runs every .js, so all else is .mjs.
+// @ts-check
 
 import { whenBadgeClicked } from "./badges.mjs"
 import { convertOpen } from "./convert.mjs"

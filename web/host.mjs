@@ -1,4 +1,5 @@
 // All that these files know of ComfyUI's frontend, public or not: no other file imports from it or reads its globals.
+// @ts-check
 
 import { api } from "../../scripts/api.js"
 import { app } from "../../scripts/app.js"
@@ -99,7 +100,7 @@ export function colourTables() {
 
 export const newBadge = (text, bgColor) => new window.LGraphBadge({ text, fgColor: "#fff", bgColor })
 
-/** The element of a node, in Nodes 2.0 only. */
+/** The element of a node, in Nodes 2.0 only. @returns {HTMLElement | null} */
 export const elementOf = (node) => (isVue() ? document.querySelector(`[data-node-id="${node.id}"]`) : null)
 
 /** Nodes 2.0 keeps what it showed of a node when an undo makes the node anew: puts our new element in its place. */
@@ -130,7 +131,7 @@ export const addressOf = (path) => api.apiURL(path) // for elements that load by
 
 export const fetchApi = (path, options) => api.fetchApi(path, options)
 
-/** @param {string} path @param {object} body @param {AbortSignal} [given up] */
+/** @param {string} path @param {object} body @param {AbortSignal} [signal] given up */
 export function post(path, body, signal) {
   const headers = { "Content-Type": "application/json" }
   const limit = AbortSignal.timeout(TIME_LIMIT)

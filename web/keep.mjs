@@ -1,4 +1,5 @@
 // Reports by workflow and node, for the host makes new nodes of all at every undo. Plain data, no page.
+// @ts-check
 
 const MOST = 20 // workflows
 

@@ -1,5 +1,6 @@
 // Asks the server what it finds in the open graph: a moment after the last change, never while a run is under way.
 // Knows no page: what it needs of the host is handed to it.
+// @ts-check
 
 export const QUIET = 800 // ms after the last change
 export const RETRY = [5_000, 15_000, 60_000, 300_000] // ms after a check that failed; the last again and again

@@ -1,4 +1,5 @@
 // All nodes that show findings, and which of them shows which finding.
+// @ts-check
 
 import { learnBases } from "./declare.mjs"
 import { announce } from "./dom.mjs"

@@ -1,4 +1,5 @@
 // What a report measured, as the few numbers that pictures are made of. No page.
+// @ts-check
 
 const BINS = 24
 

@@ -1,4 +1,5 @@
 // One node's findings: a line on the node, and all of them in a popover that the line opens. Nothing to say: no line.
+// @ts-check
 
 import { purposeButton } from "./declare.mjs"
 import { announce, button, element, line, passThrough, place, popover } from "./dom.mjs"
@@ -119,9 +120,10 @@ export class Panel {
   fill() {
     const body = this.body
     if (!body) return
-    const held = body.contains(document.activeElement) && document.activeElement.closest("[data-lora]")?.dataset.lora
+    const { activeElement } = document
+    const held = body.contains(activeElement) && activeElement.closest("[data-lora]")?.getAttribute("data-lora")
     body.replaceChildren(...this.details())
-    const row = held && [...body.querySelectorAll("[data-lora]")].find((each) => each.dataset.lora === held)
+    const row = held && [...body.querySelectorAll("[data-lora]")].find((each) => each.getAttribute("data-lora") === held)
     if (row) (row.querySelector("button") ?? row).focus()
   }
 
@@ -151,7 +153,7 @@ export class Panel {
   }
 
   /** One finding speaks for itself; none or several get a headline, unless "No findings" would mislead by now. */
-  run({ findings, facts, numbers, solved }, found) {
+  run(/** @type {import("./findings.mjs").Report} */ { findings, facts, numbers, solved }, found) {
     const head = findings.length !== 1 && (findings.length || !(solved || found)) && summary(findings)
     const told = facts.map((fact) => element("li", "", fact))
     const age = this.old ? element("span", "lf-age", word("panel.earlier")) : null

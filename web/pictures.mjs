@@ -1,5 +1,6 @@
 // What a report measured, as pictures: how LoRAs fit and what is kept of them, the size before and after, the errors of
 // the layers. Inline SVG in the colours of the host's theme.
+// @ts-check
 
 import { element } from "./dom.mjs"
 import { bytes, percent } from "./numbers.mjs"

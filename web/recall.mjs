@@ -1,4 +1,5 @@
 // A run that reuses a node sends nothing for it. After a reload of the page the report is still in the host's history.
+// @ts-check
 
 /** Everything above a node, itself included, as one comparable text. Links are [node id, output]. */
 function fingerprint(prompt, id, seen = {}) {

@@ -1,4 +1,5 @@
 // A colour for each stage, so that the order can be seen. Nodes 2.0 takes its socket colours from panel.css instead.
+// @ts-check
 
 export const COLOURS = {
   FOUNDRY_BASE: "#8fa9bd", // cold steel

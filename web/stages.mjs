@@ -1,5 +1,6 @@
 // A colour for each stage's nodes, so that the order is seen from afar. Nothing of it is saved, and a colour of the user's
 // wins: the canvas takes it from the node's class, Nodes 2.0 from a style sheet of node ids.
+// @ts-check
 
 import { COLOURS } from "./sockets.mjs"
 

@@ -1,4 +1,5 @@
 // Words: those of this page in English, and translations from locales/<language>/main.json under "loraFoundry". No page.
+// @ts-check
 
 /** Under loraFoundry.ui for translators. Written as JSON, so that the locale file can be made from it. */
 export const UI = {

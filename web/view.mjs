@@ -1,4 +1,5 @@
 // What one node shows of its last run and of the check of its graph: a line that opens its findings, and a badge.
+// @ts-check
 
 import { isShown, questionsOf, rowOf } from "./declare.mjs"
 import { ICONS, readReport, without, worst } from "./findings.mjs"

@@ -58,6 +58,26 @@ def test_the_menu_converts_and_undo_gives_the_old_bytes(drawn):
         assert drawn.page.evaluate(SERIALIZED) == before
 
 
+def test_a_panel_that_grows_after_converting_is_no_step_of_undo(drawn, unknown):
+    """The check of the new graph has a question for one of its nodes, which grows by a line."""
+    drawn.page.evaluate("() => app.extensionManager.command.execute('Comfy.RefreshNodeDefinitions')")
+    before = drawn.page.evaluate(KEPT)
+    drawn.set("lora", "lora_name", unknown["new"])
+    drawn.edited()
+    converted(drawn)
+    drawn.quiet()
+    shown = "() => [...document.querySelectorAll('.lf-panel')].some((panel) => !panel.hidden)"
+    drawn.page.wait_for_function(shown)
+    drawn.settle()
+    drawn.settle()
+    drawn.edited()
+    drawn.settle()
+    drawn.page.evaluate(UNDO)
+    drawn.page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'LoraLoaderModelOnly')")
+    drawn.page.evaluate(UNDO)
+    drawn.page.wait_for_function(f"before => ({KEPT})() === before", arg=before)
+
+
 def test_what_was_converted_runs(drawn):
     converted(drawn)
     drawn.quiet()

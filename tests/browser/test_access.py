@@ -1,0 +1,72 @@
+"""axe-core finds nothing of WCAG 2.2, levels A and AA, in our elements: in both renderers, dark and light."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+
+import pytest
+from browser.graphs import finishers
+from browser.studio import setting
+
+LEVELS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa"]
+OURS = [".lf-panel:not([hidden])", ".lf-rows", ".lf-popover:popover-open", "dialog.lf-dialog", ".lf-live"]
+RUN = """async ([ours, levels]) => {
+  const include = ours.filter((each) => document.querySelector(each)).map((each) => [each])
+  const {violations, passes} = await axe.run({include}, {runOnly: {type: "tag", values: levels}})
+  const told = ({id, nodes}) => nodes.map(({html, any}) => [id, html, any[0]?.message ?? ""])
+  return [violations.flatMap(told), passes.length]
+}"""
+
+
+def violations(studio) -> list[list[str]]:
+    """What axe has against our elements that are on the page; that it looked at some is asserted."""
+    found, passes = studio.page.evaluate(RUN, [OURS, LEVELS])
+    assert passes > 3
+    return found
+
+
+@pytest.fixture
+def checked(studio, host, unknown):
+    """Panels with findings and questions, rows, and reports of a run."""
+    script = (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
+    studio.page.evaluate(script)
+    nodes, links = finishers(unknown)
+    rows = [{"path": "moved/wan_style.safetensors", "strength": 0.5}, unknown["new"], {"path": unknown["partial"]}]
+    nodes["rows"] = ("FoundryLoRAStack", (0, 500), {"loras": json.dumps(rows)})
+    studio.build(nodes, links)
+    studio.screenshot("access")
+    studio.quiet()
+    return studio
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_panels_rows_details_and_dialogs(checked, theme):
+    setting(checked, "Comfy.ColorPalette", theme)
+    try:
+        assert violations(checked) == []
+        checked.open_panel("stack")
+        checked.page.screenshot(path=checked.artefacts / f"details-{theme}-{checked.mode}.png")
+        assert violations(checked) == []
+        checked.page.keyboard.press("Escape")
+        checked.page.evaluate("() => { app.extensionManager.command.execute('LoRAFoundry.Check') }")
+        checked.page.locator("dialog.lf-dialog").wait_for()
+        assert violations(checked) == []
+        checked.page.keyboard.press("Escape")
+        checked.page.locator("dialog.lf-dialog").wait_for(state="detached")
+    finally:
+        setting(checked, "Comfy.ColorPalette", "dark")
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_pictures_of_a_run(checked, host, theme, names):
+    setting(checked, "Comfy.ColorPalette", theme)
+    try:
+        checked.set("rows", "loras", json.dumps([names["partial"]]))
+        checked.run()
+        checked.wait_for_panel("save", "warning")
+        checked.open_panel("save")
+        assert violations(checked) == []
+        checked.page.keyboard.press("Escape")
+    finally:
+        setting(checked, "Comfy.ColorPalette", "dark")
