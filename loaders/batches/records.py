@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ... import __version__
 from ...engine.errors import FoundryError
@@ -75,10 +75,17 @@ def read_record(place: Place, name: str) -> BatchRecordJSON | None:
     data: Any = None
     with suppress(ValueError, RecursionError):
         data = json.loads(place.read(record_name(name)) or "null")
+    return cast(BatchRecordJSON, data) if _is_record(data) else None
+
+
+def _is_record(data: Any) -> bool:
+    """Whether this has the form of a record, as far as it is used: others may write to a bucket too."""
     if not isinstance(data, dict) or data.get("schema") != SCHEMA or BatchRecordJSON.__annotations__.keys() - data:
-        return None
-    record: BatchRecordJSON = data  # type: ignore[assignment]
-    return record
+        return False
+    lists, error = (data["files"], data["inputs"]), data["error"]
+    if not all(isinstance(each, list) for each in lists) or not (error is None or isinstance(error, dict)):
+        return False
+    return all(isinstance(file, dict) and isinstance(file.get("path"), str) for each in lists for file in each)
 
 
 def read_records(place: Place, names: Iterable[str]) -> dict[str, BatchRecordJSON | None]:

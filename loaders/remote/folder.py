@@ -16,6 +16,8 @@ from .uploads import write_errors
 from .workers import patiently, wait, workers
 
 AT_ONCE = 16  # requests under way: each is small
+MOST = 4 << 20  # bytes of a text; the rest of a larger one is not read
+NOTHING = ("remote.no_file", "remote.empty")
 T = TypeVar("T")
 
 
@@ -85,9 +87,10 @@ class BucketFolder:
         where = self.object(name)
         try:
             with s3_errors(where):
-                return bytes(obstore.get(self._store, where.key).bytes()).decode(errors="replace")
+                found = obstore.get(self._store, where.key, options={"range": (0, MOST)})
+                return bytes(found.bytes()).decode(errors="replace")
         except FoundryError as error:
-            if error.text != "remote.no_file":
+            if error.text not in NOTHING:
                 raise
             return ""
 
@@ -95,7 +98,7 @@ class BucketFolder:
         try:
             return S3Object(self.object(name), self._store).facts()
         except FoundryError as error:
-            if error.text not in ("remote.no_file", "remote.empty"):
+            if error.text not in NOTHING:
                 raise
             return None
 

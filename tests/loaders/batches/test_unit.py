@@ -192,6 +192,10 @@ def test_a_damaged_record_is_none(folder):
     work(unit(folder, write_document(folder, "doc")))
     place = folder / "out" / "records" / "doc.json"
     assert read_record(Folder(folder / "out"), "doc") is not None
-    for text in ("", "{", "[]", '{"schema": 1}', place.read_text().replace('"schema": 1', '"schema": 9')):
+    sound = place.read_text()
+    others = {"schema": 9, "files": "x", "inputs": [1], "error": "no"}
+    damaged = [json.dumps(json.loads(sound) | {key: value}) for key, value in others.items()]
+    damaged += [json.dumps(json.loads(sound) | {"files": [{"size": 1}]})]
+    for text in ("", "{", "[]", '{"schema": 1}', *damaged):
         place.write_text(text)
         assert read_record(Folder(folder / "out"), "doc") is None

@@ -108,8 +108,9 @@ def test_only_what_is_missing_or_was_replaced_there_is_made_again(folder, server
     del server.files["/results/all/d00.safetensors"]
     server.files["/results/all/d01.safetensors"] = whole["d02.safetensors"]
     assert states(batch(*documents)) == {"d00": "made", "d01": "made", "d02": "unchanged"} and sent(server) == whole
-    server.files["/results/all/records/d02.json"] = b"{"
-    assert states(batch(*documents)) == {"d00": "unchanged", "d01": "unchanged", "d02": "made"}
+    for damaged in (b"{", b"", b" " * (5 << 20)):
+        server.files["/results/all/records/d02.json"] = damaged
+        assert states(batch(*documents)) == {"d00": "unchanged", "d01": "unchanged", "d02": "made"}
 
 
 def test_another_machine_goes_on_with_what_is_there(folder, server, batch, tmp_path_factory, monkeypatch):

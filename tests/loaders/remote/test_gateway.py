@@ -160,13 +160,16 @@ def test_a_result_is_there_in_parts_and_what_was_begun_is_taken_back(gateway, bu
     assert b"<UploadId>" not in gateway.request("GET", f"/{bucket}", query="uploads=")
 
 
-def test_a_batch_into_a_bucket_by_two_workers_of_which_one_is_killed(gateway, bucket, run_cli, tmp_path, monkeypatch):
+def test_a_batch_into_a_bucket_by_two_workers_of_which_one_is_killed(
+    gateway, bucket, run_cli, tmp_path, pack_home, monkeypatch
+):
     make_models(tmp_path)
     documents = make_documents(tmp_path, 20)
     monkeypatch.setattr(processes, "Processes", Murdered)
     monkeypatch.setattr(Murdered, "victims", 1)
     command = ["batch", *map(str, documents), "-o", f"s3://{bucket}/all/", "--workers", "2", "--json"]
     assert main(command) == 0 and Murdered.victims == 0
+    assert not [path for path in (pack_home / "remote").rglob("*") if path.is_file()], "of the killed one, too"
     here = tmp_path / "here"
     here.mkdir()
     assert main(["bake", *map(str, documents), "-o", str(here)]) == 0
