@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine.lineage import ROLES, UNKNOWN
-from ..engine.texts.say import refuse
+from ..engine.texts.say import counted, refuse
 from .lineage_text import claims_table, found_lines, record_text, subject_json, subject_text
 from .shared import DONE, STOPPED, OldOption, answer, from_elsewhere, print_json, where
 from .terminal import Bar
@@ -279,7 +279,9 @@ def _ingredients(names: Sequence[str] | None, strengths: Sequence[float] | None 
         raise refuse("usage.lineage_alone", none=NONE, same=SAME)
     given: Sequence[float | None] = strengths or [None]
     if len(given) not in (1, len(names)):
-        raise refuse("usage.lineage_strengths", count=len(given), loras=len(names))
+        raise refuse(
+            "usage.lineage_strengths", strengths=counted(len(given), "strength"), loras=counted(len(names), "LoRA")
+        )
     each = [*given, *[given[0]] * (len(names) - len(given))]
     with from_elsewhere() as asking, Bar("hashing") as bar:
         return tuple(name_lora(name, strength, bar, asking) for name, strength in zip(names, each, strict=True))

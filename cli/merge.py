@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.errors import FoundryError
 from ..engine.findings import stops
-from ..engine.texts.say import refuse
+from ..engine.texts.say import counted, refuse
 from .parser import share
 from .shared import DONE, STOPPED, Refused, answer, from_elsewhere, print_findings, print_json, where
 from .terminal import Bar, note, size, table
@@ -228,7 +228,7 @@ def _rescaled(rows: Sequence[Row], strengths: Sequence[float] | None) -> list[Ro
 
 def _same_count(strengths: Sequence[float], count: int) -> None:
     if len(strengths) != count:
-        raise refuse("usage.strengths", count=len(strengths), loras=count)
+        raise refuse("usage.strengths", strengths=counted(len(strengths), "strength"), loras=counted(count, "LoRA"))
 
 
 def _wanted(document: Document, rows: Sequence[Row]) -> tuple[Wanted, ...]:

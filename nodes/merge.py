@@ -12,7 +12,7 @@ from ..engine.json_merge import MergeJSON
 from ..engine.merge.methods import METHODS
 from ..engine.merge.ranks import Policy
 from ..engine.plan import Plan
-from ..engine.texts.say import refuse
+from ..engine.texts.say import counted, refuse
 from ..loaders.merges.comparing import advised, compare, conflicts_json, conflicts_sentences
 from ..loaders.merges.heat import pixels
 from ..loaders.merges.matching import Wanted
@@ -220,7 +220,7 @@ class FoundryLoRAConflicts(FoundryNode):
         """(rows, image [1, height, width, 3], report)."""
         rows, plan = read_stack(lora_stack), None if model is None else plan_of(model)
         if len(rows) < 2:
-            raise refuse("stack.single", count=len(rows))
+            raise refuse("stack.single", rows=counted(len(rows), "row"))
         wanted = _wanted(rows)
         found = compare(gather(Request(wanted, Path("unused.safetensors")), plan), host.progress())
         for each in wanted:

@@ -7,7 +7,7 @@ size takes the largest sigma^2 / (rows + columns) of the whole model. One rank e
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -68,6 +68,13 @@ class Spectrum:
     size: tuple[int, int]
     values: torch.Tensor
     energy: float
+
+
+def refuse_above(policy: Policy, shapes: Iterable[Sequence[int]]) -> None:
+    """FoundryError LF503 for a rank that no weight of these shapes has, before anything is read."""
+    most = max((min(shape[0], math.prod(shape[1:])) for shape in shapes if len(shape) > 1), default=0)
+    if policy.goal == "rank" and policy.amount > most > 0:
+        raise refuse("LF503.above_all", rank=int(policy.amount), most=most)
 
 
 def choose(spectra: Mapping[str, Spectrum], policy: Policy, size_of: SizeOf | None = None) -> dict[str, int]:

@@ -19,7 +19,7 @@ from .fold import Stored, fold
 from .methods import Method, method_of
 from .parts import Input, Part, modules_of, read_parts
 from .proof import Sums, exactly, measure
-from .ranks import Policy, Spectrum, choose
+from .ranks import Policy, Spectrum, choose, refuse_above
 
 TIDY = 16  # modules; what their factors leave free would add up to more than is worked with
 
@@ -73,6 +73,7 @@ def outline(job: Job, size_of: SizeOf | None = None, on_step: Progress | None = 
     entries = {module: Entry(shape, _rank(job.inputs, module)) for module, shape in modules_of(job.inputs).items()}
     if job.policy is None:
         return entries
+    refuse_above(job.policy, [entry.shape for entry in entries.values()])
     spectra = dict(_spectra(job, method, entries, on_step))
     beside = {module: _rank([each for each in job.inputs if each.whole], module) or 0 for module in spectra}
 

@@ -50,7 +50,7 @@ ASKING: dict[str, tuple[str, ...]] = {
     ),
     "size.body": ("error", "The body is larger than {most} MiB.", "No workflow is that large.", ""),
     "stack.empty": ("error", "The LoRA stack is empty: there is nothing to merge.", "", "Add a LoRA to it."),
-    "stack.single": ("error", "The LoRA stack has {count} rows.", "", "Two are needed to be compared."),
+    "stack.single": ("error", "The LoRA stack has {rows}.", "", "Two are needed to be compared."),
     "stopped.by": ("error", "Stopped by {by}.", "Nothing was changed; the unfinished file is removed.", ""),
     "system.refused": ("error", "{what}: {reason}.", "", ""),
     "usage.bake_both": (
@@ -121,7 +121,7 @@ ASKING: dict[str, tuple[str, ...]] = {
     ),
     "usage.lineage_same": ("error", "--use-with same needs --trained-with.", "", _LINEAGE),
     "usage.lineage_strength": ("error", "--strength needs --trained-with.", "", _LINEAGE),
-    "usage.lineage_strengths": ("error", "There are {count} strengths for {loras} LoRAs.", "", _LINEAGE),
+    "usage.lineage_strengths": ("error", "{strengths} for {loras}: there is not one for each.", "", _LINEAGE),
     "usage.lineage_there": ("error", "{out} is there already: name another file with -o.", "", _LINEAGE),
     "usage.line": ("error", "{what}.", "", "See: {prog} --help."),
     "usage.line_near": ("error", "{what}, did you mean '{near}'?", "", "See: {prog} --help."),
@@ -147,6 +147,6 @@ ASKING: dict[str, tuple[str, ...]] = {
     ),
     "usage.shard_cache": ("error", "The cache keeps whole files, not shards.", "", "Leave one of the two out."),
     "usage.shard_size": ("error", "--max-shard-size is {size}, under 1 MB.", "", "Write 5GB, or 500MB."),
-    "usage.strengths": ("error", "{count} strengths are given for {loras} LoRAs.", "", _IN_ORDER),
+    "usage.strengths": ("error", "{strengths} for {loras}: there is not one for each.", "", _IN_ORDER),
     "usage.there": ("error", "'{out}' is there already.", "", "Name another file with -o, or remove it."),
 }

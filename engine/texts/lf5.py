@@ -71,6 +71,12 @@ MERGING: dict[str, tuple[str, ...]] = {
         "",
         "Give a LoRA, and a weight other than 0.",
     ),
+    "LF502.zeros": (
+        "error",
+        "There is nothing to merge: {loras} hold zeros only.",
+        "The file would do nothing.",
+        "Look for later checkpoints: a training that never began saves such files.",
+    ),
     "LF502.weight": ("error", "{lora}: the weight is {weight}.", "", "Give a number such as 0.8."),
     "LF502.shapes": (
         "error",
@@ -133,6 +139,12 @@ MERGING: dict[str, tuple[str, ...]] = {
         "the two.",
         "",
         "Give a smaller rank, or none for this module.",
+    ),
+    "LF503.above_all": (
+        "error",
+        "The rank is {rank}, and no weight that these LoRAs change has more than {most}.",
+        "",
+        "Give a smaller rank, or none: nothing is shrunk then.",
     ),
     "LF503.too_small": (
         "error",

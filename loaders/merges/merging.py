@@ -154,6 +154,7 @@ def merge(request: Request, on_step: Progress | None = None, gathered: Gathered 
             out.put(module, stored)
             sums[module] = measured
         proof = Proof.of([each.input.name for each in gathered.matched], sums)
+        _refuse_zeros(proof)
         _refuse_loss(request, proof)
         out.complete(recorded(recipe, proof_json(proof), out.tensor_id(), gathered.matched, request.out.name))
     return Result(request.out, proof_json(proof), recipe, entries, gathered)
@@ -223,6 +224,13 @@ def refuse_inputs(request: Request) -> None:
     for wanted in (*request.loras, *request.fuse):
         if request.out.exists() and wanted.path.exists() and wanted.path.samefile(request.out):
             raise refuse("usage.merged", out=request.out)
+
+
+def _refuse_zeros(proof: Proof) -> None:
+    """FoundryError LF502 where no input adds anything; what replaces a weight is not known to change it, but may."""
+    total = proof.total
+    if not total.gram.diagonal().any() and not total.set_size:
+        raise refuse("LF502.zeros", loras=", ".join(proof.names))
 
 
 def _refuse_loss(request: Request, proof: Proof) -> None:

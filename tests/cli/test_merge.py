@@ -6,6 +6,7 @@ import json
 
 import pytest
 from lora_foundry.loaders.disk.header import read_header
+from lora_foundry.loaders.disk.small import save_small
 from merged_files import apart
 from safetensors.torch import load_file
 from schemas import faults
@@ -174,3 +175,21 @@ def test_shares_are_taken_as_percents_too(folder, run):
     resize = ("resize", "lightning.safetensors", "-o", OUT, "--json")
     for part, percent in ((("--energy", "0.9"), ("--energy", "90%")), (("--max-error", "0.3"), ("--max-error", "30%"))):
         assert run(*resize, *part)[1]["recipe"] == run(*resize, *percent)[1]["recipe"]
+
+
+def test_a_rank_above_every_layer_is_refused_before_anything_is_read(folder, run):
+    for verb in ("merge", "resize"):
+        code, told, _ = run(verb, "style.safetensors", "-o", OUT, "--rank", "100000", "--json")
+        assert (code, told["error"]["code"]) == (1, "LF503")
+        assert "no weight that these LoRAs change" in told["error"]["what"]
+        assert not (folder / OUT).exists()
+
+
+def test_zeros_alone_are_no_merge(folder, run):
+    style = load_file(folder / "style.safetensors")
+    zeros = {name: tensor if name.endswith("alpha") else tensor * 0 for name, tensor in style.items()}
+    save_small(folder / "zeros.safetensors", zeros)
+    code, told, _ = merge(run, "zeros.safetensors", "zeros.safetensors")
+    assert (code, told["error"]["code"]) == (1, "LF502") and "hold zeros only" in told["error"]["what"]
+    assert not (folder / OUT).exists()
+    assert merge(run, "zeros.safetensors", "style.safetensors")[0] == 0

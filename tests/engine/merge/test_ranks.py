@@ -191,11 +191,14 @@ def test_ranks_of_single_layers_are_given_as_they_are():
         assert {name: entries[name].rank for name in given} == given
 
 
-def test_a_rank_above_every_layer_is_all_there_is():
+def test_the_rank_of_the_largest_layer_is_all_there_is_and_one_above_it_is_refused():
     deltas = layers()
+    most = max(min(each.size) for each in deltas.values())
     for uniform in (False, True):
-        entries, made = shrunk([an_input("a", 1.0, deltas)], Policy("rank", 5000, uniform))
+        entries, made = shrunk([an_input("a", 1.0, deltas)], Policy("rank", most, uniform))
         assert {each.rank for each in entries.values()} == {16} and error_of(made, deltas) < 1e-6
+        with pytest.raises(FoundryError, match=f"The rank is {most + 1}, and no weight .* more than {most}"):
+            outline(Job((an_input("a", 1.0, deltas),), policy=Policy("rank", most + 1, uniform)))
 
 
 def test_what_is_left_out_is_known_before_anything_is_written():
