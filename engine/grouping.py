@@ -102,7 +102,7 @@ class Together:
 
 
 def made_together(fates: Sequence[Fate], loaded: Loaded) -> list[Loaded]:
-    """Each weight of a group with its result; on the CPU and without one where the device's memory does not do."""
+    """Each weight of a group with its result; on the CPU and without one where the device does not do it."""
     each = [loaded, *loaded.others]
     try:
         made = _made(fates, loaded)
@@ -126,5 +126,8 @@ def _made(fates: Sequence[Fate], loaded: Loaded) -> list[Made]:
         return []
     sums = Sums(start, term.products, len(fates), loaded.shift)
     rows = sampled_rows(fate.info.shape)
-    scales, told = kernels.make(sums, fate.format, out.view(len(fates), *start.shape), rows)
+    made = kernels.make(sums, fate.format, out.view(len(fates), *start.shape), rows)
+    if made is None:
+        return []
+    scales, told = made
     return [(out[at], None if scales is None else scales[at], told[at]) for at in range(len(fates))]

@@ -36,9 +36,9 @@ def make_result(
     """
     start, merged = start_and_terms(weight, pairs, terms, weight.device)
     flat, driven, rows = as_rows(out), 1.0, sampled_rows(fate.info.shape)
-    if term := kernels.suited(start, merged, len(pairs), fate.format, flat):
-        found, all_told = kernels.make(Sums(start, term.products), fate.format, flat[None], rows)
-        return (None if found is None else found[0]), all_told[0], 1.0
+    term = kernels.suited(start, merged, len(pairs), fate.format, flat)
+    if term and (made := kernels.make(Sums(start, term.products), fate.format, flat[None], rows)):
+        return (None if made[0] is None else made[0][0]), made[1][0], 1.0
     if fate.format is None:
         scale, flag = None, _round(start, merged, flat, most, workspace)
     elif numbers := loose(fate):

@@ -54,4 +54,5 @@ def kernel(request: pytest.FixtureRequest, forget: None, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "lora_foundry.engine.triton_kernels", made)
     monkeypatch.setattr(sys.modules["lora_foundry.engine"], "triton_kernels", made, raising=False)
     monkeypatch.setattr(kernels, "find_spec", lambda name: object())
+    monkeypatch.setattr(kernels, "LEFT", set())
     return made

@@ -310,3 +310,24 @@ def test_they_are_not_tried_on_gpus_that_triton_does_not_know(kernel, machine, m
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device=None: (7, 5))
     assert "7.5" in kernels.why_not(CUDA)
     assert kernel.calls == 0
+
+
+@pytest.mark.parametrize("kernel", [""], indirect=True)
+def test_a_variant_that_does_not_compile_is_left_to_torch_and_the_others_are_not(kernel, machine, monkeypatch):
+    """What a launch needs is compiled when it comes, long after the check of the device."""
+    monkeypatch.setattr(gemm, "fast_bf16", lambda device_type: False)
+    wanted, plain, tried = baked("float8_e4m3fn")[0], kernel.measures, []
+
+    def failing(sums, out, *given):
+        tried.append(out.dtype)
+        if out.dtype == torch.float8_e4m3fn:
+            raise ZeroDivisionError("no such instruction")
+        return plain(sums, out, *given)
+
+    monkeypatch.setattr(kernel, "measures", failing)
+    got, report = baked("float8_e4m3fn")
+    assert same_all(got, wanted)
+    assert tried == [torch.float8_e4m3fn], "once for two weights"
+    assert report.gains == pytest.approx([1.0], abs=0.1)
+    baked("none")
+    assert tried[1:] == [torch.bfloat16] * 2
