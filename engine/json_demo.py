@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, TypedDict
 
 from .json_bake import Error
-from .json_types import Count, Findings, PlannedJSON, Stage
+from .json_types import Count, Findings, MeasuredJSON, Stage
 
 Seconds = Annotated[float, ("minimum", 0)]
 Share = Annotated[float, "Of a LoRA's effect that is in the weights; 1 is all of it."]
@@ -70,7 +70,7 @@ class HostDemoJSON(TypedDict):
 
     ok: Annotated[bool, "The LoRAs are whole, the model is quantized, a picture was made, the wrong wire refused."]
     host: HostJSON
-    loras: list[PlannedJSON]
+    loras: list[MeasuredJSON]
     findings: Findings
     report: Annotated[list[str], "What 3 Quantize showed on its node."]
     image: Annotated[str, "The picture."]
@@ -139,7 +139,7 @@ class QualityJSON(TypedDict, total=False):
     gains: Annotated[list[GainJSON], "Of every LoRA that changes a weight."]
 
 
-class MeasuredJSON(TimesJSON, QualityJSON, total=False):
+class RunNumbersJSON(TimesJSON, QualityJSON, total=False):
     """The numbers of a strategy that was measured, the sentence of one that was not."""
 
     memory_bytes: Annotated[int, "Peak of its process, less what torch took before."]
@@ -147,7 +147,7 @@ class MeasuredJSON(TimesJSON, QualityJSON, total=False):
     sentence: Annotated[str, "Why there are no numbers."]
 
 
-class OutcomeJSON(MeasuredJSON):
+class OutcomeJSON(RunNumbersJSON):
     """What became of a strategy."""
 
     state: Annotated[str, ("enum", ("measured", "failed", "does not fit"))]
