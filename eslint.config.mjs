@@ -3,7 +3,6 @@
 export default [
   {
     files: ["web/*.js", "web/*.mjs", "tests/web/*.mjs"],
-    ignores: ["web/rows*.mjs"],
     rules: {
       eqeqeq: ["error", "always", { null: "ignore" }],
       "no-cond-assign": "error",

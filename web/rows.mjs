@@ -1,4 +1,5 @@
 // The text of LoRA Stack as rows, and what each gesture makes of it. Pure: no page, nothing is changed in place.
+// @ts-check
 // A text is JSON: a list of rows, or a document with a list of them; what is not understood is kept as it is.
 
 const LISTS = ["stack", "lora_paths", "lora_path"]

@@ -1,4 +1,5 @@
 // Factors by block: bars become a text as short as people write it, and presets. Pure.
+// @ts-check
 
 /** @typedef {[string, number]} Factor a block such as "double.3" and its factor */
 

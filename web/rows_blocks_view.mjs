@@ -1,4 +1,5 @@
 // The popover of a row's factors by block: a bar for each block of the base, presets, and the text beside them.
+// @ts-check
 
 import { announce, button, element, line, place, popover } from "./dom.mjs"
 import { stepOf, tidy } from "./rows.mjs"
@@ -23,7 +24,8 @@ class Bars {
   /** @param {[string, number][]} factors */
   fill(factors) {
     if (factors.map(([block]) => block).join() !== this.factors?.map(([block]) => block).join()) this.make(factors)
-    this.factors = factors.map((each) => [...each])
+    /** @type {[string, number][]} */
+    this.factors = factors.map(([block, factor]) => [block, factor])
     this.factors.forEach(([, factor], at) => this.draw(at, factor))
   }
 

@@ -1,4 +1,5 @@
 // The chooser: a search over all LoRAs of the server. A combobox with a list that only draws what is in view.
+// @ts-check
 
 import { announce, element, place, popover } from "./dom.mjs"
 import { everyLora, factsOf, learnFacts } from "./rows_client.mjs"

@@ -1,4 +1,5 @@
 // What the server tells of LoRAs, for the rows editor: names, never paths. Each is asked once for each base.
+// @ts-check
 
 import { addressOf, drawn, fetchApi, post } from "./host.mjs"
 

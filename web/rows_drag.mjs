@@ -1,4 +1,5 @@
 // A row dragged to another place by its grip: rows follow the pointer, and the text changes once, when it is let go.
+// @ts-check
 
 import { move, write } from "./rows.mjs"
 import { ROW } from "./rows_row.mjs"

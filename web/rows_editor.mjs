@@ -1,4 +1,5 @@
 // The rows editor on LoRA Stack: a header, a list of rows, and the text behind them. The text is the value of the node.
+// @ts-check
 
 import { announce, element } from "./dom.mjs"
 import * as rows from "./rows.mjs"

@@ -1,4 +1,5 @@
 // What is known of a LoRA as words: chips in its row, and the lines below it. No page.
+// @ts-check
 
 import { word } from "./texts.mjs"
 

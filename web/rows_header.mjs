@@ -1,4 +1,5 @@
 // The line above the rows: all on or off, how many, their sum, the worst that is said of them, and what can be done.
+// @ts-check
 
 import { announce, button, element, place, popover } from "./dom.mjs"
 import { ICONS, worst } from "./findings.mjs"

@@ -1,4 +1,5 @@
 // The editor on its node: a widget after the host's field for the text, which it stands for. Without it the field is there.
+// @ts-check
 
 import { passThrough } from "./dom.mjs"
 import { allNodes, canvas, chain, gestureEnded, isVue, locatorOf, openWorkflow, remount, rootGraph, tell } from "./host.mjs"

@@ -1,4 +1,5 @@
 // A field for a number: typed, dragged sideways, stepped by the arrows, reset by a double click.
+// @ts-check
 
 import { element } from "./dom.mjs"
 import { MOST_STRENGTH, stepOf, tidy, typed } from "./rows.mjs"

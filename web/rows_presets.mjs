@@ -1,4 +1,5 @@
 // Saved stacks: the rows of a list under a name in the user's folder, and back again.
+// @ts-check
 
 import { announce, button, element, line, place, popover } from "./dom.mjs"
 import { savedStacks, saveStack, stackNamed } from "./rows_client.mjs"

@@ -1,4 +1,5 @@
 // One row of the editor as an element. It is made once and then filled again: focus and a drag survive.
+// @ts-check
 
 import { announce, button, element, line, place, popover } from "./dom.mjs"
 import { onLine, strong, told } from "./rows.mjs"
@@ -40,6 +41,8 @@ export class RowView {
     this.id = id
     this.actions = actions
     this.open = false
+    /** @type {SecondLine | null} made when it is opened for the first time */
+    this.second = null
     this.grip = element("span", "lf-grip", "⠿")
     this.grip.title = word("rows.grip")
     this.grip.setAttribute("aria-hidden", "true") // Alt and the arrows do the same

@@ -1,4 +1,5 @@
 // Finding one of thousands of LoRAs by a few letters, and showing long names short. Pure.
+// @ts-check
 
 /** A path as people read it: folder, and name without its extension. */
 export function parts(path) {
@@ -37,6 +38,7 @@ function fit(text, word) {
 export function search(names, query) {
   const words = query.toLowerCase().replaceAll(".safetensors", "").split(/\s+/).filter(Boolean)
   if (!words.length) return names
+  /** @type {[number, string][]} */
   const scored = []
   for (const path of names) {
     const { folder, name } = parts(path.toLowerCase())

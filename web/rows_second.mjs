@@ -1,4 +1,5 @@
 // The second line of a row, opened on demand: solo, CLIP strength, blocks, trigger words, and what is said of its LoRA.
+// @ts-check
 
 import { announce, button, element } from "./dom.mjs"
 import { told } from "./rows.mjs"

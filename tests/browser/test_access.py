@@ -70,3 +70,23 @@ def test_pictures_of_a_run(checked, host, theme, names):
         checked.page.keyboard.press("Escape")
     finally:
         setting(checked, "Comfy.ColorPalette", "dark")
+
+
+def test_what_rows_open(checked):
+    """The second line of a row, and each of the editor's popovers."""
+    page = checked.page
+    setting(checked, "Comfy.ColorPalette", "light")
+    try:
+        page.locator(".lf-rows .lf-chips").nth(2).click()
+        assert page.locator(".lf-second").is_visible() and violations(checked) == []
+        openers = ["Add LoRA", "Sort, paste", "Saved stacks", "Blocks..."]
+        for button in [page.get_by_role("button", name=name).first for name in openers] + [
+            page.locator(".lf-dots").nth(2)
+        ]:
+            button.click()
+            page.locator(".lf-popover:popover-open").wait_for()
+            checked.settle()
+            assert violations(checked) == []
+            page.keyboard.press("Escape")
+    finally:
+        setting(checked, "Comfy.ColorPalette", "dark")
