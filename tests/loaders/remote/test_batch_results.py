@@ -92,6 +92,18 @@ def test_results_records_and_manifest_are_objects_and_the_second_run_writes_noth
     assert len(server.asked) <= 1 + 2 * 3 + 1, "one list, each record and each result once, the manifest"
 
 
+def test_what_was_sent_makes_room_here(folder, server, batch, pack_home):
+    here = {}
+
+    def look(server, asked):
+        if asked.method == "PUT" and asked.path.endswith(".safetensors"):
+            here[asked.path.rpartition("/")[2]] = sorted(name for name in left(pack_home) if not name.startswith("."))
+
+    server.fault = look
+    batch("d00.json", "d02.json")
+    assert here == {"d00.safetensors": ["d00.safetensors", "d02.safetensors"], "d02.safetensors": ["d02.safetensors"]}
+
+
 def test_nothing_to_do_imports_no_torch(folder, server, batch):
     documents = sorted(folder.glob("d*.json"))
     batch(*documents)
