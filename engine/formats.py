@@ -40,6 +40,8 @@ def quantize(weight: torch.Tensor, format: Format, name: str = "weight") -> tupl
     Raises FoundryError LF304 for NaN or Inf.
     """
     amax = finite_amax(weight, name)
+    if not format.row_scaled and not format.rounds_as_it_is:
+        amax = torch.stack([largest(format.prepare(weight[rows])) for rows in row_blocks(weight)]).amax()
     codes = torch.zeros(format.code_shape(weight.shape), dtype=format.dtype, device=weight.device)
     found = []
     for rows in row_blocks(weight):

@@ -15,7 +15,7 @@ from lora_foundry.engine.bake import bake
 from lora_foundry.engine.blueprint import blueprint
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
-from lora_foundry.engine.formats import FORMATS
+from lora_foundry.engine.formats import FORMATS, quantize
 from lora_foundry.engine.memory import AUTO, LOW, LOWEST
 from lora_foundry.engine.smoothed import PRE_QUANT_SCALE, SMOOTHED
 
@@ -39,12 +39,23 @@ def test_outputs_are_nearer_and_the_report_says_how_near():
     exact = held @ (weight + up @ down).T
     off = float((as_host(sink, held) - exact).norm() / exact.norm())
     assert report.layers[Q] == pytest.approx(off, rel=1e-3)
-    assert off < 1.02 * guided.layers[Q]  # error feedback gets most of it already
+    assert off < 0.8 * guided.layers[Q]
     assert report.layers[K] == guided.layers[K] and report.gains == [pytest.approx(1.0, abs=0.05)]
     scale = sink.values[P]
     assert (scale.shape, scale.dtype) == ((SHAPE[1],), torch.bfloat16)
     assert float(scale.double().log().mean()) == pytest.approx(0.0, abs=1e-2)
     assert K.removesuffix("weight") + PRE_QUANT_SCALE not in sink.values  # nothing is known of its inputs
+
+
+def test_to_the_nearest_it_is_nearer_too():
+    """A few loud inputs decide what comes out: 8.4 % to the nearest, and the weights alone are further off."""
+    inputs, weight = known().inputs(Q), plan().base.source.values[Q].to(torch.float32)
+    off = {}
+    for format in (FORMATS["nvfp4"], SMOOTHED.of(inputs.gram)):
+        codes, scale = quantize(weight, format)
+        error = (format.decode(codes, scale) - weight).double()
+        off[type(format).__name__] = float((error @ inputs.held.double().T).norm())
+    assert off["Smoothed"] < 0.8 * off["NVFP4"]
 
 
 def test_loud_inputs_get_a_small_scale_and_silent_ones_no_huge_one():
