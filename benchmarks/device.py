@@ -63,10 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         sys.exit("there is no CUDA device here; on a CPU: python benchmarks/device.py --device cpu --smoke")
+    if options.write is not None:
+        options.write.mkdir(parents=True, exist_ok=True)
     rows = Rows(device, options.write, options.minutes)
+    begin = time.perf_counter()
     print(f"{rows.name}: {arithmetic_of(device, AUTO)}", flush=True)
     if device.type == "cuda":
-        rows.add(Row("Triton kernels", kernels.why_not(device) or "right, and used"))
+        said = kernels.why_not(device) or "right, and used"
+        rows.add(Row(f"Triton kernels: {said}", time.perf_counter() - begin, "s to compile and check"))
     for check in CHECKS:
         until = RIGHT if check is CHECKS[0] else CHECKING  # the long one leaves time for the others
         rows.take(check.__name__, partial(checked, check, device, options.smoke), until)
