@@ -52,8 +52,12 @@ export function sheetOf(nodes) {
 
 const ground = (name, colour, share) => `background-color: color-mix(in srgb, ${colour} ${share * 100}%, var(${name}))`
 
+/** Frontends such as 1.32 colour the node and its title bar; such as 1.58 a wrapper, and the node's body in it. */
 function rules(colour, nodes) {
-  const title = `${nodes} :is(.lg-node-header, [data-testid^="node-header-"])`
-  return `${title} { ${ground("--node-component-header-surface", colour, TITLE)} }
-${nodes}.lg-node { ${ground("--component-node-background", colour, BODY)} }`
+  const wrapper = '[data-testid="node-inner-wrapper"]'
+  const plain = `${nodes}:not(:has(> ${wrapper}))`
+  return `${plain} .lg-node-header { ${ground("--node-component-header-surface", colour, TITLE)} }
+${plain}.lg-node { ${ground("--component-node-background", colour, BODY)} }
+${nodes} > ${wrapper} { ${ground("--node-header", colour, TITLE)} }
+${nodes} [data-testid^="node-body-"] { ${ground("--node", colour, BODY)} }`
 }

@@ -50,7 +50,7 @@ def test_a_native_lora_on_fp8_weights_gets_a_badge_without_a_run(blank, names):
 def test_a_click_on_a_badge_opens_what_it_means(blank, names):
     """On a node that is not ours too; a click beside it opens nothing."""
     blank.build(*native(names, LORA, "fp8_e4m3fn"))
-    blank.check()
+    blank.quiet()
     assert blank.badge("lora") == "! Warning LF201"
     blank.screenshot("native")  # brings the node into view
     where = """() => {

@@ -81,7 +81,8 @@ def title_colours(studio, shown: list[str]) -> list[str]:
     if studio.mode == "canvas":
         return studio.page.evaluate("names => names.map((name) => foundry.nodes[name].renderingColor)", shown)
     script = """names => names.map((name) => {
-      const title = document.querySelector(`[data-node-id="${foundry.nodes[name].id}"] .lg-node-header`)
+      const node = document.querySelector(`[data-node-id="${foundry.nodes[name].id}"]`)
+      const title = node.querySelector('[data-testid="node-inner-wrapper"]') ?? node.querySelector(".lg-node-header")
       return getComputedStyle(title).backgroundColor
     })"""
     return studio.page.evaluate(script, shown)
