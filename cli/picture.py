@@ -5,11 +5,13 @@ The browser draws the same on a node (``web/pictures.mjs``).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 from xml.sax.saxutils import escape
 
+from ..loaders.disk.header import shown
 from .terminal import size
 
 WIDTH, LABEL, VALUE, ROW, HEAD, EDGE = 640, 240, 80, 22, 40, 20
@@ -31,7 +33,7 @@ Part = tuple[int, list[str]]  # height, elements
 
 def svg(told: Mapping[str, Any], title: str) -> str:
     """The JSON of a check or a bake as a picture: a heading and, below it, what was measured."""
-    loras = told["loras"]
+    loras, title = told["loras"], shown(title)
     sections = [_kept(loras) or _fit(loras), _energy(loras), _sizes(told.get("size")), _errors(told)]
     top, parts = HEAD, [_text(EDGE, 26, title, "head")]
     for height, drawn in filter(None, sections):
@@ -57,7 +59,7 @@ def _bars(title: str, rows: Iterable[tuple[str, float, str, str]]) -> Part | Non
 
 
 def _kept(loras: Sequence[Mapping[str, Any]]) -> Part | None:
-    kept = [(lora["path"], lora["gain"]) for lora in loras if lora["gain"] is not None]
+    kept = [(lora["path"], lora["gain"]) for lora in loras if _is_number(lora["gain"])]
     rows = ((name, gain, f"{gain:.1%}", "good" if gain >= WELL else "bad") for name, gain in kept)
     return _bars("Effect kept", rows)
 
@@ -77,13 +79,13 @@ def _sizes(sizes: Mapping[str, int] | None) -> Part | None:
 
 def _energy(loras: Sequence[Mapping[str, Any]]) -> Part | None:
     """A strip a LoRA, a cell a block of the model: the stronger the darker."""
-    strips = [(lora["path"], lora["energy"]) for lora in loras if len(lora.get("energy", ())) > 1]
+    strips = [(lora["path"], lora["energy"]) for lora in loras if _has_blocks(lora.get("energy", {}))]
     drawn = [_text(0, 14, "Where it is strong, by block", "head")]
     for number, (name, shares) in enumerate(strips, 1):
         y, most, width = ROW * number, max(shares.values()), (BAR + VALUE) / len(shares)
         drawn.append(_text(0, y + 15, _short(name)))
         for place, (block, share) in enumerate(shares.items()):
-            word, shade = escape(f"{block}: {share:.1%}"), 0.08 + 0.92 * share / most
+            word, shade = escape(f"{shown(block)}: {share:.1%}"), 0.08 + 0.92 * share / most
             box = _rect(LABEL + place * width, y + 4, width - min(1.0, width / 4), 13, "plain", shade)
             drawn.append(box.replace("/>", f"><title>{word}</title></rect>"))
     return (ROW * (len(strips) + 1), drawn) if strips else None
@@ -91,8 +93,9 @@ def _energy(loras: Sequence[Mapping[str, Any]]) -> Part | None:
 
 def _errors(told: Mapping[str, Any]) -> Part | None:
     """How many layers are how far off, a line for all together and one for what was allowed."""
-    errors = [layer["relative_error"] for layer in told.get("layers", {}).values()]
-    total, limit = told.get("relative_error") or 0.0, (told.get("budget") or {}).get("max_error") or 0.0
+    errors = [error for layer in told.get("layers", {}).values() if _is_number(error := layer["relative_error"])]
+    limit: float = (told.get("budget") or {}).get("max_error") or 0.0
+    total: float = told["relative_error"] if _is_number(told.get("relative_error")) else 0.0
     most = max([*errors, total, limit], default=0.0)
     if len(errors) < 2 or most <= 0:
         return None
@@ -112,8 +115,17 @@ def _errors(told: Mapping[str, Any]) -> Part | None:
     return base + 20, drawn
 
 
+def _is_number(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def _has_blocks(energy: Mapping[str, float]) -> bool:
+    """Whether a LoRA has strength in a block of several: one of zeros has none anywhere."""
+    return len(energy) > 1 and all(map(_is_number, energy.values())) and max(energy.values()) > 0
+
+
 def _short(name: str) -> str:
-    plain = PurePath(name.replace("\\", "/")).name.removesuffix(".safetensors")
+    plain = shown(PurePath(name.replace("\\", "/")).name.removesuffix(".safetensors"), 500)
     return plain if len(plain) <= NAME else f"{plain[: NAME // 2]}…{plain[1 - NAME // 2 :]}"
 
 

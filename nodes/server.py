@@ -74,7 +74,7 @@ def serve_picture(path: str, find: Callable[[Mapping[str, str]], Picture]) -> bo
     async def handle(request: Any) -> Any:
         try:
             picture = await worker.work(find, dict(request.query))
-            tag = f'"{hashlib.sha256(picture.state.encode()).hexdigest()[:32]}"'
+            tag = f'"{hashlib.sha256(picture.state.encode(errors="backslashreplace")).hexdigest()[:32]}"'
             headers = {"ETag": tag, "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
             if request.headers.get("If-None-Match") == tag:
                 return web.Response(status=304, headers=headers)

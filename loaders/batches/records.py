@@ -75,7 +75,7 @@ def read_record(place: Place, name: str) -> BatchRecordJSON | None:
     data: Any = None
     with suppress(ValueError, RecursionError):
         data = json.loads(place.read(record_name(name)) or "null")
-    return cast(BatchRecordJSON, data) if _is_record(data) else None
+    return cast(BatchRecordJSON, data) if _is_record(data) and data["name"] == name else None
 
 
 def _is_record(data: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from ...engine.texts.say import refuse
 from ..disk.header import disk_errors
 from ..disk.home import data_home, keep
 from ..disk.targets import plain_fault
-from ..disk.text import MAX_TEXT, decode, parse_text
+from ..disk.text import MAX_TEXT, decode, document_error, parse_text
 from .document import Row, load_document, parse_rows
 
 SUFFIX = ".json"
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def stacks_folder() -> Path:
@@ -43,8 +45,11 @@ def save_stack(name: str, rows: list[Any], replace: bool = False) -> Path:
     path = stack_path(name)
     if path.exists() and not replace:
         raise refuse("file.stack_there", name=repr(name))
-    lines = ",\n".join(f"    {json.dumps(row, ensure_ascii=False)}" for row in rows)
-    if not keep(path, f'{{\n  "{STACK}": [\n{lines}\n  ]\n}}\n'):
+    lines = ",\n".join(f"    {_line(row)}" for row in rows)
+    text = f'{{\n  "{STACK}": [\n{lines}\n  ]\n}}\n'
+    if len(text.encode()) > MAX_TEXT:  # which nothing would read again
+        raise document_error(path.name, "document.large", most=MAX_TEXT)
+    if not keep(path, text):
         raise refuse("file.stack_unwritten", name=repr(name))
     return path
 
@@ -58,6 +63,12 @@ def load_stack(name: str) -> list[Any]:
     with disk_errors(path), path.open("rb") as file:
         told = parse_text(decode(file.read(MAX_TEXT + 1), path.name), path.name)
     return told[STACK] if isinstance(told.get(STACK), list) else [_written(row) for row in document.stack]
+
+
+def _line(row: Any) -> str:
+    """A row as JSON; half a character, which JSON can name and UTF-8 cannot hold, stays the escape that it was."""
+    line = json.dumps(row, ensure_ascii=False)
+    return line if line.isascii() or not _HALF.search(line) else json.dumps(row)
 
 
 def _written(row: Row) -> dict[str, Any]:

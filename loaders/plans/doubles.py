@@ -17,6 +17,7 @@ from ..loras.file import LoRAFile
 from ..names.dialects import ALPHA, DIFF, LORA, SET
 
 ROUNDING = 1e-10  # of a square: float64 leaves 1e-15 of two equal products, a cast to another dtype 1e-6
+WHOLE = (DIFF, SET)
 Span = tuple[int, int]
 
 
@@ -25,13 +26,12 @@ def once(lora: LoRAFile, patches: Sequence[Patch], rows: dict[str, int]) -> tupl
 
     ``rows`` are those of each weight. A file may hold one LoRA under two naming schemes, or q, k and v beside qkv.
     """
-    grouped: dict[str, list[Patch]] = defaultdict(list)
-    for patch in patches:
-        if patch.adapter.kind not in (DIFF, SET):  # these stand beside a LoRA on purpose
-            grouped[patch.target.weight].append(patch)
+    grouped: dict[tuple[str, bool], list[Patch]] = defaultdict(list)
+    for patch in patches:  # what was trained whole stands beside a LoRA on purpose, and never twice
+        grouped[patch.target.weight, patch.adapter.kind in WHOLE].append(patch)
     copies: set[int] = set()
     twice: list[list[str]] = []
-    for weight, here in grouped.items():
+    for (weight, _), here in grouped.items():
         if len(here) > 1:
             copies |= {id(patch) for patch in _copies(lora, here, rows[weight])}
             left = [patch for patch in here if id(patch) not in copies]
@@ -76,6 +76,8 @@ def _copies(lora: LoRAFile, patches: Sequence[Patch], height: int) -> list[Patch
 
 def _same(lora: LoRAFile, whole: Patch, part: Patch, height: int) -> bool:
     """Whether two plain LoRAs say the same in the rows of ``part``, which lie in those of ``whole``."""
+    if whole.adapter.kind in WHOLE:
+        return _same_whole(lora, whole, part)
     mine, theirs = _span(whole, height), _span(part, height)
     plain = all(p.adapter.kind == LORA and {*dict(p.adapter.parts)} <= {"up", "down", ALPHA} for p in (whole, part))
     if not plain or not mine[0] <= theirs[0] < theirs[1] <= mine[1] or whole.target.transform != part.target.transform:
@@ -86,6 +88,21 @@ def _same(lora: LoRAFile, whole: Patch, part: Patch, height: int) -> bool:
         return False
     left = _square(torch.cat((up, -ups[1]), 1), torch.cat(downs))
     return left <= ROUNDING * _square(ups[1], downs[1])
+
+
+def _same_whole(lora: LoRAFile, one: Patch, other: Patch) -> bool:
+    """Whether two weights that were trained whole are one, bit for bit, in the same place."""
+    mine, theirs = dict(one.adapter.parts), dict(other.adapter.parts)
+    alike = one.adapter.kind == other.adapter.kind and mine.keys() == theirs.keys()
+    if not alike or (one.target, one.factor) != (other.target, other.factor):
+        return False
+    return all(_equal(lora.read(name), lora.read(theirs[part])) for part, name in mine.items())
+
+
+def _equal(one: torch.Tensor, other: torch.Tensor) -> bool:
+    alike = one.dtype == other.dtype and one.shape == other.shape
+    bits = (each.reshape(-1).view(torch.uint8) for each in (one, other))  # fp8 knows no comparison
+    return alike and torch.equal(*bits)
 
 
 def _factors(lora: LoRAFile, patch: Patch) -> tuple[torch.Tensor, torch.Tensor]:

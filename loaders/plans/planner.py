@@ -72,8 +72,7 @@ def make_layer(
         refuse_loss(base, lora, coverage)
         refuse_missing(base, lora, coverage)
     whole = parameters(base, lora, matcher, factors)
-    patches, order, doubles = _laid(base, lora, fit)
-    patches += whole
+    patches, order, doubles = _laid(base, lora, [*fit.patches, *whole])
     findings = [*lora.told({patch.adapter.module for patch in whole}), *affix, *order, *partly(lora, coverage)]
     findings += [*doubles, *_another_model(base, lora, coverage), *_grown(base, lora, fit)]
     as_trained = rounding == MATCH_TRAINING and stage == FUSE
@@ -148,10 +147,10 @@ def _matched(base: Base, lora: LoRAFile, matcher: Matcher, factors: BlockWeights
     return fit, []
 
 
-def _laid(base: Base, lora: LoRAFile, fit: Fit) -> tuple[list[Patch], list[Finding], list[Finding]]:
+def _laid(base: Base, lora: LoRAFile, found: list[Patch]) -> tuple[list[Patch], list[Finding], list[Finding]]:
     """The patches as they are applied, what is said of the order of their rows, and of changes that are there twice."""
-    rows = {patch.target.weight: (*base.source.tensors[patch.target.weight].shape, 1)[0] for patch in fit.patches}
-    patches, doubles = once(lora, fit.patches, rows)
+    rows = {patch.target.weight: (*base.source.tensors[patch.target.weight].shape, 1)[0] for patch in found}
+    patches, doubles = once(lora, found, rows)
     patches, turned = in_order(base, patches)
     return patches, [say_of(lora.label, "LF301.by_head", modules=turned)] if turned else [], doubles
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
+import pytest
 from lora_foundry.cli.picture import svg
 
 SPACE = "{http://www.w3.org/2000/svg}"
+NAN = float("nan")
 
 
 def words(text: str) -> list[str]:
@@ -63,3 +65,23 @@ def test_names_are_text_and_what_was_not_measured_is_left_out():
     drawn = svg({"loras": [lora('<script>"&', None)]}, "</svg>")
     assert words(drawn) == ["</svg>", "Modules that found their weight", '<script>"&', "3/4"]
     assert words(svg({"loras": []}, "nothing")) == ["nothing"]
+
+
+def test_a_lora_of_zeros_has_no_strip_and_nothing_is_divided_by_it():
+    none, some = {"block.0": 0.0, "block.1": 0.0}, {"block.0": 0.5, "block.1": 0.5}
+    drawn = svg({"loras": [lora("zeros", None, energy=none), lora("ink", None, energy=some)]}, "x")
+    assert words(drawn)[-2:] == ["Where it is strong, by block", "ink"]
+    assert "Where it is strong, by block" not in words(svg({"loras": [lora("zeros", None, energy=none)]}, "x"))
+
+
+def test_numbers_that_are_none_are_left_out():
+    layers = {name: {"relative_error": error} for name, error in {"a": NAN, "b": 0.1, "c": 0.2, "d": None}.items()}
+    told = {"loras": [lora("a", NAN, energy={"x": NAN, "y": 0.5})], "layers": layers, "relative_error": NAN}
+    assert "nan" not in svg(told, "x") and "Errors of 2 layers" in words(svg(told, "x"))
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J\0\ufffe", "a\udce9", "</text><script>alert(1)</script>", "&#0;"])
+def test_a_name_that_xml_cannot_hold_is_written_out(name):
+    drawn = svg({"loras": [lora(name, 0.5, energy={name: 0.2, "b": 0.1})]}, name)
+    kinds = {each.tag for each in ElementTree.fromstring(drawn.encode("utf-8")).iter()}
+    assert kinds <= {f"{SPACE}{each}" for each in ("svg", "title", "style", "rect", "g", "text")}

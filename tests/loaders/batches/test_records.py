@@ -10,7 +10,16 @@ import pytest
 from batch_parts import make_models, unit, write_document
 from lora_foundry.loaders.bakes.wishes import Wishes
 from lora_foundry.loaders.batches.places import Folder
-from lora_foundry.loaders.batches.records import States, asked_of, is_done, write_manifest
+from lora_foundry.loaders.batches.records import (
+    States,
+    Task,
+    asked_of,
+    blank_record,
+    is_done,
+    read_records,
+    record_name,
+    write_manifest,
+)
 from lora_foundry.loaders.batches.unit import work
 
 CHANGES = {
@@ -64,3 +73,17 @@ def test_the_manifest_has_what_is_there(tmp_path):
     ]
     before = (tmp_path / "out" / "manifest.json").stat()
     assert Path(write_manifest(out)).stat() == before, "it says the same"
+
+
+ODD = [None, 1, "x", [1], [[]], [{}], [{"path": 3}], {}, True]
+
+
+@pytest.mark.parametrize("key", ["files", "inputs", "name"])
+def test_a_record_of_another_form_is_none(tmp_path, key):
+    """Whoever may write to the place can have written it."""
+    place, record = Folder(tmp_path), {**blank_record(Task("doc", "doc.json"), "run", ""), "loras": []}
+    for odd in ODD:
+        place.write(record_name("doc"), json.dumps({**record, key: odd}))
+        assert read_records(place, ["doc"]) == {"doc": None}
+        assert json.loads(Path(write_manifest(place)).read_text())["results"] == []
+        assert is_done(place, Task("doc", "doc.json"), "", States()) is None

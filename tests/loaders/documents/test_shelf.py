@@ -60,3 +60,16 @@ def test_any_stack_document_of_the_folder_is_read_and_a_broken_one_told():
         load_stack("broken")
     with pytest.raises(FoundryError, match="no saved stack 'gone'.*a, broken, kit"):
         load_stack("gone")
+
+
+def test_half_a_character_is_kept_as_json_names_it():
+    rows = [{"path": "x\ud800é"}, {"path": "größe", "blocks": "\udfff"}]
+    save_stack("a", rows)
+    assert load_stack("a") == rows
+
+
+def test_rows_that_nothing_could_read_again_replace_nothing():
+    save_stack("a", ROWS)
+    with pytest.raises(FoundryError, match="larger than"):
+        save_stack("a", [{"path": "x" * 4000}] * 300, replace=True)
+    assert load_stack("a") == ROWS

@@ -100,3 +100,26 @@ def test_a_copy_in_another_dtype_has_other_numbers():
     pair = some(WIDE, 1)
     made = put(stored(PARTS[0], pair), stored("lora_unet_transformer_blocks_0_attn_to_q", pair, dtype=torch.bfloat16))
     assert len(made.patches) == 2 and told(made) == {"LF302.twice": "warning"}
+
+
+NORM = "transformer_blocks.0.attn.norm_q"
+
+
+def normed(*files: dict[str, torch.Tensor]) -> Layer:
+    """On a base with a norm of four numbers, beside one LoRA."""
+    shapes = {f"{PARTS[0]}.weight": (WIDE, WIDE), f"{NORM}.weight": (4,)}
+    return layer(a_base(shapes), tiny(stored(PARTS[0], some(WIDE, 1)), *files))
+
+
+@pytest.mark.parametrize("kind", ["diff", "set_weight", "weight"])
+def test_a_weight_trained_whole_under_two_names_is_applied_once(kind):
+    one, other = ({f"{start}{NORM}.{kind}": torch.full((4,), 2.0)} for start in ("", "diffusion_model."))
+    made = normed(one, other)
+    assert len(made.patches) == 2 and told(made) == {"LF302.copies": "note"}
+    made = normed(one, {name: 2 * there for name, there in other.items()})
+    assert len(made.patches) == 3 and told(made) == {"LF302.twice": "warning"}
+
+
+def test_a_whole_weight_and_a_change_of_it_are_told():
+    made = normed({f"{NORM}.set_weight": torch.ones(4)}, {f"{NORM}.diff": torch.ones(4)})
+    assert len(made.patches) == 3 and told(made) == {"LF302.twice": "warning"}
