@@ -95,6 +95,7 @@ def test_nothing_of_it_is_saved_or_posted(fresh):
         "memory",
         False,
         "none",
+        False,
     ]
     assert not any("foundry_findings" in node["inputs"] for node in fresh.prompt().values())
 
