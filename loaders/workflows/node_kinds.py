@@ -44,13 +44,15 @@ class Loader:
 class Sampler:
     """A node that samples: the inputs that say steps and CFG, and how much noise it starts from.
 
-    A schedule wired in comes before its own steps. ``cfgs`` are those of a node with two models, as ``PAIRS`` has them.
+    A schedule wired in comes before its own steps. ``cfgs``, and ``lengths`` where the steps differ too, are those of a
+    node with several models, as ``PAIRS`` has them.
     """
 
     steps: str = "steps"
     cfg: str = "cfg"
     denoise: str = "denoise"
-    cfgs: tuple[str, str] = ("", "")
+    cfgs: tuple[str, ...] = ()
+    lengths: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,18 @@ LTX_SAMPLERS = (  # they sample piece by piece, with the guider and the schedule
     *("LTXVAVLoopingSampler", "LTXVNormalizingSampler", "LTXVTiledSampler"),
 )
 FUN_V2V = ("CogVideoXFunV2VSampler", "WanFunV2VSampler", "Wan2_2FunV2VSampler")  # its other samplers: steps and cfg
-PAIRS = {  # nodes with two models, of high and of low noise: the inputs they come in by, as the outputs they leave by
+TRIPLES = (  # Wan 2.2: the high-noise model twice, as it is and distilled, then the low-noise one
+    *("TripleKSamplerWan22Lightning", "TripleKSamplerWan22LightningAdvanced"),
+    *("TripleWVSampler", "TripleWVSamplerAdvanced"),
+)
+PAIRS: dict[
+    str, tuple[str, ...]
+] = {  # nodes with several models: the inputs they come in by, as the outputs they leave
     "PowerLoraLoaderV2": ("model", "model_low"),
     "WanMoeKSampler": ("model_high_noise", "model_low_noise"),
     "WanMoeKSamplerAdvanced": ("model_high_noise", "model_low_noise"),
     "WanVideoPowerLoraLoader": ("prev_lora", ""),
+    **dict.fromkeys(TRIPLES, ("base_high", "lightning_high", "lightning_low")),
 }
 SAMPLERS = {
     "KSampler": Sampler(),
@@ -150,6 +159,14 @@ SAMPLERS = {
     "WanVideoDiffusionForcingSampler": Sampler(denoise="denoise_strength"),
     "WanMoeKSampler": Sampler(cfgs=("cfg_high_noise", "cfg_low_noise")),
     "WanMoeKSamplerAdvanced": Sampler(denoise="", cfgs=("cfg_high_noise", "cfg_low_noise")),
+    **dict.fromkeys(
+        TRIPLES,
+        Sampler(
+            denoise="",
+            cfgs=("base_cfg", "lightning_cfg", "lightning_cfg"),
+            lengths=("", "lightning_steps", "lightning_steps"),
+        ),
+    ),
     "ClownsharKSampler_Beta": Sampler(),
     "SharkSampler_Beta": Sampler(),
     "ClownsharkChainsampler_Beta": Sampler(steps="", denoise=""),  # it goes on with the schedule of the one before
@@ -216,7 +233,7 @@ MERGES = re.compile(r"merge|blend|ModelAdd|ModelSubtract", re.IGNORECASE)  # wha
 # Inputs a model comes in by where the form of the workflow does not tell types, and the types where it does.
 MODEL_INPUT = re.compile(
     r"(optional_|base_|refiner_|high_|low_)?(model|unet|diffusion_model)(_?(\d+|[ab]|high|low|high_noise|low_noise"
-    r"|opt|override|c|negative))?|funmodels|cogvideoxfun_model|transformer(_2)?"
+    r"|opt|override|c|negative))?|(base|lightning)_(high|low)|funmodels|cogvideoxfun_model|transformer(_2)?"
 )
 CARRIER_INPUT = re.compile(
     r"guider|(optional_|base_|refiner_)?(pipe|basic_pipe|detailer_pipe|sdxl_tuple|base_ctx|ctx|context|pipe_line)(_opt)?"

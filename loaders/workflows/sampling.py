@@ -24,7 +24,7 @@ from .node_kinds import (
     Sampler,
 )
 from .node_values import number
-from .tracing import linked, model_links, second, trails
+from .tracing import lane_key, linked, model_links, trails
 
 ALL_NOISE = 0.98  # the first noise level of a whole schedule, at least: one that begins lower does only the end
 
@@ -50,13 +50,14 @@ def ends(graph: Graph) -> Iterator[End]:
 
 
 def _sampled(graph: Graph, node: GraphNode, sampler: Sampler) -> Iterator[End]:
-    """The models a sampler uses up: one, or both of those it takes."""
+    """The models a sampler uses up: one, or each of those it takes."""
     if node.kind not in PAIRS:
         yield End(node.id, _sampling(graph, node, sampler), node.id)
         return
-    for key, cfg in zip((node.id, second(node.id)), sampler.cfgs, strict=True):
+    for lane, cfg in enumerate(sampler.cfgs):
         named = cfg if cfg in node.values or cfg in node.links else sampler.cfg  # older versions have one for both
-        yield End(node.id, _sampling(graph, node, replace(sampler, cfg=named)), key)
+        steps = sampler.lengths[lane] if sampler.lengths else sampler.steps
+        yield End(node.id, _sampling(graph, node, replace(sampler, cfg=named, steps=steps)), lane_key(node.id, lane))
 
 
 def sampled_below(graph: Graph, node_id: str) -> tuple[Sampling, ...]:

@@ -111,7 +111,7 @@ class Trails(dict[str, tuple[Trail, ...]]):
 def trails(graph: Graph) -> Trails:
     """The models that may come out of every node that one passes or begins at.
 
-    Of a node with two models the first is under its id and the second under ``second`` of it.
+    Of a node with several models the first is under its id and every other under its ``lane_key``.
     After ``MAX_STEPS`` a node keeps its first trail only, and after as many again there are no more.
     """
     found = Trails()
@@ -129,14 +129,19 @@ def trails(graph: Graph) -> Trails:
         through = _Through(graph, node, lane, shared) if kept else None
         steps += through.size if through else 0
         passing = tuple(dict.fromkeys(map(through.after, kept))) if through else ()
-        found[second(node.id) if lane else node.id] = passing[:MAX_TRAILS]
+        found[lane_key(node.id, lane)] = passing[:MAX_TRAILS]
         found.cut += len(kept) < len(below) or len(passing) > MAX_TRAILS
     return found
 
 
+def lane_key(node_id: str, lane: int) -> str:
+    """The key of one of the models of a node with several (``PAIRS``); ``lane`` is 0 for the first."""
+    return f"{node_id}#{lane + 1}" if lane else node_id
+
+
 def second(node_id: str) -> str:
-    """The key of the second model of a node with two (``PAIRS``)."""
-    return f"{node_id}#2"
+    """The key of the second model of a node with several."""
+    return lane_key(node_id, 1)
 
 
 def _sources(graph: Graph, node: GraphNode, lane: int) -> list[str]:
@@ -159,8 +164,8 @@ def _bottom_up(graph: Graph) -> Iterator[tuple[GraphNode, int]]:
         stack = [(start, False)]
         while stack:
             key, ready = stack.pop()
-            node_id = key.removesuffix(second(""))
-            lane = int(node_id != key)
+            lane = next((lane for lane in (1, 2) if key.endswith(lane_key("", lane))), 0)
+            node_id = key.removesuffix(lane_key("", lane))
             node = graph.nodes.get(node_id)
             if node is None or (key in seen and not ready):
                 continue
@@ -174,7 +179,7 @@ def _bottom_up(graph: Graph) -> Iterator[tuple[GraphNode, int]]:
 def _users(graph: Graph) -> Iterator[str]:
     for node in graph.nodes.values():
         if node.kind in STAGES or model_links(node):
-            yield from (node.id, second(node.id)) if node.kind in PAIRS else (node.id,)
+            yield from (lane_key(node.id, lane) for lane, _ in enumerate(PAIRS.get(node.kind, ("",))))
 
 
 def _source(node: GraphNode) -> Source:

@@ -124,6 +124,11 @@ _OTHER_PACKS = {
     "APGGuider": "cfg_scale eta norm_threshold momentum_coefficient",
     "WanMoeKSampler": "boundary seed steps cfg_high_noise cfg_low_noise sampler_name scheduler sigma_shift",
     "WanMoeKSamplerAdvanced": "boundary add_noise noise_seed steps cfg_high_noise cfg_low_noise sampler_name scheduler",
+    "TripleKSamplerWan22Lightning": "seed sigma_shift base_cfg lightning_start lightning_steps sampler_name scheduler",
+    "TripleKSamplerWan22LightningAdvanced": "seed sigma_shift base_quality_threshold base_steps base_cfg base_sampler "
+    "base_scheduler lightning_start lightning_steps lightning_cfg lightning_sampler lightning_scheduler",
+    "TripleWVSamplerAdvanced": "seed sigma_shift base_quality_threshold base_steps base_cfg base_scheduler "
+    "lightning_start lightning_steps lightning_cfg lightning_scheduler",
     "WanVideoSamplerv2": "cfg seed force_offload",
     "WanVideoSamplerSettings": "steps cfg shift seed force_offload scheduler riflex_freq_index denoise_strength",
     "WanVideoScheduler": "scheduler steps shift start_step end_step",

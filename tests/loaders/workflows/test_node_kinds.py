@@ -73,6 +73,27 @@ def test_two_models_by_the_order_of_the_values():
     assert told(drawing.wire(1, 0, 9, 0).wire(3, 0, 9, 1))[0] == [([], (20, 4.0)), ([], (20, 3.0))]
 
 
+@pytest.mark.parametrize(
+    ("kind", "values", "cfgs"),
+    [
+        ("TripleKSamplerWan22Lightning", [42, "fixed", 5, 3.5, 1, 8, "euler", "simple", "T2V boundary"],
+         (3.5, None, None)),
+        ("TripleKSamplerWan22LightningAdvanced",
+         [0, "fixed", 8, 20, -1, 3.5, "euler", "simple", 2, 8, 1, "lcm", "simple"],
+         (3.5, 1.0, 1.0)),
+    ],
+)  # fmt: skip
+def test_three_models_of_one_sampler(kind, values, cfgs):
+    """The high-noise model as it is, the same distilled, and the low-noise one: each with its own LoRAs."""
+    drawing = lora(base()).add(3, "UNETLoader", "", "MODEL", widgets_values=["low.safetensors", "default"])
+    drawing.add(4, "LoraLoaderModelOnly", "model:MODEL", "MODEL", widgets_values=["low_lora.safetensors", 0.9])
+    drawing.add(9, kind, "base_high:MODEL lightning_high:MODEL lightning_low:MODEL", "LATENT", widgets_values=values)
+    drawing.wire(3, 0, 4, 0).wire(1, 0, 9, 0).wire(2, 0, 9, 1).wire(4, 0, 9, 2)
+    assert told(drawing) == ([
+        ([], (None, cfgs[0])), ([(FILE, 0.7)], (8, cfgs[1])), ([("low_lora.safetensors", 0.9)], (8, cfgs[2])),
+    ], [])  # fmt: skip
+
+
 @pytest.mark.parametrize("kind", SAMPLERS)
 def test_samplers_by_the_order_of_their_values(kind):
     drawing = lora(base()).add(9, kind, "model:MODEL", "LATENT", widgets_values=SAMPLERS[kind]).wire(2, 0, 9, 0)
@@ -208,6 +229,19 @@ def test_lists_for_high_and_low_noise(output, name):
     drawing = wan(drawing, 2, output)
     drawing.add(9, "WanVideoSampler", "model:WANVIDEOMODEL", "LATENT", widgets_values=[4, 1.0, 5, 1, "fixed"])
     assert [loras for loras, _ in told(drawing.wire(1, 0, 9, 0))[0]] == [[(name, 0.8 if output == 0 else 0.6)]]
+
+
+def test_three_models_of_one_sampler_in_a_prompt():
+    g = Sketch()
+    base, low = g.unet("high.safetensors"), g.lora(g.unet("low.safetensors"), "l.safetensors")
+    g("TripleKSamplerWan22LightningAdvanced", base_high=base, lightning_high=g.lora(base, "h.safetensors"),
+      lightning_low=low, base_steps=-1, base_cfg=3.5, lightning_steps=6, lightning_cfg=1.0)  # fmt: skip
+    rows = [(stack.base, [item.ingredient.name for item in stack.items], stack.sampling[0].steps) for stack in
+            lint(of_prompt(g)).stacks]  # fmt: skip
+    assert rows == [
+        ("high.safetensors", [], None), ("high.safetensors", ["h.safetensors"], 6),
+        ("low.safetensors", ["l.safetensors"], 6),
+    ]  # fmt: skip
 
 
 def test_a_sampler_of_two_models_judges_each_for_certain():
