@@ -84,7 +84,7 @@ _NATIVE = {
     "PrimitiveStringMultiline": "value",
 }
 _OURS = {
-    "FoundryFuseBaseLoRA": "lora_name strength rounding",
+    "FoundryFuseBaseLoRA": "lora_name strength rounding allow_partial",
     "FoundryLoadBase": "base_name on_quantized_base no_mmap",
     "FoundryLoadCheckpoint": "ckpt_name on_quantized_base no_mmap",
     "FoundryLoRA": "lora_name strength_model strength_clip enabled blocks",
