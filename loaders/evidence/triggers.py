@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -23,17 +24,19 @@ SIDECARS = (
 )
 LISTS = ("trainedWords", "TrainedWords", "activation text")  # what they call them
 MOST, LONGEST = 64, 400  # words of one LoRA, characters of one
+# Signs no prompt has: controls, changes of the reading direction, halves of characters, which no tokenizer can encode.
+_NO_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def trigger_words(path: Path | None, metadata: Mapping[str, str]) -> tuple[str, ...]:
     """The words of a LoRA file, each once: those in its metadata first, then those of its sidecars. Never raises.
 
-    Commas part words, as in a prompt. At most 64 words of at most 400 characters.
+    Commas part words, as in a prompt. At most 64 words of at most 400 characters, and none of them a control.
     """
     told = [part for key in WORDS for part in _listed(metadata.get(key))]
     if path is not None:
         told += [part for name in SIDECARS for part in _in_sidecar(path.parent / name.format(path))]
-    words = (" ".join(word.split()) for each in told for word in each.split(","))
+    words = (" ".join(_NO_TEXT.sub(" ", word).split()) for each in told for word in each.split(","))
     return tuple(dict.fromkeys(word for word in words if word and len(word) <= LONGEST))[:MOST]
 
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,9 @@ def require_writable(remote: Remote) -> None:
 
 
 def upload(path: Path, remote: Remote, on_bytes: Transfer | None = None) -> Facts:
-    """Send a file; what is there then. ``on_bytes`` is told how far it is and may raise to stop.
+    """Send a file; how it looks there: by the ETag of what was sent, for another may have written since.
+
+    ``on_bytes`` is told how far it is and may raise to stop.
 
     Of what is stopped, or fails, nothing stays on the server; only where its last parts are on their way already it may
     be there whole. Raises FoundryError ``remote``, or ``file`` where it cannot be read here.
@@ -78,7 +81,7 @@ def upload(path: Path, remote: Remote, on_bytes: Transfer | None = None) -> Fact
     with disk_errors(path), workers(1) as threads:
         sending = threads.submit(partial(_put, store, remote, pieces(), part))
         try:
-            wait(sending, pulse)
+            etag = wait(sending, pulse)
         except FoundryError:
             if unread:
                 raise unread[0] from None
@@ -90,15 +93,17 @@ def upload(path: Path, remote: Remote, on_bytes: Transfer | None = None) -> Fact
     there = patiently(S3Object(remote).facts, pulse)
     if there.size != size:
         raise refuse("remote.upload_size", name=remote.url, there=there.size, size=size)
-    return there
+    return replace(there, etag=etag) if etag else there
 
 
-def _put(store: Any, remote: Remote, pieces: Iterator[bytes], part: int) -> None:
+def _put(store: Any, remote: Remote, pieces: Iterator[bytes], part: int) -> str:
+    """The ETag that the server gave to what was sent; empty where it gave none."""
     import obstore
 
     try:
         with write_errors(remote):
-            obstore.put(store, remote.key, pieces, use_multipart=True, chunk_size=part, max_concurrency=AT_ONCE)
+            how: Any = {"use_multipart": True, "chunk_size": part, "max_concurrency": AT_ONCE}
+            return obstore.put(store, remote.key, pieces, **how)["e_tag"] or ""
     except _Stopped as error:
         raise refuse("remote.stopped", name=remote.url) from error
 

@@ -117,7 +117,8 @@ class FaultServer:
             self.aborted.append(name)
             return Reply(204)
         self.files[path] = b"".join(parts[number] for number in sorted(parts))
-        text = "<CompleteMultipartUploadResult><Bucket>b</Bucket><Key>k</Key><ETag>&quot;x-1&quot;</ETag>"
+        etag = f"&quot;{hashlib.md5(self.files[path]).hexdigest()}&quot;"
+        text = f"<CompleteMultipartUploadResult><Bucket>b</Bucket><Key>k</Key><ETag>{etag}</ETag>"
         return Reply(200, f"{text}</CompleteMultipartUploadResult>".encode())
 
 

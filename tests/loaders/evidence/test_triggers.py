@@ -69,3 +69,10 @@ def test_a_flood_is_cut(beside):
     assert len(trigger_words(path, {"trigger_words": ",".join(f"v{at}" for at in range(5000))})) == 64
     path = beside("large.json", {"activation text": "ink", "more": "x" * 1_100_000}).with_name("large.safetensors")
     assert trigger_words(path, {}) == ()
+
+
+def test_what_no_prompt_can_hold_is_left_out(beside):
+    """Half a character ends a run in the tokenizer, and a terminal obeys its escapes."""
+    told = {"civitai": {"trainedWords": ["a\ud800b", "x\x1b[31mred\0", "\u202eknird", "日本 水彩", "👩‍🎨", "\ud800"]}}
+    words = trigger_words(beside("ink.metadata.json", told), {"trigger_words": "ink\x07"})
+    assert words == ("ink", "a b", "x [31mred", "knird", "日本 水彩", "👩‍🎨")

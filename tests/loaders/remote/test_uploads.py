@@ -17,6 +17,7 @@ from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.disk.small import save_small
 from lora_foundry.loaders.remote import s3, uploads
 from lora_foundry.loaders.remote.names import parse_remote
+from lora_foundry.loaders.remote.s3 import S3Object
 from lora_foundry.loaders.remote.uploads import require_writable, upload
 
 NAME, PATH = "s3://results/fp8/model.safetensors", "/results/fp8/model.safetensors"
@@ -46,6 +47,20 @@ def test_a_file_is_sent_in_parts_and_seen_when_complete(server, file):
     assert server.files[PATH] == file.read_bytes()
     parts = [asked for asked in server.asked if "partNumber" in asked.query]
     assert len(parts) == 8 and not any(seen[:-1]) and not server.uploads
+
+
+def test_what_another_wrote_at_once_is_not_taken_for_what_was_sent(server, file):
+    """A record of the other's bytes would say that they are ours."""
+    sent = upload(file, THERE)
+    assert sent.etag == S3Object(THERE).facts().etag
+
+    def overwrite(server, asked):
+        if asked.method == "GET":
+            server.files[PATH] = bytes(len(file.read_bytes()))
+
+    server.fault = overwrite
+    late = upload(file, THERE)
+    assert late.etag == sent.etag != S3Object(THERE).facts().etag
 
 
 def test_progress_tells_bytes(server, file):
