@@ -214,7 +214,8 @@ export const remove = (state, id) => withRows(state, state.rows.filter((each) =>
 export function rowsOfTags(text, names) {
   const plain = (name) => name.replaceAll("\\", "/").replace(/\.(safetensors|pt|ckpt)$/i, "").toLowerCase()
   const number = (written) => tidy(Number(written.replace(",", ".")) || 0) // "0,5" and "1e-1" are numbers, as "0.5" is
-  const tags = /<lora:([^:<>]+)(?::([+-]?[\d.,]+(?:e[+-]?\d+)?))?(?::([+-]?[\d.,]+(?:e[+-]?\d+)?))?[^<>]*>/gi
+  // lengths are limited, or a tag that never ends would be tried in as many ways as the square of its length
+  const tags = /<lora:([^:<>]{1,500})(?::([+-]?[\d.,]{1,30}(?:e[+-]?\d{1,9})?))?(?::([+-]?[\d.,]{1,30}(?:e[+-]?\d{1,9})?))?[^<>]{0,100}>/gi
   return [...text.matchAll(tags)].map(([, name, strength, clip]) => {
     const wanted = plain(name.trim())
     const path = names.find((each) => plain(each) === wanted) ?? names.find((each) => plain(each).split("/").at(-1) === wanted)

@@ -215,15 +215,14 @@ def _mappings(node: GraphNode) -> Iterator[Mapping[str, Any]]:
 
 def _from_text(node: GraphNode, kind: LoraNode) -> Iterator[Named]:
     text = node.values.get(kind.text) if kind.text else None
-    texts = (text,) if kind.text or node.kind in LORA_NODES else (*node.values.values(), *node.unnamed)
-    tagged = [each for each in texts if isinstance(each, str) and "<lora:" in each]
-    for each in tagged:
-        yield from tagged_loras(each)
-    if tagged:
-        return
-    if text is not None and node.kind.startswith("Foundry"):
-        for row in parse_rows(text, node.title or node.kind):
+    if node.kind.startswith("Foundry"):  # a tag in a comment of its text names nothing
+        for row in parse_rows(text, node.title or node.kind) if text is not None else ():
             yield Named(row.path, row.strength, "", row.clip_strength, row.on)
+        return
+    texts = (text,) if kind.text or node.kind in LORA_NODES else (*node.values.values(), *node.unnamed)
+    for each in texts:
+        if isinstance(each, str) and "<lora:" in each:
+            yield from tagged_loras(each)
 
 
 def tagged_loras(text: str) -> Iterator[Named]:

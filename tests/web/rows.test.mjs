@@ -97,6 +97,14 @@ test("tags of a prompt become rows by the names there are", () => {
   ])
 })
 
+test("a tag that never ends holds up nothing", () => {
+  const began = performance.now()
+  for (const text of ["<lora:" + "a".repeat(200000), "<lora:a:" + "1".repeat(200000), "<lora:a:1:" + "1".repeat(200000)]) {
+    assert.deepEqual(rows.rowsOfTags(text, []), [])
+  }
+  assert.ok(performance.now() - began < 3000)
+})
+
 test("solo is one row among others, and goes without a trace", () => {
   let state = read([{ path: "a", strength: 0.5 }, { path: "b", on: false, strength: 2 }, { path: "c" }])
   const [a, b] = state.rows

@@ -40,3 +40,10 @@ def test_a_text_of_many_digits_takes_no_time():
         for text in ("1" * 100_000 + "x", "1." + "0" * 100_000 + "e", "<lora:a:" * 10_000, "<lora:a:" + "1" * 100_000):
             number(GraphNode("1", "KSampler", {"cfg": text}), "cfg")
             list(tagged_loras(text))
+
+
+def test_a_tag_in_a_comment_hides_no_row_of_ours():
+    """What runs is the row: a check that went by the tag judged another LoRA."""
+    text = "- {path: real.safetensors, strength: 2.0}  # <lora:other:0.1>"
+    (named,) = written_loras(GraphNode("1", "FoundryLoRAStack", {"loras": text}))
+    assert (named.name, named.strength) == ("real.safetensors", 2.0)
