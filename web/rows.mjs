@@ -16,7 +16,8 @@ export const NOTED = 2 // beyond, a strength is worth a word
 let ids = 0
 const row = (data) => ({ id: ++ids, data })
 const isObject = (value) => value !== null && typeof value === "object" && !Array.isArray(value)
-const isRow = (data) => typeof data === "string" || (isObject(data) && typeof data.path === "string")
+const isNumber = (value) => typeof value !== "number" || Number.isFinite(value) // 1e400 would be written as null: 1.0
+const isRow = (data) => typeof data === "string" || (isObject(data) && typeof data.path === "string" && Object.values(data).every(isNumber))
 
 const SPACE = /[ \t\n\r]*/y
 const SCALAR = /"(?:[^"\\\u0000-\u001f]|\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4}))*"|-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?|true|false|null/y

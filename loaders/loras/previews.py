@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,5 +69,5 @@ def _embedded(metadata: Mapping[str, str]) -> bytes:
     _, _, coded = metadata.get(THUMBNAIL, "").partition(";base64,")
     try:
         return base64.b64decode(coded, validate=True) if len(coded) <= 2 * MAX_IMAGE else b""
-    except binascii.Error:
+    except ValueError:  # also of letters that are no ASCII
         return b""

@@ -12,6 +12,7 @@ from ...engine.plan import Base
 from ...validator.use import usual_strength
 from ..bases.checkpoint import open_checkpoint
 from ..bases.families import detect_base, differ
+from ..disk.header import disk_errors
 from ..disk.source import FileSource
 from ..evidence.triggers import trigger_words
 from ..lineage.provenance import lineage_at_sight
@@ -52,14 +53,20 @@ def row_facts(path: Path, base: Path | None = None, lineage: Lineage | None = No
 
 
 def _fit(lora: LoRAFile, path: Path) -> dict[str, Any]:
-    stat = path.stat()
-    base, names = _base(path, stat.st_mtime_ns, stat.st_size)
+    base, names = _base(path, *_state(path))
     found = match(base, lora, names, parse_blocks("", base.family))
     matched = len(lora.modules) - len({*found.nameless, *found.misfits})
     fit = FITS if matched == len(lora.modules) else PART
     if not matched or found.misfits or differ(base.family, lora.info.family):  # a run would refuse it
         fit = OTHER
     return {"base": path.name, "base_family": base.family, "matched": matched, "fit": fit}
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Time and size of a base; FoundryError ``file`` for one that went since it was looked up."""
+    with disk_errors(path):
+        state = path.stat()
+    return state.st_mtime_ns, state.st_size
 
 
 @lru_cache(maxsize=4)
@@ -75,8 +82,7 @@ def block_facts(path: Path, text: str) -> dict[str, Any]:
 
     A text without a meaning for this base has ``error``, one sentence, and factors of 1. Raises FoundryError ``file``.
     """
-    stat = path.stat()
-    base, _ = _base(path, stat.st_mtime_ns, stat.st_size)
+    base, _ = _base(path, *_state(path))
     error = ""
     try:
         weights = parse_blocks(text, base.family)

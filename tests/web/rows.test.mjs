@@ -143,3 +143,7 @@ test("rows are sorted, and what is alike stays in its order", () => {
   assert.deepEqual(paths(rows.sorted(state, "strength")), ["B\\a", "b/z", "a"])
   assert.deepEqual(paths(rows.sorted(state, "on")), ["b/z", "a", "B\\a"])
 })
+
+test("a number that nothing can hold is left to its text", () => {
+  assert.equal(rows.read('[{"path": "a", "strength": 1e400}, {"path": "b"}]').state, null)
+})

@@ -51,6 +51,7 @@ def test_the_one_in_its_header(lora):
 
 @pytest.mark.parametrize("thumbnail", [
     "data:image/png;base64,!!", "data:image/svg+xml,<svg/>", embedded(b"<svg onload=x>"), "data:image/png;base64,",
+    "data:image/png;base64,é",
 ])  # fmt: skip
 def test_what_is_no_picture_is_none(lora, thumbnail):
     with pytest.raises(FoundryError, match="no PNG, JPEG or WebP"):

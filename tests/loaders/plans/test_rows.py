@@ -6,6 +6,7 @@ import json
 
 import pytest
 from lora_foundry.cli.demo import tiny
+from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.lineage import identity
 from lora_foundry.loaders.lineage.provenance import lineage_of
 from lora_foundry.loaders.plans.describe import describe
@@ -105,3 +106,10 @@ def test_blocks_of_a_base_with_the_factors_of_a_text(base):
     assert [name for name, _ in found["blocks"]] == [*(f"block.{n}" for n in range(len(found["blocks"]) - 1)), "other"]
     wrong = block_facts(base, "double=1")
     assert "wan has no blocks of this kind" in wrong["error"] and {factor for _, factor in wrong["blocks"]} == {1.0}
+
+
+def test_a_base_that_went_since_it_was_looked_up_is_told(files, tmp_path):
+    path = files("style.safetensors", lora())
+    for ask in (lambda gone: row_facts(path, gone), lambda gone: block_facts(gone, "")):
+        with pytest.raises(FoundryError, match=r"gone\.safetensors"):
+            ask(tmp_path / "gone.safetensors")
