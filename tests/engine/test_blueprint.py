@@ -97,6 +97,7 @@ PLAIN, FEW = plan_of(layer()), Finish("float8_e4m3fn", linears=frozenset({OTHER}
 SOME = layer(MAKER.lora())
 TURNED = layer(MAKER.oft())
 SEEN = Inputs(torch.eye(32), torch.ones(16, 32))
+SMOOTH = Finish("nvfp4", calibration=a_calibration({W: SEEN}))
 
 
 def as_kind(patch: Patch, kind: str) -> Patch:
@@ -129,6 +130,7 @@ BITS = {  # (class, field): two bakes that differ in it alone
     (Finish, "keep_names"): (FP8, Finish("float8_e4m3fn", keep_names=frozenset({W}))),
     (Finish, "arithmetic"): (FP8, Finish("float8_e4m3fn", arithmetic="fp32 on the CPU")),
     (Finish, "calibration"): (FP8, Finish("float8_e4m3fn", calibration=a_calibration({W: SEEN}))),
+    (Finish, "pre_quant_scale"): (SMOOTH, replace(SMOOTH, pre_quant_scale=True)),
     (Base, "family"): (based(family="flux2"), based(family=None)),  # which names are kept
     (Base, "quantized"): (based(dequantized=True, quantized="float8"), based(dequantized=True, quantized="int8")),
     (Base, "dequantized"): (PLAIN, based(dequantized=True, quantized="float8")),
