@@ -80,7 +80,10 @@ def in_blocks(source: Checkpoint, info: TensorInfo, settings: dict[str, Any]) ->
     if not (torch.isfinite(scale) & (scale >= 0)).all():
         raise damaged(source, f"a scale of '{shown(info.name)}' holds NaN, infinity or a negative number")
     if isinstance(format, Grouped) and format.bits == 4:
-        format = replace(format, codebook=tuple(stored[-1].to(torch.float32).tolist()))
+        table = stored[-1].to(torch.float32)
+        if not torch.isfinite(table).all():
+            raise damaged(source, f"a table of '{shown(info.name)}' holds NaN or infinity")
+        format = replace(format, codebook=tuple(table.tolist()))
     return Stored(format.grid, scale, 0, format, _smooth(source, f"{layer}{PRE_QUANT_SCALE}", shape, form), shape)
 
 
