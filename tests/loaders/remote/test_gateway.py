@@ -22,6 +22,8 @@ from lora_foundry.loaders.remote import s3, uploads, workers
 from lora_foundry.loaders.remote.fetching import fetch
 from lora_foundry.loaders.remote.names import parse_remote
 from lora_foundry.loaders.remote.objects import Asking
+from lora_foundry.loaders.remote.s3 import S3Object
+from lora_foundry.loaders.remote.uploads import upload
 from remote_parts import lora_bytes
 
 SHAPES = tiny.shapes("wan", width=128, layers=2)
@@ -179,3 +181,12 @@ def test_a_batch_into_a_bucket_by_two_workers_of_which_one_is_killed(
     assert b"<UploadId>" not in gateway.request("GET", f"/{bucket}", query="uploads=")
     again = json.loads(run_cli(*command).stdout)
     assert again["counts"] == {"made": 0, "unchanged": 20, "failed": 0} and again["seconds"] < 1
+
+
+def test_the_state_of_what_was_sent_is_the_state_that_is_there(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(uploads, "PART", 5 << 20)
+    path = tmp_path / "model.safetensors"
+    for size in (1000, 11 << 20):
+        path.write_bytes(bytes(size))
+        there = parse_remote(f"s3://{bucket}/sent/{size}.safetensors")
+        assert upload(path, there).etag == S3Object(there).facts().etag
