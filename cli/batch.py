@@ -99,6 +99,9 @@ def _tasks(documents: Sequence[Path], out: Path | str, place: Place) -> list[Tas
     from ..loaders.batches.places import require_name
     from ..loaders.batches.records import ENDING, Task
 
+    for path in documents:
+        if path.is_dir():
+            raise refuse("usage.folder_of", folder=path)
     tasks = [Task(path.stem, os.path.realpath(path)) for path in documents]
     seen: dict[str, str] = {}
     for task in tasks:

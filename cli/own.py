@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 from ..engine.texts.say import refuse
 from .shared import DONE, print_json, refuse_nowhere
+from .terminal import typed
 
 if TYPE_CHECKING:
     from ..engine.json_verbs import InitJSON, StackDocumentJSON, StackRowJSON
     from ..loaders.documents.document import Document
 
 NONE = "none"
+COMMA = re.compile(r"-?[0-9]*,[0-9]+")  # a strength as Germans write it
 # Control characters, line breaks of YAML alone, halves of pairs (bytes of a name that are no UTF-8), no characters.
 UNPRINTED = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
 
@@ -84,7 +86,7 @@ def run_init(options: argparse.Namespace) -> int:
         told: InitJSON = {"out": str(options.out), "document": settings}
         print_json(told)
     else:
-        print(text + f"Written to {options.out}. Next: lora-foundry check {options.out}")
+        print(text + f"Written to {options.out}. Next: lora-foundry check {typed(options.out)}")
     return DONE
 
 
@@ -112,6 +114,10 @@ def _row(text: str) -> StackRowJSON:
     try:
         return {"path": path, "strength": float(strength)} if colon and path else {"path": text, "strength": 1.0}
     except ValueError:
+        if COMMA.fullmatch(strength) and not Path(text).exists():
+            from ..loaders.disk.header import shown
+
+            raise refuse("usage.comma", given=strength, meant=strength.replace(",", "."), row=shown(text)) from None
         return {"path": text, "strength": 1.0}
 
 

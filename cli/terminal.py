@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -11,6 +14,11 @@ from typing import Any, TextIO
 
 _NUMERIC = re.compile(r"[-+]?[\d.,]+( ?%|x)?|-")
 _UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+
+def typed(path: object) -> str:
+    """A path as this machine's shell takes it in a command that is offered for copying."""
+    return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
 
 
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str] = ()) -> str:

@@ -8,9 +8,12 @@ export function parts(path) {
   return { folder: clean.slice(0, cut), name: clean.slice(cut) }
 }
 
+const SHORT = 12 // characters of a name that is shown whole: cut, its start would be narrower than the page keeps for one
+
 /** The two ends of a name; the page may shorten the first, so that the ellipsis stands in the middle. */
 export function ends(name) {
-  const cut = Math.max(name.length - Math.min(10, Math.ceil(name.length / 3)), 0)
+  if (name.length <= SHORT) return [name, ""]
+  const cut = name.length - Math.min(10, Math.ceil(name.length / 3))
   return [name.slice(0, cut), name.slice(cut)]
 }
 

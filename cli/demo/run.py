@@ -30,7 +30,7 @@ from ...loaders.disk.source import FileSource
 from ...loaders.documents.document import load_document
 from ...loaders.plans.planner import plan_document
 from .. import orders
-from ..terminal import table
+from ..terminal import table, typed
 from .files import STRENGTHS, document, make_files
 from .formats import HEAD, cells, compare_formats
 
@@ -271,7 +271,7 @@ def text(result: DemoJSON) -> str:
     ]
     if "kept" in result:
         kept = Path(result["kept"])
-        lines.append(f"The files are in {kept}. Try: lora-foundry check {kept / 'stack.json'}")
+        lines.append(f"The files are in {kept}. Try: lora-foundry check {typed(kept / 'stack.json')}")
     return "\n".join([*lines, conclusion(result)])
 
 

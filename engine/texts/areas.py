@@ -44,6 +44,18 @@ AREAS: dict[str, tuple[str, ...]] = {
         "Name such a file; docs/remote.md says where addresses may stand.",
     ),
     "usage.no_models": ("error", "There is no folder {folder}.", "", "Name ComfyUI's models folder with --models."),
+    "usage.comma": (
+        "error",
+        "The strength '{given}' of '{row}' is no number.",
+        "Decimals are written with a point here.",
+        "Write {meant}.",
+    ),
+    "usage.folder_of": (
+        "error",
+        "{folder} is a folder, and a batch is told its documents one by one.",
+        "",
+        "Name them, for instance {folder}/*.yaml.",
+    ),
     "usage.no_folder": ("error", "{out} is a file, and the results of a batch go into a folder.", "", "Name a folder."),
     "usage.result_is_input": (
         "error",

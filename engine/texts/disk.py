@@ -12,6 +12,7 @@ _CALIBRATE = "Calibrate again."
 DISK: dict[str, tuple[str, ...]] = {
     # names and folders
     "file.absent": ("error", "{file} does not exist.", "", "Check the name and the folder."),
+    "file.absent_near": ("error", "{file} does not exist.", "", "Did you mean {near}?"),
     "file.absent_lora": (
         "error",
         "{file} does not exist.",

@@ -60,6 +60,12 @@ DOCUMENTS: dict[str, tuple[str, ...]] = {
         "",
         "Write `key: value` lines.",
     ),
+    "document.workflow": (
+        "error",
+        "{where}: it is a ComfyUI workflow and no stack document.",
+        "",
+        "Run it in ComfyUI, or write a document of its files: lora-foundry init. lora-foundry check reads both.",
+    ),
     "document.unknown": ("error", "{where}: unknown setting '{name}'.", "", "Known are: {known}."),
     "document.unknown_near": ("error", "{where}: unknown setting '{name}'.", "", "Did you mean '{near}'?"),
     "document.both": (

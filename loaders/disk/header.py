@@ -20,6 +20,7 @@ from typing import Any, NoReturn, TypeGuard
 import torch
 
 from ...engine.errors import FoundryError
+from ...engine.near import near
 from ...engine.tensors import TensorInfo
 from ...engine.texts.say import refuse
 from .suffixes import SUFFIXES
@@ -101,9 +102,19 @@ def disk_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise file_error(path, "file.absent") from error
+        raise _absent(path) from error
     except OSError as error:
         raise file_error(path, "file.refused", reason=error.strerror or error) from error
+
+
+def _absent(path: Path) -> FoundryError:
+    """What is not there, with the names beside it that look like it."""
+    try:
+        names = [entry.name for entry in path.parent.iterdir()]
+    except OSError:
+        names = []
+    alike = " or ".join(shown(name) for name in near(path.name, names, 3, 0.75))
+    return file_error(path, "file.absent_near", near=alike) if alike else file_error(path, "file.absent")
 
 
 def regular_file(path: Path) -> os.stat_result:

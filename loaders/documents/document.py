@@ -185,6 +185,8 @@ def _settings(data: object, where: str) -> dict[str, Any]:
         top = {"model": process[0].get("model")}
     own = {key: value for key, value in top.items() if key != "model" and value is not None}
     for key in own:
+        if key not in _KEYS and _is_workflow(top):
+            raise document_error(where, "document.workflow")
         if key not in _KEYS:
             raise _unknown(where, str(key), _KEYS)
     return {**_model_block(top, where), **own} if "model" in top else own
@@ -313,6 +315,12 @@ def _hashed(name: str, sha256: object, where: str, label: str) -> str:
     if told and told.lower() != f"sha256={sha256.lower()}":
         raise refuse("remote.two_hashes", name=masked(name))
     return f"{address}#sha256={sha256.lower()}"
+
+
+def _is_workflow(data: Mapping[str, Any]) -> bool:
+    """Whether it is a graph as ComfyUI saves it: with nodes and links, or nodes by number in API form."""
+    nodes = [value for value in data.values() if isinstance(value, Mapping) and "class_type" in value]
+    return {"nodes", "links"} <= data.keys() or bool(nodes)
 
 
 def _unknown(where: str, key: str, known: Iterable[str]) -> FoundryError:

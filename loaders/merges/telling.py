@@ -81,7 +81,8 @@ def merge_sentences(told: MergeJSON) -> Iterator[str]:
     recipe, proof = told["recipe"], told["proof"]
     ranks = "" if told["rank"] is None else ", ranks {} to {}".format(*told["rank"])
     kept = ", ".join(f"{each['name']} {each['share']:.1%}" for each in proof["shares"] if each["share"] is not None)
-    yield f"{counted(len(recipe['inputs']), 'LoRA')} merged ({recipe['method']}): {told['modules']} modules{ranks}"
+    how = recipe["method"] if recipe["policy"] is None else f"{recipe['method']}, then cut to {recipe['policy']}"
+    yield f"{counted(len(recipe['inputs']), 'LoRA')} merged ({how}): {told['modules']} modules{ranks}"
     yield f"kept: {kept}; error to the live stack {proof['error']:.2g}, norm {proof['norm_ratio']:.4f} of it"
     for each in told["apart"]:
         yield f"kept apart: {each['name']} at {each['strength']:g}; use it beside the merged file"

@@ -38,6 +38,12 @@ def test_a_second_line_has_clip_where_the_file_has_it_trigger_words_and_sentence
     assert "ink wash, paper" in second.first.inner_text() and "modules fit" in second.first.inner_text()
     assert second.locator(".lf-clip").first.is_visible() and not second.locator(".lf-clip").last.is_visible()
     assert not second.last.locator(".lf-words").is_visible()
+    halves = "names => names.map((name) => [name.querySelector('.lf-start'), name.querySelector('.lf-end')])"
+    gap = "([start, end]) => { const text = new Range(); text.selectNodeContents(start);" + (
+        " return end.textContent ? end.getBoundingClientRect().x - text.getBoundingClientRect().right : 0 }"
+    )
+    gaps = studio.page.locator(".lf-name").evaluate_all(f"names => ({halves})(names).map({gap})")
+    assert max(gaps) < 1, "a name has a hole in it"
     drawn = (
         "() => { const list = document.querySelector('.lf-rows-list'); return [list.scrollHeight, list.clientHeight] }"
     )

@@ -167,4 +167,4 @@ def test_a_picture_without_a_folder_is_refused_before_anything_is_compared(folde
 
 def test_one_lora_made_smaller_is_told_in_the_singular(folder, run):
     code, out, _ = run("resize", "lightning.safetensors", "--rank", "2", "-o", OUT)
-    assert code == 0 and "1 LoRA merged (exact)" in out
+    assert code == 0 and "1 LoRA merged (exact, then cut to rank 2)" in out

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 import pytest
 import yaml
 from lora_foundry.cli.own import yaml_text
@@ -142,3 +145,29 @@ def test_init_writes_no_address_that_would_be_refused(folder, run, lora, said):
 def test_no_password_of_a_result_is_shown(folder, run, command):
     code, out, err = run(*command)
     assert code == 2 and "***@b/" in err and "secret" not in out + err
+
+
+def test_a_strength_with_a_comma_is_told_how_it_is_written(folder, run):
+    code, _, err = run("check", "--base", "base.safetensors", "--lora", "style.safetensors:0,7")
+    assert code == 2 and "'0,7'" in err and "Write 0.7." in err
+    (folder / "style.safetensors").rename(folder / "of:0,7")  # where a file is called so, it is that file
+    assert "0.7" not in run("init", "--lora", "of:0,7")[1]
+
+
+def test_a_command_to_copy_is_one_that_a_shell_takes(folder, run):
+    (folder / "my stacks").mkdir()
+    out = run("init", *OWN, "-o", "my stacks/a.yaml")[1]
+    said = next(line for line in out.splitlines() if "Next: " in line).partition("Next: lora-foundry ")[2]
+    assert shlex.split(said) == ["check", str(Path("my stacks/a.yaml"))]
+
+
+@pytest.mark.parametrize("verb", [("inspect",), ("bake", "-o", "out.safetensors"), ("merge", "-o", "out.safetensors")])
+def test_a_name_that_is_nearly_there_is_offered(verb, folder, run):
+    code, _, err = run(*verb, "stile.safetensors")
+    assert code == 2 and "does not exist" in err and "Did you mean style.safetensors" in err
+    assert "Did you mean" not in run(*verb, "no/such/style.safetensors")[2]
+
+
+def test_a_folder_is_no_document_of_a_batch(folder, run):
+    code, _, err = run("batch", ".", "-o", "results")
+    assert code == 2 and "is a folder" in err and not (folder / "results").exists()

@@ -39,6 +39,8 @@ FAULTS = [
     ("model: {quantize: true}\nquantize: none", "'quantize' is given twice"),
     ("base: [a]", "base: a file name was expected"),
     ("base: 2024-01-01", "base: a file name was expected"),
+    ('{"nodes": [], "links": [], "id": 3}', "it is a ComfyUI workflow and no stack document"),
+    ('{"3": {"class_type": "KSampler", "inputs": {}}}', "it is a ComfyUI workflow and no stack document"),
     ("bsae: a", "unknown setting 'bsae'. Did you mean 'base'?"),
     ("model: {lora_pathz: [a]}", "unknown setting 'model: lora_pathz'. Did you mean 'lora_path'?"),
     ("model: 3", "model: settings were expected, not 3"),
