@@ -29,7 +29,6 @@ FAULTS: tuple[type[Exception], ...] = (
     subprocess.SubprocessError,
 )  # fmt: skip
 WEIGHTS = (torch.bfloat16, torch.float16, torch.float32)
-LEFT: set[Hashable] = set()  # what did not compile: device, dtypes of weight, result and factors
 CAPABILITY = (8, 0)  # of NVIDIA's; on older ones Triton's compiler may end the process
 # What is tried: rows, columns, columns more that a row takes in memory, dtype of the weight, that of the result, and
 # dtype and rank of each product: whole blocks, odd ones, and less than one. Each takes seconds to compile.
@@ -81,13 +80,13 @@ def make(
     from . import triton_kernels
 
     factors = tuple((each.up.dtype, each.down.dtype) for each in sums.products)
-    variant = (out.device, sums.weight.dtype, out.dtype, factors)
-    if variant in LEFT:
+    variant = (sums.weight.dtype, out.dtype, factors)
+    if variant in left_out(out.device):
         return None
     try:
         return _launched(sums, format, out, rows)
     except triton_kernels.FAULTS:
-        LEFT.add(variant)
+        left_out(out.device).add(variant)
         return None
 
 
@@ -103,6 +102,12 @@ def _launched(
     triton_kernels.write_codes(sums, out, None if format is None else format.largest, peak, scale)
     told = triton_kernels.measures(sums, out, rows, format is not None, peak, scale)
     return (None if format is None else scale), told
+
+
+@cache
+def left_out(device: torch.device) -> set[Hashable]:
+    """What Triton did not compile for a device in this process: dtypes of weight, result and factors."""
+    return set()
 
 
 @cache

@@ -42,9 +42,11 @@ def machine() -> Iterator[Machine]:
 @pytest.fixture
 def forget() -> Iterator[None]:
     """What is known of devices is not of this test."""
-    kernels.why_not.cache_clear()
+    for known in (kernels.why_not, kernels.left_out):
+        known.cache_clear()
     yield
-    kernels.why_not.cache_clear()
+    for known in (kernels.why_not, kernels.left_out):
+        known.cache_clear()
 
 
 @pytest.fixture
@@ -54,5 +56,4 @@ def kernel(request: pytest.FixtureRequest, forget: None, monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "lora_foundry.engine.triton_kernels", made)
     monkeypatch.setattr(sys.modules["lora_foundry.engine"], "triton_kernels", made, raising=False)
     monkeypatch.setattr(kernels, "find_spec", lambda name: object())
-    monkeypatch.setattr(kernels, "LEFT", set())
     return made

@@ -191,10 +191,14 @@ def test_names_that_a_result_cannot_have_there(folder, server, batch, name, base
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a signal")
-def test_ctrl_c_while_a_result_is_sent_takes_it_back(folder, server, batch, pack_home):
+def test_ctrl_c_while_a_result_is_sent_takes_it_back(folder, server, batch, pack_home, monkeypatch):
+    monkeypatch.setattr(uploads, "PART", 1 << 14)  # far more parts than are on their way at once
+
     def stop(server, asked):
-        if asked.query.get("partNumber") == ["2"]:
+        number = int(asked.query.get("partNumber", ["0"])[0])
+        if number == 2:
             os.kill(os.getpid(), signal.SIGINT)
+        if number >= 2:
             time.sleep(0.5)
 
     server.fault = stop
