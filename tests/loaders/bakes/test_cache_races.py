@@ -17,6 +17,7 @@ from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.bakes import cache as module
 from lora_foundry.loaders.bakes.cache import BakeCache, Key
 from lora_foundry.loaders.bakes.records import BakeRecord
+from lora_foundry.loaders.disk.process import PROCESS, Process
 from lora_foundry.loaders.disk.source import FileSource
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -51,6 +52,7 @@ def test_writer_that_loses_by_a_moment_takes_the_others_result(cache, monkeypatc
 
 
 def _busy(folder: Path, limit: int, seed: int) -> None:
+    vars(PROCESS).update(vars(Process()))  # a lock that a thread held at the fork would be held for ever
     cache = BakeCache(folder, limit)
     for i in range(12):
         name = "abcd"[(i * 7 + seed) % 4]
