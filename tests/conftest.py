@@ -9,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
-os.environ.pop("PYTEST_ADDOPTS", None)  # read already, and not for a pytest that a test starts
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.pop("PYTEST_ADDOPTS", None)  # read already, and not for a pytest that a test starts
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: host, browser and tests share two cores
 ROOT = Path(__file__).resolve().parents[1]
 REQUIRE = os.environ.get("LORA_FOUNDRY_REQUIRE_HOST", "") not in ("", "0")
@@ -176,21 +178,27 @@ def _need(what: str, find):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that use the host or the browser carry the marker, so that ``-m host`` finds them all.
-
-    With ``-n 2 --dist loadgroup`` (pytest-xdist, as in CI) they all go to one process, whose ComfyUI they share; of the
-    others each file stays together.
-    """
+    """Tests that use the host or the browser carry the marker, so that ``-m host`` finds them all."""
     for item in items:
         names = getattr(item, "fixturenames", ())
         for marker, fixtures in (("host", {"host", "inprocess", "host_tree"}), ("browser", {"chromium"})):
             if fixtures.intersection(names):
                 item.add_marker(marker)
-        if item.config.pluginmanager.hasplugin("xdist"):
-            file, with_host = item.nodeid.partition("::")[0], item.get_closest_marker("host")
-            item.add_marker(pytest.mark.xdist_group("host" if with_host else file))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``-n 2`` (as in CI) one process has all that shares a ComfyUI, and of the rest each file stays together."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByRoom(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "host" if nodeid.startswith(("tests/host/", "tests/browser/")) else nodeid.partition("::")[0]
+
+    return ByRoom(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist counts them
 def pytest_collection_finish(session: pytest.Session) -> None:
     """What needs nothing comes first. The browser comes last: its page draws for as long as it is open."""
     session.items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in ("browser", "host")])
