@@ -76,7 +76,8 @@ def _busy(folder: Path, limit: int, seed: int) -> None:
 def test_processes_that_store_find_and_evict_at_once_never_see_half_a_result(entries, tmp_path):
     cache = limited(tmp_path, entries)
     context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_busy, args=(cache.folder, cache.limit, seed)) for seed in range(3)]
+    of_cache = (cache.folder, cache.limit)
+    workers = [context.Process(target=_busy, args=(*of_cache, seed), daemon=True) for seed in range(3)]
     for worker in workers:
         worker.start()
     for worker in workers:

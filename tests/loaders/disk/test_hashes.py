@@ -203,7 +203,7 @@ def test_several_processes_write_down_their_hashes_at_once(tmp_path, pack_home):
         file.write_bytes(file.name.encode())
         settle(file)
     context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=_hash_all, args=(files[i::4],)) for i in range(4)]
+    workers = [context.Process(target=_hash_all, args=(files[i::4],), daemon=True) for i in range(4)]
     for worker in workers:
         worker.start()
     for worker in workers:

@@ -100,7 +100,7 @@ def _put_many(first: int) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 def test_two_writers_leave_whole_entries(pack_home):
     context = multiprocessing.get_context("fork")
-    writers = [context.Process(target=_put_many, args=(first,)) for first in (0, 1000)]
+    writers = [context.Process(target=_put_many, args=(first,), daemon=True) for first in (0, 1000)]
     for writer in writers:
         writer.start()
     for writer in writers:

@@ -172,7 +172,8 @@ def write_many(letter: str) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 def test_processes_write_different_records_at_once(pack_home):
-    workers = [multiprocessing.get_context("fork").Process(target=write_many, args=(letter,)) for letter in "abcd"]
+    context = multiprocessing.get_context("fork")
+    workers = [context.Process(target=write_many, args=(letter,), daemon=True) for letter in "abcd"]
     for worker in workers:
         worker.start()
     for worker in workers:
