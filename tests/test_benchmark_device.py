@@ -82,8 +82,8 @@ def test_it_needs_no_installation(tmp_path):
         "util.find_spec = lambda name, *more: None if name == 'lora_foundry' and name not in sys.modules"
         " else plain(name, *more);"
         f"sys.path.insert(0, {str(script.parent)!r}); import pack_here, device;"
-        "print(device.bake.__module__, sys.modules['lora_foundry'].__file__)"
+        "print(device.bake.__module__, sys.modules['lora_foundry'].__file__, sep='\\n')"
     )
     done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["lora_foundry.engine.bake", str(ROOT / "__init__.py")]
+    assert done.stdout.splitlines() == ["lora_foundry.engine.bake", str(ROOT / "__init__.py")]

@@ -110,7 +110,7 @@ def test_a_lora_at_nothing_changes_no_byte_but_the_recipe(tmp_path):
     assert merged.proof["shares"][2]["share"] is None
 
 
-@pytest.mark.parametrize("policy", [None, Policy("rank", 128, uniform=True), Policy("energy", 1.0)])
+@pytest.mark.parametrize("policy", [None, Policy("rank", 80, uniform=True), Policy("energy", 1.0)])
 def test_ranks_above_the_layer_lose_nothing(tmp_path, policy):
     """Two LoRAs of rank 40 on layers a few numbers wide: as many values as there are, however many are asked for."""
     base = a_base(tmp_path, "wan")
