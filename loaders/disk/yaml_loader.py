@@ -1,7 +1,7 @@
-"""PyYAML's safe loader with less rope: it counts while it reads, and knows no numbers in base 60.
+"""PyYAML's safe loader with less rope: it counts while it reads, and knows no numbers that people read otherwise.
 
-PyYAML works through some 70,000 tokens a second, whatever they hold; nobody writes that many. ``1:30`` is 90 in YAML
-1.1, and ``1:1:1: ...`` a number of any size; YAML 1.2 dropped them, and here they are text.
+PyYAML works through some 70,000 tokens a second, whatever they hold; nobody writes that many. In YAML 1.1 ``1:30`` is
+90, ``1:1:1: ...`` a number of any size, and ``010`` is 8, in base 8; YAML 1.2 dropped them, and here they are text.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from .process import PROMPT
 MAX_TOKENS = 20_000
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 _PLAIN = {
-    _INT: re.compile(r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0[0-7_]*|[1-9][0-9_]*)$"),
+    _INT: re.compile(r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)$"),
     _FLOAT: re.compile(
         r"(?:[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+][0-9]+)?|\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?"
         r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
     ),
 }
+_OCTAL = re.compile(r"[-+]?0[0-9_]")
 
 
 class TooMuch(ValueError):
@@ -54,9 +55,10 @@ class Loader(yaml.SafeLoader):
 
 
 def _number(loader: Any, node: yaml.ScalarNode) -> Any:
-    """A number that a document names as one (``!!int``), unless it is one in base 60."""
-    if ":" in node.value:
-        raise yaml.constructor.ConstructorError(None, None, "numbers in base 60 are not read", node.start_mark)
+    """A number that a document names as one (``!!int``), unless it is one in base 60 or, by a zero, in base 8."""
+    base = 60 if ":" in node.value else 8 if node.tag == _INT and _OCTAL.match(node.value) else 0
+    if base:
+        raise yaml.constructor.ConstructorError(None, None, f"numbers in base {base} are not read", node.start_mark)
     make = yaml.SafeLoader.construct_yaml_int if node.tag == _INT else yaml.SafeLoader.construct_yaml_float
     return make(loader, node)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextvars import copy_context
 
 import pytest
@@ -74,10 +75,11 @@ def test_a_document_may_be_a_megabyte(tmp_path):
     assert len(load_document(path).stack) == 490
 
 
-@pytest.mark.parametrize("number", ["1:30", "190:20:30", "-1:1", "1:30.5"])
-def test_a_sexagesimal_is_text(number):
+@pytest.mark.parametrize("number", ["1:30", "190:20:30", "-1:1", "1:30.5", "010", "-010", "+07", "0_7", "00"])
+def test_a_number_that_people_read_otherwise_is_text(number):
+    """In base 60, or in base 8: a strength of 010 is meant as 10, or as 0.10, and never as 8."""
     assert parse_text(f"a: {number}", "loras") == {"a": number}
-    with pytest.raises(FoundryError, match=f"weight is '{number}'"):
+    with pytest.raises(FoundryError, match=re.escape(f"weight is '{number}'")):
         parse_rows(f"[{{path: a, weight: {number}}}]", "loras")
 
 
@@ -87,10 +89,16 @@ def test_a_sexagesimal_of_a_megabyte(tag):
         parse_text(f"a: {tag} 1" + ":1" * 490_000, "loras")
 
 
+@pytest.mark.parametrize("number", ["010", "-0_7", "+00"])
+def test_no_number_in_base_8_is_named_as_one(number):
+    with pytest.raises(FoundryError, match="base 8"):
+        parse_text(f"a: !!int {number}", "loras")
+
+
 @pytest.mark.parametrize(("text", "value"), [
-    ("1", 1), ("-3", -3), ("0", 0), ("0x1F", 31), ("0b11", 3), ("017", 15), ("1_000", 1000), ("1.5", 1.5),
+    ("1", 1), ("-3", -3), ("0", 0), ("0x1F", 31), ("0b11", 3), ("1_000", 1000), ("1.5", 1.5),
     ("-1.e+3", -1e3), (".5", 0.5), ("1e3", "1e3"), ("on", True), ("~", None), ("1.2.3", "1.2.3"), ("0.7 ", 0.7),
-    ("!!int 12", 12), ("!!float 1", 1.0), ("089", "089"),
+    ("!!int 12", 12), ("!!float 1", 1.0), ("!!float 010", 10.0), ("089", "089"), ("00.5", 0.5),
 ])  # fmt: skip
 def test_other_numbers_are_what_they_were(text, value):
     assert parse_text(f"a: {text}", "loras") == {"a": value}
