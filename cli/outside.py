@@ -80,19 +80,12 @@ def place_of(out: Path | str) -> Iterator[Place]:
     if isinstance(out, Path):
         yield Place(out)
         return
-    from ..loaders.disk.temps import sweep, temporary
-    from ..loaders.disk.writer import writing
-    from ..loaders.remote.cache import cache_folder
     from ..loaders.remote.names import parse_remote
     from ..loaders.remote.uploads import require_writable
+    from ..loaders.remote.workshop import sweep_workshops, workshop
 
     remote = parse_remote(f"{out}model.safetensors" if out.endswith("/") else out)
     require_writable(remote)
-    folder = cache_folder()
-    with writing(folder / "out", 0):
-        folder.mkdir(parents=True, exist_ok=True)
-    sweep(folder)
-    with temporary(folder) as work:
-        with writing(work, 0):
-            work.mkdir()
+    sweep_workshops()
+    with workshop() as work:
         yield Elsewhere(out, remote, work)

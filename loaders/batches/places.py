@@ -220,17 +220,11 @@ class Bucket:
         self.sweep()
         require_writable(self._there.object("manifest.json"))
 
-    @contextmanager
-    def workshop(self) -> Iterator[Path]:
+    def workshop(self) -> AbstractContextManager[Path]:
         """A hidden folder that goes when the block ends."""
-        from ..disk.temps import temporary
-        from ..disk.writer import writing
+        from ..remote.workshop import workshop
 
-        folder = _beside()
-        with temporary(folder) as work:
-            with writing(work, 0):
-                work.mkdir()
-            yield work
+        return workshop()
 
     def deliver(self, made: Path, on_bytes: Transfer | None = None) -> FileJSON:
         """Send it; here it goes."""
@@ -247,20 +241,9 @@ class Bucket:
 
     def sweep(self) -> None:
         """As ``Place``."""
-        from ..disk.temps import sweep
+        from ..remote.workshop import sweep_workshops
 
-        sweep(_beside())
-
-
-def _beside() -> Path:
-    """The folder beside the cache, on a disk that is chosen for large files."""
-    from ..disk.writer import writing
-    from ..remote.cache import cache_folder
-
-    folder = cache_folder()
-    with writing(folder / "out", 0):
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
+        sweep_workshops()
 
 
 def require_name(place: Place, name: str) -> None:

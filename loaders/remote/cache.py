@@ -43,11 +43,6 @@ _PART = re.compile(r"[0-9a-f]{64}\.safetensors")  # and no lock, which somebody 
 Pulse = Callable[[], None]
 
 
-def cache_folder() -> Path:
-    """Where files from elsewhere are kept, and made for elsewhere: large ones, on a disk that is chosen for them."""
-    return Cache.of(os.environ).folder
-
-
 class Cache:
     """Checked files in ``folder``, together at most ``limit`` bytes; the least recently used make room.
 
