@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from drawings import Drawing
 from lora_foundry.engine.lineage import (
     DECLARED,
     DERIVED,
@@ -21,6 +22,7 @@ from mistaken_graphs import MISTAKEN
 from sketches import Sketch
 
 QWEN = "qwen_image_bf16.safetensors"
+FILE = "x.safetensors"
 
 
 MISTAKEN_BY_NAME = {build.__name__: build for build in MISTAKEN}
@@ -59,6 +61,16 @@ def stacks_of(sketch: Sketch) -> list[tuple[str, list[tuple[Any, ...]]]]:
         (stack.base, [(item.name, item.stage, item.strength, item.node) for item in stack.items])
         for stack in lint(of_prompt(sketch)).stacks
     ]
+
+
+def told(drawing: Drawing) -> tuple[list[tuple[Any, ...]], list[str]]:
+    """[(LoRAs with strengths, steps, CFG)] of every model, and the text of every finding."""
+    result = lint(graph_of(drawing.saved()))
+    rows = [
+        ([(item.name, item.strength) for item in stack.items], *((each.steps, each.cfg) for each in stack.sampling))
+        for stack in result.stacks
+    ]
+    return rows, [finding.text for finding in result.findings]
 
 
 def declared(

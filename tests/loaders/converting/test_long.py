@@ -37,14 +37,16 @@ def steps_of(given: dict) -> int:
     return count
 
 
-def loaders(n: int) -> Sketch:
-    """Load LoRA after Load LoRA."""
+def loaders(n: int, on_clip: float = 0.1, prompts: bool = False) -> Sketch:
+    """Load LoRA after Load LoRA; ``prompts``: one is encoded with the CLIP of each of them."""
     g = Sketch()
     base = g("CheckpointLoaderSimple", ckpt_name="sdxl.safetensors")
     model, clip = base, base(1)
     for number in range(n):
-        model = g.lora(model, f"{number}.safetensors", 0.1, "LoraLoader", clip=clip, strength_clip=0.1)
+        model = g.lora(model, f"{number}.safetensors", 0.1, "LoraLoader", clip=clip, strength_clip=on_clip)
         clip = model(1)
+        if prompts:
+            g.text(clip)
     g.sample(model, clip)
     return g
 
@@ -60,16 +62,8 @@ def among(n: int) -> Sketch:
 
 
 def silent_on_clip(n: int) -> Sketch:
-    """A prompt is encoded with the CLIP of each of them, none of which changes it."""
-    g = Sketch()
-    base = g("CheckpointLoaderSimple", ckpt_name="sdxl.safetensors")
-    model, clip = base, base(1)
-    for number in range(n):
-        model = g.lora(model, f"{number}.safetensors", 0.1, "LoraLoader", clip=clip, strength_clip=0.0)
-        clip = model(1)
-        g.text(clip)
-    g.sample(model, clip)
-    return g
+    """Prompts with the CLIP of each of them, none of which changes it."""
+    return loaders(n, 0.0, prompts=True)
 
 
 def stackers(n: int) -> Sketch:
