@@ -6,7 +6,6 @@ selectors may be wired in the same way. What only the run knows stays a link.
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,6 +13,7 @@ from dataclasses import replace
 from .graph import Graph, GraphNode
 from .lora_kinds import LORA_NODES
 from .node_kinds import CONVERTERS, HELD, SWITCHES, Switch
+from .node_values import spelled
 
 Scalar = bool | int | float | str
 MOST_HOPS = 64  # from a value to where it is used: more than anybody wires
@@ -102,15 +102,5 @@ def _only_value(node: GraphNode) -> Scalar | None:
     values = [value for value in (*node.values.values(), *node.unnamed) if value not in _CONTROLS]
     if len(values) != 1 or not isinstance(values[0], bool | int | float | str) or not _HOLDERS.match(node.kind):
         return None
-    return _as_number(values[0]) if _NUMBERS.match(node.kind) else values[0]
-
-
-def _as_number(value: Scalar) -> Scalar | None:
-    """A number that a node holds, also one that is written as text (ComfyLiterals); None for other text."""
-    if not isinstance(value, str):
-        return value
-    try:
-        number = float(value)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+    written = isinstance(values[0], str) and _NUMBERS.match(node.kind)  # ComfyLiterals hold numbers as text
+    return spelled(values[0]) if written else values[0]

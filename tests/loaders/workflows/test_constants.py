@@ -28,6 +28,7 @@ HOLDERS = [
     ("JWInteger", {"value": 30}),
     ("Int", {"Number": "30"}),
     ("Float", {"Number": "30.0"}),
+    ("Float", {"Number": "30,0"}),
 ]
 
 
@@ -36,6 +37,13 @@ def test_a_node_that_holds_one_value_hands_it_on(kind, values):
     g = Sketch()
     g("KSampler", steps=g(kind, **values))
     assert arrived(g) == (30, False)
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1_0", "thirty"])
+def test_a_text_that_is_no_number_where_it_stands_is_none_by_wire(text):
+    g = Sketch()
+    g("KSampler", steps=g("Float", Number=text))
+    assert arrived(g) == (None, True)
 
 
 def test_a_node_that_holds_the_name_of_a_lora_hands_it_on():
