@@ -14,7 +14,7 @@ from .graph import GraphNode
 from .lora_kinds import ANY_ROWS, HIGH, LORA_NODES, LOW, MAX_ROWS, NO_LORA, OFF, LoraNode, RowInputs
 
 _DIGITS = r"[+-]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:[eE][+-]?\d+)?"  # one way to read it: linear in a text of digits
-TAG = re.compile(rf"<lora:([^:<>]+):({_DIGITS})(?::({_DIGITS}))?")
+TAG = re.compile(rf"<lora:([^:<>]+)(?::\s*({_DIGITS})(?::\s*({_DIGITS}))?|(?=>))")
 _NUMBER = re.compile(rf"\s*{_DIGITS}\s*")
 NAMES, STRENGTHS = ("lora", "lora_name", "name"), ("strength", "strength_model", "model_strength", "weight")
 CLIPS = ("strengthTwo", "clipStrength", "clip_strength", "strength_clip", "clip_weight")
@@ -219,14 +219,17 @@ def _from_text(node: GraphNode, kind: LoraNode) -> Iterator[Named]:
         for row in parse_rows(text, node.title or node.kind) if text is not None else ():
             yield Named(row.path, row.strength, "", row.clip_strength, row.on)
         return
-    texts = (text,) if kind.text or node.kind in LORA_NODES else (*node.values.values(), *node.unnamed)
-    for each in texts:
+    known = node.kind in LORA_NODES
+    for each in (text,) if known else (*node.values.values(), *node.unnamed):
         if isinstance(each, str) and "<lora:" in each:
-            yield from tagged_loras(each)
+            yield from tagged_loras(each, bare=not known)
 
 
-def tagged_loras(text: str) -> Iterator[Named]:
-    """The LoRAs of ``<lora:name:strength>`` and ``<lora:name:strength:clip strength>`` in a text."""
+def tagged_loras(text: str, bare: bool = False) -> Iterator[Named]:
+    """The LoRAs of ``<lora:name:strength>`` and ``<lora:name:strength:clip strength>`` in a text.
+
+    ``bare``: also of ``<lora:name>``, at 1.
+    """
     for name, strength, clip in TAG.findall(text):
-        if (model := spelled(strength)) is not None:
+        if (model := spelled(strength or ("1" if bare else ""))) is not None:
             yield Named(name, model, "", spelled(clip) if clip else None)

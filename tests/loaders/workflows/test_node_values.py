@@ -30,6 +30,21 @@ def test_a_strength_in_a_tag(text, value):
     ]
 
 
+@pytest.mark.parametrize(
+    ("kind", "text", "loras"),
+    [
+        ("MysteryLoraText", "a <lora:ink> b <lora:film:0.5>", [("ink", 1.0), ("film", 0.5)]),
+        ("MysteryLoraText", "<lora:ink", []),
+        ("PCLazyLoraLoader", "<lora:ink: 0.7: 0.2> <lora:film>", [("ink", 0.7)]),
+        ("LoRA Text Loader (LoraManager)", "<lora:film> <lora:ink:0.7>", [("ink", 0.7)]),
+    ],
+)
+def test_a_tag_without_a_strength_is_at_1_in_nodes_that_nobody_knows(kind, text, loras):
+    """As most packs take it; those that are known here leave such a tag in the prompt."""
+    node = GraphNode("1", kind, {"lora_syntax" if "Manager" in kind else "text": text})
+    assert [(each.name, each.strength) for each in written_loras(node)] == loras
+
+
 @pytest.mark.parametrize("text", NO_NUMBERS)
 def test_what_is_no_number_is_none(text):
     assert number(GraphNode("1", "KSampler", {"cfg": text}), "cfg") is None
@@ -37,9 +52,10 @@ def test_what_is_no_number_is_none(text):
 
 def test_a_text_of_many_digits_takes_no_time():
     with within(1.0):
-        for text in ("1" * 100_000 + "x", "1." + "0" * 100_000 + "e", "<lora:a:" * 10_000, "<lora:a:" + "1" * 100_000):
+        for text in ("1" * 100_000 + "x", "1." + "0" * 100_000 + "e", "<lora:a:" * 10_000, "<lora:a:" + "1" * 100_000,
+                     "<lora:" + "a" * 100_000, "<lora:a:" + " " * 100_000, "<lora:a:1:" + " " * 100_000):  # fmt: skip
             number(GraphNode("1", "KSampler", {"cfg": text}), "cfg")
-            list(tagged_loras(text))
+            list(tagged_loras(text, bare=True))
 
 
 def test_a_tag_in_a_comment_hides_no_row_of_ours():
