@@ -95,8 +95,13 @@ FILES: dict[str, tuple[str, ...]] = {
     "LF302.unused": (
         "warning",
         "{lora}: {unused} of {all} tensors belong to no known adapter: {tensors}.",
-        "They are not used; everything else is.",
+        "They are not used, unless the base has a parameter of that name and shape; everything else is.",
         "If the result lacks something, load the file with ComfyUI's own LoRA loader.",
+    ),
+    "LF302.parameters": (
+        "note",
+        "{lora} holds {count} parameters of the model itself: {tensors}.",
+        "They replace the model's at any strength, and are not among the modules that are counted.",
     ),
     "LF302.zeros": (
         "warning",

@@ -54,9 +54,12 @@ def match(base: Base, lora: LoRAFile, matcher: Matcher, factors: BlockWeights) -
     return fit
 
 
-def parameters(base: Base, lora: LoRAFile, matcher: Matcher, factors: BlockWeights) -> list[Patch]:
-    """What a file holds whole of a model's parameters, which have no suffix that says so: they replace the model's."""
-    patches: list[Patch] = []
+def parameters(base: Base, lora: LoRAFile, matcher: Matcher, factors: BlockWeights) -> dict[str, list[Patch]]:
+    """What a file holds whole of a model's parameters, which have no suffix that says so: they replace the model's.
+
+    Tensor -> its patches, none in a block with the factor 0.
+    """
+    patches: dict[str, list[Patch]] = {}
     for name in lora.unused:
         info = lora.tensors[name]
         if not info.dtype.is_floating_point or not info.shape or 0 in info.shape:
@@ -65,7 +68,7 @@ def parameters(base: Base, lora: LoRAFile, matcher: Matcher, factors: BlockWeigh
         targets = _found(adapter, matcher, base.source.tensors)
         there = bool(targets) and all(target.weight in base.source.tensors for target in targets)
         if there and not _shape_reason(adapter, targets, base.source.tensors):
-            patches += _patches(adapter, targets, factors)
+            patches[name] = _patches(adapter, targets, factors)
     return patches
 
 

@@ -6,8 +6,9 @@ No weight of the base is read here. A LoRA's factors are read the first time a f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from ...engine.adapters import RESHAPE
@@ -19,7 +20,7 @@ from ...engine.texts.say import refuse, say_of
 from ..bases.checkpoint import Checkpoint, open_checkpoint, open_elsewhere
 from ..bases.dequantize import Dequantized, opened
 from ..bases.families import detect_base, differ
-from ..disk.header import shown
+from ..disk.header import quoted, shown
 from ..documents.document import Document, Row
 from ..documents.paths import find_lora, resolve_path
 from ..lineage.contents import contained_in
@@ -72,8 +73,8 @@ def make_layer(
         refuse_loss(base, lora, coverage)
         refuse_missing(base, lora, coverage)
     whole = parameters(base, lora, matcher, factors)
-    patches, order, doubles = _laid(base, lora, [*fit.patches, *whole])
-    findings = [*lora.told({patch.adapter.module for patch in whole}), *affix, *order, *partly(lora, coverage)]
+    patches, order, doubles = _laid(base, lora, [*fit.patches, *chain.from_iterable(whole.values())])
+    findings = [*lora.told(whole), *affix, *order, *partly(lora, coverage), *_replaced(lora, whole)]
     findings += [*doubles, *_another_model(base, lora, coverage), *_grown(base, lora, fit)]
     as_trained = rounding == MATCH_TRAINING and stage == FUSE
     findings += [*_scales(lora, fit, strength, as_trained), *_ignored(lora, as_trained)]
@@ -153,6 +154,12 @@ def _laid(base: Base, lora: LoRAFile, found: list[Patch]) -> tuple[list[Patch], 
     patches, doubles = once(lora, found, rows)
     patches, turned = in_order(base, patches)
     return patches, [say_of(lora.label, "LF301.by_head", modules=turned)] if turned else [], doubles
+
+
+def _replaced(lora: LoRAFile, whole: Mapping[str, Sequence[Patch]]) -> Iterator[Finding]:
+    """LF302: parameters of the model that the file brings; no module, and no strength, tells of them."""
+    if tensors := [name for name, patches in whole.items() if patches]:
+        yield say_of(lora.label, "LF302.parameters", count=len(tensors), tensors=quoted(tensors))
 
 
 def _factors(base: Base, lora: LoRAFile, blocks: str) -> BlockWeights:

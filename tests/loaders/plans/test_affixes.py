@@ -175,11 +175,19 @@ def test_parameters_that_were_trained_whole_replace_the_base_s(spelling):
     lora = tiny(spelled(spelling.format("{name}")), {spelling.format("adaln_t_table"): torch.ones(5, 2)})
     made = layer(a_base(SHAPES | {"adaln_t_table": (5, 2)}), lora)
     assert ("adaln_t_table", "set") in [(p.target.weight, p.adapter.kind) for p in made.patches]
-    assert not [finding for finding in made.findings if finding.text == "LF302.unused"]
+    assert [finding.text for finding in made.findings if finding.code == "LF302"] == ["LF302.parameters"]
     for shapes in (SHAPES, SHAPES | {"adaln_t_table": (5, 3)}):  # nothing here, or another table: told, as in the file
         made = layer(a_base(shapes), lora)
         assert {p.adapter.kind for p in made.patches} == {"lora"}
         assert [finding.text for finding in made.findings if finding.code == "LF302"] == ["LF302.unused"]
+
+
+def test_a_parameter_whose_block_is_switched_off_is_left_alone():
+    lora = tiny(spelled("{name}"), {"adaln_t_table": torch.ones(5, 2)})
+    wan = {"head.modulation": (1, 2, 4), "adaln_t_table": (5, 2)}
+    made = layer(a_base(SHAPES | wan), lora, blocks="block=1,other=0")
+    assert {p.adapter.kind for p in made.patches} == {"lora"}
+    assert not [finding.text for finding in made.findings if finding.code == "LF302"]
 
 
 def test_the_layers_that_peft_keeps_beside_its_own_are_not_used_and_told():
