@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import combinations
-
 import pytest
 from browser.graphs import native
+from browser.layout import boxes_of, overlapping
 
 SERIALIZED = "() => JSON.stringify(app.graph.serialize())"
 CONVERT = "() => void app.extensionManager.command.execute('LoRAFoundry.Convert')"  # a dialog is waited for
 KEPT = "() => JSON.stringify(app.extensionManager.workflow.activeWorkflow.changeTracker.activeState)"
-BOXES = {
-    "canvas": """() => app.graph.nodes.map(({ type, pos: [x, y], size: [width, height] }) =>
-      [type, x, y - 30, width, height + 30])""",
-    "nodes2": """() => [...document.querySelectorAll('[data-node-id]')].map((each) => {
-      const { x, y, width, height } = each.getBoundingClientRect()
-      return [each.dataset.nodeId, x, y, width, height]
-    })""",
-}
 UNDO = "() => app.extensionManager.command.execute('Comfy.Undo')"
 
 
@@ -89,16 +80,9 @@ def test_no_two_nodes_overlap(drawn):
     drawn.quiet()
     drawn.screenshot("converted-layout")
     drawn.settle()
-    boxes = drawn.page.evaluate(BOXES[drawn.mode])
+    boxes = boxes_of(drawn)
     assert len(boxes) >= 9
-    for one, two in combinations(boxes, 2):
-        apart = (
-            one[1] + one[3] <= two[1]
-            or two[1] + two[3] <= one[1]
-            or one[2] + one[4] <= two[2]
-            or two[2] + two[4] <= one[2]
-        )
-        assert apart, (one, two)
+    assert overlapping(boxes) == []
 
 
 def test_a_graph_without_such_loaders_stays_and_it_is_said(drawn, names):

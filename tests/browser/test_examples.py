@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from itertools import combinations
 
 import pytest
-from browser.test_converting import BOXES
+from browser.layout import boxes_of, overlapping
 from sources import ROOT
 
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
@@ -23,13 +22,6 @@ def test_no_two_nodes_of_an_example_overlap(studio, path):
     studio.page.evaluate(OPEN, workflow)
     studio.settle()
     studio.settle()  # Nodes 2.0 measures its nodes a frame later
-    boxes = studio.page.evaluate(BOXES[studio.mode])
+    boxes = boxes_of(studio)
     assert len(boxes) == len(workflow["nodes"])
-    for one, two in combinations(boxes, 2):
-        apart = (
-            one[1] + one[3] <= two[1]
-            or two[1] + two[3] <= one[1]
-            or one[2] + one[4] <= two[2]
-            or two[2] + two[4] <= one[2]
-        )
-        assert apart, (one, two)
+    assert overlapping(boxes) == []
