@@ -39,12 +39,20 @@ def artefacts(root) -> Path:
 
 
 @pytest.fixture(scope="session", params=["canvas", "nodes2"])
-def studio(request, host, browser, artefacts):
-    """The frontend with the classic canvas, then with Nodes 2.0; every test builds its own graph in it."""
+def one_studio(request, host, browser, artefacts):
+    """The frontend with the classic canvas, then with Nodes 2.0."""
     from browser.studio import Studio
 
     with Studio(browser, host, request.param, artefacts) as opened:
         yield opened
+
+
+@pytest.fixture
+def studio(one_studio):
+    """The frontend, in which every test builds its own graph and leaves no problem of our files."""
+    one_studio.problems.clear()  # of a test that failed
+    yield one_studio
+    assert one_studio.problems == []
 
 
 @pytest.fixture(scope="session")
@@ -84,10 +92,8 @@ def unknown(host, names) -> dict[str, str]:
 @pytest.fixture
 def rows(studio, names):
     """Three rows, the first with a key the editor does not know; wired to a base."""
-    studio.problems.clear()
     from browser.rows_parts import open_rows
 
-    yield open_rows(
+    return open_rows(
         studio, names, [{"path": names["style"], "weight": 0.5}, names["partial"], {"path": names["unrelated"]}]
     )
-    assert studio.problems == []

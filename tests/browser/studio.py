@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +15,18 @@ if TYPE_CHECKING:  # installed on first use by tests/install.py
     from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 EXTENSION = f"/extensions/{rig.PACK_FOLDER}"
+OURS = re.compile(rf"{EXTENSION}(?!/docs/\w+/)|LoRAFoundry")  # the host looks for docs/NODE/en.md before docs/NODE.md
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Minimap.Visible": False,
     "Comfy.Workflow.WarnBlueprintOverwrite": False,
 }
 READY = "() => !!(window.app?.graph && app.extensionManager && window.LiteGraph?.registered_node_types?.KSampler)"
+VIEW = "() => Object.assign(app.canvas.ds, { scale: 1, offset: [0, 0] })"
+CHECKED = f"""async (asked) => {{
+  const {{ keyOf }} = await import("{EXTENSION}/lint.mjs")
+  return asked !== null && keyOf(asked) === keyOf((app.graph.rootGraph ?? app.graph).serialize())
+}}"""
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": [], "version": 0.4}
 
 # Nodes by name, so that a test can say which one it means; ids only grow, so that no two graphs share one.
@@ -84,6 +92,7 @@ class Studio:
         self.problems: list[str] = []
         self.requests: list[str] = []  # to this pack's routes: "POST lint"
         self.open_requests: set[Request] = set()  # those without an answer yet
+        self.checked: dict[str, Any] | None = None  # the graph of the newest check that was answered
         settings = {**SETTINGS, "Comfy.VueNodes.Enabled": mode == "nodes2"}
         for name, value in settings.items():
             host.request(f"/settings/{name}", value)
@@ -112,18 +121,18 @@ class Studio:
 
         def console(message: ConsoleMessage) -> None:
             where = f"{message.text} {message.location.get('url', '')}"
-            if message.type in ("error", "warning") and (EXTENSION in where or "LoRAFoundry" in where):
+            if message.type in ("error", "warning") and OURS.search(where):
                 self.problems.append(f"{message.type}: {where}")
 
         def failed(url: str, how: object) -> None:
-            if EXTENSION in url:
+            if OURS.search(url):
                 self.problems.append(f"{how}: {url}")
 
         page.on("console", console)
         page.on("pageerror", lambda error: failed(str(error.stack), "uncaught"))
         page.on("requestfailed", lambda request: failed(request.url, request.failure))
         page.on("request", self._count)
-        page.on("requestfinished", lambda request: self.open_requests.discard(request))
+        page.on("requestfinished", self._answered)
         page.on("requestfailed", lambda request: self.open_requests.discard(request))
         page.on("response", lambda answer: answer.status >= 400 and failed(answer.url, answer.status))
 
@@ -133,11 +142,17 @@ class Studio:
             self.requests.append(f"{request.method} {route}")
             self.open_requests.add(request)
 
+    def _answered(self, request: Request) -> None:
+        self.open_requests.discard(request)
+        if request.url.endswith("/lora_foundry/lint"):
+            self.checked = request.post_data_json["workflow"]
+
     # --- graph
     def clear(self) -> None:
-        """An empty graph and no dialog in front of it."""
+        """An empty graph, no dialog in front of it, and the view of a page that was just opened."""
         self.page.keyboard.press("Escape")
         self.page.evaluate("graph => foundry.load(graph)", EMPTY)
+        self.page.evaluate(VIEW)
         self.page.evaluate("() => { foundry.nodes = {} }")
 
     def load_again(self, new_page: bool = False) -> None:
@@ -180,10 +195,12 @@ class Studio:
         self.page.evaluate("() => window.dispatchEvent(new MouseEvent('mouseup'))")
 
     def check(self) -> None:
-        """Wait for the check that follows a change of the graph."""
-        with self.page.expect_response(lambda answer: answer.url.endswith("/lora_foundry/lint")) as answer:
-            self.edited()
-        answer.value.finished()
+        """Wait until the graph as it is now has been checked: the answer on the way may be about an earlier one."""
+        self.edited()
+        end = time.monotonic() + 30
+        while not self.page.evaluate(CHECKED, self.checked):
+            assert time.monotonic() < end, "this graph was not checked"
+            self.page.wait_for_timeout(50)
         self.settle()
 
     def quiet(self) -> None:

@@ -195,7 +195,6 @@ def test_output_of_another_shape_is_left_alone(fresh):
     for output in ("{}", "undefined", "{foundry: []}", "{foundry: ['x']}", "{images: []}"):
         fresh.page.evaluate(f"() => foundry.nodes.check.onExecuted({output})")
     assert fresh.panel("check")["severity"] == "none"
-    assert fresh.problems == []
 
 
 def test_an_undo_keeps_the_reports_and_marks_those_of_another_graph(fresh):
