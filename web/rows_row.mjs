@@ -50,7 +50,7 @@ export class RowView {
     this.box.type = "checkbox"
     this.box.addEventListener("change", () => actions.toggle(id))
     this.picture = stop(button("", () => this.look()))
-    this.picture.classList.add("lf-picture")
+    this.picture.classList.add("lf-preview")
     this.folder = element("span", "lf-folder", "")
     this.start = element("span", "lf-start", "")
     this.end = element("span", "lf-end", "")

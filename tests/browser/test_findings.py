@@ -173,6 +173,8 @@ def test_what_was_measured_is_shown_as_pictures(fresh):
     assert energy.startswith("Where it is strong, by block: ") and "wan_partial other" in energy
     assert size.startswith("Size: before ") and "after" in size
     assert errors.startswith("Errors of ") and "limit 3%" in errors
+    widths = "() => [...document.querySelectorAll('.lf-popover .lf-picture')].map((each) => each.clientWidth)"
+    assert min(fresh.page.evaluate(widths)) > 200  # as wide as the popover
     fresh.page.screenshot(path=fresh.artefacts / f"pictures-{fresh.mode}.png")
     fresh.page.keyboard.press("Escape")
     fresh.open_panel("check")

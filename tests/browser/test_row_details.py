@@ -90,9 +90,9 @@ def test_solo_is_in_the_text_and_one_step_of_undo(rows):
 
 def test_a_picture_and_trigger_words_as_output(studio, names, wordy):
     open_rows(studio, names, [{"path": wordy}, {"path": names["style"]}])
-    studio.page.wait_for_function("() => document.querySelector('.lf-picture img')?.naturalWidth === 2")
-    assert studio.page.locator(".lf-picture:visible").count() == 1
-    studio.page.locator(".lf-picture").first.click()
+    studio.page.wait_for_function("() => document.querySelector('.lf-preview img')?.naturalWidth === 2")
+    assert studio.page.locator(".lf-preview:visible").count() == 1
+    studio.page.locator(".lf-preview").first.click()
     assert studio.page.locator(".lf-large").is_visible()
     press(studio, "Escape")
     assert [each["name"] for each in studio.saved()["rows"]["outputs"]] == ["LORA_STACK", "trigger_words"]
