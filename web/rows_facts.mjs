@@ -1,7 +1,7 @@
 // What is known of a LoRA as words: chips in its row, and the lines below it. No page.
 // @ts-check
 
-import { word } from "./texts.mjs"
+import { translate, word } from "./texts.mjs"
 
 const CHIPS = { fits: "clear", part: "warning", other: "error" }
 
@@ -15,10 +15,15 @@ export function chipsOf(facts) {
     const role = word(`role.${key}`)
     chips.push(["role", role, word("rows.role", { role, why: facts.role_why })])
   }
-  const span = (values) => (values ? [...new Set(values)].join("-") : "?")
-  if (facts.rank) chips.push(["rank", `r${span(facts.rank)}`, word("rows.rank", { rank: span(facts.rank), alpha: span(facts.alpha) })])
+  if (facts.rank) chips.push(["rank", `r${span(facts.rank)}`, rankSentence(facts)])
   if (facts.fit) chips.push([CHIPS[facts.fit], `${facts.matched}/${facts.modules}`, fitSentence(facts)])
   return chips
+}
+
+const span = (values) => [...new Set(values)].join("-")
+
+function rankSentence({ rank, alpha }) {
+  return alpha ? word("rows.rank", { rank: span(rank), alpha: span(alpha) }) : word("rows.rank.alone", { rank: span(rank) })
 }
 
 function fitSentence(facts) {
@@ -44,6 +49,6 @@ export const hasClip = (facts, told) => Boolean(facts?.text_encoder) || told.cli
  * @param {object | undefined} facts @param {{severity: string, seen: string}[]} findings of a check, about this LoRA
  */
 export function linesOf(facts, findings) {
-  const said = findings.map(({ severity, seen }) => [severity, seen])
+  const said = findings.map((found) => [found.severity, translate(found).seen])
   return [...said, ...chipsOf(facts).map(([kind, , sentence]) => [kind, sentence])]
 }

@@ -6,7 +6,7 @@ import { ICONS, worst } from "./findings.mjs"
 import { SORTS, active, countOn, sum, toggleAll, told } from "./rows.mjs"
 import { parts } from "./rows_search.mjs"
 import { copy } from "./rows_second.mjs"
-import { word } from "./texts.mjs"
+import { translate, word } from "./texts.mjs"
 
 function labelled(sign, label, act) {
   const made = button(sign, act)
@@ -70,7 +70,7 @@ export class Header {
     const said = active(state).flatMap((row) => {
       const { path } = told(row)
       const error = owner.facts(path)?.error
-      const found = owner.findings(path).map((each) => [each.severity, row, each.seen])
+      const found = owner.findings(path).map((each) => [each.severity, row, translate(each).seen])
       return error ? [["error", row, error], ...found] : found
     })
     const severity = worst(said.map(([each]) => ({ severity: each })))
