@@ -12,7 +12,7 @@ from ..loaders.bases.checkpoint import open_checkpoint
 from ..loaders.disk.header import read_header
 from ..loaders.documents.shelf import load_stack, save_stack, stack_names
 from ..loaders.lineage.provenance import lineage_of
-from ..loaders.loras.previews import Preview, find_preview
+from ..loaders.loras.previews import Preview, picture_beside, picture_inside
 from ..loaders.plans.rows import block_facts, row_facts
 from ..loaders.remote.fetching import cached
 from ..loaders.remote.names import is_remote
@@ -65,7 +65,7 @@ def row_of(name: str, base: Path | None) -> dict[str, Any]:
 def find_picture(query: Mapping[str, str]) -> Preview:
     """``?lora=NAME``: the picture beside that LoRA, or in its header. FoundryError ``file`` where there is none."""
     path = lora_here(query.get("lora"))
-    found = find_preview(path, read_header(path).metadata)
+    found = picture_beside(path) or picture_inside(path, read_header(path).metadata)
     if found is None:
         raise refuse("file.no_preview", lora=path.name)
     return found

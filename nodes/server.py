@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
@@ -19,6 +19,7 @@ MOST_WAITING = 16  # requests of one route, the one that is worked on included
 STATUS = {"size": 413, "busy": 503}  # of errors; else 400
 JSON = "application/json"
 Answer = Callable[[Mapping[str, str], Any], Any]  # (query, parsed body; None for GET) -> what becomes JSON
+Response = dict[str, Any]  # what aiohttp's Response takes
 Given = TypeVar("Given")
 
 
@@ -29,23 +30,12 @@ def serve(method: str, path: str, answer: Answer) -> bool:
     stay free. A FoundryError becomes HTTP 400 (413 for a body that is too large, 503 where too many wait) with
     ``{"error": {"code", "what", "why", "fix"}}``.
     """
-    instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-    if instance is None:
-        return False
-    from aiohttp import web  # comes with ComfyUI's server
 
-    worker = Worker(path)
+    async def respond(worker: Worker, request: Any) -> Response:
+        body = await read_body(request) if method == "POST" else None
+        return {"text": await worker.work(answer_text, answer, dict(request.query), body), "content_type": JSON}
 
-    async def handle(request: Any) -> Any:
-        try:
-            body = await read_body(request) if method == "POST" else None
-            text, status = await worker.work(answer_text, answer, dict(request.query), body), 200
-        except FoundryError as error:
-            text, status = error_text(error), STATUS.get(error.code, 400)
-        return web.Response(text=text, status=status, content_type=JSON)
-
-    instance.routes.route(method, path)(handle)
-    return True
+    return _route(method, path, respond)
 
 
 class Picture(Protocol):
@@ -64,7 +54,22 @@ def serve_picture(path: str, find: Callable[[Mapping[str, str]], Picture]) -> bo
 
     A browser that has it already asks with its ETag, and the picture is not read again (HTTP 304).
     """
-    instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+
+    async def respond(worker: Worker, request: Any) -> Response:
+        picture = await worker.work(find, dict(request.query))
+        tag = f'"{hashlib.sha256(picture.state.encode(errors="backslashreplace")).hexdigest()[:32]}"'
+        headers = {"ETag": tag, "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
+        if request.headers.get("If-None-Match") == tag:
+            return {"status": 304, "headers": headers}
+        data, kind = await worker.work(picture.read)
+        return {"body": data, "content_type": kind, "headers": headers}
+
+    return _route("GET", path, respond)
+
+
+def _route(method: str, path: str, respond: Callable[[Worker, Any], Awaitable[Response]]) -> bool:
+    """A route with a thread of its own for what ``respond`` makes of a request; a FoundryError becomes its JSON."""
+    instance = _instance()
     if instance is None:
         return False
     from aiohttp import web  # comes with ComfyUI's server
@@ -73,23 +78,24 @@ def serve_picture(path: str, find: Callable[[Mapping[str, str]], Picture]) -> bo
 
     async def handle(request: Any) -> Any:
         try:
-            picture = await worker.work(find, dict(request.query))
-            tag = f'"{hashlib.sha256(picture.state.encode(errors="backslashreplace")).hexdigest()[:32]}"'
-            headers = {"ETag": tag, "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
-            if request.headers.get("If-None-Match") == tag:
-                return web.Response(status=304, headers=headers)
-            data, kind = await worker.work(picture.read)
+            response = await respond(worker, request)
         except FoundryError as error:
-            return web.Response(text=error_text(error), status=STATUS.get(error.code, 400), content_type=JSON)
-        return web.Response(body=data, content_type=kind, headers=headers)
+            status = STATUS.get(error.code, 400)
+            response = {"text": error_text(error), "status": status, "content_type": JSON}
+        return web.Response(**response)
 
-    instance.routes.get(path)(handle)
+    instance.routes.route(method, path)(handle)
     return True
+
+
+def _instance() -> Any:
+    """ComfyUI's running server; None where there is none."""
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
 
 
 def show_text(text: str) -> None:
     """A line of text on the node that is running, where the host's page shows such; anywhere else nothing."""
-    instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    instance = _instance()
     send, node = getattr(instance, "send_progress_text", None), getattr(instance, "last_node_id", None)
     if send is not None and node is not None:
         send(text, node)
@@ -97,7 +103,7 @@ def show_text(text: str) -> None:
 
 def limit_texts() -> None:
     """Give every prompt that is posted one budget for all its texts: they are checked in the server's own thread."""
-    instance = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
+    instance = _instance()
     if instance is not None and hasattr(instance, "add_on_prompt_handler"):
         instance.add_on_prompt_handler(begin_prompt)
 

@@ -39,6 +39,13 @@ class Preview:
 
 def find_preview(lora: Path, metadata: Mapping[str, str]) -> Preview | None:
     """The picture of a LoRA file, a file beside it first; nothing is read. None where there is none."""
+    return picture_beside(lora) or picture_inside(lora, metadata)
+
+
+def picture_beside(lora: Path) -> Preview | None:
+    """The picture that lies beside a LoRA file, which is not read. None where there is none, and for other files."""
+    if lora.suffix.lower() != ".safetensors":  # or a picture would be beside itself
+        return None
     for ending in ENDINGS:
         path = lora.with_name(lora.stem + ending)
         try:
@@ -46,6 +53,11 @@ def find_preview(lora: Path, metadata: Mapping[str, str]) -> Preview | None:
         except FoundryError:
             continue
         return Preview(path, False, f"{path.name}:{state.st_size}:{state.st_mtime_ns}")
+    return None
+
+
+def picture_inside(lora: Path, metadata: Mapping[str, str]) -> Preview | None:
+    """The thumbnail in the header of a LoRA file, by its metadata. None where there is none."""
     if not metadata.get(THUMBNAIL, "").startswith("data:image/"):
         return None
     state = regular_file(lora)

@@ -99,6 +99,13 @@ def test_a_preview_is_asked_for_by_name_and_sent_once(host, wordy):
         urlopen(Request(address, headers={"If-None-Match": tag}))
     assert again.value.code == 304
     assert host.request("/lora_foundry/rows", {"loras": [wordy]})[1]["rows"][wordy]["preview"] is True
+    folder = host.base / "models" / "loras" / "words"
+    for name, data in (("torn.safetensors", b"torn"), ("torn.png", PNG)):
+        (folder / name).write_bytes(data)
+    with urlopen(address.replace("ink", "torn")) as answer:  # the file itself is not read
+        assert answer.read() == PNG
+    for name in ("torn.safetensors", "torn.png"):
+        (folder / name).unlink()
     for name in ("../loras/words/ink.safetensors", "words/ink.preview.png", "", "gone.safetensors"):
         status, answer = host.request(f"/lora_foundry/preview?lora={quote(name)}")
         assert status == 400 and str(host.base) not in json.dumps(answer)

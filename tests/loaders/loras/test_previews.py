@@ -9,7 +9,7 @@ import pytest
 import torch
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.disk.header import read_header
-from lora_foundry.loaders.loras.previews import MAX_IMAGE, find_preview, media_type
+from lora_foundry.loaders.loras.previews import MAX_IMAGE, find_preview, media_type, picture_beside
 from safetensors.torch import save_file
 
 PNG, JPEG, WEBP = b"\x89PNG\r\n\x1a\n...", b"\xff\xd8\xff\xe0...", b"RIFF....WEBPVP8 "
@@ -65,6 +65,12 @@ def test_a_file_that_says_it_is_a_picture_is_looked_at(lora, tmp_path):
     (tmp_path / "ink.v2.png").write_bytes(PNG + b"x" * MAX_IMAGE)
     with pytest.raises(FoundryError, match="larger than 4 MiB"):
         found(lora()).read()
+
+
+def test_no_picture_is_beside_itself(tmp_path):
+    picture = tmp_path / "ink.png"
+    picture.write_bytes(PNG)
+    assert picture_beside(picture) is None and picture_beside(tmp_path / "ink.safetensors").path == picture
 
 
 def test_one_that_is_no_file_is_passed_over(lora, tmp_path):
