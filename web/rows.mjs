@@ -173,6 +173,13 @@ export function active({ rows }) {
 
 export const countOn = (state) => active(state).length
 
+/** The trigger words of the rows that change something, each once, with commas, as the node's output has them. @param {(path: string) => string | undefined} known */
+export function wordsOf(state, known) {
+  const acting = active(state).map(told).filter(({ strength, clip }) => strength || clip)
+  const found = acting.map(({ path }) => known(path)).filter(Boolean)
+  return [...new Set(found.flatMap((each) => each.split(", ")))].join(", ")
+}
+
 /** What the strengths of the rows that count come to. */
 export const sum = (state) => tidyOf(active(state).reduce((all, each) => all + told(each).strength, 0))
 const tidyOf = (value) => Number(value.toFixed(4))

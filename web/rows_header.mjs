@@ -3,7 +3,7 @@
 
 import { announce, button, element, place, popover } from "./dom.mjs"
 import { ICONS, worst } from "./findings.mjs"
-import { SORTS, active, countOn, sum, toggleAll, told } from "./rows.mjs"
+import { SORTS, active, countOn, sum, toggleAll, told, wordsOf } from "./rows.mjs"
 import { parts } from "./rows_search.mjs"
 import { copy } from "./rows_second.mjs"
 import { translate, word } from "./texts.mjs"
@@ -88,7 +88,7 @@ export class Header {
     const { editor } = this
     const act = (label, does) => button(label, () => (made.hidePopover(), does()))
     const sorts = SORTS.map((by) => act(word(`rows.sort.${by}`), () => editor.sort(by)))
-    const words = this.words()
+    const words = wordsOf(editor.state, (path) => editor.owner.facts(path)?.trigger_words)
     const copyAll = words && act(word("rows.copy.all"), () => copy(words))
     const acts = [...sorts, act(word("rows.paste"), () => this.paste()), copyAll]
     const made = popover(word("rows.sort"), [element("div", "lf-buttons", acts)])
@@ -97,13 +97,6 @@ export class Header {
     made.showPopover()
     place(made, this.more)
     made.querySelector("button").focus()
-  }
-
-  /** The trigger words of all rows that count, each once, as the node's output has them. */
-  words() {
-    const { owner, state } = this.editor
-    const found = active(state).map((row) => owner.facts(told(row).path)?.trigger_words).filter(Boolean)
-    return [...new Set(found.flatMap((each) => each.split(", ")))].join(", ")
   }
 
   async paste() {

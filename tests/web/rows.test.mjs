@@ -124,6 +124,12 @@ test("solo is one row among others, and goes without a trace", () => {
   assert.equal(rows.countOn(rows.toggleAll(state)), 0)
 })
 
+test("the trigger words are those of rows that change something", () => {
+  const words = { a: "ink, paper", b: "paper, wash", d: "dust", e: "ember" }
+  const rest = [{ path: "b", strength: 0, clip_strength: 0.5 }, { path: "c" }, { path: "d", strength: 0 }, { path: "e", on: false }]
+  assert.equal(rows.wordsOf(read(["a", ...rest]), (path) => words[path]), "ink, paper, wash")
+})
+
 test("other rows take the place of all, and what is around them stays", () => {
   const state = read({ lora_paths: ["a"], note: 1 })
   assert.deepEqual(data(rows.replace(state, [{ path: "b", mine: 2 }])), { lora_paths: [{ path: "b", mine: 2 }], note: 1 })
