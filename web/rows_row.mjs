@@ -41,6 +41,7 @@ export class RowView {
     this.id = id
     this.actions = actions
     this.open = false
+    this.broken = "" // the LoRA whose picture cannot be shown
     /** @type {SecondLine | null} made when it is opened for the first time */
     this.second = null
     this.grip = element("span", "lf-grip", "⠿")
@@ -139,13 +140,16 @@ export class RowView {
 
   fillPicture(path, facts) {
     const address = facts?.preview ? previewOf(path) : ""
-    this.picture.hidden = !address
+    this.picture.hidden = !address || this.broken === path
     if (!address || this.picture.dataset.of === path) return
     this.picture.dataset.of = path
     this.picture.setAttribute("aria-label", word("rows.picture", { name: this.title }))
     const image = element("img", "", [])
     Object.assign(image, { loading: "lazy", decoding: "async", alt: "", draggable: false, src: address })
-    image.addEventListener("error", () => (this.picture.hidden = true))
+    image.addEventListener("error", () => {
+      this.broken = path
+      this.picture.hidden = true
+    })
     this.picture.replaceChildren(image)
   }
 

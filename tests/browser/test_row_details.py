@@ -24,7 +24,10 @@ def wordy(host):
     parts = {"lora_down": torch.ones(4, 8), "lora_up": torch.ones(8, 4)}
     more = {f"{TEXT_ENCODER}.{part}.weight": tensor for part, tensor in parts.items()}
     name = host.add_model("loras", "words/ink.safetensors", {**tensors, **more}, {"trigger_words": "ink wash, paper"})
-    (host.base / "models" / "loras" / "words" / "ink.preview.png").write_bytes(PNG)
+    folder = host.base / "models" / "loras" / "words"
+    (folder / "ink.preview.png").write_bytes(PNG)
+    host.add_model("loras", "words/odd.safetensors", tensors)
+    (folder / "odd.png").write_bytes(b"no picture")
     return name
 
 
@@ -89,8 +92,11 @@ def test_solo_is_in_the_text_and_one_step_of_undo(rows):
 
 
 def test_a_picture_and_trigger_words_as_output(studio, names, wordy):
-    open_rows(studio, names, [{"path": wordy}, {"path": names["style"]}])
+    with studio.page.expect_response(lambda answer: "preview" in answer.url and "odd" in answer.url):
+        open_rows(studio, names, [{"path": wordy}, {"path": "words/odd.safetensors"}])
     studio.page.wait_for_function("() => document.querySelector('.lf-preview img')?.naturalWidth === 2")
+    focus(studio, 0)
+    press(studio, "Space", "Space")  # the rows are filled again
     assert studio.page.locator(".lf-preview:visible").count() == 1
     studio.page.locator(".lf-preview").first.click()
     assert studio.page.locator(".lf-large").is_visible()
