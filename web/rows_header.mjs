@@ -1,8 +1,9 @@
 // The line above the rows: all on or off, how many, their sum, the worst that is said of them, and what can be done.
 // @ts-check
 
-import { announce, button, element, place, popover } from "./dom.mjs"
+import { button, element, place, popover } from "./dom.mjs"
 import { ICONS, worst } from "./findings.mjs"
+import { tell } from "./host.mjs"
 import { SORTS, active, countOn, sum, toggleAll, told, wordsOf } from "./rows.mjs"
 import { parts } from "./rows_search.mjs"
 import { copy } from "./rows_second.mjs"
@@ -102,6 +103,6 @@ export class Header {
   async paste() {
     const text = await navigator.clipboard?.readText().catch(() => "")
     if (/<lora:/i.test(text ?? "")) await this.editor.appendTags(text)
-    else announce(word("rows.paste.none"))
+    else tell("warn", word("rows.paste"), word("rows.paste.none"))
   }
 }

@@ -81,7 +81,7 @@ export const UI = {
   "rows.sort.strength": "Strongest first",
   "rows.sort.on": "Those that are on first",
   "rows.paste": "Paste <lora:name:0.7>",
-  "rows.paste.none": "There is no <lora:name:0.7> in the clipboard.",
+  "rows.paste.none": "The browser gives no <lora:name:0.7> from the clipboard. Ctrl+V over the rows pastes too.",
   "rows.text": "Edit as text",
   "rows.back": "Edit as rows",
   "rows.broken": "Line {line}, column {column}: from here on it is no JSON, so it is edited as text.",
