@@ -23,6 +23,7 @@ from .shared import (
     print_findings,
     print_json,
     print_layers,
+    refuse_nowhere,
     refuse_same,
     spelled,
     trained_with,
@@ -103,6 +104,8 @@ def judge_workflow(options: argparse.Namespace, path: Path, find: ModelFolders |
 def _check_document(options: argparse.Namespace, path: Path | None) -> int:
     if options.apply_fixes is not None:
         raise refuse("convert.document")
+    if options.pictures is not None:
+        refuse_nowhere(options.pictures / "stack.svg")
     from ..engine.report import document_json, plan_json
 
     plan, findings = judge_document(options, path)
@@ -119,6 +122,8 @@ def _check_document(options: argparse.Namespace, path: Path | None) -> int:
 
 
 def _check_workflow(options: argparse.Namespace, path: Path) -> int:
+    if options.pictures is not None:
+        raise refuse("usage.pictures_of_one")
     find = model_folders(options.models or ())
     found = judge_workflow(options, path, find)
     if options.apply_fixes is not None:

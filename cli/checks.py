@@ -39,6 +39,8 @@ def _run_many(options: argparse.Namespace) -> int:
         raise refuse("usage.two_forms")
     if options.apply_fixes is not None:
         raise refuse("usage.fixes_of_one")
+    if options.pictures is not None:
+        raise refuse("usage.pictures_of_one")
     find = model_folders(options.models or ())
     wanted = list(_files(options.documents)) if options.documents else [None]
     if not wanted:

@@ -86,6 +86,12 @@ ASKING: dict[str, tuple[str, ...]] = {
         "",
         "Name one workflow, without --format.",
     ),
+    "usage.pictures_of_one": (
+        "error",
+        "--pictures draws what a check measures, and goes with the plain check of one stack document.",
+        "",
+        "Name one stack document, without --format.",
+    ),
     "usage.nothing_to_check": (
         "error",
         "There is no stack document and no workflow in {folders}.",

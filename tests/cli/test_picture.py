@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from xml.etree import ElementTree
 
 import pytest
@@ -38,6 +39,20 @@ def test_a_check_draws_how_the_loras_fit(folder, run):
 def test_a_folder_that_is_not_there_is_told_before_anything_is_baked(folder, run):
     code, _, err = run("bake", "stack.json", "-o", "out.safetensors", "--pictures", "nowhere")
     assert code == 2 and "nowhere" in err and not (folder / "out.safetensors").exists()
+
+
+@pytest.mark.parametrize("words", [
+    ("stack.json", "stack.json"), (".",), ("stack.json", "--format", "junit"), ("workflow.json",),
+])  # fmt: skip
+def test_what_a_check_cannot_draw_is_told_and_not_left_out(folder, run, words):
+    (folder / "workflow.json").write_text(json.dumps({"1": {"class_type": "UNETLoader", "inputs": {}}}))
+    code, out, err = run("check", *words, "--pictures", ".")
+    assert code == 2 and "one stack document" in err and not out and not list(folder.glob("*.svg"))
+
+
+def test_a_check_asks_for_the_folder_of_its_picture_before_it_reads_anything(folder, run):
+    code, _, err = run("check", "gone.json", "--pictures", "nowhere")
+    assert code == 2 and "nowhere" in err
 
 
 def lora(path: str, gain: float | None, **more: object) -> dict[str, object]:
