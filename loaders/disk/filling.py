@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 
 import torch
@@ -34,8 +34,10 @@ class Filler:
             return
         if self._pool is None:
             self._pool = self._opened.enter_context(ThreadPoolExecutor(THREADS, "lora-foundry-fill"))
-        for done in [self._pool.submit(self._read, header, descriptor, *part) for part in parts]:
-            done.result()
+        reads = [self._pool.submit(self._read, header, descriptor, *part) for part in parts]
+        wait(reads)  # also where one fails: the file and the buffer are in use until the last one ends
+        for read in reads:
+            read.result()
 
     def _read(self, header: Header, descriptor: int, begin: int, buffer: torch.Tensor) -> None:
         rest = buffer.numpy().data

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from fakes import a_layer, noise, random_delta
@@ -63,6 +65,24 @@ def test_a_file_that_changes_is_an_error(cut, file):
         data = file.read_bytes()
         file.write_bytes(data[:-100] if cut else data + b" ")
         reader.fill("a.weight", 0, torch.empty(256 * 512 * 2, dtype=torch.uint8))
+
+
+def test_where_a_part_fails_no_other_still_uses_the_file(file, monkeypatch):
+    """It is closed next, and its number may then be that of another file."""
+    real, ended = filling.Filler._read, []
+
+    def read(filler, header, descriptor, begin, buffer):
+        if begin == header.offsets["a.weight"][0]:
+            raise filling.file_error(header.path, "file.changed")
+        time.sleep(0.2)
+        real(filler, header, descriptor, begin, buffer)
+        ended.append(begin)
+
+    monkeypatch.setattr(filling.Filler, "_read", read)
+    with FileSource(file).reader() as reader:
+        with pytest.raises(FoundryError, match="changed"):
+            reader.fill("a.weight", 0, torch.empty(256 * 512 * 2, dtype=torch.uint8))
+        assert len(ended) == filling.THREADS - 1
 
 
 def test_a_bake_on_a_gpu_reads_a_file_into_page_locked_memory_and_nowhere_else(file, monkeypatch):
