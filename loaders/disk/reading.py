@@ -12,6 +12,7 @@ import math
 import mmap
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -193,7 +194,7 @@ class _Slot:
         self.pages = self.pages[:0]
 
 
-class _File:
+class _File(ABC):
     """An open file that must stay what its header was read from."""
 
     def __init__(self, header: Header) -> None:
@@ -209,9 +210,9 @@ class _File:
         for state in states:
             check_unchanged(header.path, (state.st_size, state.st_mtime_ns), (header.size, header.mtime_ns))
 
+    @abstractmethod
     def take(self, begin: int, end: int, slot: _Slot) -> torch.Tensor:
         """Bytes ``begin`` to ``end`` as uint8, in memory that ``slot`` looks after."""
-        raise NotImplementedError
 
     def close(self) -> None:
         """Close the file."""
