@@ -1,36 +1,17 @@
-"""LoRAs of an S3 server, whole and checked, in the cache: loaded once, gone on with, found again, kept small."""
+"""LoRAs of an S3 server, whole and checked, in the cache: loaded once, gone on with after a kill, found again."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 import time
-from pathlib import Path
 
 import pytest
 from fault_server import Reply
 from lora_foundry.engine.errors import FoundryError
-from lora_foundry.loaders.loras.file import open_lora
 from lora_foundry.loaders.remote import cache as caches
-from lora_foundry.loaders.remote import fetching, s3
 from lora_foundry.loaders.remote.cache import Cache
-from lora_foundry.loaders.remote.fetching import fetch, states_of
-from lora_foundry.loaders.remote.names import parse_remote
-from lora_foundry.loaders.remote.objects import Asking
-from remote_parts import lora_bytes
-
-NAME = "s3://loras/style.safetensors"
-PATH = "/loras/style.safetensors"
-
-
-def get(name: str = NAME, **asking):
-    return fetch(parse_remote(name), Asking(**asking))
-
-
-def leftovers(home) -> list[str]:
-    """What lies in the cache beside finished files."""
-    return sorted(path.name for path in (home / "remote" / "parts").glob("*"))
+from remote_parts import NAME, PATH, get, leftovers, lora_bytes, state_of
 
 
 def test_a_lora_is_loaded_once_and_asked_for_again(server, pack_home):
@@ -40,61 +21,6 @@ def test_a_lora_is_loaded_once_and_asked_for_again(server, pack_home):
     assert first.path.parent.name == hashlib.sha256(data).hexdigest() and not leftovers(pack_home)
     server.sent = 0
     assert get().path == first.path and server.sent <= 1  # one byte tells that it is the same
-
-
-def state_of(name: str = NAME) -> str:
-    """What changes when a file elsewhere is replaced."""
-    return states_of([parse_remote(name)], Asking())[parse_remote(name)]
-
-
-def test_a_silent_server_does_not_hold_up_who_asks_whether_a_file_changed(server, monkeypatch):
-    server.files[PATH] = lora_bytes()
-    get()
-    state, answer = state_of(NAME), threading.Event()
-    monkeypatch.setattr(fetching, "SOON", 0.3)
-    server.fault = lambda server, asked: answer.wait(30) and None
-    begun = time.monotonic()
-    assert state_of(NAME) == state
-    assert time.monotonic() - begun < 10
-    answer.set()
-
-
-def test_all_files_of_a_prompt_wait_once_for_a_server_that_is_silent(server, monkeypatch):
-    server.files[PATH] = lora_bytes()
-    get()
-    state, answer = state_of(NAME), threading.Event()
-    monkeypatch.setattr(fetching, "SOON", 0.3)
-    server.fault = lambda server, asked: answer.wait(30) and None
-    others = [f"s3://loras/a/{number}.safetensors" for number in range(40)]
-    begun = time.monotonic()
-    states = states_of(map(parse_remote, [NAME, *others]), Asking())
-    assert states[parse_remote(NAME)] == state and {*map(states.get, map(parse_remote, others))} == {
-        "remote.unreachable"
-    }
-    asked = len(server.asked)
-    assert {*map(state_of, others)} == {"remote.unreachable"}  # each of a node of its own
-    assert len(server.asked) == asked and time.monotonic() - begun < 5
-    answer.set()
-
-
-def test_a_slow_server_is_asked_by_all_nodes_of_a_prompt_no_longer_than_a_silent_one(server, monkeypatch):
-    monkeypatch.setattr(fetching, "SOON", 1.0)
-    server.files[PATH] = lora_bytes()
-    server.fault = lambda server, asked: time.sleep(0.5)
-    begun = time.monotonic()
-    states = [state_of(NAME) for _ in range(40)]
-    assert states[0] != "remote.unreachable" == states[-1] and time.monotonic() - begun < 10
-
-
-def test_a_server_that_answered_meanwhile_is_asked_again(server, monkeypatch):
-    server.files[PATH] = lora_bytes()
-    monkeypatch.setattr(fetching, "SOON", 0.01)
-    server.fault = lambda server, asked: time.sleep(0.3)
-    assert state_of(NAME) == "remote.unreachable"
-    get()
-    monkeypatch.setattr(fetching, "SOON", 5.0)
-    server.files[PATH] = lora_bytes(1)
-    assert state_of(NAME) == f'"{hashlib.md5(server.files[PATH]).hexdigest()}":{len(server.files[PATH])}'
 
 
 def test_what_was_replaced_is_loaded_anew(server):
@@ -203,69 +129,6 @@ def test_a_damaged_copy_is_loaded_again(server):
     assert get().path.read_bytes() == data
 
 
-def test_the_least_recently_used_make_room_but_nothing_in_use_goes(server, monkeypatch, pack_home):
-    loras = {f"/loras/{i}.safetensors": lora_bytes(i) for i in range(3)}
-    server.files.update(loras)
-    monkeypatch.setenv("LORA_FOUNDRY_REMOTE_CACHE_SIZE", str(int(2.5 * len(loras["/loras/0.safetensors"]))))
-    first, second = get("s3://loras/0.safetensors"), get("s3://loras/1.safetensors")
-    assert get("s3://loras/2.safetensors").path.is_file() and first.path.is_file()  # all within the hour
-    monkeypatch.setattr(caches, "IN_USE", -1.0)
-    server.files["/loras/3.safetensors"] = lora_bytes(3)
-    lock = pack_home / "remote" / "parts" / f"{'0' * 64}.lock"
-    lock.touch()
-    os.utime(lock, (1, 1))  # somebody loads a file for hours
-    get("s3://loras/3.safetensors")
-    assert lock.exists(), "a third one would begin with the same file"
-    assert not first.path.exists() and not second.path.exists()
-
-
-def test_an_entry_that_another_process_evicts_meanwhile_does_not_hide_the_others(server, monkeypatch, pack_home):
-    data = lora_bytes(0)
-    first, listed = get_with(server, "0", data), Path.iterdir
-    monkeypatch.setattr(caches, "IN_USE", -1.0)
-    monkeypatch.setenv("LORA_FOUNDRY_REMOTE_CACHE_SIZE", str(int(1.5 * len(data))))
-    gone = [pack_home / "remote" / (f"{number}" * 64) for number in range(3)]
-    monkeypatch.setattr(Path, "iterdir", lambda path: iter([*gone, *listed(path)]))
-    get_with(server, "1", lora_bytes(1))
-    assert not first.exists()
-
-
-def get_with(server, name: str, data: bytes) -> Path:
-    server.files[f"/loras/{name}.safetensors"] = data
-    return get(f"s3://loras/{name}.safetensors").path
-
-
-def test_what_the_cache_cannot_hold_is_refused_before_it_is_loaded(server, monkeypatch):
-    server.files[PATH] = lora_bytes(width=2000)
-    monkeypatch.setenv("LORA_FOUNDRY_REMOTE_CACHE_SIZE", "1KB")
-    with pytest.raises(FoundryError, match="LORA_FOUNDRY_REMOTE_CACHE_SIZE"):
-        get()
-    assert server.sent <= 1
-
-
-def test_a_disk_without_room_is_told_before_it_is_loaded(server, monkeypatch):
-    server.files[PATH] = lora_bytes()
-    monkeypatch.setattr(caches.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10}))
-    with pytest.raises(FoundryError, match="are free where the cache"):
-        get()
-    assert server.sent <= 1
-
-
-def test_a_disk_that_fills_up_meanwhile_is_not_left_full(server, pack_home, monkeypatch):
-    server.files[PATH] = lora_bytes()
-
-    def full(self, *_: object):
-        raise OSError(28, "No space left on device")
-
-    real = caches.os.fsync
-    monkeypatch.setattr(caches.os, "fsync", full)
-    with pytest.raises(FoundryError, match="No space left"):
-        get()
-    assert not leftovers(pack_home)
-    monkeypatch.setattr(caches.os, "fsync", real)
-    assert get().path.is_file()
-
-
 def test_progress_tells_bytes_and_the_whole(server, monkeypatch):
     monkeypatch.setattr(caches, "RANGE", 1 << 12)
     data = server.files[PATH] = lora_bytes(width=1000)
@@ -302,80 +165,3 @@ def test_a_cache_elsewhere_is_named_by_the_environment(server, monkeypatch, tmp_
     monkeypatch.setenv("LORA_FOUNDRY_REMOTE_CACHE", str(tmp_path / "cache"))
     assert get().path.is_relative_to(tmp_path / "cache")
     assert Cache.of({}).limit == 50 * 10**9
-
-
-def test_the_config_that_peft_keeps_beside_a_lora_comes_along(server):
-    """Without it the scale would be another one than that of the same folder on a disk."""
-    server.files["/loras/peft/adapter_model.safetensors"] = lora_bytes(rank=4)
-    server.files["/loras/peft/adapter_config.json"] = b'{"peft_type": "LORA", "r": 4, "lora_alpha": 2}'
-    server.files["/loras/bare/adapter_model.safetensors"] = lora_bytes(1, rank=4)
-    peft, bare = get("s3://loras/peft/adapter_model.safetensors"), get("s3://loras/bare/adapter_model.safetensors")
-    scales = [open_lora(file.path, file.name).adapters[0].alpha for file in (peft, bare)]
-    assert scales == [2.0, None]
-    asked = len(server.asked)
-    assert get("s3://loras/peft/adapter_model.safetensors") == peft and len(server.asked) == asked + 1
-
-
-def test_a_server_that_breaks_off_before_the_config_came_is_asked_again(server, monkeypatch):
-    server.files["/loras/adapter_model.safetensors"] = lora_bytes(rank=4)
-    server.files["/loras/adapter_config.json"] = b'{"peft_type": "LORA", "r": 4, "lora_alpha": 2}'
-    server.fault = lambda server, asked: Reply(500) if asked.path.endswith(".json") else None
-    monkeypatch.setattr(s3, "RETRIES", 0)
-    with pytest.raises(FoundryError, match="cannot be asked"):
-        get("s3://loras/adapter_model.safetensors")
-    server.fault = lambda server, asked: None
-    file = get("s3://loras/adapter_model.safetensors")
-    assert open_lora(file.path, file.name).adapters[0].alpha == 2.0
-
-
-PEFT = "s3://loras/{}/adapter_model.safetensors"
-
-
-def alpha_of(name: str) -> float | None:
-    file = get(name)
-    return open_lora(file.path, file.name).adapters[0].alpha
-
-
-def put_peft(server, folder: str, alpha: int) -> str:
-    """The same weights in any folder, under a config of its own; their address."""
-    server.files[f"/loras/{folder}/adapter_model.safetensors"] = lora_bytes(rank=4)
-    server.files[f"/loras/{folder}/adapter_config.json"] = b'{"peft_type": "LORA", "r": 4, "lora_alpha": %d}' % alpha
-    return PEFT.format(folder)
-
-
-def test_equal_weights_elsewhere_do_not_bring_their_scale(server):
-    """A copy of a LoRA in a stranger's folder would change the one that people have, for as long as it is kept."""
-    ours, theirs = put_peft(server, "ours", 2), put_peft(server, "theirs", 999)
-    server.files["/loras/plain.safetensors"] = server.files["/loras/ours/adapter_model.safetensors"]
-    assert [alpha_of(name) for name in (ours, theirs, ours, "s3://loras/plain.safetensors")] == [2, 999, 2, None]
-
-
-def test_a_lora_with_a_hash_is_not_there_before_its_config_is(server, monkeypatch):
-    name = f"{put_peft(server, 'ours', 2)}#sha256={hashlib.sha256(lora_bytes(rank=4)).hexdigest()}"
-    server.fault = lambda server, asked: Reply(500) if asked.path.endswith(".json") else None
-    monkeypatch.setattr(s3, "RETRIES", 0)
-    with pytest.raises(FoundryError, match="cannot be asked"):
-        get(name)
-    server.fault = lambda server, asked: None
-    assert alpha_of(name) == 2
-
-
-def test_a_config_that_is_gone_when_the_lora_is_saved_anew_is_not_kept(server, tmp_path):
-    name = put_peft(server, "ours", 2)
-    assert alpha_of(name) == 2
-    del server.files["/loras/ours/adapter_config.json"]
-    first, server.files["/loras/ours/adapter_model.safetensors"] = lora_bytes(rank=4), lora_bytes(1, rank=4)
-    assert alpha_of(name) is None
-    server.files["/loras/ours/adapter_model.safetensors"] = first
-    assert alpha_of(name) is None
-
-
-def test_a_config_that_the_disk_refuses_is_no_other_scale(server, monkeypatch):
-    name = put_peft(server, "ours", 2)
-
-    def refuse(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(caches, "temporary", refuse)
-    with pytest.raises(FoundryError, match="adapter_config.json"):
-        get(name)

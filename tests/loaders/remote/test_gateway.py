@@ -19,12 +19,10 @@ from lora_foundry.cli.workers import processes
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.disk.small import save_small
 from lora_foundry.loaders.remote import s3, uploads, workers
-from lora_foundry.loaders.remote.fetching import fetch
 from lora_foundry.loaders.remote.names import parse_remote
-from lora_foundry.loaders.remote.objects import Asking
 from lora_foundry.loaders.remote.s3 import S3Object
 from lora_foundry.loaders.remote.uploads import upload
-from remote_parts import lora_bytes
+from remote_parts import get, lora_bytes
 
 SHAPES = tiny.shapes("wan", width=128, layers=2)
 LOADS = """
@@ -46,10 +44,6 @@ def bucket(gateway, monkeypatch, request):
     gateway.make_bucket(name)
     yield name
     gateway.slow = 0.0
-
-
-def get(name: str):
-    return fetch(parse_remote(name), Asking())
 
 
 def test_a_document_of_a_bucket_bakes_to_the_bytes_of_the_local_bake(gateway, bucket, run_cli, tmp_path):

@@ -12,14 +12,7 @@ from lora_foundry.loaders.remote.fetching import fetch
 from lora_foundry.loaders.remote.names import parse_remote
 from lora_foundry.loaders.remote.objects import Asking
 from lora_foundry.loaders.remote.uploads import require_writable
-from remote_parts import lora_bytes
-
-NAME = "s3://loras/style.safetensors"
-PATH = "/loras/style.safetensors"
-
-
-def get(name: str = NAME):
-    return fetch(parse_remote(name), Asking())
+from remote_parts import NAME, PATH, get, lora_bytes
 
 
 def refused(says: str, home) -> str:

@@ -7,11 +7,9 @@ import hashlib
 import pytest
 from fault_server import Reply, fault_server
 from lora_foundry.engine.errors import FoundryError
-from lora_foundry.loaders.remote.fetching import fetch
 from lora_foundry.loaders.remote.names import parse_remote
-from lora_foundry.loaders.remote.objects import Asking
 from lora_foundry.loaders.remote.web import WebObject
-from remote_parts import lora_bytes
+from remote_parts import get, lora_bytes
 
 DATA = lora_bytes(width=2000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -43,10 +41,6 @@ def hub(server, monkeypatch):
         server.fault = lambda server, asked: Reply(302, b"", facts) if asked.path in known else Reply(404)
         server.contents = contents
         yield server
-
-
-def get(name: str, **asking):
-    return fetch(parse_remote(name), Asking(**asking))
 
 
 def test_a_file_of_a_web_server_is_loaded_and_needs_no_second_question(web):
