@@ -12,6 +12,8 @@ from typing import TextIO
 COLOURS = {"error": 31, "warning": 33, "question": 36, "note": 34, "OK": 32, "STOPPED": 31, "Stopped": 31}
 _HEAD = re.compile(r"(?P<code>\w+) (?P<word>error|warning|question|note):|(?P<verdict>OK|STOPPED|Stopped)\b")
 INDENT = "  "
+WINDOWS = os.name == "nt"
+ANSI_THERE = ("WT_SESSION", "TERM", "TERM_PROGRAM", "ANSICON")  # set by those of its terminals that know colours
 
 
 def columns() -> int:
@@ -37,7 +39,8 @@ def looks(text: str, stream: TextIO | None = None, lead: str = "") -> str:
 
 
 def _takes_colour() -> bool:
-    return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    known = not WINDOWS or any(name in os.environ for name in ANSI_THERE)  # its old console shows them as characters
+    return known and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _coloured(text: str, start: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
+from lora_foundry.cli import looks as module
 from lora_foundry.cli import terminal
 from lora_foundry.cli.looks import looks
 
@@ -118,6 +119,15 @@ def test_a_finding_is_wrapped_and_its_severity_coloured(screen):
 def test_colour_is_left_out_where_it_is_not_wanted(screen, monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     assert "\x1b" not in looks(LONG, screen) and "\n" in looks(LONG, screen)
+
+
+def test_the_old_console_of_windows_is_sent_no_colours(screen, monkeypatch):
+    for name in module.ANSI_THERE:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(module, "WINDOWS", True)
+    assert "\x1b" not in looks(LONG, screen)
+    monkeypatch.setenv("WT_SESSION", "1")
+    assert "\x1b[33mwarning\x1b[0m" in looks(LONG, screen)
 
 
 def test_a_pipe_gets_the_sentence_as_it_is(screen):
