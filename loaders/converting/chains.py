@@ -251,8 +251,8 @@ class Finder:
         set_elsewhere = {*self._level.pieces[key].wires, *self._level.held(self._level.pieces[key])} - known
         if applier.own:  # the rest of it stays
             name, set_elsewhere = applier.own[0], set_elsewhere & set(applier.own)
-            fixed = name in node.values and not self._level.set_value(key, name, node.values[name])
-            set_elsewhere |= {name} if fixed else set()
+            if not set_elsewhere and name in node.values:  # it has the value already: can it be set at all?
+                set_elsewhere = set() if self._level.set_value(key, name, node.values[name]) else {name}
         if set_elsewhere:
             raise refuse("convert.wired", inputs=", ".join(sorted(set_elsewhere)), at=self._called(key))
         for each in (node, *list_nodes(self._graph, node)):

@@ -171,3 +171,19 @@ def test_a_loader_without_loras_is_no_matter(form):
     del g.prompt["2"]["inputs"]["lora_stack"]
     made, result = made_of(form, g)
     assert not result.converted and not result.left and made == prompt_of(FORMS[form](g.prompt))
+
+
+def test_one_whose_lora_its_subgraph_shows_outside_stays_as_it_is():
+    """Another model of the file is converted, so the file is written: the name inside was that of outside then."""
+    g = efficient()
+    g.sample(g.lora(g.unet("b.safetensors"), "film.safetensors", 0.5), g("CLIPLoader"))
+    saved = folded(drawn(g.prompt))
+    loader = next(each for each in saved["definitions"]["subgraphs"][0]["nodes"] if each["type"] == "Efficient Loader")
+    saved["nodes"][0]["properties"]["proxyWidgets"] = [[str(loader["id"]), "lora_name"]]
+    saved["nodes"][0]["widgets_values"] = ["outer.safetensors"]
+    result = convert(saved)
+    assert result.converted and [finding.text for finding in result.left] == ["convert.wired"]
+    (left,) = [
+        each for each in result.made["definitions"]["subgraphs"][0]["nodes"] if each["type"] == "Efficient Loader"
+    ]
+    assert left == loader
