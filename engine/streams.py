@@ -131,11 +131,12 @@ class Upload:
             at += tensor.nbytes
 
     def _send(self, memory: torch.Tensor, pieces: Iterable[_Piece]) -> None:
-        """Copy pieces, in order, up to their places, as many as fit in one go."""
+        """Copy pieces, in order, up to their places, as many as fit in one go; what lies before the first stays."""
         begin, end = 0, 0
         host, done = self._pinned.take()
         for piece in pieces:
             at, sent = piece.at, 0
+            begin = begin if end > begin else at
             while sent < piece.size:
                 room = begin + len(host) - at
                 if room <= 0:

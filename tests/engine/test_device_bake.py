@@ -63,6 +63,18 @@ def test_a_sink_that_keeps_what_it_gets_has_memory_of_its_own(machine, monkeypat
     assert not any(value.is_cuda for value in there.values.values())
 
 
+def test_weights_in_page_locked_memory_are_copied_from_where_they_are(machine, monkeypatch):
+    """As ComfyUI holds what it has offloaded; the factors behind them come through a buffer, which leaves them alone."""
+    monkeypatch.setattr(gemm, "fast_bf16", lambda device_type: False)
+    here, there, wanted = File(), File(), plan()
+    bake(wanted, Finish("float8_e4m3fn"), here)
+    held = wanted.base.source.values
+    for name in NAMES[:4]:
+        held[name] = torch.empty(SHAPE, dtype=held[name].dtype, pin_memory=True).copy_(held[name])
+    bake(wanted, Finish("float8_e4m3fn"), there, device=CUDA)
+    assert same_all(there.values, here.values)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_numbers_that_are_none_are_found_at_the_end_and_counted(format, machine):
     bad = values()
