@@ -92,9 +92,13 @@ class Guides:
                 self._made.popitem(last=False)
         return self._made[found]
 
+    def on(self, fate: Fate) -> Guide | None:
+        """That of a weight that is rounded by its inputs, else None."""
+        return self.of(fate.info.name) if fate.calibrated else None
+
     def with_format(self, fate: Fate) -> Fate:
         """The same with the format of this very weight, where that depends on its inputs."""
-        guide = self.of(fate.info.name) if fate.calibrated else None
+        guide = self.on(fate)
         return fate if guide is None else replace(fate, format=guide.format)
 
 

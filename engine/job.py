@@ -11,7 +11,7 @@ import torch
 from .blueprint import Blueprint, Fate
 from .dense import as_rows
 from .devices import CPU, arithmetic_of
-from .feedback import Guide, Guides
+from .feedback import Guides
 from .finish import layer_marker, require_arithmetic
 from .formats import finite_amax, require_finite
 from .fuse import any_needs_weight, fused_cast, joining, make_terms, start_and_terms
@@ -82,7 +82,7 @@ class Job:
         self._marker, self._guides = layer_marker(finish), Guides(finish.calibration, finish.guided)
         self._workspace = Workspace() if workspace is None else workspace
         self._reserve()
-        self._changed, self._driven = False, dict[str, float]()
+        self._changed, self._swallowed, self._driven = False, False, dict[str, float]()
         self.meter = GainMeter()
         self.counts = dict.fromkeys(("tensors", "touched", "quantized", "reused", "bytes_read", "bytes_written"), 0)
 
@@ -182,9 +182,11 @@ class Job:
                 return fused.blocks, None if format.row_scaled else fused.amax()
 
             scale, self._driven[info.name] = quantized(
-                fate, format, terms, sum_of, lambda rows: start[rows], self._workspace, out, guide=self._guide(fate)
+                fate, format, terms, sum_of, lambda rows: start[rows], self._workspace, out, guide=self._guides.on(fate)
             )
-        self._changed = self._changed or (bool(pairs) and not is_same(weight, out))
+        if pairs and not self._changed:
+            self._changed = not is_same(weight, out)
+            self._swallowed |= not (self._changed or all(term.is_zero for term in terms))
         every = slice(None, None, sampled_rows(info.shape).step)
         base, stored = as_rows(weight)[every], as_rows(out)[every]
         stored = self._read_back(fate, stored, rows_of(scale, every))
@@ -214,7 +216,7 @@ class Job:
 
         if format is not None:
             scale, self._driven[info.name] = quantized(
-                fate, format, terms, sum_of, read, self._workspace, put=sink.put, guide=self._guide(fate)
+                fate, format, terms, sum_of, read, self._workspace, put=sink.put, guide=self._guides.on(fate)
             )
         elif pairs:
             cast_blocks(sum_of(terms)[0], fate.dtype, info.name, sink.put)
@@ -281,13 +283,9 @@ class Job:
     def _measure(self, fate: Fate, base: torch.Tensor, stored: torch.Tensor, terms: Sequence[AnyTerm]) -> None:
         term_of = {id(pair): term for pair, term in zip(fate.patches, terms, strict=True)}
         deltas = [term_of[id(pair)] for pair in sorted(fate.patches, key=canonical_key)]
-        shape, guide = fate.info.shape, self._guide(fate)
+        shape, guide = fate.info.shape, self._guides.on(fate)
         held = None if guide is None else guide.held
         self._add(fate, judge(as_rows(base), stored, sampled_rows(shape), shape, deltas, self._workspace, held))
-
-    def _guide(self, fate: Fate) -> Guide | None:
-        """What is known of the inputs of a weight that is rounded by it."""
-        return self._guides.of(fate.info.name) if fate.calibrated else None
 
     def _add(self, fate: Fate, measured: Measure) -> None:
         """Count a measure, whose shares are in canonical order."""
@@ -313,10 +311,10 @@ class Job:
         self.counts["bytes_written"] += info.nbytes
 
     def check(self) -> None:
-        """A bake that changed nothing, or lost a LoRA beyond what rounding explains, is an error; LoRAs of zeros do."""
-        gains = [gain for gain in self.gains() if gain is not None]
-        settled = any(gain > 0.5 for gain in gains) if gains else self.counts["touched"] > 0  # +1 and -1; zeros
-        if not self._changed and not settled and self.request.blueprint.plan.by_weight():
+        """FoundryError LF203 where LoRAs that are no zeros changed nothing, or one lost more than rounding takes."""
+        there = any(gain is not None and gain > 0.5 for gain in self.gains())  # +1 and -1: each is there in full
+        lost = (self._swallowed and not there) or not self.counts["touched"]
+        if lost and not self._changed and self.request.blueprint.plan.by_weight():
             raise refuse("LF203.unchanged")
         if self.request.blueprint.finish.quantization is None:  # bf16 can swallow a weak LoRA: reported, not refused
             return
@@ -341,6 +339,7 @@ class Job:
         """Whether LoRAs change a weight, looked at whole on the CPU, which also says what is wrong with it."""
         job = Job(replace(self.request, previous=None), Outlet(Nowhere()), None, CPU, True, "")
         job.make(fate, Loaded(base.read(fate.info.name)), base.transient)
+        self._swallowed |= job._swallowed
         return job._changed
 
     def gains(self) -> list[float | None]:

@@ -27,6 +27,7 @@ from .tensors import Over, TensorSource
 from .texts.say import refuse
 
 WHOLE = slice(None)
+ROWS = 256  # of a delta that are looked at together
 BY_HEAD, HEAD = "by_head_128", 128
 THIRDS = tuple(f"{BY_HEAD}_{part}" for part in "qkv")
 
@@ -84,6 +85,11 @@ class Term:
         """All downs below each other, in fp32."""
         return _joined([product.down for product in self.products], 0)
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether none of its ranks adds anything."""
+        return not bool((self.up.any(0) & self.down.any(1)).any())
+
     def add_to(self, part: torch.Tensor, rows: slice) -> None:
         """Add the term's own rows ``rows`` to fp32 ``part`` [rows, columns]."""
         with gemm.full_fp32():
@@ -122,6 +128,12 @@ class Dense:
         """First row touched, and the row after the last."""
         first = self.place.rows.start or 0
         return first, first + self.height
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether it adds nothing anywhere; looked at a few rows at a time."""
+        rows = (slice(first, min(first + ROWS, self.height)) for first in range(0, self.height, ROWS))
+        return not any(bool(self.delta(each).any()) for each in rows)
 
     def add_to(self, part: torch.Tensor, rows: slice) -> None:
         """Add the term's own rows ``rows`` to fp32 ``part`` [rows, columns]."""

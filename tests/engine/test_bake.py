@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from fakes import (
     Cancelled,
     Collected,
+    Tensors,
     a_layer,
     a_plan,
     bits,
@@ -24,7 +27,7 @@ from lora_foundry.engine.bake import BakeReport, bake
 from lora_foundry.engine.blueprint import blueprint
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
-from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, STACK
+from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, STACK, Adapter, Patch, Target
 from lora_foundry.engine.report import bake_sentence
 
 Q, K, FF, HEAD = (
@@ -216,6 +219,26 @@ def test_layers_that_reach_no_tensor_of_the_base_are_an_error():
     lost = a_layer([random_delta("gone.weight", (16, 16), 4, 0.1, 1)])
     with pytest.raises(FoundryError, match="LF203.*No tensor of the base was changed"):
         run(a_plan(model(), lost), Finish())
+
+
+@pytest.mark.parametrize("kind", ["product", "diff"])
+@pytest.mark.parametrize(("shape", "row"), [((8, 8), 3), ((4096, 128), 4094)], ids=["few numbers", "no sample"])
+def test_what_is_too_weak_is_refused_where_no_gain_is_known_and_zeros_are_not(shape, row, kind):
+    """Few numbers say nothing sure, and a sample of rows may show none that a LoRA is on."""
+    delta, values = random_delta(Q, shape, 4, 0.002, 1), {Q: noise(shape, 0.02, 2)}
+    delta.up[:row] = delta.up[row + 1 :] = 0
+    for factor, refused in ((1e-12, True), (0, False)):
+        delta.up.mul_(factor)
+        adapter = Adapter("l", "diff", (("diff", "l.diff"),), None, shape)
+        dense = replace(
+            a_layer([]), patches=(Patch(adapter, Target(Q)),), factors=Tensors({"l.diff": delta.up @ delta.down})
+        )
+        plan = a_plan(values, a_layer([delta]) if kind == "product" else dense)
+        if refused:
+            with pytest.raises(FoundryError, match="LF203.*too weak"):
+                run(plan, Finish())
+        else:
+            assert run(plan, Finish())[1].gains == [None]
 
 
 def test_a_base_alone_can_be_finished():
