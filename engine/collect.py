@@ -99,8 +99,9 @@ class _Sums:
         self._seen = weakref.ref(inputs)
         rows = inputs.detach().reshape(-1, self._width)
         self._amax = torch.maximum(self._amax.to(rows.device), rows.abs().amax().float())
-        norm = torch.linalg.vector_norm(rows, dtype=torch.float32).cpu()  # Apple's GPUs know no float64
-        self._squares += norm.double().square()
+        norm = torch.linalg.vector_norm(rows, dtype=torch.float32)
+        norm = norm if norm.is_cuda else norm.cpu()  # Apple's GPUs know no float64; on CUDA nobody waits
+        self._squares = self._squares.to(norm.device) + norm.double().square()
         self._tokens += len(rows)
         if self._gram is not None and inputs.ndim > 2 and inputs.shape[-2] > 1:  # one token is a modulation
             self._count(rows, self._gram)

@@ -8,6 +8,7 @@ from fakes import Tensors
 from lora_foundry.cli.demo.formats import gram_of
 from lora_foundry.engine.calibration import Calibration, Origin, Range
 from lora_foundry.engine.collect import ASIDE, MOST_ASIDE, Collector, block_size, gram_bytes
+from pretended_cuda import CUDA
 
 WIDTH = 320
 
@@ -101,6 +102,17 @@ def test_a_gpu_without_float64_is_counted_as_well(size):
         collected.add("a.weight", inputs.as_subclass(OnApple))
         plain.add("a.weight", inputs)
     assert collected.ranges() == plain.ranges() and collected.sets() == plain.sets()
+
+
+def test_ranges_are_counted_on_the_gpu_and_waited_for_at_the_end(machine):
+    collected, plain = Collector(), Collector()
+    for inputs in calls():
+        plain.add("a.weight", inputs)
+        there = inputs.to(CUDA)
+        before = machine.syncs.total()
+        collected.add("a.weight", there)
+        assert machine.syncs.total() == before or plain.ranges()["a.weight"].tokens == 200, "only at first"
+    assert collected.ranges() == plain.ranges()
 
 
 @pytest.mark.parametrize("fault", [float("nan"), float("inf")])
