@@ -107,10 +107,10 @@ def loading(root, name: str) -> subprocess.Popen[str]:
 @pytest.mark.skipif(os.name == "nt", reason="a kill by signal")
 @pytest.mark.parametrize("third", [1, 2])
 def test_after_a_kill_only_the_rest_is_loaded(gateway, bucket, root, pack_home, third):
-    data = lora_bytes(rank=64, width=1 << 16)  # 32 MB
+    data = lora_bytes(rank=80, width=1 << 16)  # 40 MB: ranges of 16, 16 and 8
     gateway.put(f"/{bucket}/large.safetensors", data)
     name, parts = f"s3://{bucket}/large.safetensors", pack_home / "remote" / "parts"
-    gateway.slow = 0.02
+    gateway.slow = 0.01
     process = loading(root, name)
     end = time.monotonic() + 120
     while time.monotonic() < end and sum(part.stat().st_size for part in parts.glob("*")) < len(data) * third // 3:
