@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # installed on first use by tests/install.py
     from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
 EXTENSION = f"/extensions/{rig.PACK_FOLDER}"
-OURS = re.compile(rf"{EXTENSION}(?!/docs/\w+/)|LoRAFoundry")  # the host looks for docs/NODE/en.md before docs/NODE.md
+OURS = re.compile(rf"{EXTENSION}(?!/docs/\w+/)")  # the host looks for docs/NODE/en.md before docs/NODE.md
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Minimap.Visible": False,
@@ -121,7 +121,7 @@ class Studio:
 
         def console(message: ConsoleMessage) -> None:
             where = f"{message.text} {message.location.get('url', '')}"
-            if message.type in ("error", "warning") and OURS.search(where):
+            if message.type in ("error", "warning") and (OURS.search(where) or "LoRAFoundry" in where):
                 self.problems.append(f"{message.type}: {where}")
 
         def failed(url: str, how: object) -> None:
