@@ -24,6 +24,7 @@ Stored = TypeVar("Stored")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 AT_ONCE = 2  # items that are worked on: each has its memory
+WAITING = 4  # finished ones that may wait for their turn, as some take longer than others
 IN_FLIGHT = 4  # tensors on their way to the disk; two of them large
 PartKey = tuple[int, str]  # id of a source of adapters, name of a tensor in it
 Made = tuple[torch.Tensor, torch.Tensor | None, torch.Tensor]  # a result, its scale, what ``Unread`` takes
@@ -127,14 +128,17 @@ def worked_ahead(
 ) -> Generator[Result, None, None]:
     """``work(item)`` of every item, in order; two at the same time, those that are ``alone`` by themselves.
 
-    What an item raises is raised in its turn. Closing the iterator ends the work.
+    A few that are finished may wait for their turn. What an item raises is raised in its turn. Closing the iterator
+    ends the work.
     """
-    with ThreadPoolExecutor(AT_ONCE, "lora-foundry-work") as workers:
+    cores = torch.get_num_threads()
+    share = max(1, cores // AT_ONCE)  # more threads than cores wait for each other
+    with ThreadPoolExecutor(AT_ONCE, "lora-foundry-work", torch.set_num_threads, (share,)) as workers:
         coming: deque[Future[Result]] = deque()
         try:
             for item in items:
                 by_itself = alone(item)
-                while len(coming) > (0 if by_itself else AT_ONCE - 1):
+                while len(coming) > (0 if by_itself else AT_ONCE + WAITING - 1):
                     yield coming.popleft().result()
                 if by_itself:
                     yield work(item)
@@ -144,6 +148,7 @@ def worked_ahead(
                 yield coming.popleft().result()
         finally:
             workers.shutdown(cancel_futures=True)
+            torch.set_num_threads(cores)  # of threads to come
 
 
 class Outlet:

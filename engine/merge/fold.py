@@ -93,10 +93,17 @@ class Side:
         order = torch.tensor(self.order, dtype=torch.long)
         if dtype == torch.float32:
             return _divided(self.up.index_select(1, order), common), self.down.index_select(0, order)
-        up, down = self.take(self.up.shape, "sorted up"), self.take(self.down.shape, "sorted down")
+        up = self.take(self.up.shape, "sorted up")
         torch.index_select(self.up, 1, order, out=up)  # before the cast: torch gathers fp32 five times as fast
-        torch.index_select(self.down, 0, order, out=down)
-        return (up if common == 1.0 else up.div_(common)).to(dtype), down.to(dtype)
+        up = up if common == 1.0 else up.div_(common)
+        return up.to(dtype), self._downs(dtype).index_select(0, order)
+
+    def _downs(self, dtype: torch.dtype) -> torch.Tensor:
+        """All downs below each other in ``dtype``."""
+        if any(product.down.dtype != dtype for product in self.products):
+            return self.down.to(dtype)
+        found = self.take(self.down.shape, "downs", dtype)
+        return torch.cat([product.down for product in self.products], out=found)
 
     @cached_property
     def grams(self) -> tuple[torch.Tensor, torch.Tensor]:

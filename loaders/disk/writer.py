@@ -9,7 +9,6 @@ import ctypes
 import errno
 import hashlib
 import io
-import json
 import math
 import os
 import shutil
@@ -17,14 +16,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from ...engine.errors import FoundryError
 from ...engine.tensors import Extent, TensorInfo
-from ...engine.texts.say import refuse
-from .header import DTYPES, MAX_HEADER, disk_errors, file_error, shown
+from .header import disk_errors, file_error, shown
+from .layout import layout
 from .ranges import copy_range
 from .suffixes import SUFFIXES
 from .targets import name_fault, path_fault
@@ -33,20 +33,20 @@ from .temps import claimed, hidden, hidden_name, sweep
 LOCKED_WHILE_OPEN = os.name == "nt"  # whether a file that a program holds open cannot be replaced
 LARGE = 1 << 20  # bytes that are sent to the disk as soon as they are written
 _WRITE = 2  # Linux's SYNC_FILE_RANGE_WRITE: begin to write, wait for nothing
-_CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 @contextmanager
 def write_safetensors(
-    path: Path, entries: Sequence[TensorInfo], metadata: Mapping[str, str], room: int = 0
+    path: Path, entries: Sequence[TensorInfo], metadata: Mapping[str, str], room: int = 0, hashed: bool = False
 ) -> Iterator[FileSink]:
     """Write a file as a ``with`` block: the sink takes every announced tensor once, and leaving the block publishes it.
 
     ``room``: bytes the header may grow by, for metadata known only when all tensors are written (``restate``).
+    ``hashed``: ``sha256`` will be asked for; tensors then lie in the order of ``entries`` where that can be.
     An exception in the block, a missing tensor or a full disk leaves no new file and the old one untouched. The mode
     follows the umask. Raises FoundryError ``file``.
     """
-    draft = Draft(path, entries, metadata, room)
+    draft = Draft(path, entries, metadata, room, hashed)
     check_target(path, draft.size)
     with draft.open() as sink:
         yield sink
@@ -59,9 +59,17 @@ def write_safetensors(
 class Draft:
     """A file to be: what will be in it is settled, and ``size`` is that of the whole file in bytes."""
 
-    def __init__(self, path: Path, entries: Sequence[TensorInfo], metadata: Mapping[str, str], room: int = 0) -> None:
-        self.path, self.temp, self._entries = path, hidden(path.parent), entries
-        self._header, offsets = layout(entries, metadata, room)
+    def __init__(
+        self,
+        path: Path,
+        entries: Sequence[TensorInfo],
+        metadata: Mapping[str, str],
+        room: int = 0,
+        hashed: bool = False,
+    ) -> None:
+        self.path, self.temp, self._hashed = path, hidden(path.parent), hashed
+        self._layout = partial(layout, entries, as_listed=hashed)
+        self._header, offsets = self._layout(metadata, room)
         self._places = {info.name: (info, offsets[info.name]) for info in entries}
         self.size = len(self._header) + sum(info.nbytes for info in entries)
 
@@ -82,6 +90,8 @@ class Draft:
                     reserve(file.fileno(), self.size)
                 sink = FileSink(file, self.path, self.size, self._places, self._restated)
                 sink.put(self._header, 0)
+                if self._hashed:
+                    sink.hash_from(len(self._header))
                 yield sink
         finally:
             with suppress(OSError):
@@ -89,35 +99,11 @@ class Draft:
 
     def _restated(self, metadata: Mapping[str, str]) -> bytes:
         """The file's beginning with other metadata, as long as it was."""
-        start = layout(self._entries, metadata)[0]
+        start = self._layout(metadata)[0]
         room = len(self._header) - len(start)
         if room < 0:
             raise file_error(self.path, "file.room", bytes=-room)
         return (len(self._header) - 8).to_bytes(8, "little") + start[8:] + b" " * room
-
-
-def layout(entries: Sequence[TensorInfo], metadata: Mapping[str, str], room: int = 0) -> tuple[bytes, dict[str, int]]:
-    """The file's beginning (length and header, padded to 8 bytes) and where in the file each tensor starts.
-
-    ``room``: more spaces behind the header.
-
-    Wide dtypes come first, as in the reference writer: then every tensor lies at a multiple of its element size, and
-    readers that map the file need not copy. Otherwise the order of ``entries`` is kept.
-    """
-    table: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
-    starts, end = {}, 0
-    for info in sorted(entries, key=lambda info: -info.dtype.itemsize):
-        if info.name in table or info.name == "__metadata__":
-            raise refuse("file.twice", tensor=shown(info.name))
-        if info.dtype not in _CODES:
-            raise refuse("file.dtype", tensor=shown(info.name), dtype=info.dtype)
-        starts[info.name], begin, end = end, end, end + info.nbytes
-        table[info.name] = {"dtype": _CODES[info.dtype], "shape": list(info.shape), "data_offsets": [begin, end]}
-    text = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
-    text += b" " * (room + -(len(text) + room) % 8)
-    if len(text) > MAX_HEADER:
-        raise refuse("file.header", bytes=len(text), most=MAX_HEADER)
-    return len(text).to_bytes(8, "little") + text, {name: 8 + len(text) + start for name, start in starts.items()}
 
 
 class FileSink:
@@ -135,8 +121,13 @@ class FileSink:
     ) -> None:
         self._file, self._path, self._size, self._missing = file, path, size, dict(places)
         self._header = header
+        self._digest, self._hashed = hashlib.sha256(), -1  # of what lies before that byte; -1: of nothing
         self._rows: dict[str, list[tuple[int, int]]] = {}  # of tensors that came in part: what is there
         self._turn = threading.Lock()
+
+    def hash_from(self, begin: int) -> None:
+        """Hash what comes in the order of the file, from its byte ``begin`` on, while it is at hand."""
+        self._digest, self._hashed = hashlib.sha256(), begin
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Store one tensor, from any device and with any strides; it must be as announced, and come once."""
@@ -212,8 +203,12 @@ class FileSink:
             self._file.seek(offset)
             while rest:
                 rest = rest[self._file.write(rest) :]  # one call takes at most 2 GiB
-            if len(data) >= LARGE:
-                send(self._file.fileno(), offset, len(data))
+            begin, end = offset // LARGE * LARGE, (offset + len(data)) // LARGE * LARGE
+            if begin < end:  # in order, all of that has come
+                send(self._file.fileno(), begin, end - begin)
+            if offset == self._hashed:
+                self._digest.update(data)
+                self._hashed += len(data)
 
     def restate(self, metadata: Mapping[str, str]) -> None:
         """Other metadata in the place of that the file was begun with; FoundryError ``file`` where it has no room."""
@@ -221,12 +216,14 @@ class FileSink:
 
     def sha256(self) -> str:
         """The hash (hex) of what stands behind the header: of all tensors, once they were written."""
-        digest = hashlib.sha256()
+        if self._hashed < 0:
+            self.hash_from(len(self._header({})))
         with writing(self._path, self._size):
-            self._file.seek(len(self._header({})))
+            self._file.seek(self._hashed)
             while piece := self._file.read(LARGE):
-                digest.update(piece)
-        return digest.hexdigest()
+                self._digest.update(piece)
+                self._hashed += len(piece)
+        return self._digest.hexdigest()
 
     def finish(self) -> None:
         """Check that nothing is missing, bring every byte to the disk and close the file."""

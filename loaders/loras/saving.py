@@ -88,7 +88,7 @@ def save_lora(
     ``metadata`` is all of it, with what ``adapter_metadata`` says; ``room`` are bytes by which ``restate`` may let it
     grow. Raises FoundryError ``file``, and ``LF505`` for what the dialect cannot hold.
     """
-    with write_safetensors(path, entries(modules, dialect, dtype), metadata, room) as sink:
+    with write_safetensors(path, entries(modules, dialect, dtype), metadata, room, hashed=True) as sink:
         yield LoRAWriter(sink, dialect, dtype)
 
 

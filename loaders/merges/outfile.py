@@ -10,7 +10,7 @@ import torch
 
 from ...engine.merge.fold import Stored
 from ...engine.merge.run import Entries
-from ..disk.writer import layout
+from ..disk.layout import layout
 from ..loras.saving import LoRAWriter, Saved, adapter_metadata, entries, has_alphas, save_lora
 from ..names.outgoing import Unit
 

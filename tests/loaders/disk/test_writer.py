@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,8 +15,9 @@ from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.tensors import Extent
 from lora_foundry.loaders.disk import writer
 from lora_foundry.loaders.disk.header import DTYPES, read_header
+from lora_foundry.loaders.disk.layout import layout
 from lora_foundry.loaders.disk.source import FileSource
-from lora_foundry.loaders.disk.writer import layout, write_safetensors
+from lora_foundry.loaders.disk.writer import write_safetensors
 from safetensors import safe_open
 from writer_parts import TENSORS, assert_untouched, infos, same, write
 
@@ -39,6 +41,27 @@ def test_layout_is_aligned_complete_and_in_order():
     assert all(offsets[name] % tensor.dtype.itemsize == 0 for name, tensor in TENSORS.items())
     assert layout(infos(TENSORS), {"format": "pt"}) == (header, offsets)
     assert layout([], {})[0] == b"\x08" + bytes(7) + b"{}      "
+
+
+def test_a_listed_order_is_kept_where_every_tensor_then_lies_well():
+    fits = {"up": torch.ones(2, 3).bfloat16(), "alpha": torch.tensor(4.0), "down": torch.ones(3).bfloat16()}
+    assert list(layout(infos(fits), {}, as_listed=True)[1]) == ["up", "alpha", "down"]
+    odd = {"down": torch.ones(3).bfloat16(), "alpha": torch.tensor(4.0)}  # six bytes before an fp32 number
+    assert layout(infos(odd), {}, as_listed=True) == layout(infos(odd), {}) == layout(infos(odd)[::-1], {})
+
+
+@pytest.mark.parametrize("names", [["up", "alpha", "down"], ["alpha", "down", "up"], ["up", "down", "alpha"]])
+def test_the_hash_of_a_file_is_that_of_its_tensors_in_whatever_order_they_came(target, names):
+    tensors = {"up": torch.randn(4, 3).bfloat16(), "alpha": torch.tensor(4.0), "down": torch.randn(3, 6).bfloat16()}
+    with write_safetensors(target, infos(tensors), {"a": "b"}, 64, hashed=True) as sink:
+        for name in names:
+            sink.write(name, tensors[name])
+        told = sink.sha256()
+        assert sink.sha256() == told
+        sink.restate({"a": told[:32]})
+    data = target.read_bytes()
+    assert told == hashlib.sha256(data[8 + int.from_bytes(data[:8], "little") :]).hexdigest()
+    assert all(same(FileSource(target).read(name), tensor) for name, tensor in tensors.items())
 
 
 @settings(max_examples=60, deadline=None)
