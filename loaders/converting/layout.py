@@ -9,6 +9,7 @@ from ..workflows.canvas import entries, mapping, mappings
 
 TITLE, GAP, PADDING, HEAD = 30.0, 40.0, 20.0, 50.0  # pixels: a node's title, between nodes, inside a frame, its title
 DEFAULT = (220.0, 120.0)  # of a node whose size was not saved
+FARTHEST = 1e9  # pixels from the middle of a canvas
 COLOUR = "#3f789e"
 Columns = list[list[str]]
 
@@ -114,7 +115,8 @@ def _gaps(column: Sequence[Box], height: float, wanted: float) -> Iterator[float
 def _pair(saved: Any, default: tuple[float, float]) -> tuple[float, float]:
     """Two numbers, in a list or under "0" and "1" as older frontends wrote them."""
     values = [saved.get("0"), saved.get("1")] if isinstance(saved, Mapping) else entries(saved)[:2]
-    numbers = [float(each) for each in values if isinstance(each, int | float) and not isinstance(each, bool)]
+    kept = (each for each in values if isinstance(each, int | float) and not isinstance(each, bool))
+    numbers = [float(each) for each in kept if abs(each) < FARTHEST]  # no NaN, nor what no picture has
     return (numbers[0], numbers[1]) if len(numbers) == 2 else default
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..workflows.graph import ON
 from .kinds import FORMS
+from .links import NUMBER
 
 Out = tuple[str, int]  # an output: node id on its level, and slot
 Taker = tuple[str, str]  # an input: node id on its level, and name
@@ -141,7 +142,7 @@ class PromptLevel(Level):
         self.prompt = prompt
         super().__init__("", (_piece(key, node, prompt) for key, node in prompt.items() if _is_node(node)))
         self._wired = {out: list(takers) for out, takers in self._takers.items()}  # some may have another wire by now
-        numbers = [int(part) for key in prompt for part in str(key).split(":") if part.isdecimal()]
+        numbers = [int(part) for key in prompt for part in str(key).split(":") if NUMBER.fullmatch(part)]
         self._next = max(numbers, default=0) + 1
 
     def add(self, kind: str, values: Mapping[str, Any], title: str = "") -> str:

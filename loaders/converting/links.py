@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..workflows.canvas import ENTRY, EXIT, entries, mapping, mappings, name_of
+
+NUMBER = re.compile(r"-?[0-9]{1,18}")  # an id that is one
 
 KEYS = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
 Out = tuple[str, int]
@@ -151,7 +154,7 @@ def _part(owner: object, key: str, slot: int) -> dict[str, Any]:
 
 def as_id(identity: str) -> int | str:
     """A node id as canvases write it."""
-    return int(identity) if identity.lstrip("-").isdecimal() else identity
+    return int(identity) if NUMBER.fullmatch(identity) else identity
 
 
 def _get(link: Any, key: str) -> Any:

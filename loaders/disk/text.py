@@ -24,7 +24,7 @@ MAX_NODES = 50_000  # with every alias written out
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _TEXT, _MERGE = "tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"
 # What PyYAML raises on strange scalars (`!!int ""`, `!!timestamp x`, 2024-99-99) beside its own YAMLError.
-_SCALAR_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError)
+_SCALAR_ERRORS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def decode(data: bytes, where: str) -> str:
@@ -86,6 +86,8 @@ def _parse_yaml(text: str, where: str) -> Any:
         values = {"line": mark.line + 1} if mark else {}
         key = "document.yaml_line" if mark else "document.yaml"
         raise document_error(where, key, reason=shown(str(what)), **values) from error
+    except RecursionError as error:
+        raise document_error(where, "document.deep") from error
     except _SCALAR_ERRORS as error:
         raise document_error(where, "document.scalar", kind=type(error).__name__) from error
 

@@ -14,6 +14,7 @@ import yaml
 from .process import PROMPT
 
 MAX_TOKENS = 20_000
+MAX_DEPTH = 64  # brackets in brackets: PyYAML looks at each open one again for every token
 _INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
 _PLAIN = {
     _INT: re.compile(r"[-+]?(?:0b[01_]+|0x[0-9a-fA-F_]+|0|[1-9][0-9_]*)$"),
@@ -33,7 +34,7 @@ class TooMuch(ValueError):
 
 
 class Loader(yaml.SafeLoader):
-    """Raises TooMuch beyond ``MAX_TOKENS``; else what ``yaml.SafeLoader`` raises."""
+    """Raises TooMuch beyond ``MAX_TOKENS``, RecursionError beyond ``MAX_DEPTH``; else as ``yaml.SafeLoader``."""
 
     yaml_implicit_resolvers = {
         first: [(tag, _PLAIN.get(tag, pattern)) for tag, pattern in rows]
@@ -49,6 +50,8 @@ class Loader(yaml.SafeLoader):
         self._fetched += 1
         if self._fetched > MAX_TOKENS:
             raise TooMuch
+        if self.flow_level > MAX_DEPTH:
+            raise RecursionError
         if self._prompt is not None and not self._prompt.spend(1):
             raise TooMuch(together=True)
         return super().fetch_more_tokens()

@@ -71,7 +71,7 @@ def read_range(
         raise refuse("remote.no_ranges", name=remote.url)
     if answer.status != PARTIAL:
         raise refused(answer, remote)
-    sent = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range", ""))
+    sent = re.fullmatch(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)", answer.headers.get("Content-Range", ""))
     if sent is None or (int(sent[1]), int(sent[2]) + 1) != span or len(answer.body) != end - begin:
         raise refuse("remote.changed", name=remote.url)
     return answer
@@ -80,7 +80,12 @@ def read_range(
 def total_of(answer: Answer) -> int | None:
     """The size of the whole file that a range is of; None where it is not told."""
     total = answer.headers.get("Content-Range", "").rpartition("/")[2]
-    return int(total) if total.isdigit() else None
+    return number_of(total)
+
+
+def number_of(text: str) -> int | None:
+    """A number of bytes in a header; None where it is none: ``isdigit`` is true of more than ``int`` reads."""
+    return int(text) if re.fullmatch("[0-9]{1,18}", text) else None
 
 
 def refused(answer: Answer, remote: Remote) -> FoundryError:

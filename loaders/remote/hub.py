@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from ...engine.errors import FoundryError
 from ...engine.texts.say import refuse
-from .http import Answer, ask, host_of, read_range, refused, total_of
+from .http import Answer, ask, host_of, number_of, read_range, refused, total_of
 from .names import Remote
 from .objects import Facts
 from .web import PLAIN
@@ -43,16 +43,16 @@ class HubObject:
         answer = ask(address, self.remote, self._headers, lambda to: host_of(to) == host_of(address), "HEAD")
         if answer.status >= 400:
             raise self._refused(answer)
-        size = answer.headers.get("X-Linked-Size") or answer.headers.get("Content-Length") or ""
+        size = number_of(answer.headers.get("X-Linked-Size") or answer.headers.get("Content-Length") or "")
         etag = (answer.headers.get("X-Linked-Etag") or answer.headers.get("ETag") or "").removeprefix("W/").strip('"')
         commit = answer.headers.get("X-Repo-Commit", "")
-        if not size.isdigit() or not commit:
+        if size is None or not commit:
             raise refuse("remote.answer", name=self.remote.url, answer=f"{answer.status} without a size or commit")
         self._address = self._url(commit)
         sha256 = etag.lower() if re.fullmatch("[0-9a-fA-F]{64}", etag) else ""
         if sha256 and self.remote.sha256 not in ("", sha256):
             raise refuse("remote.another", name=self.remote.url, sha256=sha256, wanted=self.remote.sha256)
-        return Facts(int(size), etag or commit, sha256 or self.remote.sha256)
+        return Facts(size, etag or commit, sha256 or self.remote.sha256)
 
     def read(self, begin: int, end: int, facts: Facts) -> memoryview:
         """Some bytes at that commit, from wherever the Hub keeps them."""

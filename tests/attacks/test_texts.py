@@ -55,6 +55,15 @@ def test_a_megabyte_of(name):
             assert error.code == "document" and len(str(error)) < 600  # noqa: PT017 (some are documents)
 
 
+def test_brackets_in_brackets():
+    """PyYAML looks at all open ones again for each token: 4 KB of them took more than a second."""
+    assert parse_text("[" * 60 + "a" + "]" * 60, "loras")
+    with pytest.raises(FoundryError, match="nested too deeply"):
+        parse_text(("[" * 400 + "]" * 400 + ",") * 10, "loras")
+    with pytest.raises(FoundryError, match="nested too deeply"):
+        parse_text("- " * 5000, "loras")
+
+
 @pytest.mark.parametrize("name", FLOODS)
 def test_sixty_four_kilobytes_in_a_node_of(name):
     with calling(5_500_000):

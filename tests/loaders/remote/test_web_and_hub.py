@@ -7,6 +7,7 @@ import hashlib
 import pytest
 from fault_server import Reply, fault_server
 from lora_foundry.engine.errors import FoundryError
+from lora_foundry.loaders.remote.http import number_of
 from lora_foundry.loaders.remote.names import parse_remote
 from lora_foundry.loaders.remote.web import WebObject
 from remote_parts import get, lora_bytes
@@ -236,3 +237,9 @@ def test_without_the_package_the_line_that_installs_it_is_told(server, monkeypat
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(FoundryError, match="pip install huggingface_hub"):
         get(HUB)
+
+
+@pytest.mark.parametrize("told", ["", "-1", "\u00b2", "\u0663", "9" * 5000, "1 ", "0x10"])
+def test_a_size_that_is_no_number(told):
+    """Python's ``isdigit`` is true of some that ``int`` refuses, and of more digits than it reads."""
+    assert number_of(told) is None and number_of("1234") == 1234
