@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from types import TracebackType
@@ -105,22 +105,19 @@ def read_in_order(
     if not ahead:
         yield from (read.now() for read in reads)
         return
-    with ThreadPoolExecutor(1, "lora-foundry-read") as worker:
+    with ThreadPoolExecutor(1, "lora-foundry-read") as worker, ExitStack() as early:
+        early.callback(worker.shutdown, cancel_futures=True)
+        early.callback(stop)  # first, for the reads that are under way
         coming: deque[Future[Loaded]] = deque()
-        try:
-            for read in reads:
-                coming.append(worker.submit(read.now))
-                if len(coming) > 1:
-                    yield coming.popleft().result()
-            while coming:
-                loaded = coming.popleft().result()
-                read.reader.forget()
-                yield loaded
-        except BaseException:
-            stop()
-            raise
-        finally:
-            worker.shutdown(cancel_futures=True)
+        for read in reads:
+            coming.append(worker.submit(read.now))
+            if len(coming) > 1:
+                yield coming.popleft().result()
+        while coming:
+            loaded = coming.popleft().result()
+            read.reader.forget()
+            yield loaded
+        early.pop_all()
 
 
 def worked_ahead(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import runpy
 import subprocess
 import sys
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,13 +66,35 @@ def session_home(tmp_path_factory: pytest.TempPathFactory):
         yield
 
 
+@pytest.fixture(scope="session")
+def new_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Call ``new_folder("words")``: a new one that has them in its name.
+
+    pytest's own way looks through every folder there is for each new one, twice a test: minutes over all of them.
+    """
+    above, numbers = tmp_path_factory.mktemp("each"), count()
+
+    def make(words: str) -> Path:
+        folder = above / f"{re.sub(r'[^A-Za-z0-9_]', '_', words)[:30]}{next(numbers)}"
+        folder.mkdir(mode=0o700)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def tmp_path(new_folder: Callable[[str], Path], request: pytest.FixtureRequest) -> Path:
+    """A folder of this test alone; pytest removes them as it does its own, after three more sessions."""
+    return new_folder(request.node.name)
+
+
 @pytest.fixture(autouse=True)
-def pack_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def pack_home(new_folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """This test's own home for the pack's records; it does not exist until something is written to it."""
     from lora_foundry.loaders.disk.process import PROCESS
 
     PROCESS.files.clear()  # nothing is known from earlier tests
-    folder = tmp_path_factory.mktemp("home") / "lora-foundry"
+    folder = new_folder("home") / "lora-foundry"
     monkeypatch.setenv("LORA_FOUNDRY_HOME", str(folder))
     return folder
 

@@ -190,37 +190,41 @@ assert module.WEB_DIRECTORY == "./web" and "lora_foundry" not in sys.modules
     assert done.returncode == 0, done.stderr
 
 
-def test_tests_run_from_a_folder_of_any_name(odd_clone):
-    command = [
-        sys.executable,
-        "-I",
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "tests/cli/test_tiny.py",
-        "-k",
-        "kohya",
-    ]
-    done = subprocess.run(command, cwd=odd_clone, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
+SKIPPING = {
+    "test_skips_one.py": "import pytest\n\ndef test_one():\n    pytest.skip('a reason')\n",
+    "test_skips_whole.py": "import pytest\n\npytest.importorskip('a_reason')\n",
+}
 
 
-def test_where_the_host_is_required_a_skip_is_a_failure(odd_clone):
-    sources = {
-        "test_skips_one.py": "import pytest\n\ndef test_one():\n    pytest.skip('a reason')\n",
-        "test_skips_whole.py": "import pytest\n\npytest.importorskip('a_reason')\n",
-    }
-    for name, source in sources.items():
+@pytest.fixture(scope="module")
+def ran_there(odd_clone) -> dict[bool, subprocess.CompletedProcess[str]]:
+    """What a test and two that are skipped print in that folder; where the host is required, and where it is not."""
+    for name, source in SKIPPING.items():
         (odd_clone / "tests" / name).write_text(source)
-        command = [sys.executable, "-I", "-m", "pytest", "-q", "-p", "no:cacheprovider", f"tests/{name}"]
-        for required in ("", "1"):
-            environment = {**os.environ, "LORA_FOUNDRY_REQUIRE_HOST": required}
-            done = subprocess.run(command, cwd=odd_clone, env=environment, capture_output=True, text=True, check=False)
-            assert ("1 skipped" in done.stdout) is not bool(required), done.stdout
-            assert ("skipped although" in done.stdout) is bool(required), done.stdout
-            assert "reason" in done.stdout and (done.returncode not in (0, 5)) is bool(required), done.stdout
+    files = ["tests/cli/test_tiny.py", *(f"tests/{name}" for name in SKIPPING)]
+    command = [sys.executable, "-I", "-m", "pytest", "-q", "-p", "no:cacheprovider", "--continue-on-collection-errors"]
+    command += [*files, "-k", "kohya or test_one"]
+
+    def run(required: bool) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "LORA_FOUNDRY_REQUIRE_HOST": "1" if required else ""}
+        return subprocess.run(command, cwd=odd_clone, env=environment, capture_output=True, text=True, check=False)
+
+    return {required: run(required) for required in (False, True)}
+
+
+def test_tests_run_from_a_folder_of_any_name(ran_there):
+    done = ran_there[False]
+    assert done.returncode == 0 and "1 passed, 2 skipped" in done.stdout, done.stdout + done.stderr
+
+
+def test_where_the_host_is_required_a_skip_is_a_failure(ran_there):
+    """A test that skips itself, and a whole file."""
+    done = ran_there[True]
+    told = re.split(r"^_{3,} .* _{3,}$", done.stdout.partition("short test summary")[0], flags=re.MULTILINE)[1:]
+    assert done.returncode not in (0, 5) and len(told) == 2, done.stdout
+    assert all("skipped although" in each for each in told), done.stdout
+    assert all(any(reason in each for each in told) for reason in ("a reason", "a_reason")), done.stdout
+    assert re.fullmatch(r"1 failed, 1 passed, .*1 error in .*", done.stdout.splitlines()[-1]), done.stdout
 
 
 def test_the_package_is_complete():

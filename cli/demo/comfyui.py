@@ -18,6 +18,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,10 @@ class ComfyUI:
             self.process = subprocess.Popen(  # noqa: S603 (the user's own ComfyUI, by a list of arguments)
                 [python, "main.py", *where, *device, *switches], cwd=self.tree, env=environment, stdout=log, stderr=log
             )
-        try:
+        with ExitStack() as failed:
+            failed.callback(self.stop)
             self._wait_for("/system_stats", START_SECONDS)
-        except BaseException:
-            self.stop()
-            raise
+            failed.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -199,17 +199,21 @@ def _publish(drafts: Sequence[Draft], index: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        try:
+        with ExitStack() as failed:
+            failed.callback(_take_back, placed, index)
             for draft in drafts:
                 draft.temp.replace(draft.path)
                 placed.append(draft.path)
             sync_folder(index.parent)
             new_index.replace(index)
-        except BaseException:
-            in_use = set(_named(index) or ())  # an interrupt may come when all is done
-            for path in placed:
-                with suppress(OSError):
-                    if path not in in_use:
-                        path.unlink()
-            raise
+            failed.pop_all()
     sync_folder(index.parent)
+
+
+def _take_back(placed: Sequence[Path], index: Path) -> None:
+    """Remove what was placed, but for what the index names: an interrupt may come when all is done."""
+    in_use = set(_named(index) or ())
+    for path in placed:
+        with suppress(OSError):
+            if path not in in_use:
+                path.unlink()

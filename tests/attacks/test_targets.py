@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lora_foundry.cli.main import main
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.formats import FORMATS, require_device
 from lora_foundry.loaders.disk import home, writer
@@ -72,41 +74,58 @@ def test_a_target_that_is_a(kind, tmp_path):
     assert set(tmp_path.iterdir()) == before
 
 
-@posix
-def test_a_link_as_out_is_written_through(run_cli, tmp_path):
-    save_file({"blocks.0.q.weight": torch.ones(16, 16)}, tmp_path / "base.safetensors")
+@pytest.fixture
+def stack(tmp_path) -> Path:
+    """A folder with a model, a LoRA and ``stack.json``."""
+    save_file({f"blocks.{i}.q.weight": torch.ones(16, 16) for i in range(3)}, tmp_path / "base.safetensors")
     save_file(pair("blocks.0.q", 16, 16), tmp_path / "style.safetensors")
     (tmp_path / "stack.json").write_text(json.dumps({"base": "base.safetensors", "stack": ["style.safetensors"]}))
-    there = tmp_path / "far"
-    there.mkdir()
-    (tmp_path / "out.safetensors").symlink_to(there / "real.safetensors")
-    done = run_cli("bake", "stack.json", "-o", "out.safetensors", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "out.safetensors").is_symlink() and (there / "real.safetensors").is_file()
-    pipe = subprocess.run(  # stdout is closed, or its reader is gone: the bake has succeeded all the same
-        f"{shlex.quote(sys.executable)} lora_foundry.py bake {tmp_path}/stack.json -o {tmp_path}/b.safetensors >&-",
-        shell=True, cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert pipe.returncode == 0 and "Traceback" not in pipe.stderr and (tmp_path / "b.safetensors").is_file()
-    gone = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {shlex.quote(sys.executable)} lora_foundry.py bake {tmp_path}/stack.json"
-         f" -o {tmp_path}/c.safetensors | true"],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert gone.returncode == 0 and "Traceback" not in gone.stderr and (tmp_path / "c.safetensors").is_file()
+    return tmp_path
 
 
 @posix
-@pytest.mark.parametrize("verb", ["merge", "resize"])
-def test_a_merge_whose_reader_is_gone_has_succeeded(verb, tmp_path):
-    save_file(pair("blocks.0.q", 16, 16), tmp_path / "a.safetensors")
-    more = "--rank 1" if verb == "resize" else ""
-    run = f"{shlex.quote(sys.executable)} lora_foundry.py {verb}"
-    command = f"{run} {tmp_path}/a.safetensors {more} -o {tmp_path}/o.safetensors"
+def test_a_link_as_out_is_written_through(stack, monkeypatch):
+    there = stack / "far"
+    there.mkdir()
+    (stack / "out.safetensors").symlink_to(there / "real.safetensors")
+    monkeypatch.chdir(stack)
+    assert main(["bake", "stack.json", "-o", "out.safetensors"]) == 0
+    assert (stack / "out.safetensors").is_symlink() and (there / "real.safetensors").is_file()
+
+
+@posix
+def test_a_bake_whose_output_is_closed_has_succeeded(stack):
+    done = subprocess.run(
+        f"{shlex.quote(sys.executable)} lora_foundry.py bake {stack}/stack.json -o {stack}/b.safetensors >&-",
+        shell=True, cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0 and "Traceback" not in done.stderr and (stack / "b.safetensors").is_file()
+
+
+MAKES = {
+    "bake": ("stack.json",), "merge": ("style.safetensors",), "resize": ("style.safetensors", "--rank", "1"),
+}  # fmt: skip
+
+
+@posix
+@pytest.mark.parametrize("verb", MAKES)
+def test_a_command_whose_reader_is_gone_has_succeeded(verb, stack, monkeypatch, capsys):
+    monkeypatch.chdir(stack)
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as unread, contextlib.redirect_stdout(unread):
+        assert main([verb, *MAKES[verb], "-o", "made.safetensors"]) == 0
+    assert "Traceback" not in capsys.readouterr().err and (stack / "made.safetensors").is_file()
+
+
+@posix
+def test_a_program_whose_reader_is_gone_ends_without_a_word(stack):
+    """The same where Python itself has still to close what nobody reads."""
+    command = f"{shlex.quote(sys.executable)} lora_foundry.py merge {stack}/style.safetensors -o {stack}/o.safetensors"
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command} | true"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    assert done.returncode == 0 and "Traceback" not in done.stderr and (tmp_path / "o.safetensors").is_file()
+    assert done.returncode == 0 and "Traceback" not in done.stderr and (stack / "o.safetensors").is_file()
 
 
 WAITS = """
@@ -125,20 +144,17 @@ sys.exit(main(["bake", "stack.json", "-o", "out.safetensors"]))
 
 @posix
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
-def test_ended_by(name, tmp_path):
-    save_file({f"blocks.{i}.q.weight": torch.ones(16, 16) for i in range(3)}, tmp_path / "base.safetensors")
-    save_file(pair("blocks.0.q", 16, 16), tmp_path / "style.safetensors")
-    (tmp_path / "stack.json").write_text(json.dumps({"base": "base.safetensors", "stack": ["style.safetensors"]}))
-    before = set(tmp_path.iterdir())
+def test_ended_by(name, stack):
+    before = set(stack.iterdir())
     command = [sys.executable, "-c", WAITS, str(ROOT / "tests" / "conftest.py")]
     plain = functools.partial(signal.signal, signal.Signals[name], signal.SIG_DFL)  # a runner may ignore it
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    child = subprocess.Popen(command, cwd=tmp_path, preexec_fn=plain, **pipes)
+    child = subprocess.Popen(command, cwd=stack, preexec_fn=plain, **pipes)
     assert child.stdout.readline() == "begun\n"
     child.send_signal(signal.Signals[name])
     _, err = child.communicate(timeout=60)
     assert child.returncode == 128 + signal.Signals[name] and f"Stopped by {name}." in err and "Traceback" not in err
-    assert set(tmp_path.iterdir()) == before
+    assert set(stack.iterdir()) == before
 
 
 def test_a_record_that_another_program_holds_open_on_windows(tmp_path, monkeypatch):

@@ -29,6 +29,21 @@ CHECKED = f"""async (asked) => {{
 }}"""
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": [], "version": 0.4}
 
+# The checks that are due: timers of as long as the check waits after a change (QUIET of web/lint.mjs).
+TIMERS = """
+{
+  const [begin, end, due] = [window.setTimeout.bind(window), window.clearTimeout.bind(window), new Set()]
+  window.foundryDue = due
+  window.setTimeout = (work, delay, ...given) => {
+    if (delay !== 800) return begin(work, delay, ...given)
+    const timer = begin(() => { due.delete(timer); work(...given) }, delay)
+    due.add(timer)
+    return timer
+  }
+  window.clearTimeout = (timer) => { due.delete(timer); end(timer) }
+}
+"""
+
 # Nodes by name, so that a test can say which one it means; ids only grow, so that no two graphs share one.
 HELPERS = """
 window.foundry = {
@@ -97,6 +112,7 @@ class Studio:
         for name, value in settings.items():
             host.request(f"/settings/{name}", value)
         self.context = browser.new_context(viewport={"width": 1920, "height": 1080}, reduced_motion="reduce")
+        self.context.add_init_script(TIMERS)
         self.context.add_init_script("localStorage.setItem('vueNodesBannerDismissed', 'true')")
 
     def __enter__(self) -> Studio:
@@ -206,10 +222,12 @@ class Studio:
     def quiet(self) -> None:
         """Wait until nothing more would be asked, and all that was asked is answered and shown."""
         self.edited()
-        self.page.wait_for_timeout(1500)  # the check waits 800 ms after a change
-        while self.open_requests:  # the page itself gives them up after two minutes
+        still = 0
+        while still < 4:  # a node that is measured some frames later is a change too
             self.page.wait_for_timeout(50)
-        self.settle()
+            self.settle()
+            busy = self.page.evaluate("() => foundryDue.size > 0") or self.open_requests
+            still = 0 if busy else still + 1  # a request that hangs is given up by the page after two minutes
 
     def run(self) -> dict[str, Any]:
         """Queue the graph from the page and wait for its end: {outcome, detail, seen}."""

@@ -148,6 +148,7 @@ def test_loras_that_are_alike_arrive_as_one_of_their_sum_would(name, count):
     assert report.gains == [pytest.approx(1.0, abs=0.15)] * count
 
 
+@pytest.mark.cpu  # 120 small weights, each on its own: half a minute on a pretended GPU, and about chance
 @pytest.mark.parametrize("name", ["nvfp4", "w4a8"])
 def test_chance_makes_weak_loras_no_stronger(name):
     """One of 0.15 % on small weights is off by a third in each of them, up or down: in all it is not."""

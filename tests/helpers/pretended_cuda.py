@@ -268,7 +268,7 @@ def to(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
     if isinstance(self, OnDevice):
         return REAL_TO(_down(self), dtype)
     if self.is_meta:
-        raise NotImplementedError("Cannot copy out of meta tensor; no data!")
+        return REAL_TO(self, "cpu")  # raises as torch does: there is nothing to copy
     made = OnDevice(REAL["empty"](self.shape, dtype=self.dtype))
     return REAL_TO(transfer(made, self, bool(kwargs.get("non_blocking", False))), dtype)
 

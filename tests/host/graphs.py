@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 Link = list[Any]
@@ -52,3 +53,30 @@ class Graph(dict):
 def output(link: Link, index: int) -> Link:
     """Another output of the node a link points to."""
     return [link[0], index]
+
+
+def canvas(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
+    """A prompt as the frontend would save it: widgets by position, links by number."""
+    nodes, links = [], []
+    for place, (key, node) in enumerate(graph.items()):
+        about, sockets, widgets = info[node["class_type"]], [], []
+        for name, spec in declared(about):
+            value = node["inputs"].get(name)
+            if isinstance(value, list):
+                kind = info[graph[value[0]]["class_type"]]["output"][value[1]]
+                links.append([len(links) + 1, int(value[0]), value[1], int(key), len(sockets), kind])
+                sockets.append({"name": name, "type": spec[0], "link": len(links)})
+            elif isinstance(spec[0], list) or spec[0] in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"):
+                widgets.append(spec[1].get("default") if value is None and len(spec) > 1 else value)
+            else:
+                sockets.append({"name": name, "type": spec[0], "link": None})
+        outputs = [{"name": kind, "type": kind, "links": []} for kind in about["output"]]
+        saved = {"id": int(key), "type": node["class_type"], "mode": 0, "order": place, "inputs": sockets}
+        nodes.append({**saved, "outputs": outputs, "widgets_values": widgets, "properties": {}, "pos": [0, 0]})
+    return {"version": 0.4, "nodes": nodes, "links": links, "groups": []}
+
+
+def declared(about: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Inputs of a node class, in the order its widgets stand."""
+    for group in ("required", "optional"):
+        yield from about["input"].get(group, {}).items()

@@ -19,6 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +109,10 @@ class Host:
         command = [python(), "main.py", *where, *device_arguments(), *switches(self.tree)]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=self.tree, env=environment(), stdout=log, stderr=log)
-        try:
+        with ExitStack() as failed:
+            failed.callback(self.stop)
             self._wait_until_ready()
-        except BaseException:
-            self.stop()
-            raise
+            failed.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -299,12 +299,11 @@ class InProcess:
         self.process = self.process or self._start()
         source = textwrap.dedent(inspect.getsource(function))
         request = {"name": function.__name__, "source": source, "args": args}
-        try:
+        with ExitStack() as failed:
+            failed.callback(self.stop)
             print(json.dumps(request, default=str), file=self.process.stdin, flush=True)
             line = self.process.stdout.readline()
-        except BaseException:
-            self.stop()
-            raise
+            failed.pop_all()
         if not line:
             self.stop()
             raise AssertionError(f"the host process died:\n{(self.work / 'worker.log').read_text()[-4000:]}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -14,8 +13,10 @@ from typing import Any
 import pytest
 from host import rig
 from host.foundry import declare, fuse, load, loras, message, native, quantize, report, row, stack
-from host.graphs import Graph, Link
+from host.graphs import Graph, Link, canvas
 from lora_foundry.cli.demo import tiny
+from lora_foundry.cli.main import main
+from lora_foundry.loaders.disk.process import PROCESS
 from schemas import faults
 
 PATH = "/lora_foundry/lint"
@@ -34,7 +35,29 @@ def names(host) -> tuple[str, str, str]:
 
 
 @pytest.fixture
-def faces(host, run_cli, tmp_path):
+def check(host, tmp_path, monkeypatch, capsys):
+    """Call ``check(form, policy)``: what the command line says of a workflow, with the host's files and home."""
+    capsys.readouterr()
+
+    def ask(form: object, policy: str) -> dict[str, Any]:
+        path = tmp_path / "workflow.json"
+        path.write_text(json.dumps(form), encoding="utf-8")
+        with monkeypatch.context() as patch:
+            patch.setenv("LORA_FOUNDRY_HOME", str(home_of(host)))
+            PROCESS.files.clear()  # as a command that begins
+            main(["check", str(path), "--models", str(host.base / "models"), "--policy", policy, "--json"])
+        return json.loads(capsys.readouterr().out)
+
+    return ask
+
+
+def home_of(host: rig.Host) -> Path:
+    """Where the pack keeps what it knows in the running host."""
+    return host.base / "user" / "lora_foundry"
+
+
+@pytest.fixture
+def faces(host, check):
     """Call ``faces(graph, policy)``: the same verdicts by HTTP on both forms and by the command line; returns them."""
 
     def ask(graph: Graph, policy: str = MATCH) -> Verdicts:
@@ -44,13 +67,6 @@ def faces(host, run_cli, tmp_path):
         seen += [verdicts(check(form, policy)["findings"]) for form in (graph, drawn)]
         assert all(each == seen[0] for each in seen), seen
         return seen[0]
-
-    def check(form: object, policy: str) -> dict[str, Any]:
-        path = tmp_path / "workflow.json"
-        path.write_text(json.dumps(form), encoding="utf-8")
-        home = {**os.environ, "LORA_FOUNDRY_HOME": str(host.base / "user" / "lora_foundry")}
-        told = run_cli("check", path, "--models", host.base / "models", "--policy", policy, "--json", env=home)
-        return json.loads(told.stdout)
 
     return ask
 
@@ -78,33 +94,6 @@ def said(host: rig.Host, *args: str, **inputs: object) -> None:
     graph = Graph()
     declare(graph, *args, **inputs)
     host.run(graph)
-
-
-def canvas(graph: Graph, info: dict[str, Any]) -> dict[str, Any]:
-    """A prompt as the frontend would save it: widgets by position, links by number."""
-    nodes, links = [], []
-    for place, (key, node) in enumerate(graph.items()):
-        about, sockets, widgets = info[node["class_type"]], [], []
-        for name, spec in declared(about):
-            value = node["inputs"].get(name)
-            if isinstance(value, list):
-                kind = info[graph[value[0]]["class_type"]]["output"][value[1]]
-                links.append([len(links) + 1, int(value[0]), value[1], int(key), len(sockets), kind])
-                sockets.append({"name": name, "type": spec[0], "link": len(links)})
-            elif isinstance(spec[0], list) or spec[0] in ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"):
-                widgets.append(spec[1].get("default") if value is None and len(spec) > 1 else value)
-            else:
-                sockets.append({"name": name, "type": spec[0], "link": None})
-        outputs = [{"name": kind, "type": kind, "links": []} for kind in about["output"]]
-        saved = {"id": int(key), "type": node["class_type"], "mode": 0, "order": place, "inputs": sockets}
-        nodes.append({**saved, "outputs": outputs, "widgets_values": widgets, "properties": {}, "pos": [0, 0]})
-    return {"version": 0.4, "nodes": nodes, "links": links, "groups": []}
-
-
-def declared(about: dict[str, Any]) -> Iterator[tuple[str, list[Any]]]:
-    """Inputs of a node class, in the order its widgets stand."""
-    for group in ("required", "optional"):
-        yield from about["input"].get(group, {}).items()
 
 
 # --- the three mistakes
@@ -310,7 +299,7 @@ def test_a_saved_picture_says_the_same_as_its_graph(host, names, faces, run_cli)
     graph.add("SaveImage", images=picture, filename_prefix="lint/picture")
     seen = validated(host, graph, plan)
     path = max(host.output.glob("lint/picture*.png"), key=lambda each: each.stat().st_mtime_ns)
-    home = {**os.environ, "LORA_FOUNDRY_HOME": str(host.base / "user" / "lora_foundry")}
+    home = {**os.environ, "LORA_FOUNDRY_HOME": str(home_of(host))}
     told = run_cli("check", path, "--models", host.base / "models", "--policy", MATCH, "--json", env=home)
     assert verdicts(json.loads(told.stdout)["findings"]) == seen == faces(graph) == {("LF102", "warning", style)}
 
