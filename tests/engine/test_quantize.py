@@ -220,7 +220,7 @@ def test_keep_patterns():
     ("ffn.0", "blocks.2.ffn.0"),
     ("f*n.0", "blocks.2.ffn.0"),
     ("blocks.2.ffn.0.weight", "blocks.2.ffn.0"),
-    ("block", ""), ("locks.1", ""), ("fn", ""), (".", ""),
+    ("block", ""), ("locks.1", ""), ("fn", ""), (".", ""), ("ffn*blocks", ""), ("ffn*ffn", ""),
 ])  # fmt: skip
 def test_a_pattern_is_whole_dotted_parts(pattern, kept):
     """``blocks.1`` once kept blocks.10 to blocks.19 too; only a star does that."""
