@@ -46,11 +46,14 @@ class Readable(Protocol):
 class Chunks:
     """Ranges of ``parts``, numbered from the first tensor on. One thread at a time may ask.
 
-    ``order`` are the spans that will be asked for; only their ranges are read ahead, and none of them twice.
+    ``order`` are the spans that will be asked for; only their ranges are read ahead, and none of them twice. ``few``
+    threads fetch ranges, for glibc keeps 16 MB for each thread that had them once, ``many`` small parts.
     """
 
-    def __init__(self, parts: Sequence[Readable], order: Iterable[Span], threads: Workers, pulse: Pulse) -> None:
-        self._parts, self._threads, self._pulse = parts, threads, pulse
+    def __init__(
+        self, parts: Sequence[Readable], order: Iterable[Span], few: Workers, many: Workers, pulse: Pulse
+    ) -> None:
+        self._parts, self._few, self._many, self._pulse = parts, few, many, pulse
         self._starts = [min((begin for begin, _ in part.header.offsets.values()), default=0) for part in parts]
         self._ends = [part.header.size for part in parts]
         self._order = list(dict.fromkeys(key for span in order for key in self._keys(span)))
@@ -93,7 +96,7 @@ class Chunks:
         return span.end - span.begin < SMALL and not any(key in self._asked for key in self._keys(span))
 
     def _sample(self, span: Span) -> Future[memoryview]:
-        return self._threads.submit(partial(self._parts[span.part].read, span.begin, span.end))
+        return self._many.submit(partial(self._parts[span.part].read, span.begin, span.end))
 
     def _chunk(self, key: tuple[int, int]) -> memoryview:
         turn = self._turn.get(key, len(self._order))
@@ -116,7 +119,7 @@ class Chunks:
     def _ask(self, key: tuple[int, int]) -> None:
         begin, end = self._bounds(key)
         self._asked.add(key)
-        self._here[key] = self._threads.submit(partial(self._parts[key[0]].read, begin, end))
+        self._here[key] = self._few.submit(partial(self._parts[key[0]].read, begin, end))
 
     def _keys(self, span: Span) -> Iterator[tuple[int, int]]:
         """(file, number) of every range that a span touches."""

@@ -162,8 +162,8 @@ class RemoteSource:
         def pulse() -> None:
             self._pulse(min(chunks.done, total), total)
 
-        with workers(AT_ONCE) as threads:  # of samples that many are under way, of ranges as few as are read ahead
-            chunks = Chunks(self.parts, order, threads, pulse)
+        with workers(AHEAD + 1) as few, workers(AT_ONCE) as many:
+            chunks = Chunks(self.parts, order, few, many, pulse)
             yield chunks
 
     def _read_together(self, spans: Mapping[str, Sequence[Span]]) -> dict[str, bytearray]:

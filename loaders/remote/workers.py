@@ -45,6 +45,7 @@ class Workers:
                 future.cancel()
             elif future.set_running_or_notify_cancel():
                 _answer(future, call)
+            del taken, future, call  # with them what came: each thread that waits would keep its last range
 
 
 def _answer(future: Future[Any], call: Callable[[], Any]) -> None:

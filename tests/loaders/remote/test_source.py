@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+import weakref
 
+import numpy as np
 import pytest
 import torch
 from fault_server import Reply
@@ -282,3 +284,32 @@ def test_all_shards_are_opened_at_once(server):
     server.fault = lambda server, asked: (together.wait(), None)[1] if asked.span == (0, 1) else None
     there = RemoteSource(shards_of(parse_remote("s3://models/m-00002-of-00004.safetensors")), Asking())
     assert [there.read(f"blocks.{number}.weight")[0, 0] for number in range(1, 5)] == [1, 2, 3, 4]
+
+
+def test_what_came_is_kept_by_no_thread_that_waits(base, server, monkeypatch):
+    alive, fetched = [], set()
+
+    class Came(np.ndarray):
+        """Bytes that can be followed."""
+
+    real = source.Part.read
+
+    def read(part, begin, end):
+        came = np.frombuffer(real(part, begin, end), dtype=np.uint8).view(Came)
+        if end - begin > ranged.SMALL:
+            alive.append(weakref.ref(came))
+            fetched.add(threading.get_ident())
+        return came
+
+    there = elsewhere()
+    monkeypatch.setattr(source.Part, "read", read)
+    with there.reader() as reader:
+        for name in there.tensors:
+            reader.read(name)
+        most = ranged.AHEAD + 1
+        assert len(server.asked) > 3 * most  # so that threads came back for more
+        reader.forget()
+        end = time.monotonic() + 10
+        while any(each() is not None for each in alive) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert not any(each() is not None for each in alive) and len(fetched) <= most
