@@ -18,7 +18,7 @@ import torch
 from einops import rearrange
 
 from . import gemm
-from .adapters import LORA, NOT_READ, SET, delta_rows, is_low_rank, needs_all_rows, needs_weight, scale_of
+from .adapters import DIFF, LORA, NOT_READ, SET, delta_rows, is_low_rank, needs_all_rows, needs_weight, scale_of
 from .dense import DeltaRows, Index, Parts, as_rows
 from .gemm import Product, Workspace
 from .low_rank import lora_factors
@@ -201,11 +201,14 @@ def with_parts(
 
 
 def read_parts(layer: Layer, patch: Patch, device: torch.device | None = None) -> Parts:
-    """The tensors of an adapter on ``device``, as the file stores them."""
+    """The tensors of an adapter on ``device``, as the file stores them; one that is the delta, in the delta's shape."""
     if layer.factors is None:
         raise refuse("plan.without_file", lora=layer.lora.name)
-    read = layer.factors.read
-    return {part: read(name).to(device) for part, name in patch.adapter.parts if part not in NOT_READ}
+    read, adapter = layer.factors.read, patch.adapter
+    parts = {part: read(name).to(device) for part, name in adapter.parts if part not in NOT_READ}
+    if adapter.kind in (DIFF, SET):
+        parts = {part: tensor.reshape(adapter.delta_shape) for part, tensor in parts.items()}
+    return parts
 
 
 def read_factors(layer: Layer, patch: Patch) -> tuple[torch.Tensor, torch.Tensor]:

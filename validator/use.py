@@ -27,6 +27,7 @@ FAR = 2.0  # beyond, a strength is told whatever the LoRA is for
 MORE = 2  # times the steps it is made for: ordinary practice, slower and no worse
 SLACK = 1e-3  # a strength that is off by less is inside
 PART = 0.3  # a distillation used by so little leaves the model its own steps and CFG: LTX-2.3's publisher takes 0.25
+ANY_STEPS = 1000  # the most that a publisher is said to allow: such a LoRA spares the second pass of CFG, and no steps
 TUNED = 0.2  # a CFG that is off by less is somebody's fine tuning
 
 
@@ -91,8 +92,8 @@ def accelerators(stack: Stack) -> tuple[Presence, ...]:
 
 
 def several(stack: Stack, policy: str) -> Iterator[Finding]:
-    """LF403: more than one accelerator, fused, stacked or inside the base."""
-    found = accelerators(stack)
+    """LF403: more than one accelerator, fused, stacked or inside the base; one that spares no steps goes with any."""
+    found = [each for each in accelerators(stack) if _spares_steps(each)]
     if len(found) < 2:
         return
     levels = sorted((weakest(each.level, each.role[1]) for each in found), key=EVIDENCE.index)
@@ -107,14 +108,22 @@ def several(stack: Stack, policy: str) -> Iterator[Finding]:
 def sampled(stack: Stack, policy: str) -> Iterator[Finding]:
     """LF403: steps or CFG outside what the one accelerator is made for; of several, no steps can be right."""
     found = accelerators(stack)
-    if len(found) != 1 or found[0].accelerator is None or _is_part(found[0]):
-        return
-    known = found[0].accelerator
-    level = weakest(found[0].level, found[0].role[1], known.level)
-    # At another strength its publisher's steps and CFG are no measure any more; LF401 tells of that.
-    firm = level in KNOWN and (known.strength is None or within(found[0].strength, known.strength))
-    for sampling in stack.sampling:
-        yield from _off(sampling, known, level, severity_for(firm), found[0].ingredient.name)
+    faster = [each for each in found if _spares_steps(each)]
+    others = [each for each in found if not _spares_steps(each)]
+    for each in [*(faster if len(faster) == 1 else ()), *others]:
+        known = each.accelerator
+        if known is None or _is_part(each):
+            continue
+        level = weakest(each.level, each.role[1], known.level)
+        # At another strength its publisher's steps and CFG are no measure any more; LF401 tells of that.
+        firm = level in KNOWN and (known.strength is None or within(each.strength, known.strength))
+        for sampling in stack.sampling:
+            yield from _off(sampling, known, level, severity_for(firm), each.ingredient.name)
+
+
+def _spares_steps(each: Presence) -> bool:
+    known = each.accelerator
+    return known is None or known.steps is None or known.steps[1] < ANY_STEPS
 
 
 def _is_part(each: Presence) -> bool:

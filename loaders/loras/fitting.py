@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
+from ...engine.adapters import DIFF, SET
 from ...engine.plan import Adapter, Patch
 from ..names.dialects import BOFT_IN, LORA, OFT, OFT_IN
 from .alphas import is_scaled
@@ -30,6 +32,16 @@ def fits(adapter: Adapter, shape: tuple[int, ...]) -> bool:
         return True
     flat = len(delta) == 2 < len(shape) and not (adapter.kind == LORA and "magnitude" in dict(adapter.parts))
     return flat and delta == (shape[0], math.prod(shape[1:]))
+
+
+def as_stored(adapter: Adapter, shape: tuple[int, ...]) -> Adapter:
+    """The adapter in the shape of its weight, where one has as a vector what the other has as a table.
+
+    Krea 2's modulation is 6 * width numbers in its own files, [6, width] in those of diffusers.
+    """
+    delta = adapter.delta_shape
+    same = 1 in (len(delta), len(shape)) and len(delta) != len(shape) and math.prod(delta) == math.prod(shape)
+    return replace(adapter, delta_shape=shape) if same and adapter.kind in (DIFF, SET) else adapter
 
 
 def _turns(adapter: Adapter, shape: tuple[int, ...]) -> bool:

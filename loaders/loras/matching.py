@@ -14,7 +14,7 @@ from ..disk.header import shown
 from ..names.blocks import BlockWeights
 from ..names.lookup import BIAS, Matcher, TwoViews
 from .file import LoRAFile
-from .fitting import fits
+from .fitting import as_stored, fits
 
 Shape = tuple[int, ...]
 # The layers that take a model's input, by its own names and those of diffusers; FLUX control LoRAs double one, and the
@@ -39,8 +39,9 @@ class Fit:
 def match(base: Base, lora: LoRAFile, matcher: Matcher, factors: BlockWeights) -> Fit:
     """Every adapter of a file on its weights; blocks with the factor 0 are matched and get no patch."""
     fit = Fit()
-    for adapter in lora.adapters:
-        targets = _found(adapter, matcher, base.source.tensors)
+    for filed in lora.adapters:
+        targets = _found(filed, matcher, base.source.tensors)
+        adapter = _in_shape(filed, targets, base.source.tensors)
         if not targets or any(target.weight not in base.source.tensors for target in targets):
             fit.nameless[adapter.module] = _nameless(adapter, matcher)
         elif reason := _shape_reason(adapter, targets, base.source.tensors):
@@ -67,6 +68,7 @@ def parameters(base: Base, lora: LoRAFile, matcher: Matcher, factors: BlockWeigh
         adapter = Adapter(name, SET, ((SET, name),), 1, info.shape)
         targets = _found(adapter, matcher, base.source.tensors)
         there = bool(targets) and all(target.weight in base.source.tensors for target in targets)
+        adapter = _in_shape(adapter, targets, base.source.tensors)
         if there and not _shape_reason(adapter, targets, base.source.tensors):
             patches[name] = _patches(adapter, targets, factors)
     return patches
@@ -80,6 +82,13 @@ def _found(adapter: Adapter, matcher: Matcher, tensors: Mapping[str, TensorInfo]
         other = matcher.second(adapter.module)
         return other if other and not _shape_reason(adapter, other, tensors) else targets
     return targets
+
+
+def _in_shape(adapter: Adapter, targets: tuple[Target, ...], tensors: Mapping[str, TensorInfo]) -> Adapter:
+    """The adapter as its one whole weight stores the same numbers."""
+    if len(targets) != 1 or targets[0].slice or targets[0].transform or targets[0].weight not in tensors:
+        return adapter
+    return as_stored(adapter, tensors[targets[0].weight].shape)
 
 
 def add_layer(plan: Plan, layer: Layer) -> Plan:

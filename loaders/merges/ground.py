@@ -14,7 +14,8 @@ from ...engine.tensors import InMemory, TensorInfo
 from ...engine.texts.say import refuse
 from ..bases.checkpoint import open_model
 from ..bases.dequantize import REFUSE, Dequantized, opened
-from ..bases.families import detect_base, differ
+from ..bases.families import detect_base, differ, family_of_names
+from ..bases.signatures import OR
 from ..lineage.contents import contained_in
 from ..loras.file import LoRAFile
 from ..loras.matching import add_layer
@@ -111,9 +112,10 @@ def _opened(where: Where, on_quantized_base: str, asking: Asking) -> Base:
 def _family(loras: Sequence[LoRAFile]) -> str | None:
     """The family of all; LoRAs that do not show theirs are told apart by their shapes later."""
     known = [lora for lora in loras if lora.info.family is not None]
+    known.sort(key=lambda lora: OR in (lora.info.family or ""))
     for other in known[1:]:
         if differ(known[0].info.family, other.info.family):
             values = {"one": known[0].label, "other": other.label}
             families = {"one_family": known[0].info.family, "other_family": other.info.family}
             raise refuse("LF504.families", **values, **families)
-    return known[0].info.family if known else None
+    return family_of_names(known[0].info.family) if known else None

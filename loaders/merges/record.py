@@ -28,6 +28,7 @@ from ...engine.lineage import (
 )
 from ...engine.merge.proof import Proof
 from ...validator.around import requirement_of
+from ..bases.families import common_family
 from ..evidence.triggers import WORDS
 from ..lineage.record import Record
 from .matching import Matched
@@ -132,8 +133,7 @@ def rounded(data: Any) -> Any:
 
 def record_of(matched: Sequence[Matched], id: str, name: str) -> Record:
     """What is inside the file, and what its inputs were trained with and are to be used with."""
-    families = {each.lora.info.family for each in matched} - {None}
-    family = families.pop() if len(families) == 1 else None
+    family = common_family(each.lora.info.family for each in matched)
     return Record((id,), name, family, tuple(_claims(matched)), tuple(_inside(matched)))
 
 

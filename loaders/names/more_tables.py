@@ -171,6 +171,7 @@ txtmlp.0.scale = txt_in.norm
 last.linear = final_layer.linear
 last.norm.scale = final_layer.norm
 last.modulation.lin = final_layer.scale_shift_table
+blocks.#.mod.lin = transformer_blocks.#.scale_shift_table
 """ + "".join(
     f"""
 {ours}.# = {theirs}.#:

@@ -136,3 +136,30 @@ audio_outLayer.modulation.out_layer = audio_out_layer.modulation.out_layer
 audio_outLayer.out_layer = audio_out_layer.out_layer
 """
 )
+
+# Wan 2.2 Animate. In the motion encoder a blur, which has no weight that anybody trains, comes before a convolution.
+WAN_ANIMATE = """
+face_adapter.fuser_blocks.# = face_adapter.#:
+    linear1_q = to_q
+    linear1_kv = to_k | to_v
+    linear2 = to_out
+    q_norm = norm_q
+    k_norm = norm_k
+face_encoder = face_encoder:
+    conv1_local.conv = conv1_local
+    conv2.conv = conv2
+    conv3.conv = conv3
+motion_encoder = motion_encoder:
+    enc.net_app.convs.0.0 = conv_in
+    enc.net_app.convs.8 = conv_out
+    enc.fc.# = motion_network.#
+    dec.direction = motion_synthesis_weight
+""" + "".join(
+    f"""
+motion_encoder.enc.net_app.convs.{place + 1} = motion_encoder.res_blocks.{place}:
+    conv1.0 = conv1
+    conv2.1 = conv2
+    skip.1 = conv_skip
+"""
+    for place in range(7)
+)

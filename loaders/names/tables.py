@@ -24,7 +24,7 @@ from .more_tables import (
     PIXART,
     QWEN21,
 )
-from .other_tables import COSMOS1, HUNYUAN_DIT, KANDINSKY6, MOCHI
+from .other_tables import COSMOS1, HUNYUAN_DIT, KANDINSKY6, MOCHI, WAN_ANIMATE
 
 # Names that any family may have: projections fused by a trainer or by diffusers, and ``to_out`` without its index.
 GENERAL = """
@@ -321,7 +321,7 @@ TABLES = {
     "flux": FLUX,
     "chroma": FLUX + CHROMA,
     "flux2": LINEAR_IN + FLUX2 + BLOCKS + ENDS + TIME_TEXT + XLABS + NUMBERED,
-    "wan": WAN,
+    "wan": WAN + WAN_ANIMATE,
     **dict.fromkeys(HUNYUANS, BLOCKS + ENDS + TIME_TEXT + HUNYUAN + LATER_HUNYUANS + NUMBERED),
     "ovis-image": OVIS + FLUX,
     "qwen-image-2.1": QWEN21,

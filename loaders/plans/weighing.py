@@ -19,7 +19,7 @@ from ...validator.overlap import Overlap, as_filed, overlap
 from ...validator.stacks import Item
 from ..bases.checkpoint import Checkpoint, is_lora, open_model
 from ..bases.dequantize import DEQUANTIZE, Dequantized, opened
-from ..bases.families import detect_base
+from ..bases.families import detect_base, family_of_names
 from ..lineage.contents import contained_in
 from ..lineage.provenance import lineage_of_lora
 from ..loras.file import LoRAFile, open_lora
@@ -190,7 +190,7 @@ def _common_base(*loras: LoRAFile) -> Base:
     lora = max(loras, key=lambda each: (any("." in bare(module) for module in each.modules), len(each.modules)))
     family = lora.info.family or next((each.info.family for each in loras if each.info.family), None)
     infos = [TensorInfo(_weight(adapter.module), torch.bfloat16, adapter.delta_shape) for adapter in lora.adapters]
-    return Base(lora.label, family, _Shapes(lora.label, {info.name: info for info in infos}))
+    return Base(lora.label, family_of_names(family), _Shapes(lora.label, {info.name: info for info in infos}))
 
 
 def _weight(module: str) -> str:

@@ -164,6 +164,16 @@ FAMILY_NAMES = {
     "hunyuan-dit": (["blocks.0.attn1.Wqkv", "blocks.30.skip_linear"], ["blocks.0.default_modulation.1", "mlp_t5.0"]),
     "pixart": (["blocks.0.attn.qkv"], ["t_block.1", "y_embedder.y_proj.fc1"]),
     "auraflow": (["double_layers.0.mlpX.c_fc1"], ["double_layers.0.modX.1", "single_layers.0.modCX.1", "modF.1"]),
+    # no publisher states a list for these two: the general rule
+    "hidream": (
+        ["double_stream_blocks.0.block.attn1.to_q_t", "double_stream_blocks.1.block.ff_i.experts.0.w1"],
+        ["double_stream_blocks.0.block.adaLN_modulation.1", "caption_projection.0.linear", "x_embedder.proj",
+         "t_embedder.timestep_embedder.linear_1", "final_layer.linear"],
+    ),
+    "ernie-image": (
+        ["layers.0.self_attention.to_q", "layers.0.mlp.linear_fc2"],
+        ["adaLN_modulation.1", "time_embedding.linear_1", "text_proj", "final_linear"],
+    ),
     None: (
         ["blocks.3.attn.qkv", "layers.0.mlp.fc1", "transformer_block.1.attn.to_out.0"],
         ["patch_embed.proj", "time_mlp.0", "final_layer.linear", "head.weight", "blocks.0.modulation.lin", "img_in"],

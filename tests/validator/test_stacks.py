@@ -56,6 +56,7 @@ from stack_parts import (
 
 BOTH, HOLDS_X = file("both"), (inside(X),)
 FP8_MADE = fast("lightning", made_on="fp8_e4m3fn")
+GUIDED = fast("guided", steps=(1, rules_use.ANY_STEPS), cfg=(1.0, 1.0))  # it spares CFG, and no steps
 USUAL = {SUBJECT: (0.8, 1.0), STYLE: (0.5, 0.7), QUALITY: (0.3, 0.5), SUBTLE: (0.2, 0.4)}  # as the design says
 
 HIGH_I2V = Variant("high", "image to video", "Wan 2.2")
@@ -262,6 +263,12 @@ USE = (
     case("no numbers of the publisher", fused(X, known=fast("l")), Sampling(40, 7.0)),
     case("at half its strength", fused(X, known=replace(FAST, strength=(1.0, 1.0)), at=0.5), Sampling(20, 1.0),
          "LF401.publisher note", "LF403.steps question"),
+    case("one spares CFG, one steps", fused(X, known=FAST), fused(Y, known=GUIDED), Sampling(4, 1.0)),
+    case("one spares CFG, and CFG is used", fused(X, known=fast("t", steps=(8, 8))), fused(Y, known=GUIDED),
+         Sampling(12, 3.5), "LF403.cfg warning"),
+    case("one spares CFG, at any steps", fused(Y, known=GUIDED), Sampling(30, 1.0)),
+    case("one spares CFG, two spare steps", fused(X, known=FAST), fused(Y, known=fast("t")),
+         fused(Z, known=GUIDED), Sampling(40, 1.0), "LF403.two warning"),
     case("of two, none is right", fused(X, known=FAST), fused(Y, known=fast("t")), Sampling(40), "LF403.two warning"),
     case("fp8, native", style(), "LF201.native warning", quantized="scaled fp8", **NATIVE),
     case("pre_quant_scale, native", style(), "LF201.smoothed error",

@@ -10,7 +10,7 @@ import pytest
 import torch
 from lora_foundry.engine.lineage import ROLES, Lineage, plain_name
 from lora_foundry.engine.plan import Adapter
-from lora_foundry.loaders.bases import families
+from lora_foundry.loaders.bases.signatures import BASE_SIGNATURES
 from lora_foundry.loaders.disk.home import data_home
 from lora_foundry.loaders.lineage.accelerators import recognise, recognise_fingerprint
 from lora_foundry.loaders.lineage.identity import NOTHING, identify_file
@@ -109,6 +109,11 @@ NAMES = {  # as publishers and the usual conversions name their files -> the id 
     "dmd2_sdxl_4step_lora_fp16.safetensors": "dmd2-sdxl-4step",
     "FLUX.1-Turbo-Alpha.safetensors": "flux.1-turbo-alpha",
     "FLUX.1-Turbo-Alpha/diffusion_pytorch_model.safetensors": "flux.1-turbo-alpha",
+    "dreamo_cfg_distill.safetensors": "dreamo-cfg-distill",
+    "DreamO/dreamo_cfg_distill_comfyui.safetensors": "dreamo-cfg-distill",
+    "srpo_128_base_oficial_model_fp16.safetensors": "srpo-flux.1-dev",
+    "srpo_32_base_RockerBOO_model_fp16.safetensors": "srpo-flux.1-dev",
+    "srpo_256_base_oficial_model_fp16_lora.safetensors": "srpo-flux.1-dev",
     "FLUX.1-dev_tdd_adv_lora_weights.safetensors": "tdd-flux.1-dev-adv",
     "sdxl_tdd_lora_weights.safetensors": "tdd-sdxl",
     "pcm_sdxl_normalcfg_4step_converted.safetensors": "pcm-sdxl-normalcfg-4step",
@@ -130,6 +135,7 @@ OTHERS = [
     "Wan2.2-Fun-A14B-InP-LOW-HPS2.1_resized_dynamic_avg_rank_15_bf16", "seko", "FLUX.1-Turbo", "flash", "distill",
     "anima_turbo_style", "minimax_h3_turbo", "ltx-2-19b-distilled", "FLUX.2-dev-Turbo-remix", "cfg_step_lora",
     "Qwen-Image-fp8-e4m3fn", "z-image-fun-lora-distill-8-steps-mystyle",
+    "dreamo", "dreamo_comfyui", "dreamo_quality_lora_pos_comfyui", "my_srpo", "SRPO", "flux.1-dev-SRPO-bf16",
     "causvid_dancer", "fast-wan-cars", "hyper_flux_neon", "FLUX.1-dev-Turbo-Alpha-remix", "tdd", "pcm", "",
     "Wan2.2_I2V_LightX2V_2step_high_noise", "Hyper-FLUX.1-dev-8steps-lora-merged-with-mine",
 ]  # fmt: skip
@@ -248,7 +254,7 @@ def test_a_fingerprint_recognises():
 
 def test_built_in_entries_are_complete_and_honest():
     entries = registry()
-    known = {signature.family for signature in families.BASE_SIGNATURES} | NEW
+    known = {signature.family for signature in BASE_SIGNATURES} | NEW
     assert len(entries) > 100 and len({entry.id for entry in entries}) == len(entries)
     for entry in entries:
         assert entry.family in known and entry.role in ROLES and entry.source, entry.id

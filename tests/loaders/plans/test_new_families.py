@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
-from lora_foundry.engine.plan import STACK, Target
+from lora_foundry.engine.fuse import fused_weight, make_terms
+from lora_foundry.engine.plan import STACK, Base, Target
 from lora_foundry.engine.terms import TRANSFORMS, row_order
 from lora_foundry.loaders.bases.families import detect_base
 from lora_foundry.loaders.names.lookup import BaseNames
 from lora_foundry.loaders.plans.planner import make_layer
 from planner_parts import a_base, layer, pair, tiny
+from samples import ShapeSource
 
 W = 8
 Place = tuple[str, tuple[int, int, int] | None]
@@ -41,6 +43,14 @@ SPLIT = {name: shape for name, shape in QWEN.items() if "gate_up" not in name} |
 KREA2 = {
     "first": (W, 5), "tproj.1": (6 * W, W), "blocks.0.attn.wk": (2, W), "blocks.0.attn.gate": (W, W),
     "txtfusion.projector": (1, 12), "txtfusion.refiner_blocks.1.mlp.up": (3 * W, W),
+}  # fmt: skip
+ANIMATE = {
+    "head.modulation": (1, 2, W), "blocks.0.self_attn.q": (W, W),
+    "face_adapter.fuser_blocks.0.linear1_kv": (2 * W, W), "face_adapter.fuser_blocks.0.linear1_q": (W, W),
+    "face_adapter.fuser_blocks.0.linear2": (W, W), "face_encoder.conv2.conv": (W, W, 3),
+    "motion_encoder.enc.fc.3": (W, W), "motion_encoder.enc.net_app.convs.0.0": (4, 3, 1, 1),
+    "motion_encoder.enc.net_app.convs.7.conv2.1": (W, 4, 3, 3),
+    "motion_encoder.enc.net_app.convs.7.skip.1": (W, 4, 1, 1),
 }  # fmt: skip
 MINIMAX_H3 = {
     "video_patch_proj": (W, 5), "audio_patch_proj": (W, 3), "blocks.0.attn.qkv_proj": (3 * W, W),
@@ -89,6 +99,14 @@ CASES: list[tuple[dict[str, tuple[int, ...]], str, tuple[int, int], list[Place]]
     (KREA2, "transformer_blocks.0.attn.to_k", (2, W), [("blocks.0.attn.wk", None)]),
     (KREA2, "text_fusion.refiner_blocks.1.ff.up", (3 * W, W), [("txtfusion.refiner_blocks.1.mlp.up", None)]),
     (KREA2, "time_mod_proj", (6 * W, W), [("tproj.1", None)]),
+    (ANIMATE, "face_adapter.0.to_v", (W, W), [("face_adapter.fuser_blocks.0.linear1_kv", (0, W, W))]),
+    (ANIMATE, "face_adapter.0.to_q", (W, W), [("face_adapter.fuser_blocks.0.linear1_q", None)]),
+    (ANIMATE, "face_adapter.0.to_out", (W, W), [("face_adapter.fuser_blocks.0.linear2", None)]),
+    (ANIMATE, "face_encoder.conv2", (W, 3 * W), [("face_encoder.conv2.conv", None)]),
+    (ANIMATE, "motion_encoder.motion_network.3", (W, W), [("motion_encoder.enc.fc.3", None)]),
+    (ANIMATE, "motion_encoder.conv_in", (4, 3), [("motion_encoder.enc.net_app.convs.0.0", None)]),
+    (ANIMATE, "motion_encoder.res_blocks.6.conv_skip", (W, 4),
+     [("motion_encoder.enc.net_app.convs.7.skip.1", None)]),
     (MINIMAX_H3, "transformer_blocks.0.attn.to_k", (W, W), [("blocks.0.attn.qkv_proj", (0, W, W))]),
     (MINIMAX_H3, "token_refiner.refiner_blocks.0.attn.to_out.0", (W, W),
      [("token_refiner.blocks.0.attn.out_proj", None)]),
@@ -153,6 +171,28 @@ def test_rows_that_lie_by_head_go_where_the_base_has_them(base, infix):
     by_head = torch.arange(768).reshape(2, 3, 128).transpose(0, 1).flatten()
     assert torch.equal(got, by_head if infix else torch.arange(768))
     assert [f.text for f in made.findings if f.code == "LF301"] == ["LF301.by_head"] * bool(infix)
+
+
+@pytest.mark.parametrize(
+    ("stored", "module", "filed"),
+    [
+        ("blocks.0.mod.lin", "transformer_blocks.0.scale_shift_table", (6, W)),
+        ("transformer_blocks.0.scale_shift_table", "blocks.0.mod.lin", (6 * W,)),
+    ],
+)
+@pytest.mark.parametrize("ending", [".diff", ".set_weight", ""])
+def test_a_table_goes_to_the_same_numbers_as_a_vector(stored, module, filed, ending):
+    """Krea 2's modulation is 6 * width numbers in its own files and [6, width] in those of diffusers."""
+    shape = (6 * W,) if len(filed) == 2 else (6, W)
+    before, other = torch.linspace(0.5, 1, 6 * W).reshape(shape), torch.linspace(1, 2, 6 * W).reshape(filed)
+    projector = "txtfusion.projector.weight" if stored.startswith("blocks") else "text_fusion.projector.weight"
+    source = ShapeSource({projector: (1, 12), "blocks.0.attn.wq.weight": (W, W)}, {stored: before}, label="base")
+    on = Base("base", detect_base(source.tensors), source)
+    made = layer(on, tiny(pair("blocks.0.attn.wq", W, W), {module + ending: other}), 0.5)
+    pairs = [(made, patch) for patch in made.patches if patch.target.weight == stored]
+    assert on.family == "krea-2" and made.coverage.matched == made.coverage.modules and len(pairs) == 1
+    wanted = other.reshape(shape) if ending != ".diff" else before + 0.5 * other.reshape(shape)
+    assert torch.allclose(fused_weight(before, pairs, make_terms(before, pairs)), wanted)
 
 
 def test_a_bias_without_a_weight_is_found_by_its_own_name():

@@ -85,13 +85,17 @@ def test_a_weight_that_one_file_changes_twice_is_told(other):
 
 
 def test_a_lora_of_another_family_that_fits_entirely_is_told():
-    """FLUX and HunyuanVideo have most names and shapes in common."""
-    lora = tiny(pair("lora_unet_single_blocks_0_linear1", 21504, 3072, alpha=2.0))
-    made = layer(a_base(NATIVE["hunyuan-video"]), lora)
-    (finding,) = made.findings
-    assert (finding.code, finding.severity, made.coverage.matched) == ("LF303", "question", 1)
+    """FLUX and HunyuanVideo have most names and shapes in common; so many blocks and no more has FLUX.1 alone."""
+    blocks = {f"single_blocks.{number}.linear1.weight": (21504, 3072) for number in range(38)}
+    video, image = (a_base({**NATIVE[family], **blocks}) for family in ("hunyuan-video", "flux"))
+    all_of_them = tiny(*(pair(f"lora_unet_single_blocks_{number}_linear1", 21504, 3072) for number in range(38)))
+    finding = layer(video, all_of_them).findings[-1]
+    assert (finding.code, finding.severity) == ("LF303", "question")
     assert "a flux LoRA" in finding.seen and "a hunyuan-video model" in finding.seen
-    assert not layer(a_base(NATIVE["flux"]), lora).findings
+    lora = tiny(pair("lora_unet_single_blocks_0_linear1", 21504, 3072, alpha=2.0))
+    for base in (video, image):
+        assert not layer(base, lora).findings and layer(base, lora).coverage.matched == 1
+    assert "made for flux or hunyuan-video" in refused(a_base(BASES["wan"]), lora, "LF303")
 
 
 @pytest.mark.parametrize(
