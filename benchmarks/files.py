@@ -102,7 +102,7 @@ def run(mode: str, folder: Path) -> None:
     print(json.dumps({**numbers, "rss": peak_rss_bytes() / 1e9, "bytes": count}))
 
 
-def ours(folder: Path, mode: str) -> int:
+def ours(folder: Path, mode: str, format: str = FORMAT.name) -> int:
     """The bake as the command line runs it."""
     strengths = {**STRENGTHS, "half": 0.9} if mode == "changed" else STRENGTHS
     stack = [{"path": f"{name}.safetensors", "strength": strength} for name, strength in strengths.items()]
@@ -110,7 +110,7 @@ def ours(folder: Path, mode: str) -> int:
     plan = plan_document(type(document)(**{**vars(document), "folder": folder}))
     how = {"bake": BakeOptions(fresh=True), "no mmap": BakeOptions(mmap=False, fresh=True)}
     how |= {memory: BakeOptions(memory=memory, fresh=True) for memory in (LOW, LOWEST)}
-    wanted = FileRequest(resolve(plan, Finish(FORMAT.name, keep=())), folder / "out.safetensors")
+    wanted = FileRequest(resolve(plan, Finish(format, keep=())), folder / "out.safetensors")
     (baked,) = bake_files([wanted], how.get(mode, BakeOptions()))
     assert baked.state == ("unchanged" if mode == "unchanged" else "made")
     assert bool(baked.report.reused) == (mode in ("unchanged", "changed"))

@@ -13,7 +13,8 @@ FILES = (".safetensors", ".sft")
 LATE = ("LF101.after", "LF101.after_trained", "LF101.after_dependent")  # an accelerator above other LoRAs, by loaders
 NEEDED = ("LF102.missing", "LF102.stated", "LF102.vanilla", "LF101.beside", "LF101.beside_dependent")
 CONTAINED = ("LF105.contained", "LF105.contained_stacked")
-OUTSIDE = ("LF101.lora_above", "LF201.after_quantize")  # native loaders before our first stage, or after the last
+AFTER = ("LF201.after_quantize", "LF201.after_format", "LF201.after_smoothed")
+OUTSIDE = ("LF101.lora_above", *AFTER)  # native loaders before our first stage, or after the last
 CASTS = ("fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")  # what ComfyUI's loader makes of a file with 16 bits
 
 

@@ -15,6 +15,8 @@ from . import use as rules_use
 from . import variants as rules_variants
 from .stacks import ALLOW, Sampling, Stack, stack_of
 
+FOUR_BITS = {"nvfp4": "LF201.nvfp4", "w4a8": "LF201.w4a8"}  # by how such a base's description begins
+
 
 def wrong_order(plan: Plan) -> Iterator[Finding]:
     """LF101: LoRAs were inside the model before the base fusion (or the choice to fuse nothing)."""
@@ -38,7 +40,7 @@ def natively_quantized(stack: Stack, policy: str) -> Iterator[Finding]:
     loras = [item for item in stack.items if item.strength and not rules_variants.made_on(item, stack)]
     if stack.native and stack.quantized and not stack.dequantized and loras:
         gguf = stack.quantized.startswith("GGUF")
-        coarse = "LF201.nvfp4" if stack.quantized.startswith("nvfp4") else "LF201.native"
+        coarse = FOUR_BITS.get(stack.quantized.partition(" ")[0], "LF201.native")
         coarse = "LF201.smoothed" if PRE_QUANT_SCALE in stack.quantized else coarse
         key = "LF201.gguf" if gguf else "LF201.scaled" if stack.scaled else coarse
         values = {"base": stack.base, "quantized": stack.quantized, "loras": listed([item.name for item in loras])}

@@ -63,6 +63,7 @@ FORMAT_COLUMNS = (
     _column("output error", "lower is better", "output_error", "{:.2%}".format),
     _column("by its inputs", "calibrated, lower is better", "calibrated_output_error", "{:.2%}".format),
     _column("CPU time", "per 10^9, lower is better", "seconds", lambda value: f"{value:.0f} s"),
+    _column("LoRA kept", "100% is right", "gain", lambda gain: "-" if gain is None else f"{gain:.0%}"),
 )
 
 
@@ -97,14 +98,10 @@ def table(result: Result) -> str:
     return markdown_table(["strategy", *(column.title for column in shown)], rows)
 
 
-def _gain(row: FormatJSON) -> str:
-    return "-" if row["gain"] is None else f"{row['gain']:.0%}"
-
-
 def format_table(rows: Sequence[FormatJSON]) -> str:
     """The formats as Markdown."""
-    shown = [[row["format"], *(column.text(row) for column in FORMAT_COLUMNS), _gain(row)] for row in rows]
-    return markdown_table(["format", *(column.title for column in FORMAT_COLUMNS), "LoRA kept"], shown)
+    shown = [[row["format"], *(column.text(row) for column in FORMAT_COLUMNS)] for row in rows]
+    return markdown_table(["format", *(column.title for column in FORMAT_COLUMNS)], shown)
 
 
 def findings(rows: Sequence[Row], machine: MachineJSON) -> list[SaidJSON]:

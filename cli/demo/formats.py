@@ -25,7 +25,7 @@ from ...engine.plan import Plan
 from ...engine.quantize import AUTO, is_quantizable
 from ...engine.tensors import InMemory, Nowhere, Over, TensorInfo
 
-HEAD = ("format", "bytes/weight", "weight error", "LoRAs kept", "output error", "by its inputs")
+HEAD = ("format", "bytes/weight", "weight error", "LoRAs kept", "output error", "by its inputs", "CPU s/10^9")
 DIRECTIONS, LOUD, TOKENS, HELD = 64, 6, 2048, 128
 FLOOR = 0.7  # rms of what lies in no direction, beside a strong one
 BLOCK = 1024  # of the Gram matrix
@@ -115,7 +115,7 @@ def cells(row: FormatJSON) -> tuple[str, ...]:
     """A row under ``HEAD``."""
     errors = (f"{error:.2%}" for error in (row["output_error"], row["calibrated_output_error"]))
     kept = "-" if row["gain"] is None else f"{row['gain']:.0%}"
-    return row["format"], f"{row['bytes']:.2f}", f"{row['weight_error']:.2%}", kept, *errors
+    return row["format"], f"{row['bytes']:.2f}", f"{row['weight_error']:.2%}", kept, *errors, f"{row['seconds']:.0f}"
 
 
 def compare_formats(plan: Plan, most: int) -> list[FormatRow]:

@@ -151,6 +151,7 @@ def _quantized(tensors: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -
     forms = (
         ({"weight_scale_2", PRE_QUANT_SCALE} <= endings, f"nvfp4 (weight_scale_2, {PRE_QUANT_SCALE})"),
         ("weight_scale_2" in endings, "nvfp4 (weight_scale_2)"),
+        ("weight_codebook" in endings, "w4a8 (weight_codebook)"),
         ("comfy_quant" in endings, "comfy_quant"),
         (not endings.isdisjoint(("scaled_fp8", "scale_weight")), "scaled fp8 (scale_weight)"),
         ("weight_scale" in endings and "_quantization_metadata" in metadata,

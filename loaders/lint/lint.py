@@ -28,6 +28,7 @@ from ..workflows.tracing import trails
 from ..workflows.trail import Applied, Trail, halves
 from ..workflows.unread import unread
 from .files import BaseFacts, Files, Find, LineageOf
+from .late import late_loras
 from .order import as_question, orders
 
 # Limits of one check, far beyond what anybody wires; LF108 says what was left out.
@@ -82,7 +83,7 @@ def lint(
         begun = time.thread_time()
         judged = [each for each in check_stack(stack, model.policy or policy) if each.code not in told]
         seconds += time.thread_time() - begun
-        judged += [*_late(trail), *_low_bits(graph, files, trail, base)]
+        judged += [*late_loras(graph, trail), *_low_bits(graph, files, trail, base)]
         mine = [*trail.problems, *base.findings]
         mine += (finding for applied in trail.applied for finding in files.lora(applied).findings)
         mine += judged if model.certain else [as_question(finding) for finding in judged]
@@ -221,15 +222,6 @@ def _quantized(graph: Graph, trail: Trail, base: BaseFacts) -> str | None:
 
 def _stages(graph: Graph, trail: Trail) -> list[str]:
     return [node for node in trail.nodes if graph.nodes[node].kind in STAGES]
-
-
-def _late(trail: Trail) -> Iterator[Finding]:
-    """LF201: native LoRAs after our own Quantize."""
-    for applied in trail.applied:
-        if applied.late and applied.native and not applied.beside:
-            name = applied.row.name
-            values = {"loras": name, "at": applied.node, "quantized": applied.late}
-            yield say("LF201.after_quantize", subject=name, node=applied.node, **values)
 
 
 def _low_bits(graph: Graph, files: Files, trail: Trail, base: BaseFacts) -> Iterator[Finding]:

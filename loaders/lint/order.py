@@ -99,7 +99,7 @@ def as_question(finding: Finding) -> Finding:
 
 def _fault(graph: Graph, node: GraphNode, stage: str) -> Iterator[Finding]:
     """What is wrong with this node standing above a stage of that kind."""
-    how = "Quantize FP8" if node.kind == QUANTIZE_NODE else quantized_by(node)
+    how = "3 Quantize" if node.kind == QUANTIZE_NODE else quantized_by(node)
     if how and stage in STAGES:
         yield say("LF201.before_stage", node=node.id, how=how, at=node.id)
     if stage != FUSE_NODE:

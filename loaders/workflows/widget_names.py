@@ -89,6 +89,8 @@ _OURS = {
     "FoundryLoadCheckpoint": "ckpt_name on_quantized_base no_mmap",
     "FoundryLoRA": "lora_name strength_model strength_clip enabled blocks",
     "FoundryLoRAStack": "loras",
+    "FoundryQuantizeFP8": "format matmul keep_high_precision max_error memory keep reproducible calibration "
+    "pre_quant_scale",
     "FoundryStackValidator": "policy strict",
 }
 _OTHER_PACKS = {

@@ -94,6 +94,9 @@ def test_the_formats_are_a_table_and_a_panel_of_their_own():
     written, picture = markdown(told), svg(told)
     assert "| nvfp4  |         0.56 |        8.14% |        8.14% |         4.07% |     45 s |      100% |" in written
     assert "| w4a8 " in written and "The formats" not in markdown(a_result())
+    assert (
+        picture.count("100% is right") == 2 and len(re.findall(">100%<", picture)) == 2
+    )  # and none where none is known
     assert "Formats, fused first" in picture and "4.07%" in picture and "Formats" not in svg(a_result())
     assert int(re.search(r'height="(\d+)"', picture)[1]) > int(re.search(r'height="(\d+)"', svg(a_result()))[1])
 

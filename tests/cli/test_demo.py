@@ -67,7 +67,7 @@ def test_every_format_is_shown_with_its_errors(shown):
     assert all(row["calibrated_output_error"] < 0.7 * row["output_error"] for row in rows.values())
     assert all(abs(row["gain"] - 1) < 0.05 and row["seconds"] > 0 for row in rows.values())
     assert 0.56 < rows["nvfp4"]["bytes"] < 0.57 and 1 < rows["float8_e4m3fn"]["bytes"] < 1.001
-    assert f"{rows['w4a8']['calibrated_output_error']:.2%}" in demo.text(result)
+    assert f"{rows['w4a8']['calibrated_output_error']:.2%}" in demo.text(result) and "CPU s/10^9" in demo.text(result)
 
 
 def test_the_kept_files_can_be_used_again(shown, capsys):

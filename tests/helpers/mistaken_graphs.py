@@ -139,7 +139,7 @@ MISTAKEN = {
     stack_before_fusion: [("error", "LF101.stack_above")],
     fp8_before_stages: [("error", "LF201.before_stage")],
     quantized_twice: [("error", "LF201.before_stage")],
-    lora_after_quantize: [("warning", "LF201.after_quantize")],
+    lora_after_quantize: [("warning", "LF201.after_format")],
     lora_on_fp8: [("warning", "LF201.native")],
     lora_merged_into_fp8: [("warning", "LF201.native")],
     two_accelerators: [("question", "LF403.two")],

@@ -25,6 +25,13 @@ WIDTH = 256  # int8_convrot rotates 256 columns together
 # Relative change of one sampling step by each format, about three times what was measured; a wrong load changes 0.4.
 CHANGE = {"float8_e4m3fn": 2e-3, "float8_e5m2": 4e-3, "int8_convrot": 1e-3}
 CHANGE |= {"mxfp8": 2e-3, "nvfp4": 6e-3, "w4a8": 6e-3, "w6a8": 2e-3}  # from their weight error, not measured yet
+# The error of outputs at most: with weights made whole again first, and as the host multiplies otherwise.
+OUTPUT = {
+    "float8_e4m3fn": (0.0285, 0.041),
+    "float8_e5m2": (0.056, 0.062),
+    "int8_convrot": (0.0125, 0.0125),
+}  # int8 always
+OUTPUT |= {"mxfp8": (0.029, 0.041), "nvfp4": (0.085, 0.125), "w4a8": (0.076, 0.076), "w6a8": (0.023, 0.023)}
 OLD_KITCHEN = "must be divisible by 16, group_size=16"  # knows the name, reads 4 bits only
 
 
@@ -52,14 +59,18 @@ def known():
     return host.loadable_formats()
 
 
-def load_and_compare(path, name):
-    """Load a file as UNETLoader does; how far the host's weights are from ours, relative to amax, and how many."""
+def load_and_compare(path, exact, name):
+    """Load a file as UNETLoader does. How far the host's weights are from ours, relative to amax; how many there are;
+    the relative error of what its layers make of Gaussian inputs, against the exact weights (biases are left out).
+    """
     import comfy.sd
+    import torch
     from lora_foundry.engine.formats import FORMATS
     from safetensors.torch import load_file
 
-    model, stored = comfy.sd.load_diffusion_model(path), load_file(path)
-    worst, count, format = 0.0, 0, FORMATS[name]
+    model, stored, base = comfy.sd.load_diffusion_model(path), load_file(path), load_file(exact)
+    worst, count, off, whole, format = 0.0, 0, 0.0, 0.0, FORMATS[name]
+    generator = torch.Generator().manual_seed(0)
     for key, module in model.model.diffusion_model.named_modules():
         parts = [f"{key}.{part}" for part, _, _ in format.beside((16, 256))]
         if parts[0] in stored:
@@ -67,21 +78,55 @@ def load_and_compare(path, name):
             scale = format.read_scales([stored[part] for part in parts], theirs.shape)
             ours = format.decode(stored[f"{key}.weight"], scale)
             worst, count = max(worst, float((ours - theirs).abs().max() / ours.abs().max())), count + 1
-    return worst, count
+            inputs, weight = torch.randn(64, theirs.shape[1], generator=generator), base[f"{key}.weight"].double()
+            with torch.no_grad():
+                bias, got = module(torch.zeros_like(inputs[:1])), module(inputs)
+            wanted = inputs.double() @ weight.t()
+            off += float(((got - bias).double() - wanted).square().sum())
+            whole += float(wanted.square().sum())
+    return worst, count, (off / whole) ** 0.5 if whole else 1.0
+
+
+def written(tmp_path, finish: Finish, told: str = "both") -> tuple[str, str]:
+    """(file in a format, exact weights). ``told``: by its header alone, by the markers of its layers alone, or both."""
+    tensors, metadata = quantized(finish)
+    if told == "marker":
+        del metadata["_quantization_metadata"]
+    if told == "header":
+        tensors = {name: each for name, each in tensors.items() if not name.endswith("comfy_quant")}
+    paths = str(tmp_path / "model.safetensors"), str(tmp_path / "exact.safetensors")
+    save_file(tensors, paths[0], metadata)
+    save_file(base(), paths[1])
+    return paths
 
 
 @pytest.mark.parametrize("matmul", [FULL_PRECISION, FP8_MATMUL])
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_file_loads_right_or_not_at_all(inprocess, tmp_path, name, matmul):
-    tensors, metadata = quantized(Finish(name, matmul=matmul))
-    path = str(tmp_path / "model.safetensors")
-    save_file(tensors, path, metadata)
+    path, exact = written(tmp_path, Finish(name, matmul=matmul))
     if name in inprocess(known):
-        worst, count = inprocess(load_and_compare, path, name)
+        worst, count, error = inprocess(load_and_compare, path, exact, name)
+        print(f"{name}, {matmul}: outputs are off by {error:.2%}")
         assert worst < 1e-6 and count == 10
+        assert OUTPUT[name][0] / 2 < error < OUTPUT[name][matmul == FP8_MATMUL]
         return
     with pytest.raises(AssertionError, match=f"KeyError: '{FORMATS[name].host_name}'|{OLD_KITCHEN}"):
-        inprocess(load_and_compare, path, name)
+        inprocess(load_and_compare, path, exact, name)
+
+
+@pytest.mark.parametrize("told", ["marker", "header"])
+@pytest.mark.parametrize("name", [name for name, each in FORMATS.items() if each.marked])
+def test_marker_and_header_say_the_same(inprocess, tmp_path, name, told):
+    """Each alone is enough where the format is known. Elsewhere it is the header that stops a host."""
+    if name not in inprocess(known) and told == "marker":
+        return  # which is why files have both
+    path, exact = written(tmp_path, Finish(name), told)
+    if name in inprocess(known):
+        worst, count, error = inprocess(load_and_compare, path, exact, name)
+        assert worst < 1e-6 and count == 10 and OUTPUT[name][0] / 2 < error < OUTPUT[name][0]
+        return
+    with pytest.raises(AssertionError, match=f"KeyError: '{FORMATS[name].host_name}'|{OLD_KITCHEN}"):
+        inprocess(load_and_compare, path, exact, name)
 
 
 @pytest.mark.parametrize("name", FORMATS)

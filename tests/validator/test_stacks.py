@@ -274,6 +274,7 @@ USE = (
     case("pre_quant_scale, native", style(), "LF201.smoothed error",
          quantized="nvfp4 (weight_scale_2, pre_quant_scale)", **NATIVE),
     case("nvfp4, native", style(), "LF201.nvfp4 warning", quantized="nvfp4 (weight_scale_2)", **NATIVE),
+    case("w4a8, native", style(), "LF201.w4a8 warning", quantized="w4a8 (weight_codebook)", **NATIVE),
     case("fp8 with scales, native", style(), "LF201.scaled note", quantized="scaled fp8", scaled=True, **NATIVE),
     case("distilled on fp8, on fp8", fused(X, known=FP8_MADE), quantized="float8_e4m3fn", **NATIVE),
     case("distilled on fp8, on fp8, beside a style", fused(X, known=FP8_MADE), style(), "LF201.native warning",

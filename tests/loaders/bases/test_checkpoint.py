@@ -194,6 +194,7 @@ STORED = [
     ),
     ({"a.weight": FP8, "a.weight_scale": torch.ones(())}, {}, "float8_e4m3fn with weight_scale"),
     ({"a.weight": FP8, "a.weight_scale": torch.ones(()), "a.comfy_quant": torch.ones(5).byte()}, {}, "comfy_quant"),
+    ({"a.weight": torch.ones(8, 1).char(), "a.weight_codebook": torch.ones(16)}, HEADER, "w4a8 (weight_codebook)"),
     ({"a.weight": torch.ones(8, 1).byte()}, {}, "uint8 weights"),
     ({"a.qweight": torch.ones(8, 4).to(torch.int8)}, {}, "int8 weights"),
     ({"a.position_ids": torch.ones(1, 77).long()}, {}, None),

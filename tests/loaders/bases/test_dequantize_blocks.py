@@ -34,7 +34,8 @@ def test_a_weight_is_what_the_host_computes_with(name, tmp_path):
     assert set(base.tensors) == {f"{Q}.weight", *PLAIN}
     assert base.tensors[f"{Q}.weight"].shape == SHAPE and base.tensors[f"{Q}.weight"].dtype == torch.bfloat16
     assert torch.equal(base.read(f"{Q}.weight"), exact) and name in (base.quantized or "")
-    assert base.source.quantized == ("nvfp4 (weight_scale_2)" if name == "nvfp4" else "comfy_quant")
+    seen = {"nvfp4": "nvfp4 (weight_scale_2)", "w4a8": "w4a8 (weight_codebook)"}
+    assert base.source.quantized == seen.get(name, "comfy_quant")
     with base.reader() as reader:
         assert torch.equal(reader.read_rows(f"{Q}.weight", 16, 48).clone(), exact[16:48])
         assert torch.equal(reader.read(f"{Q}.weight"), exact)

@@ -292,9 +292,10 @@ def test_findings_name_these_fixes():
     assert fix_actions("LF102.missing", "4", {**needs, "base_lora": "a Lightning"}) == []  # no file to take
     assert fix_actions("LF105.contained", "4", needs) == [{"action": "remove", "node": "4", "lora": "ink.safetensors"}]
     outside = {"loras": "ink.safetensors", "at": "7", "quantized": "6"}
-    assert fix_actions("LF201.after_quantize", "7", outside) == [
-        {"action": "stack", "node": "7", "lora": "ink.safetensors"}
-    ]
+    for late in ("after_quantize", "after_format", "after_smoothed"):
+        assert fix_actions(f"LF201.{late}", "7", outside) == [
+            {"action": "stack", "node": "7", "lora": "ink.safetensors"}
+        ]
 
 
 def with_clip(rows: list, node: dict | None = None) -> Sketch:

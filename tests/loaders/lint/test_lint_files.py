@@ -154,6 +154,25 @@ def test_a_quantized_file_under_native_loaders(tmp_path):
     assert verdicts(check(tmp_path, native(), base=FP8)) == []
 
 
+@pytest.mark.parametrize(("beside", "text", "numbers"), [
+    ({"weight_scale_2": torch.ones(())}, "LF201.nvfp4", ("60% to 84%", "9.5% to 19%")),
+    ({"weight_codebook": torch.ones(16), "comfy_quant": torch.ones(5).byte()}, "LF201.w4a8", ("93%", "7.1% to 9.3%")),
+])  # fmt: skip
+def test_a_file_of_4_bits_under_native_loaders_says_what_is_lost(tmp_path, beside, text, numbers):
+    base = {
+        "blocks.0.q.weight": torch.zeros(8, 4).byte(),
+        **{f"blocks.0.q.{part}": each for part, each in beside.items()},
+    }
+    (finding,) = check(tmp_path, native(STYLE), base=base).findings
+    assert (finding.severity, finding.text) == ("warning", text) and all(each in finding.why for each in numbers)
+
+
+def test_a_file_whose_inputs_have_a_scale_stops_the_workflow(tmp_path):
+    parts = {"weight": torch.zeros(8, 4).byte(), "weight_scale_2": torch.ones(()), "pre_quant_scale": torch.ones(8)}
+    result = check(tmp_path, native(STYLE), base={f"blocks.0.q.{part}": each for part, each in parts.items()})
+    assert verdicts(result) == [("error", "LF201.smoothed")] and not result.ok
+
+
 def test_a_quantized_file_before_our_stages(tmp_path):
     assert verdicts(check(tmp_path, ours("none: vanilla base"), base=FP8)) == [("error", "LF201.file_before_stage")]
     told = check(tmp_path, ours("none: vanilla base", on_quantized_base="dequantize"), base=FP8)

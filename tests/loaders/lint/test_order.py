@@ -117,9 +117,7 @@ def test_fusing_twice_is_no_fault_of_order():
 
 
 @pytest.mark.parametrize("kind", STAGES)
-@pytest.mark.parametrize(
-    ("above", "how"), [(FP8, "fp8_e4m3fn_fast"), (node("FoundryQuantizeFP8", "0"), "Quantize FP8")]
-)
+@pytest.mark.parametrize(("above", "how"), [(FP8, "fp8_e4m3fn_fast"), (node("FoundryQuantizeFP8", "0"), "3 Quantize")])
 def test_quantized_before_any_stage(kind, above, how):
     (finding,) = check_order({"0": BASE, "1": above, "2": node("ModelSamplingSD3", "1"), "3": node(kind, "2")}, "3")
     assert finding.code == "LF201" and finding.severity == "error" and finding.fix
