@@ -4,6 +4,10 @@ from __future__ import annotations
 
 _STORED = ("error", "{base} is stored as {form} ('{tensor}'), which cannot be dequantized here.")
 _PLAINER = "Start from the bf16, fp16 or fp8 file of this model."
+_EVENED = (
+    "ComfyUI multiplies the inputs of its layers by pre_quant_scale and adds a LoRA as if it did not: what the LoRA does "
+    "is off by two thirds of it in the pack's own test."
+)
 _BEFORE = "Put it into the LoRA stack before 3 Quantize."
 
 QUANTIZATION: dict[str, tuple[str, ...]] = {
@@ -56,8 +60,7 @@ QUANTIZATION: dict[str, tuple[str, ...]] = {
     "LF201.smoothed": (
         "error",
         "On {base}, which is {quantized}: {loras}.",
-        "ComfyUI multiplies the inputs of its layers by pre_quant_scale and adds a LoRA as if it did not: what the "
-        "LoRA does is off by two thirds of it in the pack's own test.",
+        _EVENED,
         "Load the bf16 or fp16 file, apply the LoRAs, and quantize to nvfp4 last.",
     ),
     "LF201.no_lora": (
@@ -103,8 +106,7 @@ QUANTIZATION: dict[str, tuple[str, ...]] = {
     "LF201.after_smoothed": (
         "error",
         "LoRA {loras} is applied (node {at}) after 3 Quantize to nvfp4 with pre_quant_scale (node {quantized}).",
-        "ComfyUI multiplies the inputs of its layers by pre_quant_scale and adds a LoRA as if it did not: what the "
-        "LoRA does is off by 287% of it.",
+        _EVENED,
         _BEFORE,
     ),
     "LF201.named": (
