@@ -5,8 +5,8 @@ from __future__ import annotations
 _STORED = ("error", "{base} is stored as {form} ('{tensor}'), which cannot be dequantized here.")
 _PLAINER = "Start from the bf16, fp16 or fp8 file of this model."
 _EVENED = (
-    "ComfyUI multiplies the inputs of its layers by pre_quant_scale and adds a LoRA as if it did not: what the LoRA does "
-    "is off by two thirds of it in the pack's own test."
+    "ComfyUI multiplies the inputs of its layers by pre_quant_scale and adds a LoRA as if it did not: what the LoRA "
+    "does is off by two thirds of it in the pack's own test."
 )
 _BEFORE = "Put it into the LoRA stack before 3 Quantize."
 
