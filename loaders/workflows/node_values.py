@@ -181,17 +181,33 @@ def _first_number(node: GraphNode, names: Iterable[str], spelled: str) -> float 
 
 def _from_mappings(node: GraphNode, kind: LoraNode) -> Iterator[Named]:
     for row in _mappings(node):
-        low = row.get("low_variant_name") if kind.variants and row.get("is_low") else None
         name = next((row[key] for key in NAMES if isinstance(row.get(key), str)), None)
         strength = _row_number(row, STRENGTHS)
         if name is not None and (strength is not None or "lora" in row):
             on = str(next((row[key] for key in SWITCHES if key in row), True)).lower() not in _OFF
             clip = _row_number(row, CLIPS)
-            strength = 1.0 if strength is None else strength
-            yield Named(name, strength, HIGH if low or kind.apart else "", clip, on)
-            if isinstance(low, str):
-                weaker = spelled(row.get("low_strength", strength))
-                yield Named(low, 0.0 if weaker is None else weaker, LOW, None, on)
+            for told, strong, half in _by_half(row, kind, name, 1.0 if strength is None else strength):
+                yield Named(told, strong, half, None if half == LOW else clip, on)
+
+
+def _by_half(row: Mapping[str, Any], kind: LoraNode, name: str, strength: float) -> Iterator[tuple[str, float, str]]:
+    """(name, strength, half) of what a row puts on the models of Wan 2.2, in nodes that hold both.
+
+    Newer versions say in the row which models are meant, and without a word the one of high noise; in older ones a
+    row that names no second file is for both.
+    """
+    low = row.get("low_variant_name") if kind.variants and row.get("is_low") else None
+    weaker = spelled(row.get("low_strength", strength)) or 0.0
+    if kind.variants and row.get("low_only") is True:
+        yield name, weaker if kind.apart else strength, LOW
+        return
+    both = kind.variants and row.get("use_for_both") is True
+    apart = bool(low) or kind.apart or (kind.variants and "use_for_both" in row)
+    yield name, strength, HIGH if apart and (kind.apart or not both) else ""
+    if both and kind.apart:
+        yield name, weaker, LOW
+    elif isinstance(low, str) and not both and row.get("low_active") is not False:
+        yield low, weaker, LOW
 
 
 def _row_number(row: Mapping[str, Any], keys: Iterable[str]) -> float | None:

@@ -8,6 +8,8 @@ import pytest
 from drawings import Drawing, base
 from lint_parts import FILE, of_prompt, told
 from lora_foundry.loaders.lint.lint import lint
+from lora_foundry.loaders.workflows.lora_kinds import HIGH, LOW
+from lora_foundry.loaders.workflows.node_values import written_loras
 from lora_foundry.loaders.workflows.reading import graph_of
 from sketches import Sketch
 
@@ -88,6 +90,32 @@ def test_rows_for_high_and_low_noise_go_to_their_models():
         ("base.safetensors", [("a_high.safetensors", 0.8), ("both.safetensors", 0.5)]),
         ("low.safetensors", [("a_low.safetensors", 0.6), ("both.safetensors", 0.5)]),
     ]
+
+
+NEWER = {**ROW, "low_active": True, "use_for_both": False, "low_only": False, "high_only": False}
+PLAIN = {**NEWER, "is_low": False}  # no second file
+MODES = {  # what goes onto the model of high noise, then that of low noise: by the loader, and by the wrapper's list
+    "variant": (NEWER, [("a_high", 0.8)], [("a_low", 0.6)], [("a_low", 0.6)]),
+    "variant off": ({**NEWER, "low_active": False}, [("a_high", 0.8)], [], []),
+    "no word": (PLAIN, [("a_high", 0.8)], [], []),
+    "high only": ({**PLAIN, "high_only": True}, [("a_high", 0.8)], [], []),
+    "both": ({**PLAIN, "use_for_both": True}, [("a_high", 0.8)], [("a_high", 0.8)], [("a_high", 0.6)]),
+    "low only": ({**PLAIN, "low_only": True}, [], [("a_high", 0.8)], [("a_high", 0.6)]),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_rows_of_newer_versions_say_which_models_are_meant(mode):
+    row, high, low, listed = MODES[mode]
+    for kind, wanted in (("PowerLoraLoaderV2", [low, high]), ("WanVideoPowerLoraLoader", [listed, high])):
+        g = Sketch()
+        g(kind, model=g.unet("high.safetensors"), model_low=g.unet("low.safetensors"), lora_1=row)
+        named = written_loras(of_prompt(g).nodes["3"])
+        for half, rows in zip((LOW, HIGH), wanted, strict=True):
+            found = [
+                (each.name.removesuffix(".safetensors"), each.strength) for each in named if each.half in ("", half)
+            ]
+            assert found == rows, kind
 
 
 @pytest.mark.parametrize("output,name", [(0, "a_high.safetensors"), (1, "a_low.safetensors")])
