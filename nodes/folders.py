@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import posixpath
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +20,12 @@ BASE_KINDS = ("diffusion_models", "checkpoints")
 def model_files(*kinds: str) -> list[str]:
     """Names a user may choose in these model folders, each once."""
     return list(dict.fromkeys(name for kind in kinds for name in folder_paths.get_filename_list(kind)))
+
+
+def folders_of(names: Iterable[str], kind: str) -> list[Path]:
+    """Every folder of this kind in which one of these files may lie."""
+    parents = {Path(name).parent for name in names}
+    return [root / parent for root in map(Path, folder_paths.get_folder_paths(kind)) for parent in parents]
 
 
 def find_file(name: str | None, *kinds: str) -> Path:

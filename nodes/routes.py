@@ -9,7 +9,7 @@ from ..engine.json_types import ConvertJSON, FixJSON, LintJSON
 from ..engine.lineage import ROLES, UNKNOWN
 from ..loaders.converting.convert import Conversion, convert
 from ..loaders.converting.fixing import apply_fixes
-from ..loaders.converting.foreign import foreign_rows
+from ..loaders.converting.foreign import foreign_halves, foreign_rows
 from ..loaders.converting.moves import MOVES
 from ..loaders.lineage.provenance import lineage_of
 from ..loaders.lint.lint import lint
@@ -20,7 +20,16 @@ from . import folders, server
 from .bodies import MOST_NAMES, forms_of, number, one_of, text, unfit
 from .lineage import Declaration, NamedLoRAs, declare, hashed_ids, told_json
 from .remotes import lora_here
-from .row_routes import find_picture, get_loras, get_stacks, post_blocks, post_rows, post_stacks
+from .row_routes import (
+    find_loras,
+    find_picture,
+    get_stacks,
+    post_blocks,
+    post_delete_stack,
+    post_rows,
+    post_stacks,
+    post_titles,
+)
 
 VANILLA = "vanilla"  # in place of a list of LoRAs: the untouched base
 
@@ -75,9 +84,12 @@ def _is_fix(fix: object) -> bool:
 
 
 def post_foreign_rows(query: Mapping[str, str], body: Any) -> dict[str, Any]:
-    """``{"workflow"}`` or ``{"prompt"}``, and ``{"node"}``: the LoRAs of that node of any pack as rows of ours."""
-    rows = foreign_rows(graph_of(forms_of(body), "The request"), text(body, "node"), folders.Listed())
-    return {"schema": 1, "rows": rows}
+    """``{"workflow"}`` or ``{"prompt"}``, and ``{"node"}``: the LoRAs of that node of any pack as rows of ours.
+
+    ``halves`` are those for the models of high and of low noise, of a node that writes for both.
+    """
+    asked = graph_of(forms_of(body), "The request"), text(body, "node"), folders.Listed()
+    return {"schema": 1, "rows": foreign_rows(*asked), "halves": foreign_halves(*asked)}
 
 
 def get_lineage(query: Mapping[str, str], body: Any) -> dict[str, Any]:
@@ -114,11 +126,12 @@ ROUTES = (
     ("POST", "/lora_foundry/foreign_rows", post_foreign_rows),
     ("GET", "/lora_foundry/lineage", get_lineage),
     ("POST", "/lora_foundry/lineage", post_lineage),
-    ("GET", "/lora_foundry/loras", get_loras),
     ("POST", "/lora_foundry/rows", post_rows),
+    ("POST", "/lora_foundry/titles", post_titles),
     ("POST", "/lora_foundry/blocks", post_blocks),
     ("GET", "/lora_foundry/stacks", get_stacks),
     ("POST", "/lora_foundry/stacks", post_stacks),
+    ("POST", "/lora_foundry/stacks/delete", post_delete_stack),
 )
 
 
@@ -126,7 +139,8 @@ def register() -> None:
     """Put the routes on ComfyUI's server, if there is one."""
     for route in ROUTES:
         server.serve(*route)
-    server.serve_picture("/lora_foundry/preview", find_picture)
+    server.serve_tagged("/lora_foundry/loras", find_loras)
+    server.serve_tagged("/lora_foundry/preview", find_picture)
     server.limit_texts()
 
 

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..engine.errors import FoundryError
 from ..engine.texts.say import refuse
 from ..loaders.bases.checkpoint import open_checkpoint
+from ..loaders.disk.changes import state_of
 from ..loaders.disk.header import read_header
-from ..loaders.documents.shelf import load_stack, save_stack, stack_names
+from ..loaders.documents.shelf import delete_stack, load_stack, save_stack, stack_names
+from ..loaders.evidence.titles import title_of
 from ..loaders.lineage.provenance import lineage_of
+from ..loaders.lineage.registry import users_file
+from ..loaders.lineage.store import record_folders
 from ..loaders.loras.previews import Preview, picture_beside, picture_inside
 from ..loaders.plans.rows import block_facts, row_facts
 from ..loaders.remote.fetching import cached
@@ -22,9 +28,23 @@ from .lineage import hashed_ids
 from .remotes import allowed, lora_here
 
 
-def get_loras(query: Mapping[str, str], body: Any) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Listing:
+    """The LoRA files by name. ``state`` changes with the files, with what lies beside them, and with the records."""
+
+    names: list[str]
+    state: str
+
+    def read(self) -> tuple[bytes, str]:
+        """The JSON of the names."""
+        return json.dumps({"schema": 1, "loras": self.names}).encode(), "application/json"
+
+
+def find_loras(query: Mapping[str, str]) -> Listing:
     """The names of all LoRA files, as ComfyUI lists them; no file is opened."""
-    return {"schema": 1, "loras": folders.model_files("loras")}
+    names = folders.model_files("loras")
+    places = [*folders.folders_of(names, "loras"), *record_folders(), users_file()]
+    return Listing(names, "\n".join([*names, state_of(places)]))
 
 
 def post_rows(query: Mapping[str, str], body: Any) -> dict[str, Any]:
@@ -33,11 +53,24 @@ def post_rows(query: Mapping[str, str], body: Any) -> dict[str, Any]:
     Nothing is hashed and no weight is read. A LoRA that is not there has ``missing``; a base that is not there or
     cannot be read leaves the fit untold.
     """
-    names, base = body.get("loras"), text(body, "base") if body.get("base") is not None else ""
-    if not isinstance(names, list) or len(names) > MOST_NAMES or not all(isinstance(name, str) for name in names):
-        raise unfit("loras", names, f"a list of at most {MOST_NAMES} names")
+    names, base = names_of(body), text(body, "base") if body.get("base") is not None else ""
     path = readable_base(base) if base else None
     return {"schema": 1, "rows": {name: row_of(name, path) for name in names}}
+
+
+def post_titles(query: Mapping[str, str], body: Any) -> dict[str, Any]:
+    """``{"loras": [names]}``: the titles of those that have one, by what lies beside them or their header."""
+    find = folders.Listed()
+    titles = {name: title_of(path) for name in names_of(body) if (path := find("loras", name))}
+    return {"schema": 1, "titles": {name: title for name, title in titles.items() if title}}
+
+
+def names_of(body: Mapping[str, Any]) -> list[str]:
+    """The LoRAs of a body. FoundryError ``body`` for anything that is no list of names, or a longer one."""
+    names = body.get("loras")
+    if not isinstance(names, list) or len(names) > MOST_NAMES or not all(isinstance(name, str) for name in names):
+        raise unfit("loras", names, f"a list of at most {MOST_NAMES} names")
+    return names
 
 
 def readable_base(name: str) -> Path | None:
@@ -96,4 +129,10 @@ def post_stacks(query: Mapping[str, str], body: Any) -> dict[str, Any]:
     if not isinstance(replace, bool):
         raise unfit("replace", replace, "true or false")
     save_stack(text(body, "name"), rows, replace)
+    return {"schema": 1, "stacks": stack_names()}
+
+
+def post_delete_stack(query: Mapping[str, str], body: Any) -> dict[str, Any]:
+    """``{"name"}``: that saved stack is gone."""
+    delete_stack(text(body, "name"))
     return {"schema": 1, "stacks": stack_names()}

@@ -38,8 +38,8 @@ def serve(method: str, path: str, answer: Answer) -> bool:
     return _route(method, path, respond)
 
 
-class Picture(Protocol):
-    """A picture that was found and not read yet; ``state`` changes when it does."""
+class Found(Protocol):
+    """An answer that was found and is not made yet; ``state`` changes when it does."""
 
     @property
     def state(self) -> str:
@@ -49,22 +49,27 @@ class Picture(Protocol):
         """(the bytes, their media type). Raises FoundryError."""
 
 
-def serve_picture(path: str, find: Callable[[Mapping[str, str]], Picture]) -> bool:
-    """Answer GET on a path with the picture that ``find(query)`` gives; errors and threads as in ``serve``.
+def serve_tagged(path: str, find: Callable[[Mapping[str, str]], Found]) -> bool:
+    """Answer GET on a path with what ``find(query)`` gives; errors and threads as in ``serve``.
 
-    A browser that has it already asks with its ETag, and the picture is not read again (HTTP 304).
+    Who has it already asks with its ETag, and it is not read again (HTTP 304).
     """
 
     async def respond(worker: Worker, request: Any) -> Response:
-        picture = await worker.work(find, dict(request.query))
-        tag = f'"{hashlib.sha256(picture.state.encode(errors="backslashreplace")).hexdigest()[:32]}"'
+        found, tag = await worker.work(tagged, find, dict(request.query))
         headers = {"ETag": tag, "Cache-Control": "private, no-cache", "X-Content-Type-Options": "nosniff"}
         if request.headers.get("If-None-Match") == tag:
             return {"status": 304, "headers": headers}
-        data, kind = await worker.work(picture.read)
+        data, kind = await worker.work(found.read)
         return {"body": data, "content_type": kind, "headers": headers}
 
     return _route("GET", path, respond)
+
+
+def tagged(find: Callable[[Mapping[str, str]], Found], query: Mapping[str, str]) -> tuple[Found, str]:
+    """(what is found, its ETag)."""
+    found = find(query)
+    return found, f'"{hashlib.sha256(found.state.encode(errors="backslashreplace")).hexdigest()[:32]}"'
 
 
 def _route(method: str, path: str, respond: Callable[[Worker, Any], Awaitable[Response]]) -> bool:

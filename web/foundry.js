@@ -42,7 +42,7 @@ import {
 import { card, summary } from "./panel.mjs"
 import { recall } from "./recall.mjs"
 import { forgetFacts } from "./rows_client.mjs"
-import { adoptRows, importItems, readRows, remountRows } from "./rows_node.mjs"
+import { adoptRows, importItems, readRows, remountRows, watchFiles } from "./rows_node.mjs"
 import { colour, pastTheEnd, stageTypes } from "./sockets.mjs"
 import { sheetOf, tint } from "./stages.mjs"
 import { learn, word } from "./texts.mjs"
@@ -89,6 +89,12 @@ function silenced() {
 function changed() {
   readRows()
   paint()
+  linter.touch()
+}
+
+/** LoRAs came or went, or more is told of them: what was found before may be otherwise now. */
+function filesChanged() {
+  linter.forget()
   linter.touch()
 }
 
@@ -225,6 +231,7 @@ register({
   init() {
     addStyle()
     listen()
+    watchFiles(filesChanged)
     whenDeclared(declared)
     whenSilenced(silenced)
     whenBadgeClicked((node) => void report(node.title, shownOn(node)))

@@ -22,11 +22,19 @@ interface GraphCanvas {
   convertEventToCanvasOffset(event: PointerEvent): [number, number]
 }
 
+interface ListedModel {
+  directory: string // "loras"
+  normalized_file_name: string // "folder/name.safetensors"
+  simplified_file_name: string // "name"
+  title: string
+}
+
 interface App {
   graph?: Graph
   canvas: GraphCanvas
   nodeOutputs?: Record<string, any>
   extensionManager?: {
+    _p?: { _s?: Map<string, { models?: ListedModel[] }> } // private: the host's stores by name
     workflow?: { activeWorkflow?: { path?: string; changeTracker?: { activeState?: any; checkState?(): void } } }
     setting?: { get(name: string): any; set(name: string, value: unknown): Promise<void> }
     toast?: { add(message: { severity: string; summary: string; detail?: string; life: number }): void }

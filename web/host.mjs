@@ -125,6 +125,28 @@ export function goTo(node) {
   app.canvas.selectNode?.(node)
 }
 
+// --- its list of models
+
+/** What is dragged on this page: the host's drag out of its list of models carries nothing. @type {Element | null} */
+let dragged = null
+window.addEventListener("dragstart", ({ target }) => (dragged = target instanceof Element ? target : null), true)
+window.addEventListener("dragend", () => (dragged = null), true)
+
+/** The file of a folder of models that is dragged out of the host's list now, by its name in that folder; "" for any other drag. */
+export function modelDragged(folder) {
+  const way = []
+  for (let item = dragged?.closest('[role="treeitem"]'); item; item = item.parentElement?.closest('[role="treeitem"]')) way.unshift(item.getAttribute("aria-label") ?? "")
+  const [top, ...names] = way
+  const label = names.pop()
+  if (top !== folder || !label || !dragged?.querySelector(".tree-leaf")) return ""
+  const above = names.map((name) => `${name}/`).join("")
+  const called = ({ directory, normalized_file_name: file, simplified_file_name: name, title }) =>
+    directory === folder && file.slice(0, file.lastIndexOf("/") + 1) === above && [title, name].includes(label)
+  // The list shows a title where the file has one: which file that is only the host's own table tells.
+  const found = app.extensionManager?._p?._s?.get("models")?.models?.find(called)
+  return found?.normalized_file_name ?? `${above}${label}.safetensors`
+}
+
 // --- the server
 
 export const addressOf = (path) => api.apiURL(path) // for elements that load by themselves

@@ -2,8 +2,9 @@
 // @ts-check
 
 import { announce, element, place, popover } from "./dom.mjs"
-import { everyLora, factsOf, learnFacts } from "./rows_client.mjs"
-import { grouped, parts, search } from "./rows_search.mjs"
+import { everyLora, factsOf, learnFacts, learnTitles, listedLoras, titleOf } from "./rows_client.mjs"
+import { Folders } from "./rows_folders.mjs"
+import { grouped, parts, search, within } from "./rows_search.mjs"
 import { word } from "./texts.mjs"
 
 const ITEM = 28 // px, as in rows.css
@@ -11,8 +12,6 @@ const VIEW = 280 // px of list
 const SPARE = 4 // items drawn beyond the view
 
 const DELAY = 150 // ms before facts about what is in view are asked for
-
-let names = [] // of the last time; shown until the server has answered
 
 const RECENT = "LoRAFoundry.recent" // in the browser's own store
 const MOST_RECENT = 8
@@ -44,6 +43,9 @@ export class Chooser {
     this.recent = recent()
     this.at = 0
     this.found = []
+    this.names = listedLoras() // shown until the server has answered
+    this.folder = ""
+    this.folders = new Folders((folder) => this.narrow(folder), () => this.input.focus())
     this.input = element("input", "lf-input lf-search", [])
     Object.assign(this.input, { type: "text", autocomplete: "off", spellcheck: false, placeholder: word("chooser.search") })
     const list = "lf-chooser-list"
@@ -68,12 +70,12 @@ export class Chooser {
 
   /** @param {HTMLElement} anchor */
   open(anchor) {
-    this.box = popover(word("chooser.search"), [this.input, this.list, this.hint])
+    this.anchor = anchor
+    this.box = popover(word("chooser.search"), [this.input, this.folders.root, this.list, this.hint])
     this.box.classList.add("lf-chooser")
     document.body.append(this.box)
     this.box.showPopover()
-    this.look()
-    place(this.box, anchor)
+    this.show()
     this.input.focus()
     this.box.addEventListener("toggle", ({ newState }) => {
       const lost = document.activeElement === document.body || this.box.contains(document.activeElement)
@@ -85,18 +87,38 @@ export class Chooser {
   async refresh() {
     try {
       const now = await everyLora()
-      const other = JSON.stringify(now) !== JSON.stringify(names)
-      names = now
-      if (other) this.look()
+      if (!this.box.isConnected) return
+      if (now !== this.names) {
+        this.names = now
+        this.show()
+      }
     } catch {
       this.hint.textContent = word("chooser.failed")
+      return
     }
+    const more = () => (this.input.value ? this.look(true) : this.draw())
+    await learnTitles(this.names, () => this.box.isConnected, more).catch(() => {}) // names alone are searched then
   }
 
-  look() {
-    this.found = grouped(search(names, this.input.value), (name) => this.groupOf(name))
-    this.at = 0
-    this.list.scrollTop = 0
+  /** Only what is in a folder, and below it. */
+  narrow(folder) {
+    this.folder = folder
+    this.show()
+    this.input.focus()
+  }
+
+  show() {
+    this.folders.fill(this.names, this.folder)
+    this.look()
+    place(this.box, this.anchor)
+  }
+
+  /** @param {boolean} [more] the same question, of which more is known: the choice stays */
+  look(more = false) {
+    const chosen = more && this.at ? this.found[this.at] : undefined
+    this.found = grouped(search(within(this.names, this.folder), this.input.value, titleOf), (name) => this.groupOf(name))
+    this.at = Math.max(0, this.found.indexOf(chosen))
+    if (!this.at) this.list.scrollTop = 0
     this.space.style.height = `${this.found.length * ITEM}px`
     this.draw()
     announce(word("chooser.found", { count: this.found.length }))
@@ -129,12 +151,14 @@ export class Chooser {
     const { folder, name } = parts(path)
     const group = this.groupOf(path)
     const mark = group && element("span", `lf-chip lf-group-${group}`, word(`chooser.${group}`))
-    const made = element("div", "lf-option", [element("span", "lf-option-name", name), element("span", "lf-folder", folder), mark])
+    const title = titleOf(path)
+    const other = title && title !== name && element("span", "lf-option-title", title)
+    const made = element("div", "lf-option", [element("span", "lf-option-name", name), other, element("span", "lf-folder", folder.slice(this.folder.length)), mark])
     made.classList.toggle("lf-dim", group === "other")
     made.setAttribute("role", "option")
     made.setAttribute("aria-selected", String(at === this.at))
     made.id = `lf-option-${at}`
-    made.title = path
+    made.title = other ? `${path}\n${title}` : path
     made.dataset.at = String(at)
     made.style.top = `${at * ITEM}px`
     return made

@@ -2,14 +2,17 @@
 // @ts-check
 
 import { announce, element } from "./dom.mjs"
+import { tell } from "./host.mjs"
 import * as rows from "./rows.mjs"
 import { Chooser } from "./rows_chooser.mjs"
 import { openBlocks } from "./rows_blocks_view.mjs"
 import { everyLora } from "./rows_client.mjs"
 import { Drag } from "./rows_drag.mjs"
+import { Drop } from "./rows_drop.mjs"
 import { Header } from "./rows_header.mjs"
 import { openPresets } from "./rows_presets.mjs"
 import { ROW, RowView } from "./rows_row.mjs"
+import { filesNamed } from "./rows_search.mjs"
 import { word } from "./texts.mjs"
 
 const MOST_SHOWN = 10 // rows; more scroll
@@ -71,6 +74,12 @@ export class Editor {
     this.root.addEventListener("keydown", (event) => this.own(event))
     this.root.addEventListener("paste", (event) => this.paste(event))
     this.drag = new Drag(this)
+    new Drop(this)
+  }
+
+  /** Rows are shown, not the text and not what comes by wire. */
+  get listed() {
+    return Boolean(this.state) && !this.asText && !this.owner.wired()
   }
 
   get height() {
@@ -81,7 +90,7 @@ export class Editor {
 
   /** The LoRAs that are shown. */
   get paths() {
-    return this.state && !this.asText && !this.owner.wired() ? this.state.rows.map((row) => rows.told(row).path) : []
+    return this.listed ? this.state.rows.map((row) => rows.told(row).path) : []
   }
 
   /** The LoRAs whose second line is open. */
@@ -134,7 +143,7 @@ export class Editor {
   draw() {
     const { state } = this
     const wired = this.owner.wired()
-    const listed = Boolean(state) && !this.asText && !wired
+    const { listed } = this
     this.list.hidden = !listed || !state.rows.length
     this.header.draw(listed, Boolean(state) && !wired)
     this.area.hidden = listed || wired
@@ -258,6 +267,14 @@ export class Editor {
   async appendTags(text) {
     const names = await everyLora().catch(() => [])
     this.append(rows.rowsOfTags(text, names))
+  }
+
+  /** A text that was dropped: tags, or names of files. */
+  async appendNamed(text) {
+    if (/<lora:/i.test(text)) return this.appendTags(text)
+    const { found, unknown } = filesNamed(text, await everyLora().catch(() => []))
+    this.append(found)
+    if (unknown.length) tell("warn", word("rows.drop"), word("rows.drop.unknown", { names: unknown.join(", ") }))
   }
 
   sort(by) {

@@ -1,9 +1,9 @@
 // The editor on its node: a widget after the host's field for the text, which it stands for. Without it the field is there.
 // @ts-check
 
-import { passThrough } from "./dom.mjs"
+import { ask, button, passThrough } from "./dom.mjs"
 import { allNodes, canvas, chain, gestureEnded, isVue, locatorOf, openWorkflow, remount, rootGraph, tell } from "./host.mjs"
-import { factsOf, learnFacts, outdate, rowsOfNode } from "./rows_client.mjs"
+import { everyLora, factsOf, learnFacts, listedLoras, outdate, rowsOfNode, whenChanged } from "./rows_client.mjs"
 import { Editor } from "./rows_editor.mjs"
 import { word } from "./texts.mjs"
 
@@ -99,7 +99,21 @@ class Rows {
 export function adoptRows(node) {
   if (node.comfyClass !== KIND || editors.has(node)) return
   const text = node.widgets?.find((widget) => widget.name === TEXT)
-  if (text) editors.set(node, new Rows(node, text))
+  if (!text) return
+  editors.set(node, new Rows(node, text))
+  if (!listedLoras().length) look() // a first chooser opens with them
+}
+
+/** Ask whether the list of LoRAs is still the one that is known. */
+const look = () => void everyLora().catch(() => {}) // without an answer it is asked again
+
+/** Somebody may come back to the page with new files. @param {() => void} changed the list was found to be another one */
+export function watchFiles(changed) {
+  window.addEventListener("focus", () => all().length && look())
+  whenChanged(() => {
+    all().forEach((rows) => rows.learn(rows.editor.paths))
+    changed()
+  })
 }
 
 const all = () => allNodes().map((node) => editors.get(node)).filter(Boolean)
@@ -111,8 +125,20 @@ export function importItems(node) {
   const others = (rootGraph()?.nodes ?? []).filter(({ type }) => /lora/i.test(type) && !type.startsWith("Foundry"))
   return others.map(({ id, title, type }) => ({
     content: word("rows.import", { title: title || type, id }),
-    callback: () => void rowsOfNode(String(id)).then((rows) => editor.append(rows), (error) => tell("warn", word("rows.import.failed"), error.message)),
+    callback: () => void importRows(editor, String(id), title || type),
   }))
+}
+
+/** The rows of another node; of one for both models of Wan 2.2 those that the user wants. */
+async function importRows(editor, id, title) {
+  try {
+    const { rows, halves } = await rowsOfNode(id)
+    const choices = Object.keys(halves).map((half) => Object.assign(button(word(`rows.import.${half}`)), { value: half }))
+    const half = choices.length && (await ask(word("rows.import.half", { title }), [], choices))
+    if (half !== "") editor.append(half ? halves[half] : rows)
+  } catch (error) {
+    tell("warn", word("rows.import.failed"), error.message)
+  }
 }
 
 /** The graph changed: a text may be another one, written by someone else. */

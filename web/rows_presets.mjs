@@ -1,8 +1,8 @@
-// Saved stacks: the rows of a list under a name in the user's folder, and back again.
+// Saved stacks: the rows of a list under a name in the user's folder, back again, and away.
 // @ts-check
 
 import { announce, button, element, line, place, popover } from "./dom.mjs"
-import { savedStacks, saveStack, stackNamed } from "./rows_client.mjs"
+import { deleteStack, savedStacks, saveStack, stackNamed } from "./rows_client.mjs"
 import { word } from "./texts.mjs"
 
 /**
@@ -10,61 +10,109 @@ import { word } from "./texts.mjs"
  * @param {() => object[]} rows what is saved
  * @param {(rows: object[]) => void} load takes the place of the rows: one gesture
  */
-export async function openPresets(anchor, rows, load) {
-  const field = element("input", "lf-input", [])
-  Object.assign(field, { type: "text", autocomplete: "off", spellcheck: false, placeholder: word("stacks.name") })
-  field.setAttribute("aria-label", word("stacks.name"))
-  const save = button(word("stacks.save"))
-  const list = element("ul", "lf-stacks", [])
-  const said = line("lf-said lf-said-error", " ")
-  said.setAttribute("role", "status")
-  said.hidden = true
-  const form = element("div", "lf-words", [field, save])
-  const made = popover(word("stacks.open"), [element("strong", "lf-subject", word("stacks.open")), list, form, said])
-  let names = []
-  const tell = (sentence) => {
-    said.hidden = !sentence
-    said.textContent = sentence
+export const openPresets = (anchor, rows, load) => new Presets(anchor, rows, load).open()
+
+class Presets {
+  constructor(anchor, rows, load) {
+    this.anchor = anchor
+    this.rows = rows
+    this.load = load
+    /** @type {string[]} */
+    this.names = []
+    this.field = element("input", "lf-input", [])
+    Object.assign(this.field, { type: "text", autocomplete: "off", spellcheck: false, placeholder: word("stacks.name") })
+    this.field.setAttribute("aria-label", word("stacks.name"))
+    this.field.addEventListener("input", () => this.label())
+    this.field.addEventListener("keydown", (event) => event.key === "Enter" && void this.keep())
+    this.save = button(word("stacks.save"), () => void this.keep())
+    this.list = element("ul", "lf-stacks", [])
+    this.said = line("lf-said lf-said-error", " ")
+    this.said.setAttribute("role", "status")
+    this.said.hidden = true
+    const form = element("div", "lf-words", [this.field, this.save])
+    const title = element("strong", "lf-subject", word("stacks.open"))
+    this.box = popover(word("stacks.open"), [title, this.list, form, this.said])
+    this.box.classList.add("lf-menu")
   }
-  const fail = ({ message }) => tell(message)
-  const label = () => {
-    save.textContent = names.includes(field.value.trim()) ? word("stacks.replace") : word("stacks.save")
-    save.disabled = !field.value.trim()
+
+  async open() {
+    document.body.append(this.box)
+    this.box.showPopover()
+    place(this.box, this.anchor)
+    this.field.focus()
+    await this.ask(async () => this.show(await savedStacks()))
   }
-  const choose = (name) => async () => {
+
+  /** Asks the server; what it refuses is said. */
+  async ask(act) {
     try {
-      load(await stackNamed(name))
-      made.hidePopover()
+      await act()
+      this.tell("")
+    } catch (error) {
+      this.tell(error.message)
+    }
+  }
+
+  tell(sentence) {
+    this.said.hidden = !sentence
+    this.said.textContent = sentence
+  }
+
+  label() {
+    const name = this.field.value.trim()
+    this.save.textContent = word(this.names.includes(name) ? "stacks.replace" : "stacks.save")
+    this.save.disabled = !name
+  }
+
+  show(names) {
+    this.names = names
+    const items = names.map((name) => this.fill(element("li", "lf-stack", []), name))
+    this.list.replaceChildren(...(items.length ? items : [element("li", "lf-hint", word("stacks.none"))]))
+    this.label()
+    place(this.box, this.anchor)
+  }
+
+  fill(item, name) {
+    const away = button("×", () => this.question(item, name))
+    away.title = word("stacks.delete")
+    away.setAttribute("aria-label", word("stacks.delete.of", { name }))
+    item.replaceChildren(button(name, () => void this.choose(name)), away)
+    return item
+  }
+
+  /** Nothing brings a deleted stack back, so it is asked; a double click on × hits what keeps it. */
+  question(item, name) {
+    const keep = button(word("stacks.keep"), () => {
+      this.fill(item, name)
+      item.lastElementChild.focus()
+    })
+    const away = button(word("stacks.delete"), () => void this.remove(name))
+    item.replaceChildren(element("span", "lf-question", word("stacks.delete.sure", { name })), away, keep)
+    keep.focus()
+  }
+
+  choose(name) {
+    return this.ask(async () => {
+      this.load(await stackNamed(name))
+      this.box.hidePopover()
       announce(word("stacks.loaded", { name }))
-    } catch (error) {
-      fail(error)
-    }
+    })
   }
-  const show = (found) => {
-    names = found
-    const items = names.map((name) => element("li", "", [button(name, choose(name))]))
-    list.replaceChildren(...(items.length ? items : [element("li", "lf-hint", word("stacks.none"))]))
-    label()
-    place(made, anchor)
-  }
-  const keep = async () => {
-    const name = field.value.trim()
+
+  keep() {
+    const name = this.field.value.trim()
     if (!name) return
-    try {
-      show(await saveStack(name, rows(), names.includes(name)))
-      tell("")
+    return this.ask(async () => {
+      this.show(await saveStack(name, this.rows(), this.names.includes(name)))
       announce(word("stacks.saved", { name }))
-    } catch (error) {
-      fail(error)
-    }
+    })
   }
-  field.addEventListener("input", label)
-  field.addEventListener("keydown", (event) => event.key === "Enter" && void keep())
-  save.addEventListener("click", keep)
-  made.classList.add("lf-menu")
-  document.body.append(made)
-  made.showPopover()
-  place(made, anchor)
-  field.focus()
-  await savedStacks().then(show, fail)
+
+  remove(name) {
+    return this.ask(async () => {
+      this.show(await deleteStack(name))
+      announce(word("stacks.deleted", { name }))
+      this.field.focus()
+    })
+  }
 }

@@ -1,9 +1,11 @@
 // Finding one of thousands of LoRAs by a few letters, and showing long names short. Pure.
 // @ts-check
 
+const slashed = (path) => (path.includes("\\") ? path.replaceAll("\\", "/") : path)
+
 /** A path as people read it: folder, and name without its extension. */
 export function parts(path) {
-  const clean = path.replaceAll("\\", "/").replace(/\.safetensors$/i, "")
+  const clean = slashed(path).replace(/\.safetensors$/i, "")
   const cut = clean.lastIndexOf("/") + 1
   return { folder: clean.slice(0, cut), name: clean.slice(cut) }
 }
@@ -35,17 +37,18 @@ function fit(text, word) {
 }
 
 /**
- * The names that every word of a query fits, best first; a word counts more in the name than in the folder.
- * @param {string[]} names @param {string} query @returns {string[]}
+ * The names that every word of a query fits, best first; a word counts more in the name than in the title, and least in the folder.
+ * @param {string[]} names @param {string} query @param {(name: string) => string} [titleOf] @returns {string[]}
  */
-export function search(names, query) {
+export function search(names, query, titleOf = () => "") {
   const words = query.toLowerCase().replaceAll(".safetensors", "").split(/\s+/).filter(Boolean)
   if (!words.length) return names
   /** @type {[number, string][]} */
   const scored = []
   for (const path of names) {
     const { folder, name } = parts(path.toLowerCase())
-    const fits = words.map((word) => Math.max(fit(name, word), fit(folder, word) * 0.6))
+    const title = titleOf(path).toLowerCase()
+    const fits = words.map((word) => Math.max(fit(name, word), fit(title, word) * 0.9, fit(folder, word) * 0.6))
     if (fits.every(Boolean)) scored.push([fits.reduce((all, each) => all + each, 0) - name.length / 50, path])
   }
   return scored.sort(([a], [b]) => b - a).map(([, path]) => path)
@@ -58,4 +61,52 @@ export function grouped(names, groupOf) {
   const groups = new Map(ORDER.map((group) => [group, []]))
   for (const name of names) groups.get(groupOf(name)).push(name)
   return [...groups.values()].flat()
+}
+
+// --- folders: "" is the top, any other ends with a slash
+
+const byName = new Intl.Collator(undefined, { numeric: true })
+
+/**
+ * The folders right below one, by name, each with how many of the names lie in it and below it.
+ * @param {string[]} names @param {string} folder @returns {{name: string, path: string, count: number}[]}
+ */
+export function foldersOf(names, folder) {
+  const counts = new Map()
+  for (const each of names) {
+    const path = slashed(each)
+    const end = path.startsWith(folder) ? path.indexOf("/", folder.length) : -1
+    if (end < 0) continue
+    const name = path.slice(folder.length, end)
+    counts.set(name, (counts.get(name) ?? 0) + 1)
+  }
+  const found = [...counts].map(([name, count]) => ({ name, path: `${folder}${name}/`, count }))
+  return found.sort((a, b) => byName.compare(a.name, b.name))
+}
+
+/** The names in a folder and below it. */
+export const within = (names, folder) => (folder ? names.filter((path) => slashed(path).startsWith(folder)) : names)
+
+/** The folders on the way down to one, itself the last. @returns {{name: string, path: string}[]} */
+export function wayDown(folder) {
+  const names = folder.split("/").slice(0, -1)
+  return names.map((name, at) => ({ name, path: `${names.slice(0, at + 1).join("/")}/` }))
+}
+
+/**
+ * The LoRAs that a text names, one a line: a name the server lists, a path that ends with one, or a file name alone.
+ * @param {string} text @param {string[]} names @returns {{found: string[], unknown: string[]}} `unknown`: files that are not listed
+ */
+export function filesNamed(text, names) {
+  const wanted = text.split(/[\r\n]+/).map((each) => each.trim().replace(/^["']|["']$/g, "")).filter((each) => /\.safetensors$/i.test(each))
+  const [found, unknown] = [[], []]
+  for (const each of wanted) {
+    const path = `/${slashed(each)}`.toLowerCase()
+    const own = path.slice(path.lastIndexOf("/"))
+    const ends = names.filter((name) => path.endsWith(`/${slashed(name).toLowerCase()}`)).sort((a, b) => b.length - a.length)
+    const name = ends[0] ?? names.find((other) => `/${slashed(other)}`.toLowerCase().endsWith(own))
+    if (name === undefined) unknown.push(own.slice(1))
+    else found.push(name)
+  }
+  return { found, unknown }
 }

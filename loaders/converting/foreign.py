@@ -8,7 +8,7 @@ from ...engine.texts.say import refuse
 from ..lint.files import Files, Find
 from ..workflows.constants import with_constants
 from ..workflows.graph import Graph
-from ..workflows.lora_kinds import NO_LORA
+from ..workflows.lora_kinds import HALVES, NO_LORA
 from ..workflows.node_kinds import FILE_ENDINGS
 from ..workflows.node_values import Named, written_loras
 from ..workflows.tracing import list_nodes
@@ -21,10 +21,25 @@ def foreign_rows(graph: Graph, identity: str, find: Find | None = None) -> list[
 
     Raises FoundryError ``convert`` where it names none that can be read before a run.
     """
+    return [row for _, row in _rows(graph, identity, find)]
+
+
+def foreign_halves(graph: Graph, identity: str, find: Find | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Of a node that writes LoRAs for both models of Wan 2.2: the rows for high and for low noise, those for both in
+    each. {} for any other node. Raises FoundryError as ``foreign_rows`` does.
+    """
+    rows = _rows(graph, identity, find)
+    apart = any(half for half, _ in rows)
+    return {each: [row for half, row in rows if half in ("", each)] for each in HALVES} if apart else {}
+
+
+def _rows(graph: Graph, identity: str, find: Find | None) -> list[tuple[str, dict[str, Any]]]:
+    """(the half it is for, the row) of each LoRA."""
     settled, files = with_constants(graph), Files(find, None)
     node = settled.nodes.get(identity)
     nodes = [*list_nodes(settled, node), node] if node is not None else []
-    rows = [row_of(each, files, above.kind not in MODEL_ONLY) for above in nodes for each in written_loras(above)
+    rows = [(each.half, row_of(each, files, above.kind not in MODEL_ONLY))
+            for above in nodes for each in written_loras(above)
             if each.name.strip().lower() not in NO_LORA]  # fmt: skip
     if node is None or not rows or any(is_blind(settled, each) for each in nodes):
         raise refuse(

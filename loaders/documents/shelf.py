@@ -56,13 +56,26 @@ def save_stack(name: str, rows: list[Any], replace: bool = False) -> Path:
 
 def load_stack(name: str) -> list[Any]:
     """The rows of a stack, as they are written. FoundryError ``file`` or ``document``; any stack document will do."""
-    path = stack_path(name)
-    if not path.is_file():
-        raise refuse("file.stack_missing", name=repr(name), known=", ".join(stack_names()) or "none")
+    path = _there(name)
     document = load_document(path)
     with disk_errors(path), path.open("rb") as file:
         told = parse_text(decode(file.read(MAX_TEXT + 1), path.name), path.name)
     return told[STACK] if isinstance(told.get(STACK), list) else [_written(row) for row in document.stack]
+
+
+def delete_stack(name: str) -> None:
+    """Take a stack off the shelf; of a link the link. FoundryError ``file`` where there is none, or it must stay."""
+    path = _there(name)
+    with disk_errors(path):
+        path.unlink()
+
+
+def _there(name: str) -> Path:
+    """The file of a stack. FoundryError ``file`` where there is none."""
+    path = stack_path(name)
+    if not path.is_file():
+        raise refuse("file.stack_missing", name=repr(name), known=", ".join(stack_names()) or "none")
+    return path
 
 
 def _line(row: Any) -> str:

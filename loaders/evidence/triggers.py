@@ -36,8 +36,13 @@ def trigger_words(path: Path | None, metadata: Mapping[str, str]) -> tuple[str, 
     told = [part for key in WORDS for part in _listed(metadata.get(key))]
     if path is not None:
         told += [part for name in SIDECARS for part in _in_sidecar(path.parent / name.format(path))]
-    words = (" ".join(_NO_TEXT.sub(" ", word).split()) for each in told for word in each.split(","))
+    words = (plain(word) for each in told for word in each.split(","))
     return tuple(dict.fromkeys(word for word in words if word and len(word) <= LONGEST))[:MOST]
+
+
+def plain(text: str) -> str:
+    """A text on one line without controls and other signs that nothing shows."""
+    return " ".join(_NO_TEXT.sub(" ", text).split())
 
 
 def _in_sidecar(path: Path) -> list[str]:

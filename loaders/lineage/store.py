@@ -189,11 +189,16 @@ def has_bases() -> bool:
     return any(path.parent.name == "bases" for path in _files())
 
 
+def record_folders() -> list[Path]:
+    """Where all records lie; none of them need exist."""
+    return [data_home() / folder for folder in FOLDERS.values()]
+
+
 def _files() -> list[Path]:
     found: list[Path] = []
-    for folder in FOLDERS.values():
+    for folder in record_folders():
         with suppress(OSError):
-            entries = (data_home() / folder).iterdir()
+            entries = folder.iterdir()
             found += [path for path in entries if path.suffix == ".json" and _HEX.fullmatch(path.stem)]
     return found
 

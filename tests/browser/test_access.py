@@ -72,9 +72,13 @@ def test_pictures_of_a_run(checked, host, theme, names):
         setting(checked, "Comfy.ColorPalette", "dark")
 
 
-def test_what_rows_open(checked):
+def test_what_rows_open(checked, host, names):
     """The second line of a row, and each of the editor's popovers."""
     page = checked.page
+    loras = host.base / "models" / "loras"
+    (loras / "folder of its own").mkdir(exist_ok=True)
+    (loras / "folder of its own" / "same.safetensors").write_bytes((loras / names["style"]).read_bytes())
+    host.request("/lora_foundry/stacks", {"name": "saved", "rows": [], "replace": True})
     setting(checked, "Comfy.ColorPalette", "light")
     try:
         page.locator(".lf-rows .lf-chips").nth(2).click()
@@ -86,6 +90,9 @@ def test_what_rows_open(checked):
             button.click()
             page.locator(".lf-popover:popover-open").wait_for()
             checked.settle()
+            for more in (".lf-folders:visible", ".lf-stack"):  # folders; what is asked before a stack is deleted
+                if page.locator(more).count():
+                    page.locator(more).get_by_role("button").nth(1).click()
             assert violations(checked) == []
             page.keyboard.press("Escape")
     finally:

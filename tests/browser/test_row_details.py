@@ -145,7 +145,7 @@ def test_stacks_are_saved_and_loaded(rows):
     rows.page.get_by_role("button", name="Saved stacks").click()
     rows.page.keyboard.type(f"mine {rows.mode}")
     press(rows, "Enter")
-    saved = rows.page.locator(".lf-stacks").get_by_role("button", name=f"mine {rows.mode}")
+    saved = rows.page.locator(".lf-stacks").get_by_role("button", name=f"mine {rows.mode}", exact=True)
     saved.wait_for()
     assert rows.page.get_by_role("button", name="Replace").is_visible()
     press(rows, "Escape")

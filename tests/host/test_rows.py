@@ -8,6 +8,7 @@ from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 import pytest
+import torch
 from host import foundry, rig
 from host.graphs import Graph, output
 from lora_foundry.cli.demo import tiny
@@ -20,6 +21,39 @@ def test_all_loras_are_listed_by_name(host):
     answer = host.get("/lora_foundry/loras")
     assert {base, style} <= set(answer["loras"])
     assert str(host.base) not in json.dumps(answer)
+
+
+def tag_of_the_list(host, known: str = "") -> tuple[int, str]:
+    """The status of the list for who knows this tag, and its tag."""
+    headers = {"If-None-Match": known} if known else {}
+    try:
+        with urlopen(Request(f"{host.url}/lora_foundry/loras", headers=headers)) as answer:
+            return answer.status, answer.headers["ETag"]
+    except HTTPError as error:
+        return error.code, error.headers["ETag"]
+
+
+def test_the_list_is_sent_again_when_files_sidecars_or_records_change(host):
+    _, style = foundry.loras(host, "wan")
+    folder = host.base / "models" / "loras"
+    name = host.add_model("loras", "listed/one.safetensors", {"a": torch.ones(2)})
+    status, tag = tag_of_the_list(host)
+    assert status == 200 and tag_of_the_list(host, tag) == (304, tag)
+    host.get("/lora_foundry/stacks")  # asks about nothing that counts here
+    assert tag_of_the_list(host, tag) == (304, tag)
+    seen = {tag}
+
+    def changes(act) -> None:
+        act()
+        status, other = tag_of_the_list(host, tag)
+        assert status == 200 and other not in seen
+        seen.add(other)
+
+    changes(lambda: (folder / "listed" / "one.civitai.info").write_text("{}"))
+    changes(lambda: (folder / "listed" / "one.civitai.info").write_text('{"trainedWords": []}'))
+    changes(lambda: (folder / name).write_bytes(b"another file of another size"))
+    changes(lambda: host.request("/lora_foundry/lineage", {"lora": style, "role": "style", "note": "for the list"}))
+    changes(lambda: (folder / name).unlink())
 
 
 def test_rows_tell_their_fit_and_no_path(host):
@@ -35,6 +69,16 @@ def test_without_a_base_that_can_be_read_no_fit_is_told(host, base):
     _, style = foundry.loras(host, "wan")
     _, answer = host.request("/lora_foundry/rows", {"loras": [style], "base": base})
     assert "fit" not in answer["rows"][style] and answer["rows"][style]["modules"]
+
+
+def test_titles_are_told_by_name(host, wordy):
+    info = host.base / "models" / "loras" / "words" / "ink.civitai.info"
+    info.write_text('{"trainedWords": ["paper"], "model": {"name": "Ink on Paper"}}')
+    _, style = foundry.loras(host, "wan")
+    names = [wordy, style, "../loras/words/ink.safetensors", "words/ink.preview.png", "gone.safetensors"]
+    assert host.request("/lora_foundry/titles", {"loras": names})[1]["titles"] == {wordy: "Ink on Paper"}
+    for body in ({}, {"loras": "a"}, {"loras": [1]}, {"loras": ["a"] * 501}):
+        assert host.request("/lora_foundry/titles", body)[0] == 400
 
 
 @pytest.mark.parametrize("body", [{}, {"loras": "a"}, {"loras": [1]}, {"loras": ["a"] * 501}, {"loras": [], "base": 3}])
@@ -128,3 +172,24 @@ def test_stacks_are_kept_by_name(host):
         status, answer = host.request("/lora_foundry/stacks", body)
         assert status == 400 and str(host.base) not in json.dumps(answer)
     assert host.request("/lora_foundry/stacks?name=..%2Fx")[0] == 400
+
+
+def test_a_stack_is_deleted_by_its_name_and_nothing_else_is(host):
+    for name in ("old", "young"):
+        assert host.request("/lora_foundry/stacks", {"name": name, "rows": [], "replace": True})[0] == 200
+    outside = host.base / "user" / "outside.json"
+    outside.write_text("{}")
+    for name in ("../../outside", "..\\..\\outside", str(outside.with_suffix("")), "gone", "", "o*", ".", 3, None):
+        status, answer = host.request("/lora_foundry/stacks/delete", {"name": name})
+        assert status == 400 and (str(host.base) in str(name) or str(host.base) not in json.dumps(answer))
+    assert outside.exists()
+    for address in ("/lora_foundry/stacks/delete?name=old", "/lora_foundry/stacks/old"):
+        with pytest.raises(HTTPError) as refused:  # nothing goes by a GET or a DELETE, which a link or a page may send
+            urlopen(Request(host.url + address, method="DELETE" if address.endswith("old") else "GET"))
+        assert refused.value.code in (404, 405)
+    with pytest.raises(HTTPError) as form:  # as a page of another site could post it
+        urlopen(Request(f"{host.url}/lora_foundry/stacks/delete", b'{"name": "old"}', {"Content-Type": "text/plain"}))
+    assert form.value.code == 400 and {"old", "young"} <= set(host.get("/lora_foundry/stacks")["stacks"])
+    status, answer = host.request("/lora_foundry/stacks/delete", {"name": "old"})
+    assert status == 200 and "young" in answer["stacks"] and "old" not in answer["stacks"]
+    assert answer == host.get("/lora_foundry/stacks")

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { ends, grouped, parts, search } from "../../web/rows_search.mjs"
+import { ends, filesNamed, foldersOf, grouped, parts, search, wayDown, within } from "../../web/rows_search.mjs"
 
 const NAMES = ["qwen/Lightning-4steps.safetensors", "qwen/delight.safetensors", "light/portrait.safetensors", "sdxl\\paper_cut.safetensors"]
 
@@ -14,6 +14,13 @@ test("every word has to fit, in folder or name, in any order", () => {
   assert.deepEqual(search(NAMES, "4steps qwen"), [NAMES[0]])
   assert.deepEqual(search(NAMES, "sdxl cut"), [NAMES[3]])
   assert.deepEqual(search(NAMES, "sdxl light"), [])
+})
+
+test("a title is found too, after names and before folders", () => {
+  const titles = { [NAMES[3]]: "Light Through Paper" }
+  assert.deepEqual(search(NAMES, "light", (name) => titles[name] ?? ""), [NAMES[0], NAMES[3], NAMES[1], NAMES[2]])
+  assert.deepEqual(search(NAMES, "through sdxl", (name) => titles[name] ?? ""), [NAMES[3]])
+  assert.deepEqual(search(NAMES, "through"), [])
 })
 
 test("letters left out still find it", () => {
@@ -43,4 +50,47 @@ test("recent ones come first, then those that fit, and other families last; with
 
 test("a whole file name finds its file", () => {
   assert.deepEqual(search(NAMES, "delight.safetensors"), [NAMES[1]])
+})
+
+const DEEP = ["top.safetensors", "flux/b.safetensors", "flux/people/anna.safetensors", "flux\\people\\10\\x.safetensors", "flux/people/9/y.safetensors", "fluxes/z.safetensors"]
+
+test("folders right below one, with what lies in and below them, numbers as people count", () => {
+  assert.deepEqual(foldersOf(DEEP, ""), [{ name: "flux", path: "flux/", count: 4 }, { name: "fluxes", path: "fluxes/", count: 1 }])
+  assert.deepEqual(foldersOf(DEEP, "flux/people/").map(({ name, count }) => [name, count]), [["9", 1], ["10", 1]])
+  assert.deepEqual(foldersOf(DEEP, "gone/"), [])
+})
+
+test("a folder holds what is below it, and no folder whose name begins like it", () => {
+  assert.deepEqual(within(DEEP, ""), DEEP)
+  assert.deepEqual(within(DEEP, "flux/people/"), DEEP.slice(2, 5))
+  assert.ok(!within(DEEP, "flux/").includes("fluxes/z.safetensors"))
+})
+
+test("the way down to a folder", () => {
+  assert.deepEqual(wayDown(""), [])
+  assert.deepEqual(wayDown("flux/people/"), [{ name: "flux", path: "flux/" }, { name: "people", path: "flux/people/" }])
+})
+
+test("a dropped text names files by their names, by whole paths of any system, or by the file alone", () => {
+  const found = (text) => filesNamed(text, DEEP).found
+  assert.deepEqual(found("flux/people/anna.safetensors"), [DEEP[2]])
+  assert.deepEqual(found('"C:\\models\\loras\\flux\\people\\10\\X.safetensors"\r\ntop.safetensors'), [DEEP[3], DEEP[0]])
+  assert.deepEqual(found("anna.safetensors"), [DEEP[2]])
+  assert.deepEqual(found("elsewhere/b.safetensors"), [DEEP[1]])
+  assert.deepEqual(found("some words\npicture.png"), [])
+  assert.deepEqual(filesNamed("/x/gone.safetensors", DEEP), { found: [], unknown: ["gone.safetensors"] })
+})
+
+test("of two files the one with the longer way in common is meant", () => {
+  const names = ["a.safetensors", "x/a.safetensors", "y/x/a.safetensors"]
+  assert.deepEqual(filesNamed("/loras/x/a.safetensors", names).found, ["x/a.safetensors"])
+  assert.deepEqual(filesNamed("/loras/z/a.safetensors", names).found, ["a.safetensors"])
+})
+
+test("5,000 names are folders in less than 50 ms", () => {
+  const many = Array.from({ length: 5000 }, (_, number) => `f${number % 40}/g${number % 7}/style_${number}.safetensors`)
+  foldersOf(many, "")
+  const began = performance.now()
+  assert.equal(foldersOf(many, "").length, 40)
+  assert.ok(performance.now() - began < 50)
 })

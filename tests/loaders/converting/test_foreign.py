@@ -7,7 +7,7 @@ from applied_loras import plain, rows_of
 from convertible_graphs import CONVERTIBLE
 from drawn_prompts import drawn
 from lora_foundry.engine.errors import FoundryError
-from lora_foundry.loaders.converting.foreign import foreign_rows
+from lora_foundry.loaders.converting.foreign import foreign_halves, foreign_rows
 from lora_foundry.loaders.documents.document import parse_rows
 from lora_foundry.loaders.workflows.reading import graph_of
 from sketches import Sketch
@@ -57,3 +57,28 @@ def test_a_node_without_loras_that_can_be_read_is_told(node):
     g.lora(base, g("PickAName"))  # type: ignore[arg-type]
     with pytest.raises(FoundryError, match="cannot be read"):
         foreign_rows(graph_of(g.prompt), node if node != "2" else "3")
+
+
+@pytest.mark.parametrize("form", [dict, drawn], ids=["prompt", "canvas"])
+def test_a_node_for_both_models_of_wan_tells_which_rows_are_for_which(form):
+    g = Sketch()
+    row = {"on": True, "lora": "a_high.safetensors", "strength": 0.8, "is_low": True,
+           "low_variant_name": "a_low.safetensors", "low_strength": 0.6}  # fmt: skip
+    both = {"on": False, "lora": "both.safetensors", "strength": 0.5}
+    g(
+        "PowerLoraLoaderV2",
+        model=g.unet("high.safetensors"),
+        model_low=g.unet("low.safetensors"),
+        lora_1=row,
+        lora_2=both,
+    )
+    halves = foreign_halves(graph_of(form(g.prompt)), "3")
+    off = {"path": "both.safetensors", "strength": 0.5, "on": False}
+    assert halves == {
+        "high": [{"path": "a_high.safetensors", "strength": 0.8}, off],
+        "low": [{"path": "a_low.safetensors", "strength": 0.6}, off],
+    }
+
+
+def test_other_nodes_write_for_one_model():
+    assert foreign_halves(graph_of(CONVERTIBLE["rgthree_two_strengths"]().prompt), "2") == {}

@@ -7,7 +7,7 @@ import json
 import pytest
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.documents.document import load_document
-from lora_foundry.loaders.documents.shelf import load_stack, save_stack, stack_names, stacks_folder
+from lora_foundry.loaders.documents.shelf import delete_stack, load_stack, save_stack, stack_names, stacks_folder
 
 ROWS = ["plain.safetensors", {"path": "Tinte/größe.safetensors", "strength": 0.7, "solo": True, "blocks": "double=1"}]
 
@@ -36,7 +36,7 @@ def test_nothing_is_replaced_unasked():
 
 @pytest.mark.parametrize("name", ["", "../a", "a/b", "a\\b", "c:", ".hidden", "con", "a\0b", "x" * 300, "a.", "nul.x"])
 def test_a_name_is_nothing_but_a_name(name, home):
-    for act in (lambda: save_stack(name, ROWS), lambda: load_stack(name)):
+    for act in (lambda: save_stack(name, ROWS), lambda: load_stack(name), lambda: delete_stack(name)):
         with pytest.raises(FoundryError, match="A stack cannot be called"):
             act()
     assert not home.exists() or not list(home.rglob("*.json"))
@@ -73,3 +73,18 @@ def test_rows_that_nothing_could_read_again_replace_nothing():
     with pytest.raises(FoundryError, match="larger than"):
         save_stack("a", [{"path": "x" * 4000}] * 300, replace=True)
     assert load_stack("a") == ROWS
+
+
+def test_one_stack_goes_and_the_others_stay(tmp_path):
+    kept = tmp_path / "kept.json"
+    kept.write_text("{}")
+    for name in ("a", "b"):
+        save_stack(name, ROWS)
+    (stacks_folder() / "linked.json").symlink_to(kept)
+    (stacks_folder() / "folder.json").mkdir()
+    delete_stack("a")
+    delete_stack("linked")
+    assert stack_names() == ["b", "folder"] and load_stack("b") == ROWS and kept.exists()
+    for name in ("a", "folder", "gone"):
+        with pytest.raises(FoundryError, match=f"no saved stack '{name}'"):
+            delete_stack(name)
