@@ -80,6 +80,9 @@ def merge_sentences(told: MergeJSON) -> Iterator[str]:
     """What was merged, how large it became, what is left of each LoRA and what stayed beside the file."""
     recipe, proof = told["recipe"], told["proof"]
     ranks = "" if told["rank"] is None else ", ranks {} to {}".format(*told["rank"])
+    goal = (recipe["policy"] or "").partition(",")[0]
+    if told["rank"] is not None and len({*told["rank"]}) > 1 and goal.startswith("rank") and "everywhere" not in goal:
+        ranks += f", together as many numbers as {goal} everywhere"
     kept = ", ".join(f"{each['name']} {each['share']:.1%}" for each in proof["shares"] if each["share"] is not None)
     how = recipe["method"] if recipe["policy"] is None else f"{recipe['method']}, then cut to {recipe['policy']}"
     yield f"{counted(len(recipe['inputs']), 'LoRA')} merged ({how}): {told['modules']} modules{ranks}"

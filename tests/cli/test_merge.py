@@ -91,6 +91,13 @@ def test_people_read_what_is_kept(folder, run):
     assert code == 0 and "100.0%" in out and "error to the live stack" in out and out.rstrip().endswith(OUT)
 
 
+@pytest.mark.parametrize("how", [(), ("--uniform",)])
+def test_a_rank_that_layers_share_out_is_told_as_such(folder, run, how):
+    code, out, _ = run("merge", "style.safetensors", "lightning.safetensors", "--rank", "11", *how, "-o", OUT)
+    shared = "together as many numbers as rank 11 everywhere" in out
+    assert code == 0 and shared == (not how) == ("ranks 11 to 11" not in out), out
+
+
 def test_accelerators_are_told_of_and_may_stay_apart(folder, run):
     assert run("lineage", "declare", "lightning.safetensors", "--role", "accelerator")[0] == 0
     code, told, _ = merge(run, "style.safetensors", "lightning.safetensors")
