@@ -72,6 +72,18 @@ DISK: dict[str, tuple[str, ...]] = {
         "",
         "Convert it to .safetensors first, on a machine that may be lost.",
     ),
+    "file.pointer": (
+        "error",
+        "{file} is a Git LFS pointer of {there} bytes, not the file itself.",
+        "Its repository was cloned without Git LFS, which fetches large files.",
+        "Run `git lfs pull` in its folder, or download this file alone.",
+    ),
+    "file.page": (
+        "error",
+        "{file} is a web page, not a safetensors file.",
+        "The site answered the download with a page, often one that asks to log in.",
+        "Download it in a browser, logged in, or with a token.",
+    ),
     "file.gguf": (
         "error",
         "{file} is a GGUF file: refused.",

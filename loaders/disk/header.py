@@ -41,6 +41,8 @@ DTYPES: Mapping[str, torch.dtype] = {
 }  # fmt: skip
 _PICKLE_SUFFIXES = (".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl")
 _PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+# How what is put in a file's place begins, in lower case: what a clone without Git LFS leaves, and a site's answer.
+_INSTEAD = {b"version h": "file.pointer", b"<!doctype": "file.page", b"<html": "file.page"}
 SHOWN = 3  # names shown where many could be
 
 
@@ -148,6 +150,8 @@ def _header_length(path: Path, start: bytes, size: int) -> int:
         _refuse_pickle(path)
     if start.startswith(b"GGUF"):
         _refuse_gguf(path)
+    if key := next((key for first, key in _INSTEAD.items() if start.lower().startswith(first)), ""):
+        raise file_error(path, key, there=size)
     if not start:
         raise file_error(path, "file.empty")
     if size > 8:

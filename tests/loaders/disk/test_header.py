@@ -31,6 +31,20 @@ def test_header_says_what_the_file_holds(tmp_path):
     assert path.read_bytes()[begin:end] == torch.ones(6).numpy().tobytes()
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 7\n", "Git LFS pointer of "),
+        (b"<!DOCTYPE html><title>Log in</title>", "web page"),
+        (b"<html><body>404</body></html>", "web page"),
+    ],
+)
+def test_what_a_download_left_in_its_place_is_no_damage(content, said, tmp_path):
+    with pytest.raises(FoundryError) as caught:
+        read_header(write(tmp_path, content))
+    assert said in caught.value.what and "damaged" not in str(caught.value) and caught.value.fix
+
+
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
 def test_every_dtype_of_torch_and_safetensors_is_known(dtype, tmp_path):
     path = tmp_path / "a.safetensors"
