@@ -29,7 +29,8 @@ CHECKED = f"""async (asked) => {{
 }}"""
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": [], "version": 0.4}
 
-# The checks that are due: timers of as long as the check waits after a change (QUIET of web/lint.mjs).
+# What is due: timers of as long as the check waits after a change (QUIET of web/lint.mjs), and answers to our requests,
+# until the page has had time to read them.
 TIMERS = """
 {
   const [begin, end, due] = [window.setTimeout.bind(window), window.clearTimeout.bind(window), new Set()]
@@ -41,6 +42,15 @@ TIMERS = """
     return timer
   }
   window.clearTimeout = (timer) => { due.delete(timer); end(timer) }
+  const ask = window.fetch.bind(window)
+  window.fetch = (what, ...how) => {
+    const answer = ask(what, ...how)
+    if (!`${what?.url ?? what}`.includes("/lora_foundry/")) return answer
+    due.add(answer)
+    const read = () => begin(() => due.delete(answer), 100)
+    answer.then(read, read)
+    return answer
+  }
 }
 """
 
@@ -226,8 +236,8 @@ class Studio:
         while still < 4:  # a node that is measured some frames later is a change too
             self.page.wait_for_timeout(50)
             self.settle()
-            busy = self.page.evaluate("() => foundryDue.size > 0") or self.open_requests
-            still = 0 if busy else still + 1  # a request that hangs is given up by the page after two minutes
+            busy = self.page.evaluate("() => foundryDue.size > 0")  # the page gives up what hangs after two minutes
+            still = 0 if busy or self.open_requests else still + 1
 
     def run(self) -> dict[str, Any]:
         """Queue the graph from the page and wait for its end: {outcome, detail, seen}."""

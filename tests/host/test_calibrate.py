@@ -30,9 +30,9 @@ def calibrate(graph: Graph, model: Link, name: str, **inputs: object) -> Link:
     return graph.add("FoundryCalibrate", model=model, name=name, **{"what": "ranges and rounding", **inputs})
 
 
-def sample(graph: Graph, model: Link, family: str, steps: int = STEPS, seed: int = 7) -> Link:
+def sample(graph: Graph, model: Link, family: str, steps: int = STEPS, seed: int = 7, size: int = SIZE) -> Link:
     """``graph.sample`` of more tokens and steps, and what the model is afterwards."""
-    stats = graph.sample(model, family, steps, seed, SIZE)
+    stats = graph.sample(model, family, steps, seed, size)
     graph.add("ModelDtypes", model=model, after=graph[stats[0]]["inputs"]["samples"])
     return stats
 
@@ -55,8 +55,9 @@ def expected(family: str) -> set[str]:
 @pytest.mark.parametrize(("family", "how"), [("wan", "patches"), ("flux", "bake")])
 def test_every_linear_is_seen_and_the_picture_stays(host, family, how):
     plain, watched = Graph(), Graph()
-    sample(plain, applied(host, plain, family, how), family)
-    sample(watched, calibrate(watched, applied(host, watched, family, how), family), family)
+    few = {"steps": 1, "size": 8} if family == "flux" else {}  # whose layers are wide
+    sample(plain, applied(host, plain, family, how), family, **few)
+    sample(watched, calibrate(watched, applied(host, watched, family, how), family), family, **few)
     exact, seen = host.run(plain), host.run(watched)
     assert rig.latent(seen)["sha256"] == rig.latent(exact)["sha256"]
     assert model_of(seen)["hooks"] == 0 and model_of(seen)["wrappers"] == ["outer_sample/lora_foundry_calibration"]
