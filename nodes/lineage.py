@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,8 @@ from ..engine.errors import FoundryError
 from ..engine.lineage import BY_USER, UNKNOWN, Claim, Ingredient, Lineage
 from ..engine.progress import Progress
 from ..engine.texts.say import refuse
+from ..loaders.disk.header import shown
+from ..loaders.lineage.accelerators import known_as
 from ..loaders.lineage.identity import identify_file
 from ..loaders.lineage.provenance import lineage_of
 from ..loaders.lineage.record import Record, lineage_json
@@ -21,6 +23,7 @@ from ..validator.stacks import Item
 from .remotes import lora_here
 
 BASE = "the untouched base"
+MOST_NAME = 300  # characters of a name that is written down
 NamedLoRAs = Sequence[tuple[str, float | None]]  # LoRAs by name, with their strength where it is said
 
 
@@ -32,6 +35,7 @@ class Declaration:
     use_with: NamedLoRAs | None = None
     role: str = UNKNOWN
     note: str = ""
+    by_name: frozenset[str] = frozenset()  # those that need not be here: where they are not, their name is written down
 
     @property
     def anything(self) -> bool:
@@ -48,18 +52,26 @@ def declare(lora_name: str, declaration: Declaration, on_step: Progress | None =
     ids = identify_file(lora_here(lora_name), on_step).ids
     if not declaration.anything:
         return retract(ids)
-    trained, used = (ingredients(rows, on_step) for rows in (declaration.trained_with, declaration.use_with))
+    said = (declaration.trained_with, declaration.use_with)
+    trained, used = (ingredients(rows, on_step, declaration.by_name) for rows in said)
     return write_down(ids, lora_name, trained_with=trained, use_with=used, role=declaration.role, note=declaration.note)
 
 
-def ingredients(rows: NamedLoRAs | None, on_step: Progress | None) -> tuple[Ingredient, ...] | None:
+def ingredients(
+    rows: NamedLoRAs | None, on_step: Progress | None, by_name: Set[str] = frozenset()
+) -> tuple[Ingredient, ...] | None:
     """LoRAs by all that they can be recognised by; None stays None."""
-    return None if rows is None else tuple(ingredient(name, strength, on_step) for name, strength in rows)
+    return None if rows is None else tuple(ingredient(*row, on_step, row[0] in by_name) for row in rows)
 
 
-def ingredient(name: str, strength: float | None, on_step: Progress | None) -> Ingredient:
-    """A LoRA at a strength, as something that another one was trained with."""
-    path = lora_here(name)
+def ingredient(name: str, strength: float | None, on_step: Progress | None, by_name: bool = False) -> Ingredient:
+    """A LoRA at a strength, as something that another one was trained with; ``by_name``: it need not be here."""
+    try:
+        path = lora_here(name)
+    except FoundryError:
+        if not by_name:
+            raise
+        return known_as(Ingredient(shown(name.strip(), MOST_NAME), strength=strength))
     identify_file(path, on_step)  # what follows finds the hashes there
     return replace(Item(name, "", lineage=lineage_of(path)).ingredient, strength=strength)
 

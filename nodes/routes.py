@@ -108,14 +108,16 @@ def post_lineage(query: Mapping[str, str], body: Any) -> dict[str, Any]:
     """``{"lora", "trained_with", "use_with", "role", "strength", "note"}``: written down as the user's word.
 
     ``trained_with`` and ``use_with``: a list of names or ``{"name", "strength"}``, ``"vanilla"``, or null for not said;
-    ``strength`` holds where a name comes alone. Nothing said takes back what the user said before. With ``"hash":
-    true`` nothing is written: the file is hashed if it never was, and what is known of it is told.
+    ``strength`` holds where a name comes alone, and ``"by_name": true`` says that the file need not be here. Nothing
+    said takes back what the user said before. With ``"hash": true`` nothing is written: the file is hashed if it never
+    was, and what is known of it is told.
     """
     if body.get("hash") is True:
         return known_of(text(body, "lora"), hashing=True)
     strength = number(body, "strength", 1.0)
     trained, used = (rows_of(body, key, strength) for key in ("trained_with", "use_with"))
-    declaration = Declaration(trained, used, one_of(body, "role", ROLES, UNKNOWN), text(body, "note"))
+    role, by_name = one_of(body, "role", ROLES, UNKNOWN), absent_of(body, "trained_with") | absent_of(body, "use_with")
+    declaration = Declaration(trained, used, role, text(body, "note"), by_name)
     declare(text(body, "lora"), declaration)
     return known_of(text(body, "lora"), hashing=True)
 
@@ -153,3 +155,13 @@ def rows_of(body: Mapping[str, Any], key: str, strength: float) -> NamedLoRAs | 
         raise unfit(key, given, f'a list of names, "{VANILLA}", or null')
     rows = [row if isinstance(row, dict) else {"name": row} for row in given]
     return [(text(row, "name"), number(row, "strength", strength)) for row in rows]
+
+
+def absent_of(body: Mapping[str, Any], key: str) -> frozenset[str]:
+    """The names under a key of LoRAs that need not be here. FoundryError ``body`` for one that is no name."""
+    given = body.get(key)
+    marked = [row for row in given if isinstance(row, dict) and row.get("by_name")] if isinstance(given, list) else []
+    for row in marked:
+        if row["by_name"] is not True or not text(row, "name").strip():
+            raise unfit(key, row, 'a name, and "by_name": true')
+    return frozenset(text(row, "name") for row in marked)

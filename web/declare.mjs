@@ -2,7 +2,8 @@
 // @ts-check
 
 import { ask, button, element } from "./dom.mjs"
-import { fetchApi, post, tell } from "./host.mjs"
+import { post, tell } from "./host.mjs"
+import { Chooser } from "./rows_chooser.mjs"
 import { word } from "./texts.mjs"
 
 /** LoRA -> the sentence of what was said in this page ("" while it is being written down): only that can be taken back. */
@@ -90,9 +91,14 @@ function question(loras, fused) {
     ...fused.map((base) => [word("declare.fused", { lora: base.name }), [base]]),
   ]
   const buttons = choices.map(([text, base]) => named(label, button(text, () => declareAll(loras, base))))
-  const rest = loras.length > 1 ? [] : [named(label, button(word("declare.other"), () => other(lora)))]
+  const rest = loras.length > 1 ? [] : [named(label, otherButton(lora))]
   const never = named(label, button(word("declare.never"), () => silence()))
   return [element("span", "", label), ...buttons, ...rest, never]
+}
+
+function otherButton(lora) {
+  const made = button(word("declare.other"), () => other(lora, made))
+  return made
 }
 
 /** One after the other, for each is a record of its own. */
@@ -117,7 +123,7 @@ const sentenceOf = (lora, base, what) => what === "use_with" ? word("declare.pur
 const baseWords = (base) => (base === "vanilla" ? word("declare.vanilla") : base.map(({ name }) => name).join(", "))
 
 /**
- * @param {string} lora @param {"vanilla" | {name: string, strength: number}[] | null} base null takes it back
+ * @param {string} lora @param {"vanilla" | {name: string, strength: number, by_name?: boolean}[] | null} base null takes it back
  * @param {"trained_with" | "use_with"} what is said of it
  */
 async function declare(lora, base, what = "trained_with") {
@@ -144,27 +150,38 @@ async function write(body) {
   }
 }
 
-async function other(lora) {
-  const select = element("select", "lf-input", (await everyLora(lora)).map((name) => new Option(name)))
-  const strength = element("input", "lf-input", [])
+/** The base LoRA is looked for among all that are here; one that is not is named by hand. */
+function other(lora, from) {
+  const box = from.getBoundingClientRect() // its popover closes when the chooser opens
+  const chooser = new Chooser(([name]) => {
+    chooser.box.hidePopover()
+    void atStrength(lora, name, true)
+  }, "")
+  const absent = button(word("declare.absent"), () => {
+    const typed = chooser.input.value.trim()
+    chooser.box.hidePopover()
+    void atStrength(lora, typed, false)
+  })
+  void chooser.open(/** @type {any} */ ({ getBoundingClientRect: () => box, focus() {} }))
+  chooser.hint.textContent = word("declare.choose", { lora })
+  chooser.box.append(element("div", "lf-buttons lf-absent", [absent]))
+}
+
+/** @param {string} lora @param {string} name of its base LoRA @param {boolean} here whether the server lists it */
+async function atStrength(lora, name, here) {
+  const [base, strength] = [element("input", "lf-input", []), element("input", "lf-input", [])]
+  Object.assign(base, { type: "text", value: name, readOnly: here, placeholder: word("declare.absent.hint"), spellcheck: false })
   Object.assign(strength, { type: "number", value: "1", step: "0.05" })
   const fields = [
-    [word("declare.base"), select],
+    [word("declare.base"), base],
     [word("declare.strength"), strength],
   ].map(([label, field]) => element("label", "lf-field", [element("span", "", label), field]))
   const [ok, cancel] = [button(word("dialog.ok")), button(word("dialog.cancel"))]
   ok.value = "ok"
-  const answer = await ask(word("declare.choose", { lora }), fields, [ok, cancel])
-  const base = { name: select.value, strength: strength.valueAsNumber || 1 }
-  if (answer === "ok" && base.name) await declare(lora, [base])
-}
-
-/** The LoRAs the server lists now, but not the one that is asked about. */
-async function everyLora(lora) {
-  try {
-    const defs = await (await fetchApi("/object_info/FoundryDeclareLineage")).json()
-    return defs.FoundryDeclareLineage.input.required.lora_name[0].filter((name) => name !== lora)
-  } catch {
-    return []
-  }
+  const answer = ask(word("declare.choose", { lora }), fields, [ok, cancel])
+  const first = here ? strength : base
+  first.focus()
+  if ((await answer) !== "ok" || !base.value.trim()) return
+  const chosen = { name: base.value.trim(), strength: strength.valueAsNumber || 1 }
+  await declare(lora, [here ? chosen : { ...chosen, by_name: true }])
 }

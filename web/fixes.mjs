@@ -3,13 +3,18 @@
 
 import { read, told, write } from "./rows.mjs"
 
-const plain = (name) => String(name).replaceAll("\\", "/")
+/** A name as it is written everywhere: with slashes. */
+export const plain = (name) => String(name).replaceAll("\\", "/")
 
-/** A node and what is above it, nearest first. */
-function above(node) {
+/**
+ * A node and what is above it, nearest first.
+ * @param {any} node @param {(input: any) => boolean} [through] the inputs to follow; all without it
+ * @returns {any[]}
+ */
+export function above(node, through = () => true) {
   const queue = [node]
   for (const at of queue) {
-    const next = (at.inputs ?? []).map((_, slot) => at.getInputNode?.(slot)).filter(Boolean)
+    const next = (at.inputs ?? []).map((input, slot) => through(input) && at.getInputNode?.(slot)).filter(Boolean)
     queue.push(...next.filter((other) => !queue.includes(other)))
   }
   return queue

@@ -15,9 +15,11 @@ import {
   drawn,
   fetchApi,
   isVue,
+  nodeAt,
   nodesShown,
   on,
   onGraphShown,
+  pause,
   post,
   promptOf,
   register,
@@ -25,13 +27,14 @@ import {
   settingOf,
   tell,
 } from "./host.mjs"
+import { placeLink, whenArrived } from "./links.mjs"
 import { Linter } from "./lint.mjs"
 import {
   adopt,
   allViews,
   forgetCheck,
   isOurs,
-  placeOf,
+  openAt,
   restoreReports,
   reused,
   runStarted,
@@ -48,7 +51,7 @@ import { sheetOf, tint } from "./stages.mjs"
 import { learn, word } from "./texts.mjs"
 
 const ASKING = "LoRAFoundry.Ask"
-const linter = new Linter({ drawn, promptOf, post }, showCheck)
+const linter = new Linter({ drawn, promptOf, post, pause }, showCheck)
 
 function refuse() {
   tell("warn", word("wire.title"), word("wire.detail"))
@@ -117,7 +120,8 @@ function listen() {
 
 /** All that a check finds, or what one node shows, to read at leisure. */
 function report(title, findings, note) {
-  const cards = findings.map((found) => card(found, found.node && word("check.at", placeOf(found.node))))
+  const at = (node) => node && placeLink(node)
+  const cards = findings.map((found) => card(found, at(nodeAt(found.node))))
   const head = findings.length !== 1 && summary(findings) // one finding speaks for itself
   const content = note ? [element("p", "lf-hint", note)] : [head, element("ul", "lf-list", cards)]
   return ask(title, content.filter(Boolean), [button(word("dialog.close"))])
@@ -234,6 +238,7 @@ register({
     watchFiles(filesChanged)
     whenDeclared(declared)
     whenSilenced(silenced)
+    whenArrived(openAt)
     whenBadgeClicked((node) => void report(node.title, shownOn(node)))
     onConvert((fixes) => void convertNow(fixes))
   },

@@ -13,6 +13,7 @@ interface Graph {
 interface GraphCanvas {
   graph: Graph
   canvas?: HTMLCanvasElement
+  ds: { scale: number; offset: [number, number] }
   default_connection_color_byType: Record<string, string>
   constructor: { link_type_colors?: Record<string, string> }
   setDirty(foreground: boolean, background: boolean): void

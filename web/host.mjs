@@ -39,6 +39,9 @@ export function wayTo(id) {
 
 export const nodeAt = (id) => wayTo(id).at(-1)
 
+/** The node of a locator, if it is there. @param {string} locator @returns {any} */
+export const nodeOfLocator = (locator) => allNodes().find((node) => locatorOf(node) === locator)
+
 /** A node's name that holds in subgraphs too: "12", or the subgraph's id and "12". */
 export function locatorOf(node) {
   const { graph } = node
@@ -86,6 +89,12 @@ export async function replaceGraph(saved) {
   gestureEnded()
 }
 
+/** Ends when other tasks of the page had their turn. @param {boolean} idle when it has nothing to do, or after a second @returns {Promise<void>} */
+export function pause(idle) {
+  const turn = idle && window.requestIdleCallback ? (go) => window.requestIdleCallback(go, { timeout: 1000 }) : setTimeout
+  return new Promise((resolve) => void turn(() => resolve()))
+}
+
 // --- what is drawn
 
 export const isVue = () => Boolean(window.LiteGraph?.vueNodesMode)
@@ -102,6 +111,14 @@ export const newBadge = (text, bgColor) => new window.LGraphBadge({ text, fgColo
 
 /** The element of a node, in Nodes 2.0 only. @returns {HTMLElement | null} */
 export const elementOf = (node) => (isVue() ? document.querySelector(`[data-node-id="${node.id}"]`) : null)
+
+/** Where a node is on the page, in pixels of the screen. */
+export function boxOf(node) {
+  const { ds, canvas: drawnOn } = app.canvas
+  const { x, y } = drawnOn.getBoundingClientRect()
+  const [left, top] = [0, 1].map((at) => (node.pos[at] + ds.offset[at]) * ds.scale)
+  return new DOMRect(x + left, y + top, node.size[0] * ds.scale, node.size[1] * ds.scale)
+}
 
 /** Nodes 2.0 keeps what it showed of a node when an undo makes the node anew: puts our new element in its place. */
 export function remount(node, element) {

@@ -13,8 +13,26 @@ const LOOKS = new Set([
   ...["extra", "config", "state", "version", "revision", "last_node_id", "last_link_id"],
 ])
 
+const PLACED = ["nodes", "inputs", "outputs", "reroutes"] // lists of a level whose entries lie somewhere
+const ENDS = ["inputNode", "outputNode"] // of a subgraph
+
+function bare(data) {
+  const kept = {}
+  for (const name of Object.keys(data)) if (!LOOKS.has(name)) kept[name] = data[name]
+  return kept
+}
+
+/** A graph, or a subgraph, without what only looks; values of widgets are taken as they are. */
+function level(graph) {
+  const kept = bare(graph)
+  for (const name of PLACED) if (Array.isArray(kept[name])) kept[name] = kept[name].map(bare)
+  for (const name of ENDS) if (kept[name]) kept[name] = bare(kept[name])
+  const inside = kept.definitions?.subgraphs
+  return inside ? { ...kept, definitions: { ...kept.definitions, subgraphs: inside.map(level) } } : kept
+}
+
 /** A graph as a text that tells whether another answer is due. */
-export const keyOf = (workflow) => JSON.stringify(workflow, (name, value) => (LOOKS.has(name) ? undefined : value))
+export const keyOf = (workflow) => JSON.stringify(level(workflow))
 
 /** Whether there is a model path to judge, here or in a subgraph. */
 function concernsUs(workflow) {
@@ -27,6 +45,7 @@ function concernsUs(workflow) {
  * @property {() => object | null} drawn the open graph as it is saved
  * @property {() => Promise<object>} promptOf the same as a prompt
  * @property {(path: string, body: object, signal: AbortSignal) => Promise<Response>} post
+ * @property {(idle: boolean) => Promise<void>} [pause] lets the page have its turn; idle: until it has nothing to do
  */
 
 export class Linter {
@@ -41,10 +60,27 @@ export class Linter {
     this.question = null // {key, stop}: the one under way
     this.failures = 0 // in a row
     this.turn = Promise.resolve() // one question at a time
+    this.edits = 0
+    /** @type {{edits: number, workflow: any, key: string} | null} the graph as it was after so many edits */
+    this.taken = null
+  }
+
+  /** The open graph: saved once for a burst of edits, however often it is asked for. */
+  take() {
+    if (this.taken?.edits !== this.edits) {
+      const workflow = this.host.drawn()
+      this.taken = { edits: this.edits, workflow, key: workflow ? keyOf(workflow) : "" }
+    }
+    return this.taken
+  }
+
+  async pause(idle = false) {
+    await this.host.pause?.(idle)
   }
 
   /** Something may have changed. */
   touch(delay = QUIET) {
+    this.edits++
     if (!this.on || this.absent) return
     clearTimeout(this.timer)
     this.timer = setTimeout(() => this.running || this.check().catch(() => {}), delay) // told by complain()
@@ -75,16 +111,18 @@ export class Linter {
 
   /** Another graph, or another lineage: no answer holds any more. */
   forget() {
+    this.edits++
     this.answered = ""
     this.question?.stop.abort()
   }
 
   /** Ask if the graph changed since the last answer; a question about a graph that is gone is given up. */
-  check() {
-    if (this.question && keyOf(this.host.drawn()) !== this.question.key) this.question.stop.abort()
+  async check() {
+    await this.pause(true)
+    if (this.question && this.take().key !== this.question.key) this.question.stop.abort()
     return this.inTurn(async () => {
-      const workflow = this.host.drawn()
-      const key = workflow && keyOf(workflow)
+      const { workflow, key } = this.take()
+      await this.pause()
       if (workflow && key !== this.answered) await this.ask(workflow, key)
     })
   }
@@ -93,8 +131,9 @@ export class Linter {
   now() {
     return this.inTurn(async () => {
       const prompt = await this.host.promptOf()
-      const workflow = this.host.drawn()
-      return this.ask(workflow, keyOf(workflow), prompt)
+      this.edits++ // nothing may have told of the last one
+      const { workflow, key } = this.take()
+      return this.ask(workflow, key, prompt)
     })
   }
 
@@ -109,8 +148,8 @@ export class Linter {
     this.question = { key, stop }
     try {
       const answer = concernsUs(workflow) ? await this.post({ workflow, prompt }, stop.signal) : NOTHING
-      const drawn = this.host.drawn()
-      const current = drawn && keyOf(drawn) === key
+      await this.pause()
+      const current = this.take().key === key
       if (answer && current && this.on) {
         this.answered = key
         this.show(answer)

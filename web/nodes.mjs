@@ -4,8 +4,9 @@
 import { learnBases } from "./declare.mjs"
 import { announce } from "./dom.mjs"
 import { headline, readFindings, readLoras, without } from "./findings.mjs"
-import { allNodes, drawn, locatorOf, openWorkflow, outputOf, remount, wayTo } from "./host.mjs"
+import { allNodes, drawn, locatorOf, nodeAt, openWorkflow, outputOf, remount, wayTo } from "./host.mjs"
 import { Kept, printerOf } from "./keep.mjs"
+import { distinct, ownerOf, shared } from "./owners.mjs"
 import { checkedRows } from "./rows_node.mjs"
 import { View } from "./view.mjs"
 
@@ -20,6 +21,7 @@ const OFTEN_NAMED = /lora|loader/i // kinds of other packs: a badge must be ther
 const views = new WeakMap()
 const kept = new Kept()
 let before = [] // what the newest check found
+let tellRows = () => {} // what it said of the rows of LoRA Stacks
 let print = null // tells what a report speaks of, in the graph as it was when the newest run began
 
 export const isOurs = (node) => Boolean(node.comfyClass?.startsWith("Foundry"))
@@ -28,9 +30,14 @@ const isValidator = (node) => node.comfyClass === VALIDATOR
 
 /** The View of a node, made on first use. */
 export function viewOf(node) {
-  if (!views.has(node)) views.set(node, new View(node, REPORTING.includes(node.comfyClass), () => asks(node), remember))
-  return views.get(node)
+  const known = views.get(node)
+  if (known) return known
+  const made = new View(node, REPORTING.includes(node.comfyClass), { asks: () => asks(node), owner, reported })
+  views.set(node, made)
+  return made
 }
+
+const owner = (finding, shownOn) => ownerOf(finding, shownOn, nodeAt)
 
 /** Whether a node asks what LoRAs were trained with: a validator; a stack where no validator is below. */
 function asks(node) {
@@ -44,9 +51,6 @@ export function adopt(node) {
 
 /** The View of a node by its id, if it has one. */
 export const viewById = (id) => views.get(wayTo(id).at(-1))
-
-/** What a person calls a node: its title and id; empty for none. */
-export const placeOf = (id) => ({ id, title: wayTo(id).at(-1)?.title ?? "" })
 
 /** What a node shows, panel or not. */
 export const shownOn = (node) => views.get(node)?.findings ?? []
@@ -68,6 +72,26 @@ function remember(view) {
   kept.put(openWorkflow(), locator, view.report, view.report ? (print ?? printerOf(drawn()))(locator) : "")
 }
 
+/** Another report: what it says is told where it is repaired. */
+function reported(view) {
+  remember(view)
+  handOut()
+}
+
+/** Each node gets what the reports of other nodes say that is repaired there. */
+function handOut() {
+  const given = new Map()
+  for (const view of allViews()) {
+    const { others } = shared(view.report?.findings ?? [], view.node, owner)
+    for (const [node, findings] of others) given.set(viewOf(node), [...(given.get(viewOf(node)) ?? []), ...findings])
+  }
+  for (const view of allViews()) view.receive(given.get(view) ?? [])
+  tellRows()
+}
+
+/** The user followed a link to a node. */
+export const openAt = (node) => viewOf(node).open()
+
 /** The nodes were made again, by an undo, or on the way back to a workflow's tab: so are their reports. */
 export function restoreReports() {
   const [workflow, printNow] = [openWorkflow(), printerOf(drawn())]
@@ -78,6 +102,7 @@ export function restoreReports() {
     if (found) view.restore(found.report, found.print !== printNow(locator))
     else view.executed(outputOf(view.node)) // a run while another tab was open
   }
+  handOut()
 }
 
 /** What a run reused still holds. @param {string} id */
@@ -113,10 +138,10 @@ function below(node, says) {
   return ""
 }
 
-/** Who shows what is said about a node: itself, the subgraphs around it, the panels below it; else any panel. */
-function audience(id, reading) {
-  const way = wayTo(id)
-  if (way.length) return [...new Set([...way.map(viewOf), ...reading(way.at(-1))])]
+/** Who shows a finding about a node: it, the row it belongs to, the subgraphs around it, the panels below; else any panel. */
+function audience(finding, reading) {
+  const way = wayTo(finding.node)
+  if (way.length) return [...new Set([...way, owner(finding, way.at(-1))].map(viewOf).concat(reading(way.at(-1))))]
   return allViews().filter((view) => view.panel).slice(0, 1)
 }
 
@@ -127,7 +152,7 @@ export function showCheck(answer) {
   const findings = readFindings(answer.findings)
   const ways = new Map() // each node's readers, looked for once
   const reading = (node) => ways.get(node) ?? ways.set(node, readers(node)).get(node)
-  for (const finding of findings) for (const view of audience(finding.node, reading)) give(found, view, [finding])
+  for (const finding of findings) for (const view of audience(finding, reading)) give(found, view, [finding])
   for (const stack of answer.stacks ?? []) {
     const all = readLoras(stack.loras)
     const panels = all.flatMap((lora) => wayTo(lora.node).slice(-1).flatMap(reading))
@@ -136,13 +161,17 @@ export function showCheck(answer) {
   const applied = (answer.stacks ?? []).flatMap(({ base, loras }) => loras.map(({ node }) => [wayTo(node).at(-1), base]))
   const bases = new Map(applied)
   const said = new Map(applied.map(([to]) => [to, findings.filter((each) => wayTo(each.node).at(-1) === to)]))
-  checkedRows((node) => below(node, bases), (node) => [...(found.get(viewOf(node)) ?? []), ...below(node, said)])
+  tellRows = () => checkedRows((node) => below(node, bases), (node) => distinct([...viewOf(node).findings, ...below(node, said)]))
   learnBases((answer.stacks ?? []).map((stack) => ({ loras: readLoras(stack.loras) })))
   const solved = without(before, findings)
   if (headline(before) !== headline(findings)) announce(headline(findings))
   before = findings
   for (const view of allViews()) view.checked(found.get(view) ?? [], solved, loras.get(view))
+  handOut()
 }
 
 /** Another graph: what was found in the last one says nothing about this one. */
-export const forgetCheck = () => (before = [])
+export function forgetCheck() {
+  before = []
+  tellRows = () => {}
+}

@@ -5,6 +5,7 @@ import { purposeButton } from "./declare.mjs"
 import { announce, button, element, line, passThrough, place, popover } from "./dom.mjs"
 import { ICONS, headline, worst } from "./findings.mjs"
 import { fixButton } from "./fixing.mjs"
+import { called, countLink } from "./links.mjs"
 import { picturesOf } from "./pictures.mjs"
 import { translate, word } from "./texts.mjs"
 
@@ -17,7 +18,7 @@ function icon(severity) {
   return made
 }
 
-/** @param {import("./findings.mjs").Finding} raw @param {string} [where] the node it is about, where that is not obvious */
+/** @param {import("./findings.mjs").Finding} raw @param {HTMLElement} [where] the way to the node it is about, where that is not obvious */
 export function card(raw, where) {
   const found = translate(raw)
   const evidence = EVIDENCE_WORTH_SAYING.includes(found.evidence) ? word(`evidence.${found.evidence}`) : ""
@@ -26,7 +27,7 @@ export function card(raw, where) {
     element("strong", "lf-word", word(`severity.${found.severity}`)),
     found.code && element("span", "lf-code", found.code),
     evidence && element("span", "lf-evidence", evidence),
-    where && element("span", "lf-where", where),
+    where,
   ])
   const made = element("li", "lf-finding", [
     title,
@@ -54,16 +55,19 @@ const items = (className, list) => list.length > 0 && element("ul", className, l
  * @typedef {object} Content
  * @property {import("./findings.mjs").Report | null} report of the last run
  * @property {import("./findings.mjs").Finding[]} found by a check of the graph, without what the report says too
+ * @property {{place: string, findings: import("./findings.mjs").Finding[], before: boolean}[]} elsewhere told at other nodes,
+ *   before a run or by one
  * @property {{lora: string}[]} asked questions of declare.mjs
  */
 
 export class Panel {
   /**
-   * @param {{canvas: () => object, isVue: () => boolean}} host
+   * @param {{canvas: () => object, isVue: () => boolean, nodeOf: (place: string) => any}} host
    * @param {(question: object) => HTMLElement} rowOf a question as an element
    * @param {() => void} onShown called when the line comes or goes
    */
   constructor(host, rowOf, onShown) {
+    this.host = host
     this.rowOf = rowOf
     this.onShown = onShown
     this.shown = this.old = false
@@ -87,11 +91,12 @@ export class Panel {
     if (drawn === this.drawn) return
     this.drawn = drawn
     this.content = content
-    const { report, found, asked } = content
-    const findings = [...found, ...(report?.findings ?? [])]
-    this.root.dataset.severity = report || found.length ? worst(findings) : "none"
+    const { report, found, elsewhere, asked } = content
+    const own = [...found, ...(report?.findings ?? [])]
+    const findings = [...own, ...elsewhere.flatMap((each) => each.findings)]
+    this.root.dataset.severity = report || findings.length ? worst(findings) : "none"
     this.root.classList.toggle("lf-stale", Boolean(this.old && report))
-    this.label(findings, asked)
+    this.label(findings, own, asked)
     this.fill()
     const shown = Boolean(findings.length || report || asked.length)
     this.root.hidden = !shown
@@ -100,20 +105,27 @@ export class Panel {
     this.onShown()
   }
 
-  /** One finding speaks for itself; several, or none, are counted. */
-  label(findings, asked) {
+  /** All findings in one line; of none, the questions. */
+  label(findings, own, asked) {
     const { report } = this.content
     const count = asked.filter((each) => !each.all && each.said === undefined).length
-    const [only] = findings.length === 1 ? findings : []
     const open = count > 0 && word("declare.open", { count })
     const clear = report?.solved ? "" : headline([])
-    const text = only ? translate(only).seen : findings.length ? headline(findings) : open || clear || report?.facts[0] || ""
+    const text = findings.length ? this.sentence(findings, own) : open || clear || report?.facts[0] || ""
     const severity = findings.length ? worst(findings) : open ? "question" : "clear"
     const age = this.old && report ? element("span", "lf-age", word("panel.earlier")) : null
     const parts = [icon(severity), element("span", "lf-summary", text), age, element("span", "lf-more", "▸")]
     this.head.dataset.severity = severity
     this.head.replaceChildren(...parts.filter(Boolean))
     this.head.setAttribute("aria-label", word("panel.more", { line: `${word(`severity.${severity}`)}: ${text}` }))
+  }
+
+  /** One finding of this node speaks for itself; all others are counted, and where one other node tells them, it is named. */
+  sentence(findings, own) {
+    if (findings.length === 1 && own.length === 1) return translate(own[0]).seen
+    const [other, ...more] = this.content.elsewhere
+    const node = other && !more.length && !own.length && this.host.nodeOf(other.place)
+    return node ? word("panel.at", { count: headline(findings), place: called(node) }) : headline(findings)
   }
 
   /** The details, open or not. */
@@ -128,10 +140,17 @@ export class Panel {
   }
 
   details() {
-    const { report, found, asked } = this.content
+    const { report, found, elsewhere, asked } = this.content
     const rows = items("lf-asks", asked.map(this.rowOf))
-    const parts = [this.check(found), report && this.run(report, found.length > 0), rows].filter(Boolean)
+    const ways = (before) => elsewhere.filter((each) => each.before === before).map((each) => this.way(each)).filter(Boolean)
+    const run = report && this.run(report, ways(false), found.length + elsewhere.length > 0)
+    const parts = [this.check(found, ways(true)), run, rows].filter(Boolean)
     return parts.length ? parts : [line("lf-hint", word("panel.none"))]
+  }
+
+  way({ place, findings }) {
+    const node = this.host.nodeOf(place)
+    return node && countLink(node, findings)
   }
 
   open() {
@@ -147,17 +166,18 @@ export class Panel {
     announce(this.head.textContent)
   }
 
-  check(found) {
-    if (!found.length) return null
-    return element("div", "lf-before", [line("lf-when", word("panel.before")), items("lf-list", found.map((each) => card(each)))])
+  check(found, ways) {
+    if (!found.length && !ways.length) return null
+    const list = items("lf-list", [...found.map((each) => card(each)), ...ways])
+    return element("div", "lf-before", [line("lf-when", word("panel.before")), list])
   }
 
   /** One finding speaks for itself; none or several get a headline, unless "No findings" would mislead by now. */
-  run(/** @type {import("./findings.mjs").Report} */ { findings, facts, numbers, solved }, found) {
-    const head = findings.length !== 1 && (findings.length || !(solved || found)) && summary(findings)
+  run(/** @type {import("./findings.mjs").Report} */ { findings, facts, numbers, solved }, ways, others) {
+    const head = findings.length !== 1 && (findings.length || !(solved || others)) && summary(findings)
     const told = facts.map((fact) => element("li", "", fact))
     const age = this.old ? element("span", "lf-age", word("panel.earlier")) : null
-    const list = items("lf-list", findings.map((each) => card(each)))
+    const list = items("lf-list", [...findings.map((each) => card(each)), ...ways])
     return element("div", "lf-run", [age, head, list, ...picturesOf(numbers), items("lf-facts", told)])
   }
 

@@ -82,6 +82,34 @@ function energyStrips(fit) {
   return figure(word("picture.energy"), strips.length * ROW, strips.map(strongest), parts)
 }
 
+/** Who works with whom, and who against whom: a cell a pair, the stronger the more. */
+function pairCells({ names, cosine }) {
+  const side = Math.min(34, (WIDTH - LABEL) / names.length)
+  const pairs = names.flatMap((_, row) => names.map((__, column) => [row, column]))
+  const cells = pairs.flatMap(([row, column]) => {
+    const value = cosine[row][column]
+    const [x, y] = [LABEL + column * side, row * ROW]
+    const ground = rect(x, y + 1, side - 2, ROW - 2, "lf-ground")
+    if (row === column) return [ground]
+    const cell = rect(x, y + 1, side - 2, ROW - 2, value < 0 ? "lf-against" : "lf-alike")
+    cell.setAttribute("fill-opacity", Math.min(1, Math.abs(value)).toFixed(3))
+    const ink = Math.abs(value) > 0.5 ? { class: "lf-bright" } : {}
+    const told = side < 26 ? [] : [text(x + side / 2 - 1, y + 13, value.toFixed(2), { "text-anchor": "middle", ...ink })]
+    return [ground, cell, ...told]
+  })
+  const said = pairs.filter(([row, column]) => row < column).map(([row, column]) =>
+    `${short(names[row])} / ${short(names[column])} ${cosine[row][column].toFixed(2)}`)
+  return figure(word("picture.pairs"), names.length * ROW, said, [...names.map((name, at) => text(0, at * ROW + 13, short(name))), ...cells])
+}
+
+/** What was compared: every pair, and where each LoRA and all together are strong. */
+function pairPictures({ names, cosine, blocks }) {
+  const strips = [...names, word("picture.together")].map((name, at) => ({
+    name, energy: blocks.map(({ block, shares }) => [block, shares[at]]),
+  }))
+  return [pairCells({ names, cosine }), energyStrips(strips)]
+}
+
 /** How many layers are how far off; lines for all together and for what was allowed. */
 function histogram({ bins, most, total, limit, count }) {
   const [height, base] = [64, 80]
@@ -98,7 +126,8 @@ function histogram({ bins, most, total, limit, count }) {
 /** @param {import("./numbers.mjs").Numbers | undefined} numbers @returns {HTMLElement[]} */
 export function picturesOf(numbers) {
   if (!numbers) return []
-  const { kept, fit, size, errors } = numbers
+  const { kept, fit, size, errors, pairs } = numbers
+  if (pairs) return pairPictures(pairs).filter(Boolean)
   const found = [kept.length && keptBars(kept), !kept.length && fit.length && fitBars(fit), energyStrips(fit)]
   return [...found, size && sizeBars(size), errors && histogram(errors)].filter(Boolean)
 }

@@ -2,9 +2,11 @@
 // @ts-check
 
 import { isShown, questionsOf, rowOf } from "./declare.mjs"
+import { element, place, popover } from "./dom.mjs"
 import { ICONS, readReport, without, worst } from "./findings.mjs"
-import { canvas, chain, elementOf, heightFollows, isVue, newBadge } from "./host.mjs"
-import { Panel } from "./panel.mjs"
+import { boxOf, canvas, chain, elementOf, heightFollows, isVue, locatorOf, newBadge, nodeOfLocator } from "./host.mjs"
+import { distinct, shared } from "./owners.mjs"
+import { Panel, card } from "./panel.mjs"
 import { word } from "./texts.mjs"
 
 const BADGES = { error: "#5a2626", warning: "#54441c" }
@@ -13,17 +15,21 @@ const SETTLES = 500 // ms in which a node's height has followed its panel
 
 export class View {
   /**
-   * @param {object} node a LiteGraph node @param {boolean} reporting whether it gets a panel
-   * @param {() => boolean} asks whether it asks in its panel what LoRAs were trained with
-   * @param {(view: View) => void} remember called with what outlives this node
+   * @param {any} node a LiteGraph node @param {boolean} reporting whether it gets a panel
+   * @param {object} graph
+   * @param {() => boolean} graph.asks whether it asks in its panel what LoRAs were trained with
+   * @param {(finding: import("./findings.mjs").Finding, node: any) => any} graph.owner the node that tells it
+   * @param {(view: View) => void} graph.reported called when there is another report, which outlives this node
    */
-  constructor(node, reporting, asks, remember) {
+  constructor(node, reporting, { asks, owner, reported }) {
     this.node = node
     this.report = null
     this.found = []
+    this.received = [] // what reports of other nodes say that is repaired here
     this.loras = []
     this.asks = asks
-    this.remember = remember
+    this.owner = owner
+    this.reported = reported
     this.marked = ""
     this.box = null // of the badge on the canvas: [x, y, width, height] beside the node's place
     this.fitting = false // its panel came or went, and its height has not followed yet
@@ -32,9 +38,16 @@ export class View {
     chain(node, "onExecuted", (result, output) => (this.executed(output), result))
   }
 
+  /** What runs said. @returns {import("./findings.mjs").Finding[]} */
+  get told() {
+    const own = this.report?.findings ?? []
+    return [...own, ...without(this.received, own)]
+  }
+
   /** All there is to say, once. @returns {import("./findings.mjs").Finding[]} */
   get findings() {
-    return [...this.found, ...(this.report?.findings ?? [])].filter(isShown)
+    const { told } = this
+    return [...without(this.found, told), ...told].filter(isShown)
   }
 
   /** What a run said takes the place of what was found before it. @param {import("./findings.mjs").Report | null} report */
@@ -44,7 +57,15 @@ export class View {
     if (report?.loras.length) this.loras = report.loras
     this.panel?.stale(false)
     this.update()
-    this.remember(this)
+    this.reported(this)
+  }
+
+  /** What other nodes were told in a run, and is repaired here. @param {import("./findings.mjs").Finding[]} findings */
+  receive(findings) {
+    const received = distinct(findings)
+    if (JSON.stringify(received) === JSON.stringify(this.received)) return
+    this.received = received
+    this.update()
   }
 
   /** A report from before this node was made again. @param {boolean} old it speaks of another graph */
@@ -62,7 +83,7 @@ export class View {
    */
   checked(found, solved, loras) {
     if (this.report) this.solve(without(this.report.findings, solved))
-    this.found = without(found, this.report?.findings ?? [])
+    this.found = found
     this.loras = loras ?? this.loras
     this.update()
   }
@@ -75,10 +96,30 @@ export class View {
   }
 
   update() {
-    const asked = this.panel && this.asks() ? questionsOf(this.loras, this.findings) : []
-    const report = this.report && { ...this.report, findings: this.report.findings.filter(isShown) }
-    this.panel?.show({ report, found: this.found.filter(isShown), asked })
+    this.panel?.show(this.content())
     this.mark()
+  }
+
+  /** What the panel shows whole, and what it counts because another node shows it. @returns {import("./panel.mjs").Content} */
+  content() {
+    const { findings, told, report } = this
+    const of = (part) => shared(part, this.node, this.owner)
+    const [run, check] = [of(told.filter(isShown)), of(findings.filter((each) => !told.includes(each)))]
+    const counted = ({ others }, before) => [...others].map(([node, all]) => ({ place: locatorOf(node), findings: all, before }))
+    const asked = this.loras.length && this.asks() ? questionsOf(this.loras, findings) : []
+    const said = report || run.mine.length ? { facts: [], loras: [], ...report, findings: run.mine } : null
+    return { report: said, found: check.mine, elsewhere: [...counted(check, true), ...counted(run, false)], asked }
+  }
+
+  /** Shows what is said here, beside the node. */
+  open() {
+    if (this.panel?.shown) return this.panel.open()
+    const cards = shared(this.findings, this.node, this.owner).mine.map((each) => card(each))
+    if (!cards.length) return
+    const made = popover(word("panel.label"), [element("div", "lf-body", [element("ul", "lf-list", cards)])])
+    document.body.append(made)
+    made.showPopover()
+    place(made, { getBoundingClientRect: () => boxOf(this.node) })
   }
 
   /** @param {object | undefined} output the node's `ui`; one without a report changes nothing */
@@ -95,7 +136,7 @@ export class View {
 
   addPanel() {
     const { node } = this
-    const panel = new Panel({ canvas, isVue }, rowOf, () => this.fit())
+    const panel = new Panel({ canvas, isVue, nodeOf: nodeOfLocator }, rowOf, () => this.fit())
     const height = () => panel.height
     // serialize twice: the option keeps the widget out of the prompt, its own property out of the workflow
     const options = { serialize: false, margin: 0, getMinHeight: height, getMaxHeight: height }
@@ -161,7 +202,7 @@ export class View {
     const shown = elementOf(this.node)
     if (!shown) return
     const text = this.badgeText()
-    const needed = text && !shown.innerText.includes(text)
+    const needed = text && !shown.textContent.includes(text)
     if (needed) shown.dataset.lfBadge = text
     else delete shown.dataset.lfBadge
   }

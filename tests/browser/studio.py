@@ -12,7 +12,7 @@ from browser.graphs import Links, Nodes
 from host import rig
 
 if TYPE_CHECKING:  # installed on first use by tests/install.py
-    from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+    from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request
 
 EXTENSION = f"/extensions/{rig.PACK_FOLDER}"
 OURS = re.compile(rf"{EXTENSION}(?!/docs/\w+/)")  # the host looks for docs/NODE/en.md before docs/NODE.md
@@ -270,6 +270,16 @@ class Studio:
         script = """name => document.querySelector(".lf-popover:popover-open")
           ?? foundry.panel(name).querySelector(".lf-line").click()"""
         self.page.evaluate(script, name)
+
+    def follow(self, name: str, owner: str) -> Locator:
+        """In a node's panel click the link to the node that tells its findings; what opens there."""
+        number = self.page.evaluate("name => foundry.nodes[name].id", owner)
+        self.open_panel(name)
+        link = self.page.locator(f".lf-popover:popover-open .lf-elsewhere button:has-text('(node {number})')")
+        link.first.click()
+        opened = self.page.locator(".lf-popover:popover-open:not(:has(.lf-elsewhere))")
+        opened.wait_for()
+        return opened
 
     def undo(self) -> None:
         """The host's undo, until every node of the graph is there again, another object than before."""

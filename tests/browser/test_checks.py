@@ -257,8 +257,7 @@ def test_a_button_settles_a_finding_as_one_step_of_undo(blank, names):
     value = "() => foundry.nodes.rows.widgets[0].value"
     before = blank.page.evaluate(value)
     blank.wait_for_panel("stack", "error")
-    blank.open_panel("stack")
-    button = blank.page.get_by_role("button", name="Use wan_style")
+    button = blank.follow("stack", "rows").get_by_role("button", name="Use wan_style")
     button.first.wait_for()
     blank.page.screenshot(path=blank.artefacts / f"fix-{blank.mode}.png")
     button.first.click()

@@ -72,31 +72,68 @@ def test_the_keyboard_does_it_too(asking, host, unknown):
     asking.page.wait_for_selector(f".lf-popover li:has-text('{ASK}')")
 
 
-def test_another_lora_is_chosen_in_a_dialog(asking, host, unknown):
-    press(asking, "Other...")
+def say_strength(asking, strength: str, name: str = ""):
+    """Fill the dialog that follows the choice of a base LoRA."""
     dialog = asking.page.locator("dialog.lf-dialog")
-    select = dialog.get_by_label("Base LoRA")
-    assert unknown["new"] not in select.inner_text()
-    select.select_option(unknown["style"])
-    dialog.get_by_label("Strength").fill("0.5")
+    if name:
+        dialog.get_by_label("Base LoRA").fill(name)
+    dialog.get_by_label("Strength").fill(strength)
     asking.page.screenshot(path=asking.artefacts / f"other-{asking.mode}.png")
     dialog.get_by_role("button", name="OK").click()
+
+
+def declared_base(host, lora: str) -> tuple[str, float, bool]:
+    """(name, strength, whether its file is known) of the base LoRA that was declared."""
+    known = lineage(host, lora)
+    (base,) = known["claims"][known["declared"]]["trained_with"]
+    return base["name"], base["strength"], bool(base["ids"])
+
+
+def test_another_lora_is_chosen_as_the_rows_choose_theirs(asking, host, unknown):
+    press(asking, "Other...")
+    search = asking.page.get_by_role("combobox", name="Search LoRAs")
+    asking.page.wait_for_selector(f".lf-option[title='{unknown['style']}']")
+    asking.page.screenshot(path=asking.artefacts / f"other-chooser-{asking.mode}.png")
+    box = asking.page.evaluate("() => document.querySelector('.lf-chooser').getBoundingClientRect().toJSON()")
+    assert box["width"] > 300 and box["top"] > 8  # beside the question, not in the corner
+    search.fill("wan_style")
+    search.press("Enter")
+    say_strength(asking, "0.5")
     text = asking.wait_for_panel("check", "warning")["text"]
     assert "LF102" in text and unknown["style"] in text
-    known = lineage(host, unknown["new"])
-    (base,) = known["claims"][known["declared"]]["trained_with"]
-    assert (base["name"], base["strength"]) == (unknown["style"], 0.5)
+    assert declared_base(host, unknown["new"]) == (unknown["style"], 0.5, True)
+    press(asking, "Undo")
+    asking.wait_for_panel("check", "none")
+
+
+def test_a_file_that_is_not_here_is_named(asking, host, unknown):
+    """What was typed in the search is its name already; it is the same declaration."""
+    press(asking, "Other...")
+    asking.page.get_by_role("combobox", name="Search LoRAs").fill("their_turbo.safetensors")
+    asking.page.get_by_role("button", name="A file I don't have...").click()
+    assert asking.page.locator("dialog.lf-dialog").get_by_label("Base LoRA").input_value() == "their_turbo.safetensors"
+    say_strength(asking, "0.8", "their_turbo_v2.safetensors")
+    text = asking.wait_for_panel("check", "warning")["text"]
+    assert "LF102" in text and "you said it was trained with their_turbo_v2.safetensors" in text
+    assert declared_base(host, unknown["new"]) == ("their_turbo_v2.safetensors", 0.8, False)
     press(asking, "Undo")
     asking.wait_for_panel("check", "none")
 
 
 def test_cancel_says_nothing(asking, host, unknown):
+    chooser, dialog = asking.page.locator(".lf-chooser"), asking.page.locator("dialog.lf-dialog")
     press(asking, "Other...")
-    asking.page.locator("dialog.lf-dialog").wait_for()
+    chooser.wait_for()
     asking.page.keyboard.press("Escape")
-    asking.page.locator("dialog.lf-dialog").wait_for(state="detached")
+    chooser.wait_for(state="detached")
     press(asking, "Other...")
-    asking.page.locator("dialog.lf-dialog").get_by_role("button", name="Cancel").click()
+    chooser.get_by_role("button", name="A file I don't have...").click()
+    dialog.get_by_role("button", name="Cancel").click()
+    dialog.wait_for(state="detached")
+    press(asking, "Other...")
+    chooser.get_by_role("button", name="A file I don't have...").click()
+    dialog.get_by_role("button", name="OK").click()  # no name is given
+    dialog.wait_for(state="detached")
     asking.quiet()
     assert ASK in asking.panel("check")["text"] and lineage(host, unknown["new"])["declared"] is None
 
@@ -132,8 +169,7 @@ def test_a_warning_that_is_meant_so_is_settled_by_a_click(asking, host, unknown)
     asking.set("row", "strength_model", 0.6)
     asking.check()
     assert "LF102" in asking.wait_for_panel("check", "warning")["text"]
-    asking.open_panel("check")
-    asking.page.wait_for_selector(".lf-popover button:has-text('I use it so on purpose')").click()
+    asking.follow("check", "row").get_by_role("button", name="I use it so on purpose").click()
     asking.wait_for_panel("check", "none")
     known = lineage(host, unknown["new"])
     assert known["claims"][known["declared"]]["use_with"] == []

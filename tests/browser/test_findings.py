@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from browser.graphs import finishers, pipeline
 
@@ -22,14 +24,40 @@ def test_findings_appear_on_the_node_after_a_run(fresh):
     one_line = "() => foundry.panel('check').offsetHeight > 0 && foundry.panel('check').offsetHeight <= 28"
     fresh.page.wait_for_function(one_line)  # in its own pixels, whatever the zoom is
     panel = fresh.panel("check")
-    assert "Warning" in panel["text"] and "LF302" in panel["text"]
-    assert "wan_partial.safetensors" in panel["text"] and "modules found their weight" in panel["text"]
+    assert "1 warning" in panel["text"] and "LF302" in panel["text"] and "wan_partial.safetensors" in panel["text"]
     assert panel["on_page"] and panel["width"] > 150
     live = fresh.page.evaluate("() => [...document.querySelectorAll('.lf-live')].map((each) => each.role)")
     assert live == ["status"]  # one voice, however many panels
     assert fresh.wait_for_panel("fuse", "clear")["text"].startswith("✓")
     assert "quantized" in fresh.panel("quantize")["text"]
     fresh.screenshot("findings")
+
+
+def test_a_finding_is_told_once_where_it_is_repaired_and_counted_elsewhere_with_the_way_there(fresh):
+    """The row of the LoRA tells it; stack, validator and quantizer name the row, and a click goes there."""
+    fresh.run()
+    for name in ("stack", "check", "quantize"):
+        text = fresh.wait_for_panel(name, "warning")["text"]
+        assert "LF302" in text and "modules found their weight" not in text, name
+        assert "1 warning at LoRA" in text.splitlines()[1], name
+    assert fresh.badge("row") == "! Warning LF302"
+    told = fresh.follow("check", "row")
+    told.get_by_text("modules found their weight").wait_for()
+    fresh.page.screenshot(path=fresh.artefacts / f"owner-{fresh.mode}.png")
+    assert fresh.page.evaluate("() => app.canvas.selected_nodes[foundry.nodes.row.id] === foundry.nodes.row")
+    node, view = fresh.page.evaluate(
+        """() => {
+          const {ds, canvas} = app.canvas, {pos, size} = foundry.nodes.row
+          const middle = [0, 1].map((at) => (pos[at] + size[at] / 2 + ds.offset[at]) * ds.scale)
+          return [middle, [canvas.clientWidth, canvas.clientHeight]]
+        }"""
+    )
+    assert all(0 < at < edge for at, edge in zip(node, view, strict=True))
+    fresh.page.keyboard.press("Escape")
+    fresh.set("row", "lora_name", "wan_style.safetensors")
+    fresh.run()
+    fresh.wait_for_panel("check", "clear")
+    assert fresh.badge("row") == ""
 
 
 def test_the_panel_fits_its_node(fresh):
@@ -181,6 +209,21 @@ def test_what_was_measured_is_shown_as_pictures(fresh):
     fit = fresh.page.evaluate(shown)[0]
     assert fit.startswith("Modules that found their weight: ") and "wan_partial" in fit
     fresh.page.keyboard.press("Escape")
+
+
+def test_loras_that_were_compared_are_shown_as_a_map(studio, names):
+    rows = json.dumps([{"path": names["style"], "strength": 0.5}, names["partial"]])
+    nodes = {"rows": ("FoundryLoRAStack", (0, 0), {"loras": rows}), "pairs": ("FoundryLoRAConflicts", (460, 0), {})}
+    studio.build(nodes, [("rows", 0, "pairs", "lora_stack")])
+    assert studio.run()["outcome"] == "execution_success"
+    studio.wait_for_panel("pairs", "clear")
+    studio.open_panel("pairs")
+    shown = "() => [...document.querySelectorAll('.lf-popover .lf-picture')].map((each) => each.ariaLabel)"
+    pairs, energy = studio.page.evaluate(shown)
+    assert pairs.startswith("Pairs: ") and "wan_style / wan_partial 0." in pairs
+    assert "all together" in energy and "wan_style" in energy
+    studio.page.screenshot(path=studio.artefacts / f"map-{studio.mode}.png")
+    studio.page.keyboard.press("Escape")
 
 
 def test_text_is_never_html(fresh):

@@ -130,6 +130,8 @@ def test_every_node_and_input_has_a_name_for_translators(host, root, node):
     info = host.object_info(node)[node]
     inputs = {**info["input"]["required"], **info["input"].get("optional", {})}
     assert told["inputs"].keys() == inputs.keys()
+    tips = {name: spec[1]["tooltip"] for name, spec in inputs.items() if len(spec) > 1 and "tooltip" in spec[1]}
+    assert {name: each["tooltip"] for name, each in told["inputs"].items() if "tooltip" in each} == tips
     assert (told["display_name"], told["description"]) == (info["display_name"], info["description"])
 
 

@@ -171,3 +171,18 @@ def test_a_bad_body_is_http_400_with_a_reason(host, names, bad):
 def test_a_bad_query_is_http_400(host, query):
     status, answer = host.request(PATH + query)
     assert (status, answer["error"]["code"]) == (400, "file")
+
+
+def test_a_base_lora_that_is_not_here_is_written_down_by_its_name(host, names):
+    """Only where that is asked for: a slip in a name is refused. A file of that name that is here is recognised."""
+    absent = {"name": "gone/their_lightning.safetensors", "strength": 0.5}
+    status, told = host.request(PATH, {"lora": names[0], "trained_with": [absent]})
+    assert status == 400 and "their_lightning" in told["error"]["what"]
+    status, told = host.request(PATH, {"lora": names[0], "trained_with": [{**absent, "by_name": True}]})
+    (base,) = told["claims"][told["declared"]]["trained_with"]
+    assert status == 200 and (base["name"], base["strength"], base["ids"]) == (absent["name"], 0.5, [])
+    status, told = host.request(PATH, {"lora": names[0], "trained_with": [{"name": names[1], "by_name": True}]})
+    assert status == 200 and told["claims"][told["declared"]]["trained_with"][0]["ids"]
+    for wrong in ({"name": " ", "by_name": True}, {"name": "x", "by_name": "yes"}, {"by_name": True}):
+        status, told = host.request(PATH, {"lora": names[0], "trained_with": [wrong]})
+        assert status == 400 and told["error"]["code"] == "body", told

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict"
 import { mock, test } from "node:test"
-import { Linter, QUIET, RETRY } from "../../web/lint.mjs"
+import { Linter, QUIET, RETRY, keyOf } from "../../web/lint.mjs"
 
 const graph = (strength) => ({ nodes: [{ id: 1, type: "LoraLoader", widgets_values: ["a.safetensors", strength] }] })
 const answer = (body, status = 200) => ({ ok: status < 400, status, json: async () => body, text: async () => "no" })
@@ -13,8 +13,9 @@ function studio(t, reply) {
   const warn = mock.method(console, "warn", () => {})
   t.after(() => { mock.timers.reset(); warn.mock.restore() })
   const seen = { asked: [], shown: [], warn, graph: graph(1) }
+  const drawn = () => { seen.saved = (seen.saved ?? 0) + 1; return seen.graph }
   const post = (path, body, signal) => { seen.asked.push({ body, signal }); return reply(seen.asked.length, signal) }
-  const linter = new Linter({ drawn: () => seen.graph, promptOf: async () => ({}), post }, (a) => seen.shown.push(a))
+  const linter = new Linter({ drawn, promptOf: async () => ({}), post }, (a) => seen.shown.push(a))
   const quiet = async () => { linter.touch(); mock.timers.tick(QUIET); await settled() }
   return { linter, seen, quiet }
 }
@@ -63,4 +64,41 @@ test("what only moves a node is not asked about", async (t) => {
   seen.graph = { ...graph(1), nodes: [{ ...graph(1).nodes[0], pos: [5, 5], color: "#123" }] }
   await quiet()
   assert.equal(seen.asked.length, 1)
+})
+
+test("a burst of edits saves the graph once, and an answer to the newest one is shown without saving it again", async (t) => {
+  const { linter, seen, quiet } = studio(t, async () => answer({ findings: [] }))
+  for (let edit = 0; edit < 10; edit++) linter.touch()
+  await quiet()
+  assert.deepEqual([seen.saved, seen.asked.length, seen.shown.length], [1, 1, 1])
+  seen.graph = graph(0.5)
+  await quiet()
+  assert.deepEqual([seen.saved, seen.asked.length, seen.shown.length], [2, 2, 2])
+})
+
+test("an answer about a graph that changed meanwhile is not shown", async (t) => {
+  const { linter, seen, quiet } = studio(t, async (nth) => {
+    if (nth === 1) { seen.graph = graph(0.5); linter.touch() }
+    return answer({ findings: [nth] })
+  })
+  await quiet()
+  assert.equal(seen.shown.length, 0)
+  await quiet()
+  assert.deepEqual(seen.shown, [{ findings: [2] }])
+})
+
+test("what only looks is left out of a graph's key, in subgraphs too; a widget's value never is", () => {
+  const node = (more) => ({ id: 1, type: "LoraLoader", widgets_values: [{ size: 1, flags: "a" }], ...more })
+  const whole = (more, inner = more, around = {}) => ({
+    nodes: [node(more)],
+    groups: more.pos ? [{ bounding: more.pos }] : [],
+    definitions: { subgraphs: [{ id: "s", nodes: [node(inner)], inputs: [{ name: "model", ...inner }], inputNode: { id: -10, bounding: inner.pos } }] },
+    ...around,
+  })
+  const key = keyOf(whole({}))
+  const looks = { pos: [5, 5], size: [1, 1], flags: { collapsed: true } }
+  assert.equal(keyOf(whole(looks, looks, { extra: { ds: 1 }, last_node_id: 9 })), key)
+  assert.notEqual(keyOf(whole({ mode: 4 })), key)
+  assert.notEqual(keyOf(whole({}, { mode: 4 })), key)
+  assert.notEqual(keyOf(whole({ widgets_values: [{ size: 2, flags: "a" }] })), key)
 })

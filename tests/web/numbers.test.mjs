@@ -24,7 +24,7 @@ test("what a bake measured", () => {
 })
 
 test("what was not measured, or is of another shape, makes no picture", () => {
-  const nothing = { kept: [], fit: [], size: null, errors: null }
+  const nothing = { kept: [], fit: [], size: null, errors: null, pairs: null }
   const odd = [{}, { loras: "x" }, { loras: [null, { path: 3 }], layers: { a: null, b: {} }, size: 7 }, { layers: { a: { relative_error: "1" } } }]
   for (const data of odd) assert.deepEqual(numbersOf(data), nothing)
   assert.equal(numbersOf({ layers: { a: { relative_error: 0 }, b: { relative_error: 0 } } }).errors, null)
@@ -35,4 +35,18 @@ test("numbers as people write them", () => {
   assert.equal(bytes(1_700_000), "1.70 MB")
   assert.equal(percent(0.02653), "2.65%")
   assert.equal(percent(1), "100%")
+})
+
+test("LoRAs that were compared make a map of pairs and of blocks", () => {
+  const loras = [{ name: "a.safetensors", strength: 1 }, { name: "b.safetensors", strength: 0.5 }]
+  const data = { loras, cosine: [[1, -0.4], [-0.4, 1]], blocks: [{ block: "double.0", loras: [0.1, 0.2], stack: 0.25 }] }
+  const { pairs, fit, kept } = numbersOf(data)
+  assert.deepEqual(pairs, {
+    names: ["a.safetensors", "b.safetensors"],
+    cosine: [[1, -0.4], [-0.4, 1]],
+    blocks: [{ block: "double.0", shares: [0.1, 0.2, 0.25] }],
+  })
+  assert.deepEqual([fit, kept], [[], []])
+  for (const odd of [{ cosine: [[1, -0.4]] }, { cosine: [[1, null], [null, 1]] }, { loras: loras.slice(1) }, { loras: [{}, {}] }])
+    assert.equal(numbersOf({ ...data, ...odd }).pairs, null)
 })

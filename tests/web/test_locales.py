@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 
 LANGUAGES = ["de", "ja", "zh"]
+TRANSLATED = re.compile(r"LF(?:10|20|30|40)\d\.|convert\.")  # what a check of a workflow says, and its conversion
+ENGLISH = re.compile(r"LF304\.")  # damaged and unfit files in all their kinds
+PERCENT = re.compile(r"\d+(?:\.\d+)?%")
 TYPED = ["lightning", "turbo", "merge lora", "power lora", "fp8", "trigger", "weights"]
 
 
@@ -88,4 +91,16 @@ def test_every_word_of_the_page_is_translated_with_its_blanks(root: Path, langua
 
     assert words(other) == words(english) and all(other.values()) and set(other) <= set(english)
     blanks = re.compile(r"\{\w+\}")
+    assert [way for way in other if way[1] != "ui"] == [way for way in english if way in other and way[1] != "ui"]
     assert not [way for way, text in other.items() if set(blanks.findall(text)) != set(blanks.findall(english[way]))]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_a_check_of_a_workflow_says_is_translated_whole_with_its_numbers(root: Path, language: str) -> None:
+    """A new sentence of these codes needs all languages; the others may stay English."""
+    english, other = texts(root, "en", "main"), texts(root, language, "main")
+    wanted = [way for way, text in english.items() if TRANSLATED.match(way[2]) and not ENGLISH.match(way[2]) and text]
+    assert len(wanted) > 300 and not [way for way in wanted if way not in other]
+    numbers = {way: sorted(PERCENT.findall(english[way])) for way in wanted}
+    assert not [way for way in wanted if sorted(PERCENT.findall(other[way])) != numbers[way]]
+    assert not [way for way in wanted if other[way] == english[way] and way[3] != "seen"]
