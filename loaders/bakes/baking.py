@@ -222,13 +222,22 @@ def _make(requests: Sequence[FileRequest], options: BakeOptions, on_step: Progre
             BakeRequest(request.blueprint, sink, previous)
             for request, (sink, _), (previous, _) in zip(requests, sinks, found, strict=True)
         ]
-        reports = bake_all(asked, part_of(on_step, passes - 1, passes), *how)
-        cache, entries = options.cache, [entry for _, entry in found if entry is not None]
-        if cache is not None and not all(cache.is_sound(entry, on_step) for entry in entries):
-            raise _Damaged
+        entries = [entry for _, entry in found if entry is not None]
+        try:
+            reports = bake_all(asked, part_of(on_step, passes - 1, passes), *how)
+        except FoundryError:  # by a disk that no longer gives one of them?
+            _refuse_damaged(entries, options, on_step)
+            raise
+        _refuse_damaged(entries, options, on_step)
         for (_, publish), report in zip(sinks, reports, strict=True):
             publish(report)
     return [_result(*each, options) for each in zip(requests, costs, reports, strict=True)]
+
+
+def _refuse_damaged(entries: Sequence[Entry], options: BakeOptions, on_step: Progress | None) -> None:
+    cache = options.cache
+    if cache is not None and not all(cache.is_sound(entry, on_step) for entry in entries):
+        raise _Damaged
 
 
 def _sink(
@@ -265,7 +274,10 @@ def _earlier(request: FileRequest, options: BakeOptions) -> tuple[Previous | Non
         record, folder = (entry.record, entry.path.parent) if entry is not None else (None, folder)
     if record is None:
         return None, None
-    source = FileSource(*(folder / str(file["name"]) for file in record.files))
+    try:
+        source = FileSource(*(folder / str(file["name"]) for file in record.files))
+    except FoundryError:  # the disk no longer gives it
+        return None, entry
     return Previous(record.keys, record.measures, source, record.arithmetic), entry
 
 

@@ -6,6 +6,7 @@ process runs; the first one ever taken is what later ones are compared with.
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections.abc import Callable
@@ -58,14 +59,25 @@ def _look(path: Path, answer: Future[bool], throw_away: Callable[[], object]) ->
         with PROCESS.reading_lock:  # one file at a time: they share a disk
             sound = is_as_hashed(path)
         if not sound:
-            finding = say("cache.damaged", subject=path.parent.name, place=shown(str(path.parent)))
-            PROCESS.rotten = [*PROCESS.rotten, finding]
-            LOG.warning(finding.sentence())
-            throw_away()
-    except FoundryError:
-        pass  # it was replaced or evicted meanwhile: that state has an answer of its own
+            _throw_away(throw_away, say("cache.damaged", **_place(path)))
+    except FoundryError as error:
+        # Else it was replaced or evicted meanwhile: that state has an answer of its own.
+        sound = not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO)
+        if not sound:
+            _throw_away(throw_away, say("cache.unreadable", **_place(path)))
     finally:
         answer.set_result(sound)
+
+
+def _place(path: Path) -> dict[str, str]:
+    return {"subject": path.parent.name, "place": shown(str(path.parent))}
+
+
+def _throw_away(throw_away: Callable[[], object], finding: Finding) -> None:
+    """With a sentence, which is told with the next result, too."""
+    PROCESS.rotten = [*PROCESS.rotten, finding]
+    LOG.warning(finding.sentence())
+    throw_away()
 
 
 def _state(path: Path) -> tuple[int, int, int]:

@@ -9,6 +9,7 @@ A change shows by size, modification time or inode. What restores all three afte
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import time
 from collections.abc import Callable
@@ -89,7 +90,7 @@ def _hash(path: Path, expected: tuple[int, int], on_step: Progress | None) -> Ha
     buffer, done, start = memoryview(bytearray(CHUNK)), 0, 0
     # A digest lets go of the GIL: on two cores the second one costs no time.
     with ThreadPoolExecutor(1) as beside, disk_errors(path), path.open("rb", buffering=0) as file:
-        while count := file.readinto(buffer):
+        while count := _filled(file, buffer):
             start = start if done else _data_start(bytes(buffer[:9]), size)
             second = beside.submit(tensors.update, buffer[min(max(start - done, 0), count) : count])
             whole.update(buffer[:count])
@@ -100,6 +101,14 @@ def _hash(path: Path, expected: tuple[int, int], on_step: Progress | None) -> Ha
         state = os.fstat(file.fileno())
     check_unchanged(path, (state.st_size, state.st_mtime_ns), expected)
     return Hashes(whole.hexdigest(), tensors.hexdigest() if start else "")
+
+
+def _filled(file: io.FileIO, buffer: memoryview) -> int:
+    """Read until the buffer is full or the file ends: some drives give less than was asked for. Returns the bytes."""
+    done = 0
+    while done < len(buffer) and (count := file.readinto(buffer[done:])):
+        done += count
+    return done
 
 
 def _data_start(begin: bytes, size: int) -> int:

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from .drives import is_local
@@ -157,12 +157,11 @@ def _parts(whose: str) -> dict[str, str]:
 
 
 def _let_go(lock: Path, handle: int) -> None:
-    if os.name == "nt":  # only closed files can be removed there
-        os.close(handle)
-    with suppress(OSError):
-        lock.unlink()
-    if os.name != "nt":
-        os.close(handle)
+    """Take a lock away; what was written while it was held is not in doubt where the drive refuses that."""
+    steps = (partial(os.close, handle), lock.unlink)
+    for step in steps if os.name == "nt" else reversed(steps):  # only closed files can be removed there
+        with suppress(OSError):
+            step()
 
 
 def _age(path: Path) -> float:

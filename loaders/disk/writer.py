@@ -83,9 +83,8 @@ class Draft:
     def _opened(self) -> Iterator[FileSink]:
         try:
             with writing(self.path, self.size):
-                # Unbuffered: closing the file has nothing left to write, so cannot fail.
                 file = self.temp.open("x+b", buffering=0)
-            with file:
+            try:
                 with writing(self.path, self.size):
                     reserve(file.fileno(), self.size)
                 sink = FileSink(file, self.path, self.size, self._places, self._restated)
@@ -93,6 +92,9 @@ class Draft:
                 if self._hashed:
                     sink.hash_from(len(self._header))
                 yield sink
+            finally:
+                with suppress(OSError):  # what is to stay was closed before; of the rest nobody needs to know
+                    file.close()
         finally:
             with suppress(OSError):
                 self.temp.unlink(missing_ok=True)

@@ -38,7 +38,12 @@ SHARDS = 2_200  # bytes of a shard: two blocks and one
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("inputs")
+    return make_inputs(tmp_path_factory.mktemp("inputs") / "made")
+
+
+def make_inputs(folder: Path) -> Path:
+    """A base of three weights and two LoRAs in a new folder."""
+    folder.mkdir()
     save_file(
         {f"blocks.{i}.q.weight": torch.full((16, 16), float(i + 1)) for i in range(3)}, folder / "base.safetensors"
     )
