@@ -19,10 +19,11 @@ export class Drop {
     this.editor.root.classList.toggle("lf-drop", over)
   }
 
-  /** What a text or a file is called is told only when it is let go. */
+  /** What a text or a file is called is told only when it is let go; of files a picture has a kind that is known. */
   over(event) {
-    const { types } = event.dataTransfer
-    if (!this.editor.listed || !(modelDragged("loras") || types.includes("text/plain") || types.includes("Files"))) return
+    const { types, items } = event.dataTransfer
+    const file = [...items].some(({ kind, type }) => kind === "file" && !type)
+    if (!this.editor.listed || !(modelDragged("loras") || types.includes("text/plain") || file)) return
     event.preventDefault()
     event.stopPropagation()
     event.dataTransfer.dropEffect = "copy"

@@ -33,6 +33,19 @@ def deep(host):
     return "flux/people/anna.safetensors"
 
 
+# What is dragged over the rows and let go there: a file of this machine. Whether the rows light up for it.
+FILE = """([name, type]) => {
+  const data = new DataTransfer()
+  data.items.add(new File(["x"], name, { type }))
+  const list = document.querySelector(".lf-rows-list")
+  const more = { bubbles: true, cancelable: true, dataTransfer: data }
+  list.dispatchEvent(new DragEvent("dragover", more))
+  const lit = list.closest(".lf-rows").classList.contains("lf-drop")
+  if (lit) list.dispatchEvent(new DragEvent("drop", more))
+  return lit
+}"""
+
+
 def options(studio) -> list[str]:
     return studio.page.locator(".lf-option").evaluate_all("all => all.map(({title}) => title.split('\\n')[0])")
 
@@ -116,6 +129,14 @@ def test_names_and_tags_that_are_dragged_as_text_become_rows(rows, names, deep):
     rows.page.evaluate(DROP, [".lf-rows-text", "flux/ink.safetensors"])  # the text field's own
     rows.page.get_by_role("button", name="Edit as rows").click()
     assert text(rows) == now and rows.page.locator(".lf-drop").count() == 0
+
+
+def test_a_file_of_this_machine_that_is_listed_becomes_a_row_and_a_picture_is_left_to_the_host(rows, deep):
+    before = text(rows)
+    assert not rows.page.evaluate(FILE, ["picture.png", "image/png"]) and text(rows) == before
+    assert rows.page.evaluate(FILE, ["ink.safetensors", ""])
+    rows.page.wait_for_function("() => document.querySelectorAll('.lf-row').length === 4")
+    assert paths(rows)[-1] == "flux/ink.safetensors" and rows.page.locator(".lf-drop").count() == 0
 
 
 def test_the_list_is_asked_for_with_what_is_known_and_a_change_beside_a_file_is_seen(rows, host, deep):
