@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -23,7 +23,8 @@ from ..bases.families import detect_base, variant_of_base
 from ..disk.header import read_header
 from ..lineage.accelerators import known_name
 from ..lineage.contents import contained_in
-from ..names.dialects import split
+from ..loras.file import open_lora
+from ..names.dialects import ALPHA, split
 from ..remote.fetching import cached
 from ..remote.names import is_remote, parse_remote
 from ..workflows.node_kinds import LORAS
@@ -31,6 +32,8 @@ from ..workflows.trail import Applied, Source
 
 Find = Callable[[str, str], Path | None]  # (kind of folder, name) -> the file, None: it is not there
 LineageOf = Callable[[Path], Lineage]
+# A scale that the file's own header contradicts: so it is wherever it goes.
+CONTRADICTED = ("LF305.dense_noted", "LF305.split_qkv", "LF305.noted")
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,8 @@ class Files:
         lineage, depends = known
         if lineage is None or (is_remote(name) and lineage.accelerator is None):  # its copy here has another name
             lineage = replace(lineage or Lineage(), accelerator=self._by_name(name))
-        return LoraFacts(lineage, depends)
+        told = _contradicted(path) if applied.row.strength else ()
+        return LoraFacts(lineage, depends, tuple(replace(each, subject=name, node=applied.node) for each in told))
 
     def _read(self, path: Path) -> tuple[Lineage | None, bool] | FoundryError:
         """(what is known of a LoRA file, whether it depends on the weights below it), or why that cannot be told."""
@@ -184,6 +188,24 @@ def _has_scales(checkpoint: Checkpoint) -> bool:
 def unreadable(error: FoundryError, subject: str, node: str, ours: bool) -> Finding:
     """An error as a finding: what our nodes cannot read stops them, a native loader may still know the file."""
     return error.finding(subject, "error" if ours else "note", node)
+
+
+def _contradicted(path: Path) -> tuple[Finding, ...]:
+    """LF305 where a file's header says another scale than its factors have; by their header most files cannot."""
+    try:
+        header = read_header(path)
+        whole = {name.rpartition(".")[2] for name in header.tensors} >= {"lokr_w1", "lokr_w2"}
+        unstated = not any(name.endswith(f".{ALPHA}") for name in header.tensors)
+        odd = whole or unstated or "split_qkv" in header.metadata.get("ss_network_args", "")
+        return _told(path, header.size, header.mtime_ns) if odd and "ss_network_alpha" in header.metadata else ()
+    except FoundryError:  # whether it can be used is not asked here
+        return ()
+
+
+@lru_cache(maxsize=64)
+def _told(path: Path, size: int, mtime_ns: int) -> tuple[Finding, ...]:
+    """What an open file says of its scale, once for each state of it; alphas are read, no factors."""
+    return tuple(finding for finding in open_lora(path).findings if finding.text in CONTRADICTED)
 
 
 def _depends(path: Path) -> bool:

@@ -1,7 +1,7 @@
 """The lint of a workflow: every model in it as a stack under the same rules as a plan, and what only a graph shows.
 
-Nothing runs and no weight is read. Without ``find`` no file is looked at, and what is known of LoRAs is guessed from
-their names: such findings ask and never warn.
+Nothing runs and no weight is read, of LoRAs alphas at most. Without ``find`` no file is looked at, and what is known
+of LoRAs is guessed from their names: such findings ask and never warn.
 """
 
 from __future__ import annotations

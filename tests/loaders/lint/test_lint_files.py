@@ -47,6 +47,41 @@ def folders(path, **kinds):
     return ModelFolders([path])
 
 
+KOHYA = {"ss_network_dim": "32", "ss_network_alpha": "1"}
+PLAIN = {"blocks.0.q.lora_down.weight": torch.ones(32, 8), "blocks.0.q.lora_up.weight": torch.ones(8, 32)}
+WHOLE = {f"blocks.0.q.lokr_w{number}": torch.ones(side, side) for number, side in ((1, 2), (2, 4))}
+FUSED = {"blocks.0.q.lora_down.weight": torch.ones(96, 8), "blocks.0.q.lora_up.weight": torch.ones(8, 96)}
+ALPHA = {"blocks.0.q.alpha": torch.tensor(1.0)}
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "said"),
+    [
+        ({**WHOLE, **ALPHA}, KOHYA, "LF305.dense_noted"),
+        (PLAIN, KOHYA, "LF305.noted"),
+        ({**FUSED, **ALPHA}, {**KOHYA, "ss_network_args": '{"split_qkv": "True"}'}, "LF305.split_qkv"),
+        ({**PLAIN, **ALPHA}, KOHYA, ""),
+        (PLAIN, {}, ""),
+        (WHOLE, {**KOHYA, "ss_network_alpha": "32"}, ""),
+    ],
+)
+def test_a_scale_that_the_files_own_header_contradicts_is_told(tensors, metadata, said, tmp_path):
+    """As a plan tells it; with the ratio, on the node that applies the LoRA."""
+    find = folders(tmp_path, loras={STYLE: tensors}, diffusion_models={QWEN: BASE})
+    save_file(tensors, tmp_path / "loras" / STYLE, metadata)
+    for strength in (1.0, 0.0):
+        prompt = {
+            "1": {"class_type": "UNETLoader", "inputs": {"unet_name": QWEN, "weight_dtype": "default"}},
+            "2": {"class_type": "LoraLoaderModelOnly",
+                  "inputs": {"model": ["1", 0], "lora_name": STYLE, "strength_model": strength}},
+            "3": {"class_type": "KSampler", "inputs": {"model": ["2", 0], "steps": 20, "cfg": 4.0}},
+        }  # fmt: skip
+        told = [each for each in lint(graph_of(prompt), find).findings if each.code == "LF305"]
+        assert [each.text for each in told] == [said] * bool(said and strength)
+        assert all((each.severity, each.node, each.subject) == ("warning", "2", STYLE) for each in told)
+        assert all("32" in each.seen + each.why + each.fix or "3 times" in each.why for each in told)
+
+
 def check(path, sketch, known=None, policy=None, base=None, **loras):
     """The lint with files: every LoRA a plain one unless given, and what is known of them by name."""
     names = {LIGHTNING_8: LORA, STYLE: LORA, **loras}
