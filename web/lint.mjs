@@ -66,12 +66,16 @@ export class Linter {
   }
 
   /** The open graph: saved once for a burst of edits, however often it is asked for. */
-  take() {
-    if (this.taken?.edits !== this.edits) {
-      const workflow = this.host.drawn()
-      this.taken = { edits: this.edits, workflow, key: workflow ? keyOf(workflow) : "" }
-    }
+  save() {
+    if (this.taken?.edits !== this.edits) this.taken = { edits: this.edits, workflow: this.host.drawn(), key: "" }
     return this.taken
+  }
+
+  /** The same with its key. */
+  take() {
+    const taken = this.save()
+    if (taken.workflow) taken.key ||= keyOf(taken.workflow)
+    return taken
   }
 
   async pause(idle = false) {
@@ -119,6 +123,8 @@ export class Linter {
   /** Ask if the graph changed since the last answer; a question about a graph that is gone is given up. */
   async check() {
     await this.pause(true)
+    this.save()
+    await this.pause() // a large graph takes a while: its key is a task of its own
     if (this.question && this.take().key !== this.question.key) this.question.stop.abort()
     return this.inTurn(async () => {
       const { workflow, key } = this.take()

@@ -42,6 +42,13 @@ TIMERS = """
     return timer
   }
   window.clearTimeout = (timer) => { due.delete(timer); end(timer) }
+  const idle = window.requestIdleCallback.bind(window)
+  window.requestIdleCallback = (does, how) => {
+    if (how?.timeout !== 1000) return idle(does, how) // pause of web/host.mjs, before the check saves the graph
+    const mark = {}
+    due.add(mark)
+    return idle((when) => { begin(() => due.delete(mark), 100); does(when) }, how)
+  }
   const ask = window.fetch.bind(window)
   window.fetch = (what, ...how) => {
     const answer = ask(what, ...how)
