@@ -21,14 +21,8 @@ QUANTIZE = {"format": "float8_e4m3fn", "matmul": "full precision", "keep_high_pr
 
 def stages(rows: list, fused: str = "", after: bool = False, native: bool = False) -> Sketch:
     """Our stages; a native loader before the fusion, or after the quantizer."""
-    g = Sketch()
-    model = (
-        g.unet("qwen_image_bf16.safetensors")
-        if native
-        else g("FoundryLoadBase", base_name="qwen_image_bf16.safetensors")
-    )
-    if native:
-        model = g.lora(model, "ink.safetensors", 0.6)
+    g, base = Sketch(), "qwen_image_bf16.safetensors"
+    model = g.lora(g.unet(base), "ink.safetensors", 0.6) if native else g("FoundryLoadBase", base_name=base)
     if fused:
         model = g("FoundryFuseBaseLoRA", model=model, lora_name=fused, strength=1.0, rounding="once")
     listed = g("FoundryLoRAStack", loras=json.dumps(rows))
