@@ -60,7 +60,7 @@ class Presets {
 
   label() {
     const name = this.field.value.trim()
-    this.save.textContent = word(this.names.includes(name) ? "stacks.replace" : "stacks.save")
+    this.save.textContent = this.names.includes(name) ? word("stacks.replace") : word("stacks.save")
     this.save.disabled = !name
   }
 
