@@ -11,12 +11,16 @@ const keyOf = (base, name) => `${base}\n${name}`
 /** The list as it came last, and its ETag: it stays this object until the server has another one. */
 let listed = { tag: "", names: [] }
 let changed = () => {}
+let learnt = () => {}
 
 /** The LoRAs of the last list. @returns {string[]} */
 export const listedLoras = () => listed.names
 
 /** @param {() => void} handle called when there may be more to tell of LoRAs: files, what lies beside them or records are others */
 export const whenChanged = (handle) => (changed = handle)
+
+/** @param {() => void} handle called when there is something new about a LoRA, whoever asked: a chooser asks for rows too */
+export const whenLearnt = (handle) => (learnt = handle)
 
 /** @type {Promise<string[]> | null} the question on its way: on a slow disk several would wait for each other */
 let asking = null
@@ -126,7 +130,9 @@ export async function learnFacts(names, base) {
     const { rows } = await told(post("/lora_foundry/rows", { loras: open, base: base || null }))
     const before = open.map((name) => JSON.stringify(facts.get(name)))
     for (const [name, found] of Object.entries(rows)) facts.set(name, found)
-    return open.some((name, at) => JSON.stringify(facts.get(name)) !== before[at])
+    const isNew = open.some((name, at) => JSON.stringify(facts.get(name)) !== before[at])
+    if (isNew) learnt()
+    return isNew
   } catch {
     for (const name of open) if (!facts.get(name)) facts.delete(name)
     return false

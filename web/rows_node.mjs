@@ -3,7 +3,7 @@
 
 import { ask, button, passThrough } from "./dom.mjs"
 import { allNodes, canvas, chain, gestureEnded, isVue, locatorOf, openWorkflow, remount, rootGraph, tell } from "./host.mjs"
-import { everyLora, factsOf, learnFacts, listedLoras, outdate, rowsOfNode, whenChanged } from "./rows_client.mjs"
+import { everyLora, factsOf, learnFacts, listedLoras, outdate, rowsOfNode, whenChanged, whenLearnt } from "./rows_client.mjs"
 import { Editor } from "./rows_editor.mjs"
 import { word } from "./texts.mjs"
 
@@ -81,7 +81,7 @@ class Rows {
     clearTimeout(this.timer)
     if (!paths.length) return
     const { base } = this
-    this.timer = setTimeout(async () => (await learnFacts(paths, base)) && this.editor.told(), DELAY)
+    this.timer = setTimeout(() => void learnFacts(paths, base), DELAY)
   }
 
   /** @param {string} base the name of the one that is wired @param {object[]} findings of a check, about this node */
@@ -110,6 +110,7 @@ const look = () => void everyLora().catch(() => {}) // without an answer it is a
 /** Somebody may come back to the page with new files. @param {() => void} changed the list was found to be another one */
 export function watchFiles(changed) {
   window.addEventListener("focus", () => all().length && look())
+  whenLearnt(() => all().forEach((rows) => rows.editor.told()))
   whenChanged(() => {
     all().forEach((rows) => rows.learn(rows.editor.paths))
     changed()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 import sys
@@ -115,7 +116,7 @@ def _connected(address: str) -> Any:
         raise refuse("ray.missing") from None
     own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": STORE, "_node_ip_address": "127.0.0.1"}
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="error", **(own if address == LOCAL else {}))
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **(own if address == LOCAL else {}))
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise refuse("ray.unreachable", address=address, said=_last_line(str(error))) from error
     return ray

@@ -92,11 +92,11 @@ def declared_base(host, lora: str) -> tuple[str, float, bool]:
 def test_another_lora_is_chosen_as_the_rows_choose_theirs(asking, host, unknown):
     press(asking, "Other...")
     search = asking.page.get_by_role("combobox", name="Search LoRAs")
+    search.fill("wan_style")
     asking.page.wait_for_selector(f".lf-option[title='{unknown['style']}']")
     asking.page.screenshot(path=asking.artefacts / f"other-chooser-{asking.mode}.png")
     box = asking.page.evaluate("() => document.querySelector('.lf-chooser').getBoundingClientRect().toJSON()")
     assert box["width"] > 300 and box["top"] > 8  # beside the question, not in the corner
-    search.fill("wan_style")
     search.press("Enter")
     say_strength(asking, "0.5")
     text = asking.wait_for_panel("check", "warning")["text"]

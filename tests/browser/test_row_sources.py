@@ -28,7 +28,7 @@ def deep(host):
 
     tensors = tiny.lora(tiny.shapes("wan"), rank=4, dialect="A/B", prefix="diffusion_model.", seed=77)
     titled = {"modelspec.title": "A Title of Its Own"}
-    for name, metadata in (("flux/people/anna", titled), ("flux/people/ben", {}), ("flux/ink", {}), ("wan/rain", {})):
+    for name, metadata in (("flux/people/anna", titled), ("flux/people/ben", {}), ("flux/inkblot", {}), ("wan/rain", {})):
         host.add_model("loras", f"{name}.safetensors", tensors, metadata)
     return "flux/people/anna.safetensors"
 
@@ -61,7 +61,7 @@ def test_folders_narrow_the_chooser_by_click_and_by_keys(rows, deep):
     while not rows.page.evaluate("() => document.activeElement.textContent").startswith("flux"):
         press(rows, "ArrowRight")
     press(rows, "Enter")
-    assert options(rows) == ["flux/ink.safetensors", "flux/people/anna.safetensors", "flux/people/ben.safetensors"]
+    assert options(rows) == ["flux/inkblot.safetensors", "flux/people/anna.safetensors", "flux/people/ben.safetensors"]
     assert rows.page.evaluate("() => document.activeElement.getAttribute('role')") == "combobox"
     rows.page.locator(".lf-option").get_by_text("A Title of Its Own").wait_for()
     rows.page.keyboard.type("of own")  # words of the title
@@ -73,7 +73,7 @@ def test_folders_narrow_the_chooser_by_click_and_by_keys(rows, deep):
     press(rows, "Tab", "Backspace")
     assert len(options(rows)) == 3
     press(rows, "Enter")
-    assert paths(rows)[-1] == "flux/ink.safetensors"
+    assert paths(rows)[-1] == "flux/inkblot.safetensors"
 
 
 def dragged_onto_rows(studio, label: str) -> None:
@@ -115,18 +115,18 @@ def test_a_lora_of_the_sidebar_is_dropped_onto_the_rows(rows, deep):
 
 def test_names_and_tags_that_are_dragged_as_text_become_rows(rows, names, deep):
     before = paths(rows)
-    assert rows.page.evaluate(DROP, [".lf-rows-list", f"C:\\loras\\{deep}\nflux/ink.safetensors"]) == "taken"
+    assert rows.page.evaluate(DROP, [".lf-rows-list", f"C:\\loras\\{deep}\nflux/inkblot.safetensors"]) == "taken"
     rows.page.wait_for_function("() => document.querySelectorAll('.lf-row').length === 5")
-    assert paths(rows) == [*before, deep, "flux/ink.safetensors"]
-    assert rows.page.evaluate(DROP, [".lf-strength", "a cat <lora:ink:0.4>"]) == "taken"
+    assert paths(rows) == [*before, deep, "flux/inkblot.safetensors"]
+    assert rows.page.evaluate(DROP, [".lf-strength", "a cat <lora:inkblot:0.4>"]) == "taken"
     rows.page.wait_for_function("() => document.querySelectorAll('.lf-row').length === 6")
-    assert json.loads(text(rows))[-1] == {"path": "flux/ink.safetensors", "strength": 0.4}
+    assert json.loads(text(rows))[-1] == {"path": "flux/inkblot.safetensors", "strength": 0.4}
     now = text(rows)
     assert rows.page.evaluate(DROP, [".lf-rows-list", "nobody.safetensors"]) == "taken"
     rows.page.get_by_text("lists no nobody.safetensors").first.wait_for()
     rows.page.evaluate(DROP, [".lf-rows-list", "some words"])  # the host's
     rows.page.get_by_role("button", name="Edit as text").click()
-    rows.page.evaluate(DROP, [".lf-rows-text", "flux/ink.safetensors"])  # the text field's own
+    rows.page.evaluate(DROP, [".lf-rows-text", "flux/inkblot.safetensors"])  # the text field's own
     rows.page.get_by_role("button", name="Edit as rows").click()
     assert text(rows) == now and rows.page.locator(".lf-drop").count() == 0
 
@@ -134,9 +134,9 @@ def test_names_and_tags_that_are_dragged_as_text_become_rows(rows, names, deep):
 def test_a_file_of_this_machine_that_is_listed_becomes_a_row_and_a_picture_is_left_to_the_host(rows, deep):
     before = text(rows)
     assert not rows.page.evaluate(FILE, ["picture.png", "image/png"]) and text(rows) == before
-    assert rows.page.evaluate(FILE, ["ink.safetensors", ""])
+    assert rows.page.evaluate(FILE, ["inkblot.safetensors", ""])
     rows.page.wait_for_function("() => document.querySelectorAll('.lf-row').length === 4")
-    assert paths(rows)[-1] == "flux/ink.safetensors" and rows.page.locator(".lf-drop").count() == 0
+    assert paths(rows)[-1] == "flux/inkblot.safetensors" and rows.page.locator(".lf-drop").count() == 0
 
 
 def test_the_list_is_asked_for_with_what_is_known_and_a_change_beside_a_file_is_seen(rows, host, deep):

@@ -34,9 +34,10 @@ def tag_of_the_list(host, known: str = "") -> tuple[int, str]:
 
 
 def test_the_list_is_sent_again_when_files_sidecars_or_records_change(host):
-    _, style = foundry.loras(host, "wan")
     folder = host.base / "models" / "loras"
     name = host.add_model("loras", "listed/one.safetensors", {"a": torch.ones(2)})
+    numbers = tiny.lora(tiny.shapes("wan"), rank=4, dialect="A/B", prefix="diffusion_model.", seed=77)
+    known = host.add_model("loras", "listed/known.safetensors", numbers)  # of its own: what is said of it stays
     status, tag = tag_of_the_list(host)
     assert status == 200 and tag_of_the_list(host, tag) == (304, tag)
     host.get("/lora_foundry/stacks")  # asks about nothing that counts here
@@ -52,7 +53,7 @@ def test_the_list_is_sent_again_when_files_sidecars_or_records_change(host):
     changes(lambda: (folder / "listed" / "one.civitai.info").write_text("{}"))
     changes(lambda: (folder / "listed" / "one.civitai.info").write_text('{"trainedWords": []}'))
     changes(lambda: (folder / name).write_bytes(b"another file of another size"))
-    changes(lambda: host.request("/lora_foundry/lineage", {"lora": style, "role": "style", "note": "for the list"}))
+    changes(lambda: host.request("/lora_foundry/lineage", {"lora": known, "role": "style", "note": "for the list"}))
     changes(lambda: (folder / name).unlink())
 
 
