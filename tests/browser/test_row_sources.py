@@ -28,7 +28,8 @@ def deep(host):
 
     tensors = tiny.lora(tiny.shapes("wan"), rank=4, dialect="A/B", prefix="diffusion_model.", seed=77)
     titled = {"modelspec.title": "A Title of Its Own"}
-    for name, metadata in (("flux/people/anna", titled), ("flux/people/ben", {}), ("flux/inkblot", {}), ("wan/rain", {})):
+    files = {"flux/people/anna": titled, "flux/people/ben": {}, "flux/inkblot": {}, "wan/rain": {}}
+    for name, metadata in files.items():
         host.add_model("loras", f"{name}.safetensors", tensors, metadata)
     return "flux/people/anna.safetensors"
 
