@@ -263,7 +263,7 @@ class _Through:
 
 def _of_lane(rows: Iterable[LoraRow], lane: int) -> list[LoraRow]:
     """The rows that go onto the first or the second model of a node with two."""
-    return [replace(row, half="") for row in rows if row.half in ("", HALVES[lane])]
+    return [replace(row, half="") for row in rows if row.half in ("", *HALVES[lane : lane + 1])]
 
 
 def lora_rows(graph: Graph, node: GraphNode) -> list[LoraRow]:
