@@ -79,7 +79,7 @@ class Finder:
         self._appliers = {
             key: APPLIERS[piece.kind]
             for key, piece in level.pieces.items()
-            if piece.kind in APPLIERS and piece.mode in (ON, BYPASSED) and self._puts_on(key)
+            if key and piece.kind in APPLIERS and piece.mode in (ON, BYPASSED) and self._puts_on(key)  # "" is no node
         }
         self._places = {key: number for number, key in enumerate(self._appliers)}
         self._ways = Ways(graph, level, self._appliers, self._acts_on_clip)
@@ -101,6 +101,8 @@ class Finder:
 
     def _chains(self, tree: Tree) -> Iterator[Chain]:
         ends = [key for key in sorted(tree.members, key=self._place) if self._is_end(key)]
+        if not ends:  # a ring: nothing comes out of it
+            return
         for key in sorted(tree.members):
             self._check(key, tree)
         ways = {end: self._ways.down(end) for end in ends}
