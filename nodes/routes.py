@@ -9,7 +9,7 @@ from ..engine.json_types import ConvertJSON, FixJSON, LintJSON
 from ..engine.lineage import ROLES, UNKNOWN
 from ..loaders.converting.convert import Conversion, convert
 from ..loaders.converting.fixing import apply_fixes
-from ..loaders.converting.foreign import foreign_halves, foreign_rows
+from ..loaders.converting.foreign import foreign_rows
 from ..loaders.converting.moves import MOVES
 from ..loaders.lineage.provenance import lineage_of
 from ..loaders.lint.lint import lint
@@ -88,8 +88,8 @@ def post_foreign_rows(query: Mapping[str, str], body: Any) -> dict[str, Any]:
 
     ``halves`` are those for the models of high and of low noise, of a node that writes for both.
     """
-    asked = graph_of(forms_of(body), "The request"), text(body, "node"), folders.Listed()
-    return {"schema": 1, "rows": foreign_rows(*asked), "halves": foreign_halves(*asked)}
+    rows, halves = foreign_rows(graph_of(forms_of(body), "The request"), text(body, "node"), folders.Listed())
+    return {"schema": 1, "rows": rows, "halves": halves}
 
 
 def get_lineage(query: Mapping[str, str], body: Any) -> dict[str, Any]:

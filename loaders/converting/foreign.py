@@ -15,26 +15,16 @@ from ..workflows.tracing import list_nodes
 from ..workflows.unread import is_blind
 from .kinds import MODEL_ONLY
 
+Row = dict[str, Any]
 
-def foreign_rows(graph: Graph, identity: str, find: Find | None = None) -> list[dict[str, Any]]:
-    """The rows of a node, those of lists wired into it first; rows that are off too.
 
-    Raises FoundryError ``convert`` where it names none that can be read before a run.
+def foreign_rows(graph: Graph, identity: str, find: Find | None = None) -> tuple[list[Row], dict[str, list[Row]]]:
+    """(the rows of a node, those of lists wired into it first, rows that are off too; its halves).
+
+    ``halves``: of a node that writes LoRAs for both models of Wan 2.2 the rows for high and for low noise, those for
+    both in each; {} for any other node. Raises FoundryError ``convert`` where it names none that can be read before a
+    run.
     """
-    return [row for _, row in _rows(graph, identity, find)]
-
-
-def foreign_halves(graph: Graph, identity: str, find: Find | None = None) -> dict[str, list[dict[str, Any]]]:
-    """Of a node that writes LoRAs for both models of Wan 2.2: the rows for high and for low noise, those for both in
-    each. {} for any other node. Raises FoundryError as ``foreign_rows`` does.
-    """
-    rows = _rows(graph, identity, find)
-    apart = any(half for half, _ in rows)
-    return {each: [row for half, row in rows if half in ("", each)] for each in HALVES} if apart else {}
-
-
-def _rows(graph: Graph, identity: str, find: Find | None) -> list[tuple[str, dict[str, Any]]]:
-    """(the half it is for, the row) of each LoRA."""
     settled, files = with_constants(graph), Files(find, None)
     node = settled.nodes.get(identity)
     nodes = [*list_nodes(settled, node), node] if node is not None else []
@@ -45,10 +35,11 @@ def _rows(graph: Graph, identity: str, find: Find | None) -> list[tuple[str, dic
         raise refuse(
             "convert.unread", at=f"{node.title or node.kind} (node {identity})" if node else f"Node {identity}"
         )
-    return rows
+    apart = HALVES if any(half for half, _ in rows) else ()
+    return [row for _, row in rows], {each: [row for half, row in rows if half in ("", each)] for each in apart}
 
 
-def row_of(named: Named, files: Files, on_clip: bool) -> dict[str, Any]:
+def row_of(named: Named, files: Files, on_clip: bool) -> Row:
     """A LoRA as another node writes it as a row of ours; ``on_clip``: that node puts LoRAs on a CLIP as well."""
     clip = (named.strength if named.clip is None else named.clip) if on_clip else 0.0
     loose = not named.name.lower().endswith(FILE_ENDINGS)

@@ -7,7 +7,7 @@ from applied_loras import plain, rows_of
 from convertible_graphs import CONVERTIBLE
 from drawn_prompts import drawn
 from lora_foundry.engine.errors import FoundryError
-from lora_foundry.loaders.converting.foreign import foreign_halves, foreign_rows
+from lora_foundry.loaders.converting.foreign import foreign_rows
 from lora_foundry.loaders.documents.document import parse_rows
 from lora_foundry.loaders.workflows.reading import graph_of
 from sketches import Sketch
@@ -21,7 +21,7 @@ def test_rows_are_what_the_node_puts_on_a_model(name, form):
     for key, node in prompt.items():
         if (wanted := rows_of(prompt, node)) is None or not wanted:
             continue
-        rows = foreign_rows(graph_of(form(prompt)), key)
+        rows, _ = foreign_rows(graph_of(form(prompt)), key)
         on = [row for row in parse_rows(rows, "rows") if row.on]
         told = [
             (plain(row.path), row.strength, row.strength if row.clip_strength is None else row.clip_strength)
@@ -33,7 +33,8 @@ def test_rows_are_what_the_node_puts_on_a_model(name, form):
 
 
 def test_what_is_off_is_a_row_that_is_off():
-    rows = foreign_rows(graph_of(CONVERTIBLE["rgthree_two_strengths"]().prompt), "2")
+    rows, halves = foreign_rows(graph_of(CONVERTIBLE["rgthree_two_strengths"]().prompt), "2")
+    assert halves == {}  # it writes for one model
     assert rows[0] == {"path": "detail.safetensors", "strength": 0.5, "clip_strength": 0.1}
     assert rows[1] == {"path": "ink.safetensors", "strength": 0.7, "on": False}
 
@@ -46,7 +47,7 @@ def test_names_without_folder_are_those_that_are_listed(tmp_path):
         def names(self, kind):
             return ["deep/detail.safetensors"]
 
-    rows = foreign_rows(graph_of(CONVERTIBLE["lora_manager_text"]().prompt), "2", Listed())
+    rows, _ = foreign_rows(graph_of(CONVERTIBLE["lora_manager_text"]().prompt), "2", Listed())
     assert [row["path"] for row in rows] == ["deep/detail.safetensors", "ink"]
 
 
@@ -72,13 +73,9 @@ def test_a_node_for_both_models_of_wan_tells_which_rows_are_for_which(form):
         lora_1=row,
         lora_2=both,
     )
-    halves = foreign_halves(graph_of(form(g.prompt)), "3")
+    _, halves = foreign_rows(graph_of(form(g.prompt)), "3")
     off = {"path": "both.safetensors", "strength": 0.5, "on": False}
     assert halves == {
         "high": [{"path": "a_high.safetensors", "strength": 0.8}, off],
         "low": [{"path": "a_low.safetensors", "strength": 0.6}, off],
     }
-
-
-def test_other_nodes_write_for_one_model():
-    assert foreign_halves(graph_of(CONVERTIBLE["rgthree_two_strengths"]().prompt), "2") == {}
