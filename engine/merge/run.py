@@ -129,7 +129,7 @@ def _shrinks(inputs: Sequence[Input], module: str, shape: Shape) -> bool:
 
 
 def results(job: Job, entries: Entries, on_step: Progress | None = None) -> Iterator[Merged]:
-    """Every module of ``entries`` (of ``outline``), finished, in order; two are in memory, of full matrices one.
+    """Every module of ``entries`` (of ``outline``), finished, in order; two are worked on, of full matrices one.
 
     ``on_step(done, total)`` is called before each and may raise to cancel.
     """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -21,6 +21,7 @@ from ..bases.checkpoint import Checkpoint, is_code, open_checkpoint
 from ..bases.dequantize import SCALES
 from ..bases.families import detect_base, variant_of_base
 from ..disk.header import read_header
+from ..disk.process import PROCESS
 from ..lineage.accelerators import known_name
 from ..lineage.contents import contained_in
 from ..loras.file import open_lora
@@ -197,15 +198,16 @@ def _contradicted(path: Path) -> tuple[Finding, ...]:
         whole = {name.rpartition(".")[2] for name in header.tensors} >= {"lokr_w1", "lokr_w2"}
         unstated = not any(name.endswith(f".{ALPHA}") for name in header.tensors)
         odd = whole or unstated or "split_qkv" in header.metadata.get("ss_network_args", "")
-        return _told(path, header.size, header.mtime_ns) if odd and "ss_network_alpha" in header.metadata else ()
+        if not odd or "ss_network_alpha" not in header.metadata:
+            return ()
+        state = header.size, header.mtime_ns
+        known: tuple[Finding, ...] | None = PROCESS.files.get("contradicted", path, state)
+        if known is None:  # alphas are read, no factors
+            told = tuple(finding for finding in open_lora(path).findings if finding.text in CONTRADICTED)
+            known = PROCESS.files.put(told, "contradicted", path, state)
+        return known
     except FoundryError:  # whether it can be used is not asked here
         return ()
-
-
-@lru_cache(maxsize=64)
-def _told(path: Path, size: int, mtime_ns: int) -> tuple[Finding, ...]:
-    """What an open file says of its scale, once for each state of it; alphas are read, no factors."""
-    return tuple(finding for finding in open_lora(path).findings if finding.text in CONTRADICTED)
 
 
 def _depends(path: Path) -> bool:
