@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from lint_parts import canvas, of_prompt, verdicts
 from lora_foundry.engine.choice import CHOICES
@@ -40,6 +43,19 @@ def test_the_format_and_its_numbers_are_named(name):
 def test_four_bits_lose_most():
     coarse = {name for name, each in FORMATS.items() if each.coarse}
     assert coarse == {name for name in ON_TOP if ON_TOP[name].kept < 0.95}
+
+
+def test_the_page_of_the_formats_has_the_same_numbers():
+    page = (Path(__file__).resolve().parents[3] / "docs" / "formats.md").read_text(encoding="utf-8")
+    found = re.search(r"^(.+)\n\|[-:|]+\n(\| LoRA loader on the file .+)\n(\| fused first .+)$", page, re.M)
+    assert found is not None
+    heads, late, first = ([cell.strip(" `") for cell in line.split("|")[2:-1]] for line in found.groups())
+    names = [{"fp8": "float8_e4m3fn", "e5m2": "float8_e5m2"}.get(head, head) for head in heads]
+    told = {name: each.values() for name, each in ON_TOP.items()}
+    shown = {name: f"{each['kept']} / {each['late']}" for name, each in told.items()}
+    assert dict(zip(names, (cell.replace(" %", "%") for cell in late), strict=True)) == shown
+    fused = {name: f"100% / {each['first']}" for name, each in told.items()}
+    assert dict(zip(names, (cell.replace(" %", "%") for cell in first), strict=True)) == fused
 
 
 @pytest.mark.parametrize("format", [*CHOICES, "of another version", ["1", 0], None])
