@@ -1,7 +1,7 @@
 """A disk that fails below Python: ``fault_disk.c``, built with the system's compiler and preloaded into a process.
 
-``build(folder)`` gives the library, ``environment(library)`` what a process is started with that is to have it, and in
-that process ``fault`` is the disk.
+``build(compiler, folder)`` gives the library, ``environment(library)`` what a process is started with that is to have
+it, and in that process the disk fails under ``failing(folder, fault)``.
 """
 
 from __future__ import annotations
