@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from lora_foundry.engine.tensors import InMemory, TensorInfo
+from lora_foundry.loaders.bases.signatures import FLUX_OR_HUNYUAN
 
 Shapes = dict[str, tuple[int, ...]]
 Modules = Mapping[str, tuple[int, ...]]
@@ -31,6 +32,9 @@ class ShapeSource(InMemory):
     def read(self, name: str) -> torch.Tensor:
         info = self.tensors[name]
         return self.values.get(name, torch.zeros(info.shape, dtype=info.dtype))
+
+
+EITHER = FLUX_OR_HUNYUAN  # the few modules of these tables are in both
 
 
 @dataclass(frozen=True)
@@ -139,10 +143,10 @@ DIALECTS = {
     "musubi wan": Dialect("wan", **KOHYA, modules=flat(WAN), prefix="lora_unet_", alpha=16.0),
     "videox-fun wan": Dialect("wan", **KOHYA, modules=flat(WAN), prefix="lora_unet__", alpha=16.0),
     "ai toolkit wan": Dialect("wan", **PEFT, modules=WAN, prefix="diffusion_model."),
-    "kohya flux": Dialect("flux", **KOHYA, modules=flat(FLUX), prefix="lora_unet_", alpha=16.0, text_encoder=CLIP_L),
-    "ai toolkit flux": Dialect("flux", **PEFT, modules=FLUX, prefix="diffusion_model."),
-    "diffusers flux": Dialect("flux", **PEFT, modules=FLUX_DIFFUSERS, prefix="transformer."),
-    "peft raw flux": Dialect("flux", **PEFT, modules=FLUX_DIFFUSERS, prefix="base_model.model.", rank=4),
+    "kohya flux": Dialect(EITHER, **KOHYA, modules=flat(FLUX), prefix="lora_unet_", alpha=16.0, text_encoder=CLIP_L),
+    "ai toolkit flux": Dialect(EITHER, **PEFT, modules=FLUX, prefix="diffusion_model."),
+    "diffusers flux": Dialect(EITHER, **PEFT, modules=FLUX_DIFFUSERS, prefix="transformer."),
+    "peft raw flux": Dialect(EITHER, **PEFT, modules=FLUX_DIFFUSERS, prefix="base_model.model.", rank=4),
     "ai toolkit flux2": Dialect("flux2", **PEFT, modules=FLUX2, prefix="diffusion_model."),
     "ai toolkit z-image": Dialect("z-image", **PEFT, modules=ZIMAGE, prefix="diffusion_model."),
     "musubi z-image": Dialect("z-image", **KOHYA, modules=flat(ZIMAGE), prefix="lora_unet_", alpha=32.0),
@@ -150,10 +154,12 @@ DIALECTS = {
     "diffusion-pipe hunyuan": Dialect("hunyuan-video", **PEFT, modules=HUNYUAN, prefix="transformer."),
     "kohya sd15": Dialect("sd15", **KOHYA, modules=SD15, prefix="lora_unet_", alpha=16.0, text_encoder=CLIP_L),
     "kohya sdxl": Dialect("sdxl", **KOHYA, modules=SDXL, prefix="lora_unet_", alpha=16.0, text_encoder=CLIP_LG),
-    "diffusers sd15": Dialect("sd15", "lora.down/up", ".lora.up.weight", ".lora.down.weight", SD15_DOTTED, "unet."),
-    "diffusers sd15 peft": Dialect("sd15", **PEFT, modules=SD15_DOTTED, prefix="unet."),
+    "diffusers sd15": Dialect(
+        "sd15 or sd2", "lora.down/up", ".lora.up.weight", ".lora.down.weight", SD15_DOTTED, "unet."
+    ),
+    "diffusers sd15 peft": Dialect("sd15 or sd2", **PEFT, modules=SD15_DOTTED, prefix="unet."),
     "diffusers sd15 processors": Dialect(
-        "sd15", "processor", "_lora.up.weight", "_lora.down.weight", SD15_PROCESSORS, "unet.", rank=4
+        "sd15 or sd2", "processor", "_lora.up.weight", "_lora.down.weight", SD15_PROCESSORS, "unet.", rank=4
     ),
     "diffusers sd15 text encoder": Dialect(
         None, "linear layer", ".lora_linear_layer.up.weight", ".lora_linear_layer.down.weight", {},

@@ -7,7 +7,6 @@ import math
 import pytest
 import torch
 from lora_foundry.engine.errors import FoundryError
-from lora_foundry.loaders.bases.signatures import OR
 from lora_foundry.loaders.loras.file import LoRAFile, open_lora
 from safetensors.torch import save_file
 from samples import BASES, DIALECTS, ShapeSource
@@ -40,8 +39,7 @@ def test_every_dialect_gives_its_adapters(sample):
     assert set(file.text_encoder) == set(dialect.text_encoder)
     assert all(a.rank == dialect.rank and a.alpha == dialect.alpha for a in file.adapters)
     assert all(a.scale == (dialect.alpha / dialect.rank if dialect.alpha else 1.0) for a in file.adapters)
-    family = (file.info.family or "").split(OR)[0]  # a few modules may be another's too
-    assert (file.info.dialect, family) == (dialect.dialect, dialect.family or "")
+    assert (file.info.dialect, file.info.family) == (dialect.dialect, dialect.family)
     assert not [finding for finding in file.findings if finding.severity != "note"]
 
 
