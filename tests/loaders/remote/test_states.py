@@ -6,6 +6,7 @@ import hashlib
 import threading
 import time
 
+import pytest
 from lora_foundry.loaders.remote import fetching
 from lora_foundry.loaders.remote.fetching import states_of
 from lora_foundry.loaders.remote.names import parse_remote
@@ -13,34 +14,33 @@ from lora_foundry.loaders.remote.objects import Asking
 from remote_parts import NAME, PATH, get, lora_bytes, state_of
 
 
-def test_a_silent_server_does_not_hold_up_who_asks_whether_a_file_changed(server, monkeypatch):
+@pytest.fixture
+def silent(server, monkeypatch):
+    """A server that is silent since ``NAME`` came from it; its state from then."""
     server.files[PATH] = lora_bytes()
     get()
-    state, answer = state_of(NAME), threading.Event()
+    state, answer = state_of(), threading.Event()
     monkeypatch.setattr(fetching, "SOON", 0.3)
     server.fault = lambda server, asked: answer.wait(30) and None
-    begun = time.monotonic()
-    assert state_of(NAME) == state
-    assert time.monotonic() - begun < 10
+    yield state
     answer.set()
 
 
-def test_all_files_of_a_prompt_wait_once_for_a_server_that_is_silent(server, monkeypatch):
-    server.files[PATH] = lora_bytes()
-    get()
-    state, answer = state_of(NAME), threading.Event()
-    monkeypatch.setattr(fetching, "SOON", 0.3)
-    server.fault = lambda server, asked: answer.wait(30) and None
+def test_a_silent_server_does_not_hold_up_who_asks_whether_a_file_changed(silent):
+    begun = time.monotonic()
+    assert state_of() == silent and time.monotonic() - begun < 10
+
+
+def test_all_files_of_a_prompt_wait_once_for_a_server_that_is_silent(silent, server):
     others = [f"s3://loras/a/{number}.safetensors" for number in range(40)]
     begun = time.monotonic()
     states = states_of(map(parse_remote, [NAME, *others]), Asking())
-    assert states[parse_remote(NAME)] == state and {*map(states.get, map(parse_remote, others))} == {
+    assert states[parse_remote(NAME)] == silent and {*map(states.get, map(parse_remote, others))} == {
         "remote.unreachable"
     }
     asked = len(server.asked)
     assert {*map(state_of, others)} == {"remote.unreachable"}  # each of a node of its own
     assert len(server.asked) == asked and time.monotonic() - begun < 5
-    answer.set()
 
 
 def test_a_slow_server_is_asked_by_all_nodes_of_a_prompt_no_longer_than_a_silent_one(server, monkeypatch):
