@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bake_parts import FP8, bake, content, planned
 from fakes import Cancelled, same_all
 from lora_foundry.cli.demo import tiny
 from lora_foundry.engine.errors import FoundryError
@@ -20,7 +21,6 @@ from lora_foundry.loaders.bakes.baking import (
     MADE,
     UNCHANGED,
     BakeOptions,
-    BakeResult,
     FileRequest,
     bake_files,
     resolve,
@@ -32,8 +32,6 @@ from lora_foundry.loaders.disk.small import save_small
 from lora_foundry.loaders.disk.source import FileSource
 from lora_foundry.loaders.documents.document import parse_document
 from lora_foundry.loaders.plans.planner import plan_document
-
-FP8 = Finish("float8_e4m3fn")
 
 
 @pytest.fixture(scope="module")
@@ -49,17 +47,7 @@ def files(tmp_path_factory) -> Path:
 
 def a_plan(files: Path, base: str = "base", **weights: float):
     stack = [{"path": f"{name}.safetensors", "strength": strength} for name, strength in weights.items()]
-    return plan_document(replace(parse_document({"base": f"{base}.safetensors", "stack": stack}, "test"), folder=files))
-
-
-def bake(plan, out: Path, finish: Finish = FP8, **how) -> BakeResult:
-    (baked,) = bake_files([FileRequest(resolve(plan, finish), out)], BakeOptions(**how))
-    return baked
-
-
-def content(path: Path) -> dict[str, torch.Tensor]:
-    source = open_checkpoint(path)
-    return {name: source.read(name) for name in sorted(source.tensors)}
+    return planned(files, stack, f"{base}.safetensors")
 
 
 def test_an_unchanged_plan_does_nothing_and_tells_the_same(files, tmp_path, monkeypatch):

@@ -8,21 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from bake_parts import bake
 from fakes import a_layer, a_plan, noise, random_delta
 from lora_foundry.engine import gemm, rows
 from lora_foundry.engine.devices import arithmetic_of
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.memory import AUTO, LOW, LOWEST
 from lora_foundry.engine.plan import Plan
-from lora_foundry.loaders.bakes.baking import (
-    MADE,
-    UNCHANGED,
-    BakeOptions,
-    BakeResult,
-    FileRequest,
-    bake_files,
-    resolve,
-)
+from lora_foundry.loaders.bakes.baking import MADE, UNCHANGED, BakeResult
 from lora_foundry.loaders.bakes.records import load_record
 from lora_foundry.loaders.disk.source import FileSource
 from lora_foundry.loaders.disk.writer import FileSink
@@ -40,8 +33,7 @@ def plan(strength: float = 1.0) -> Plan:
 
 
 def baked(path: Path, format: str, memory: str, device: torch.device | None = None) -> bytes:
-    wanted = resolve(plan(), Finish(format, keep=()))
-    bake_files([FileRequest(wanted, path)], BakeOptions(device, memory, records=False))
+    bake(plan(), path, Finish(format, keep=()), device=device, memory=memory, records=False)
     return path.read_bytes()
 
 
@@ -76,8 +68,7 @@ def told(path: Path, key: str) -> str:
 
 
 def once(path: Path, finish: Finish, device: torch.device | None = None, strength: float = 1.0) -> BakeResult:
-    wanted = resolve(plan(strength), finish)
-    return bake_files([FileRequest(wanted, path)], BakeOptions(device))[0]
+    return bake(plan(strength), path, finish, device=device)
 
 
 @pytest.mark.parametrize("format", FORMATS)
