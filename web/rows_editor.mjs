@@ -272,7 +272,9 @@ export class Editor {
   /** A text that was dropped: tags, or names of files. */
   async appendNamed(text) {
     if (/<lora:/i.test(text)) return this.appendTags(text)
-    const { found, unknown } = filesNamed(text, await everyLora().catch(() => []))
+    const names = await everyLora().catch(() => null)
+    if (!names) return tell("warn", word("rows.drop"), word("chooser.failed"))
+    const { found, unknown } = filesNamed(text, names)
     this.append(found)
     if (unknown.length) tell("warn", word("rows.drop"), word("rows.drop.unknown", { names: unknown.join(", ") }))
   }

@@ -132,6 +132,17 @@ def test_names_and_tags_that_are_dragged_as_text_become_rows(rows, names, deep):
     assert text(rows) == now and rows.page.locator(".lf-drop").count() == 0
 
 
+def test_a_drop_without_an_answer_of_the_server_says_so_and_not_that_the_file_is_missing(rows, deep):
+    before = text(rows)
+    rows.page.route("**/lora_foundry/loras", lambda route: route.abort())
+    try:
+        assert rows.page.evaluate(DROP, [".lf-rows-list", "flux/inkblot.safetensors"]) == "taken"
+        rows.page.get_by_text("The server did not list its LoRAs.").first.wait_for()
+    finally:
+        rows.page.unroute("**/lora_foundry/loras")
+    assert text(rows) == before and rows.page.get_by_text("lists no inkblot").count() == 0
+
+
 def test_a_file_of_this_machine_that_is_listed_becomes_a_row_and_a_picture_is_left_to_the_host(rows, deep):
     before = text(rows)
     assert not rows.page.evaluate(FILE, ["picture.png", "image/png"]) and text(rows) == before
