@@ -1,7 +1,7 @@
 // One click says what a LoRA was trained with. The record is the server's, and by the file's contents.
 // @ts-check
 
-import { ask, button, element } from "./dom.mjs"
+import { ask, button, element, place } from "./dom.mjs"
 import { post, tell } from "./host.mjs"
 import { Chooser } from "./rows_chooser.mjs"
 import { word } from "./texts.mjs"
@@ -156,7 +156,7 @@ function other(lora, from) {
   const chooser = new Chooser(([name]) => {
     chooser.box.hidePopover()
     void atStrength(lora, name, true)
-  }, "")
+  }, "", lora)
   const absent = button(word("declare.absent"), () => {
     const typed = chooser.input.value.trim()
     chooser.box.hidePopover()
@@ -165,6 +165,7 @@ function other(lora, from) {
   void chooser.open(/** @type {any} */ ({ getBoundingClientRect: () => box, focus() {} }))
   chooser.hint.textContent = word("declare.choose", { lora })
   chooser.box.append(element("div", "lf-buttons lf-absent", [absent]))
+  place(chooser.box, chooser.anchor) // it is higher now
 }
 
 /** @param {string} lora @param {string} name of its base LoRA @param {boolean} here whether the server lists it */

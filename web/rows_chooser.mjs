@@ -36,10 +36,14 @@ function remember(name) {
 }
 
 export class Chooser {
-  /** @param {(names: string[]) => void} add called for each choice @param {string} base its name, empty for none */
-  constructor(add, base) {
+  /**
+   * @param {(names: string[]) => void} add called for each choice @param {string} base its name, empty for none
+   * @param {string} [without] a LoRA that cannot be chosen
+   */
+  constructor(add, base, without = "") {
     this.add = add
     this.base = base
+    this.without = without
     this.recent = recent()
     this.at = 0
     this.found = []
@@ -107,8 +111,13 @@ export class Chooser {
     this.input.focus()
   }
 
+  /** What can be chosen. */
+  get offered() {
+    return this.without ? this.names.filter((name) => name !== this.without) : this.names
+  }
+
   show() {
-    this.folders.fill(this.names, this.folder)
+    this.folders.fill(this.offered, this.folder)
     this.look()
     place(this.box, this.anchor)
   }
@@ -116,7 +125,7 @@ export class Chooser {
   /** @param {boolean} [more] the same question, of which more is known: the choice stays */
   look(more = false) {
     const chosen = more && this.at ? this.found[this.at] : undefined
-    this.found = grouped(search(within(this.names, this.folder), this.input.value, titleOf), (name) => this.groupOf(name))
+    this.found = grouped(search(within(this.offered, this.folder), this.input.value, titleOf), (name) => this.groupOf(name))
     this.at = Math.max(0, this.found.indexOf(chosen))
     if (!this.at) this.list.scrollTop = 0
     this.space.style.height = `${this.found.length * ITEM}px`

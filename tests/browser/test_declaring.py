@@ -92,6 +92,9 @@ def declared_base(host, lora: str) -> tuple[str, float, bool]:
 def test_another_lora_is_chosen_as_the_rows_choose_theirs(asking, host, unknown):
     press(asking, "Other...")
     search = asking.page.get_by_role("combobox", name="Search LoRAs")
+    asking.page.wait_for_selector(".lf-option")
+    search.fill(unknown["new"])  # no LoRA is its own base
+    assert unknown["new"] not in asking.page.locator(".lf-option").evaluate_all("all => all.map(({title}) => title)")
     search.fill("wan_style")
     asking.page.wait_for_selector(f".lf-option[title='{unknown['style']}']")
     asking.page.screenshot(path=asking.artefacts / f"other-chooser-{asking.mode}.png")
