@@ -15,7 +15,6 @@ import {
   drawn,
   fetchApi,
   isVue,
-  nodeAt,
   nodesShown,
   on,
   onGraphShown,
@@ -35,6 +34,7 @@ import {
   forgetCheck,
   isOurs,
   openAt,
+  placeOf,
   restoreReports,
   reused,
   runStarted,
@@ -120,8 +120,8 @@ function listen() {
 
 /** All that a check finds, or what one node shows, to read at leisure. */
 function report(title, findings, note) {
-  const at = (node) => node && placeLink(node)
-  const cards = findings.map((found) => card(found, at(nodeAt(found.node))))
+  const way = (node) => node && placeLink(node)
+  const cards = findings.map((found) => card(found, way(placeOf(found))))
   const head = findings.length !== 1 && summary(findings) // one finding speaks for itself
   const content = note ? [element("p", "lf-hint", note)] : [head, element("ul", "lf-list", cards)]
   return ask(title, content.filter(Boolean), [button(word("dialog.close"))])

@@ -39,6 +39,12 @@ export function viewOf(node) {
 
 const owner = (finding, shownOn) => ownerOf(finding, shownOn, nodeAt)
 
+/** The node where a finding is told whole; none where it names no node that is here. */
+export function placeOf(finding) {
+  const named = finding.node && nodeAt(finding.node)
+  return named && owner(finding, named)
+}
+
 /** Whether a node asks what LoRAs were trained with: a validator; a stack where no validator is below. */
 function asks(node) {
   return isValidator(node) || (node.comfyClass === STACK && !readers(node).some((view) => isValidator(view.node)))

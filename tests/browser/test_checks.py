@@ -186,6 +186,19 @@ def test_the_command_shows_everything_in_a_dialog(blank, names):
     dialog.wait_for(state="detached")
 
 
+def test_the_dialog_leads_to_the_node_where_a_finding_is_repaired(blank, host, unknown):
+    declare(host, unknown["new"], [unknown["lightning"]])
+    blank.build(*without_fusion(unknown, "new"))
+    blank.check()
+    blank.page.evaluate("() => { app.extensionManager.command.execute('LoRAFoundry.Check') }")
+    way = blank.page.locator("dialog.lf-dialog .lf-finding:has-text('LF102') .lf-where")
+    number = blank.page.evaluate("() => foundry.nodes.row.id")
+    assert f"(node {number})" in way.inner_text()
+    way.click()
+    blank.page.locator(".lf-popover:popover-open .lf-finding").get_by_text("LF102").wait_for()
+    blank.page.keyboard.press("Escape")
+
+
 def test_a_finding_inside_a_subgraph_marks_the_subgraph_too(blank, names):
     blank.build(*native(names, LORA, "fp8_e4m3fn"))
     blank.page.evaluate(
