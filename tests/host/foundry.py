@@ -6,6 +6,7 @@ import torch
 from host import rig
 from host.graphs import SAMPLING, Graph, Link, output
 from lora_foundry.cli.demo import tiny
+from lora_foundry.engine.formats import FORMATS
 
 # How a base LoRA of the family usually names its modules.
 PREFIX = {
@@ -16,6 +17,18 @@ PREFIX = {
     "sdxl": "lora_unet_",
 }
 FP8 = {"format": "float8_e4m3fn", "matmul": "full precision", "keep_high_precision": "auto"}
+
+
+def known() -> tuple[str, ...]:
+    """For ``inprocess``: the formats that the pack says this host loads."""
+    from lora_foundry.nodes import host
+
+    return host.loadable_formats()
+
+
+def unknown(name: str) -> str:
+    """A pattern of what a host says that stops at a file in a format: it knows no such name, or only of 4 bits."""
+    return f"KeyError: '{FORMATS[name].host_name}'|must be divisible by 16, group_size=16"
 
 
 def loras(host: rig.Host, family: str) -> tuple[str, str]:

@@ -6,16 +6,9 @@ from pathlib import Path
 
 import pytest
 from host import rig
-from host.foundry import fuse, load, loras, quantize, relative, report, row, stack
+from host.foundry import fuse, known, load, loras, quantize, relative, report, row, stack
 from host.graphs import Graph, Link
 from lora_foundry.cli.demo import tiny
-
-
-def known():
-    """What the pack says this host loads."""
-    from lora_foundry.nodes import host
-
-    return host.loadable_formats()
 
 
 def models(host: rig.Host) -> Path:
