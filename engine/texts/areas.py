@@ -174,6 +174,12 @@ AREAS: dict[str, tuple[str, ...]] = {
         "",
         "It was thrown away and is made anew when it is asked for. Look after this disk.",
     ),
+    "cache.earlier": (
+        "warning",
+        "The earlier result can no longer be read from the disk ({place}).",
+        "",
+        "Nothing was taken from it, and the new one takes its place. Look after this disk.",
+    ),
     "memory.beyond": (
         "error",
         "This bake needs up to {needed} of memory, and {free} are free.",

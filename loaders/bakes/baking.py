@@ -41,7 +41,7 @@ from ..documents.paths import resolve_path
 from .cache import BakeCache, Entry, Key
 from .calibrated import calibration_findings
 from .records import BakeRecord, base_facts, load_record, save_record
-from .rot import told
+from .rot import is_unreadable, told
 
 MADE, UNCHANGED, CACHED = "made", "unchanged", "from the cache"
 
@@ -193,19 +193,36 @@ def _recalled(request: FileRequest, record: BakeRecord) -> BakeResult:
 
 
 class _Damaged(Exception):
-    """An earlier result that parts of a new one were taken from turned out to be damaged; it is thrown away."""
+    """An earlier result that parts of a new one were taken from turned out to be damaged.
+
+    It is thrown away; one in the place of a new result, of which ``outs`` tells, is replaced by that.
+    """
+
+    def __init__(self, outs: frozenset[Path] = frozenset()) -> None:
+        super().__init__()
+        self.outs = outs
 
 
-def _made(requests: Sequence[FileRequest], options: BakeOptions, on_step: Progress | None) -> list[BakeResult]:
+def _made(
+    requests: Sequence[FileRequest],
+    options: BakeOptions,
+    on_step: Progress | None,
+    unreadable: frozenset[Path] = frozenset(),
+) -> list[BakeResult]:
     """``_make``, and again where a damaged result was taken for a sound one."""
     try:
-        return _make(requests, options, on_step)
-    except _Damaged:
-        return _made(requests, options, on_step)  # each time there is one result less to take from
+        return _make(requests, options, on_step, unreadable)
+    except _Damaged as damaged:  # each time there is one result less to take from
+        return _made(requests, options, on_step, unreadable | damaged.outs)
 
 
-def _make(requests: Sequence[FileRequest], options: BakeOptions, on_step: Progress | None) -> list[BakeResult]:
-    """Bake results on one base in one pass over it; an error budget takes a pass before that."""
+def _make(
+    requests: Sequence[FileRequest], options: BakeOptions, on_step: Progress | None, unreadable: frozenset[Path]
+) -> list[BakeResult]:
+    """Bake results on one base in one pass over it; an error budget takes a pass before that.
+
+    ``unreadable``: places of new results, where nothing is to be taken from the earlier one.
+    """
     wanted = [request.blueprint for request in requests]
     exact = any(each.finish.arithmetic is not None for each in wanted)
     memory = choose_memory(options.memory, wanted[0].plan.base.source.tensors.values(), exact)
@@ -217,7 +234,7 @@ def _make(requests: Sequence[FileRequest], options: BakeOptions, on_step: Progre
     costs = [cost for _, cost in held]
     with ExitStack() as opened:
         sinks = [_sink(request, cost, options, opened) for request, cost in zip(requests, costs, strict=True)]
-        found = [_earlier(request, options) for request in requests]
+        found = [_earlier(request, options, request.out in unreadable) for request in requests]
         asked = [
             BakeRequest(request.blueprint, sink, previous)
             for request, (sink, _), (previous, _) in zip(requests, sinks, found, strict=True)
@@ -227,6 +244,7 @@ def _make(requests: Sequence[FileRequest], options: BakeOptions, on_step: Progre
             reports = bake_all(asked, part_of(on_step, passes - 1, passes), *how)
         except FoundryError:  # by a disk that no longer gives one of them?
             _refuse_damaged(entries, options, on_step)
+            _refuse_unreadable(requests, found)
             raise
         _refuse_damaged(entries, options, on_step)
         for (_, publish), report in zip(sinks, reports, strict=True):
@@ -238,6 +256,17 @@ def _refuse_damaged(entries: Sequence[Entry], options: BakeOptions, on_step: Pro
     cache = options.cache
     if cache is not None and not all(cache.is_sound(entry, on_step) for entry in entries):
         raise _Damaged
+
+
+def _refuse_unreadable(requests: Sequence[FileRequest], found: Sequence[tuple[Previous | None, Entry | None]]) -> None:
+    """Where the disk no longer gives an earlier result that lies where a new one is wanted."""
+    places = (
+        request.out
+        for request, (previous, entry) in zip(requests, found, strict=True)
+        if previous is not None and entry is None and any(is_unreadable(file) for file in previous.source.files)
+    )
+    if outs := frozenset(out for out in places if out is not None):
+        raise _Damaged(outs)
 
 
 def _sink(
@@ -264,10 +293,10 @@ def _sink(
     return opened.enter_context(write_sharded(request.out, entries, metadata, options.max_shard)), lambda _: None
 
 
-def _earlier(request: FileRequest, options: BakeOptions) -> tuple[Previous | None, Entry | None]:
+def _earlier(request: FileRequest, options: BakeOptions, unreadable: bool) -> tuple[Previous | None, Entry | None]:
     """An earlier result on the same base to copy from, if there is one, and its entry where the cache has it."""
     identity = request.blueprint.base_identity
-    record = _record_of(request, options)
+    record = None if unreadable else _record_of(request, options)
     folder, entry = request.out.parent if request.out is not None else Path(), None
     if (record is None or record.base_identity != identity) and options.cache is not None and not options.fresh:
         entry = options.cache.latest_like(identity)

@@ -53,6 +53,18 @@ def told() -> tuple[Finding, ...]:
     return found
 
 
+def is_unreadable(path: Path) -> bool:
+    """Whether the disk no longer gives all of an earlier result, which is told then; reads the file."""
+    try:
+        is_as_hashed(path)
+    except FoundryError as error:
+        if not _is_broken(error):
+            return False
+        _tell(say("cache.earlier", subject=path.name, place=shown(str(path.parent))))
+        return True
+    return False
+
+
 def _look(path: Path, answer: Future[bool], throw_away: Callable[[], object]) -> None:
     sound = True
     try:
@@ -62,7 +74,7 @@ def _look(path: Path, answer: Future[bool], throw_away: Callable[[], object]) ->
             _throw_away(throw_away, say("cache.damaged", **_place(path)))
     except FoundryError as error:
         # Else it was replaced or evicted meanwhile: that state has an answer of its own.
-        sound = not (isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO)
+        sound = not _is_broken(error)
         if not sound:
             _throw_away(throw_away, say("cache.unreadable", **_place(path)))
     finally:
@@ -73,11 +85,20 @@ def _place(path: Path) -> dict[str, str]:
     return {"subject": path.parent.name, "place": shown(str(path.parent))}
 
 
+def _is_broken(error: FoundryError) -> bool:
+    """Whether it is the disk that failed."""
+    return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO
+
+
 def _throw_away(throw_away: Callable[[], object], finding: Finding) -> None:
-    """With a sentence, which is told with the next result, too."""
+    _tell(finding)
+    throw_away()
+
+
+def _tell(finding: Finding) -> None:
+    """Now, and with the next result."""
     PROCESS.rotten = [*PROCESS.rotten, finding]
     LOG.warning(finding.sentence())
-    throw_away()
 
 
 def _state(path: Path) -> tuple[int, int, int]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from ...engine.progress import Progress
 from .header import disk_errors, file_error
 from .ranges import copy_range
-from .temps import temporary
-from .writer import check_target, sync_folder, writing
+from .temps import sync_folder, temporary
+from .writer import check_target, writing
 
 
 def copy_result(source: Path, out: Path, on_step: Progress | None = None) -> None:

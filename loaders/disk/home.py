@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .process import PROCESS
-from .temps import temporary
+from .temps import sync_folder, temporary
 
 LOCKED_WHILE_OPEN = os.name == "nt"
 PAUSES = (0.01, 0.03, 0.1, 0.3, 0.6)  # seconds between attempts
@@ -58,13 +58,22 @@ def set_home(folder: Path | None) -> None:
     PROCESS.home = None if folder is None else folder.absolute()
 
 
-def keep(path: Path, text: str) -> bool:
-    """Write a small file so that readers see the old or the new one; False when the system refuses it."""
+def keep(path: Path, text: str, lasting: bool = False) -> bool:
+    """Write a small file so that readers see the old or the new one; False when the system refuses it.
+
+    ``lasting``: it cannot be made again, so it is brought to the disk before it takes the old one's place.
+    """
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary(path.parent) as temp:
-            temp.write_text(text, encoding="utf-8")
+            with temp.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                if lasting:
+                    os.fsync(file.fileno())
             _put(temp, path)
+        if lasting:
+            sync_folder(path.parent)
         return True
     return False
 

@@ -16,8 +16,8 @@ from ...engine.tensors import Extent, RowSink, TensorInfo
 from ...engine.texts.say import refuse
 from .header import file_error, shown
 from .shards import INDEX, MAX_SHARDS, find_files
-from .temps import temporary
-from .writer import Draft, FileSink, check_target, sync_folder, write_safetensors, writing
+from .temps import sync_folder, temporary
+from .writer import Draft, FileSink, check_target, write_safetensors, writing
 
 MARKS = ("", ".b")  # after the stem of a shard's name: the two sets of names that take turns
 _SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?) ?(?:([KMGT])(I?))?B?", re.IGNORECASE | re.ASCII)

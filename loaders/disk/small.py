@@ -15,8 +15,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 
 from ...engine.texts.say import refuse
-from .temps import temporary
-from .writer import check_target, sync_folder, writing
+from .temps import sync_folder, temporary
+from .writer import check_target, writing
 
 
 def save_small(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from .header import Header, disk_errors, read_header
 from .reading import check_unchanged
-from .temps import temporary
-from .writer import check_target, sync_folder, writing
+from .temps import sync_folder, temporary
+from .writer import check_target, writing
 
 CHUNK = 1 << 22  # bytes copied at once
 

@@ -156,6 +156,18 @@ def _parts(whose: str) -> dict[str, str]:
     return match.groupdict() if match else {}
 
 
+def sync_folder(folder: Path) -> None:
+    """Make the new name itself survive a power cut, where folders can be synced at all."""
+    if os.name == "nt":
+        return
+    with suppress(OSError):  # some network drives refuse; the file is complete all the same
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def _let_go(lock: Path, handle: int) -> None:
     """Take a lock away; what was written while it was held is not in doubt where the drive refuses that."""
     steps = (partial(os.close, handle), lock.unlink)

@@ -28,7 +28,7 @@ from .layout import layout
 from .ranges import copy_range
 from .suffixes import SUFFIXES
 from .targets import name_fault, path_fault
-from .temps import claimed, hidden, hidden_name, sweep
+from .temps import claimed, hidden, hidden_name, sweep, sync_folder
 
 LOCKED_WHILE_OPEN = os.name == "nt"  # whether a file that a program holds open cannot be replaced
 LARGE = 1 << 20  # bytes that are sent to the disk as soon as they are written
@@ -287,18 +287,6 @@ def check_target(path: Path, size: int = 0) -> None:
     if free < size:
         values = {"size": _megabytes(size), "free": _megabytes(free), "folder": shown(str(path.parent))}
         raise file_error(path, "file.space", **values)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the new name itself survive a power cut, where folders can be synced at all."""
-    if os.name == "nt":
-        return
-    with suppress(OSError):  # some network drives refuse; the file is complete all the same
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def reserve(handle: int, size: int) -> None:

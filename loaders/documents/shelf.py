@@ -49,7 +49,7 @@ def save_stack(name: str, rows: list[Any], replace: bool = False) -> Path:
     text = f'{{\n  "{STACK}": [\n{lines}\n  ]\n}}\n'
     if len(text.encode()) > MAX_TEXT:  # which nothing would read again
         raise document_error(path.name, "document.large", most=MAX_TEXT)
-    if not keep(path, text):
+    if not keep(path, text, lasting=True):
         raise refuse("file.stack_unwritten", name=repr(name))
     return path
 

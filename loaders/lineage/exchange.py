@@ -45,7 +45,7 @@ def export_to(path: Path, records: Iterable[Record] | None = None) -> int:
     Raises FoundryError ``file``.
     """
     document = export(records)
-    if not keep(path, json.dumps(document, indent=1) + "\n"):
+    if not keep(path, json.dumps(document, indent=1) + "\n", lasting=True):
         raise refuse("file.written", file=shown(path.name))
     return len(document["records"])
 

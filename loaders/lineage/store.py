@@ -179,7 +179,7 @@ def place(record: Record) -> Path:
 def write(record: Record) -> None:
     """Put a record in its place as it is. Raises FoundryError ``lineage`` when that cannot be."""
     path, text = place(record), json.dumps(record.to_json(), indent=1) + "\n"
-    if len(text) > MAX_RECORD or not keep(path, text):
+    if len(text) > MAX_RECORD or not keep(path, text, lasting=True):
         raise lineage_error(record.name, "lineage.unwritten", folder=path.parent)
     sweep(path.parent)
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from attacks.test_kills import WRITERS, value_of
-from attacks.test_kills_of_work import WORK, cached, digest, make_inputs
+from attacks.test_kills_of_work import WORK, cached, digest, make_inputs, one_file
 from fault_disk import Fault, Seen, failing
 from lora_foundry.cli.main import main
 from lora_foundry.cli.shared import write_text
@@ -121,22 +121,43 @@ def under(disk: Path, work: str, write: Any, read: Any, fault: Fault, number: st
     return {**told, "state": "old" if found == old else found, "left": sorted({*left} - {*before})}, seen
 
 
-def with_unreadable_result(disk: Path, inputs: Path) -> dict[str, Any]:
-    """A bake that could take much from an earlier result in the cache, which the disk gives once and no more."""
-    for name in ("old", "new"):
-        (disk / name).mkdir()
-    cached(inputs, disk / "new", NEW)
-    cached(inputs, disk / "old", OLD)
-    (result,) = (disk / "old" / "cache").glob("*/model.safetensors")
-    (disk / "old" / "out.safetensors").unlink()  # which would be looked at first
+def read_of(result: Path, inputs: Path, work: Callable[..., None]) -> int:
+    """How much of an earlier result is read, up to the middle of the last weight that is taken from it."""
+    PROCESS.files.clear()
+    with failing(result, Fault("read", NEVER)) as seen:
+        work(inputs, result.parent, OLD)
+    work(inputs, result.parent, NEW)
+    return seen.count - 512
+
+
+def with_unreadable_result(disk: Path, inputs: Path, work: Callable[..., None], name: str) -> dict[str, Any]:
+    """A bake that could take much from an earlier result, which the disk gives once, if at all, and no more."""
+    new, old = disk / f"{name}, new", disk / f"{name}, old"
+    new.mkdir()
+    old.mkdir()
+    work(inputs, new, NEW)
+    work(inputs, old, OLD)
+    result = old / "out.safetensors"
+    if name == "in the cache":
+        result.unlink()  # which would be looked at first
+        (result,) = (old / "cache").glob("*/model.safetensors")
+    most = result.stat().st_size if name == "in the cache" else read_of(new / result.name, inputs, work)
     PROCESS.files.clear()
     told, handler = list[str](), logging.Handler()
     handler.emit = lambda record: told.append(record.getMessage())
     rot.LOG.addHandler(handler)
-    with failing(result, Fault("read", result.stat().st_size, errno.EIO)) as seen:
-        sentence = said(lambda: cached(inputs, disk / "old", NEW))
-    state = "new" if digest(disk / "old") == digest(disk / "new") else "old"
-    return {"work": "unreadable", "kind": "read", "hits": seen.hits, "said": sentence, "state": state, "told": told}
+    with failing(result, Fault("read", most, errno.EIO)) as seen:
+        sentence = said(lambda: work(inputs, old, NEW))
+    rot.LOG.removeHandler(handler)
+    state = "new" if digest(old) == digest(new) else "old"
+    return {
+        "work": f"unreadable {name}",
+        "kind": "read",
+        "hits": seen.hits,
+        "said": sentence,
+        "state": state,
+        "told": told,
+    }
 
 
 def run(disk: Path) -> None:
@@ -153,4 +174,5 @@ def run(disk: Path) -> None:
             told["state"] = "new" if told["state"] == new else told["state"]
             told["left"] = sorted({*told["left"]} - {*left}) if told["state"] == "new" else told["left"]
             sys.stdout.write(json.dumps(told) + "\n")
-    sys.stdout.write(json.dumps(with_unreadable_result(disk, inputs)) + "\n")
+    for name, again in (("in the cache", cached), ("in its place", one_file)):
+        sys.stdout.write(json.dumps(with_unreadable_result(disk, inputs, again, name)) + "\n")

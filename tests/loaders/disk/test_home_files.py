@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 
 import lora_foundry
@@ -10,6 +11,11 @@ import pytest
 from hash_parts import settle
 from lora_foundry.loaders.disk import home, temps
 from lora_foundry.loaders.disk.home import seal, unseal
+from lora_foundry.loaders.documents.shelf import save_stack
+from lora_foundry.loaders.lineage import store
+from lora_foundry.loaders.lineage.exchange import export_to
+from lora_foundry.loaders.lineage.record import Record
+from record_parts import IDS, claim
 
 
 def test_home_is_what_the_user_names_then_the_host_then_the_platform(tmp_path, monkeypatch):
@@ -106,3 +112,31 @@ def test_windows_goes_by_age_alone(tmp_path, monkeypatch):
         temps.sweep(tmp_path)
     assert young.exists()
     assert not old.exists()
+
+
+@pytest.mark.posix
+@pytest.mark.skipif(os.name == "nt", reason="folders cannot be synced there")
+@pytest.mark.parametrize("what", ["a record of the lineage", "a saved stack", "an export"])
+def test_what_people_told_us_is_on_the_disk_before_it_takes_the_old_ones_place(what, tmp_path, monkeypatch):
+    writes = {
+        "a record of the lineage": lambda: store.write(Record(IDS, "x", "wan", (claim("train.sh"),))),
+        "a saved stack": lambda: save_stack("mine", [{"path": "a.safetensors"}]),
+        "an export": lambda: export_to(tmp_path / "out.json", []),
+    }
+    steps, sync, move = [], os.fsync, Path.replace
+
+    def synced(handle: int) -> None:
+        steps.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        sync(handle)
+
+    def moved(path: Path, target: Path) -> Path:
+        steps.append("name")
+        return move(path, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "replace", moved)
+    writes[what]()
+    assert steps == ["file", "name", "folder"]
+    steps.clear()
+    assert home.keep(tmp_path / "again.json", "what can be made again")
+    assert steps == ["name"]

@@ -195,7 +195,7 @@ def test_windows_neither_syncs_folders_nor_signals_processes(target, monkeypatch
     try:
         temps.sweep(target.parent)
         assert young.exists()
-        writer.sync_folder(target / "not a folder")
+        temps.sync_folder(target / "not a folder")
     finally:
         monkeypatch.undo()
 
