@@ -112,8 +112,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace, place: Place) -> int:
-    from ..loaders.bakes.baking import FileRequest, bake_files, refuse_input, resolve
+    from ..loaders.bakes.baking import FileRequest, bake_files, resolve
     from ..loaders.bakes.calibrated import calibration_findings
+    from ..loaders.bakes.inputs import refuse_input
     from ..loaders.bakes.wishes import format_of
     from ..loaders.documents.document import load_document
 

@@ -6,8 +6,8 @@ base read the base once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -32,12 +32,9 @@ from ...engine.tensors import Nowhere, TensorSink
 from ...engine.texts.say import refuse
 from ...validator.rules import check
 from ..disk.copying import copy_result
-from ..disk.sharding import is_part, shard_paths, split, write_sharded
-from ..disk.shards import find_files
+from ..disk.sharding import shard_paths, split, write_sharded
 from ..disk.source import FileSource
 from ..disk.writer import check_target, write_safetensors
-from ..documents.document import Document
-from ..documents.paths import resolve_path
 from .cache import BakeCache, Entry, Key
 from .calibrated import calibration_findings
 from .records import BakeRecord, base_facts, load_record, save_record
@@ -341,30 +338,3 @@ def _paths(wanted: Blueprint, out: Path, options: BakeOptions) -> tuple[Path, ..
     if options.max_shard is None:
         return (out,)
     return tuple(shard_paths(out, len(split(wanted.entries, options.max_shard))))
-
-
-# --- what must not be overwritten -------------------------------------------------------------------------------------
-
-
-def refuse_input(out: Path, doc: Document, sharded: bool = False, more: Iterable[Path] = ()) -> None:
-    """FoundryError when ``out`` cannot be written, or is a file the document reads, be its row on or off.
-
-    ``more`` are files that are read beside those of the document. ``sharded``: so are the files it may be split into.
-    No file is read: a wrong name is told at once, not after gigabytes were hashed.
-    """
-    check_target(out)
-    for path in (*input_files(doc), *more):
-        whole = path.exists() and out.exists() and path.samefile(out)
-        if whole or (sharded and is_part(out, path.name) and path.parent.samefile(out.parent)):
-            raise refuse("usage.input", out=out, file=path.name)
-
-
-def input_files(doc: Document) -> Iterator[Path]:
-    """Every local file a document names, all shards of the base among them; missing ones are left to the planner."""
-    names = [row.path for row in (*doc.fuse, *doc.stack)]
-    for name in names:
-        with suppress(FoundryError):
-            yield resolve_path(name, doc.folder, lambda _: True)
-    if doc.base is not None:
-        with suppress(FoundryError):
-            yield from find_files(resolve_path(doc.base, doc.folder))[0]

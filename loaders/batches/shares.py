@@ -16,7 +16,7 @@ from ...engine.errors import FoundryError
 from ...engine.json_batch import BatchRecordJSON
 from ...engine.memory import HELD
 from ...engine.texts.say import refuse
-from ..bakes.baking import input_files
+from ..bakes.inputs import input_files
 from ..bakes.wishes import Wishes
 from ..disk.header import read_header
 from ..disk.shards import find_files

@@ -23,8 +23,9 @@ from ...engine.json_batch import BatchRecordJSON, FileJSON
 from ...engine.progress import Progress, part_of
 from ...engine.report import layers_json
 from ...engine.texts.say import refuse
-from ..bakes.baking import BakeOptions, BakeResult, FileRequest, bake_files, input_files, resolve
+from ..bakes.baking import BakeOptions, BakeResult, FileRequest, bake_files, resolve
 from ..bakes.calibrated import calibration_findings
+from ..bakes.inputs import input_files
 from ..bakes.wishes import Wishes
 from ..documents.document import Document, load_document
 from ..documents.paths import resolve_path
