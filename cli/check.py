@@ -96,9 +96,10 @@ def judge_workflow(options: argparse.Namespace, path: Path, find: ModelFolders |
     """A workflow and what was found in it; ``find``: where its files are looked for."""
     from ..loaders.lineage.provenance import lineage_of
     from ..loaders.lint.lint import lint
+    from ..loaders.plans.judged import measured_loudness
     from ..loaders.workflows.reading import read_workflow
 
-    return lint(read_workflow(path), find, lineage_of, options.policy, options.strict)
+    return lint(read_workflow(path), find, lineage_of, options.policy, options.strict, measured_loudness)
 
 
 def _check_document(options: argparse.Namespace, path: Path | None) -> int:

@@ -13,6 +13,7 @@ from ..loaders.converting.foreign import foreign_rows
 from ..loaders.converting.moves import MOVES
 from ..loaders.lineage.provenance import lineage_of
 from ..loaders.lint.lint import lint
+from ..loaders.plans.loud import known_loudness
 from ..loaders.workflows.node_values import finite
 from ..loaders.workflows.reading import graph_of
 from ..validator.stacks import ALLOW, POLICIES
@@ -37,13 +38,15 @@ VANILLA = "vanilla"  # in place of a list of LoRAs: the untouched base
 def post_lint(query: Mapping[str, str], body: Any) -> LintJSON:
     """``{"prompt"}`` (API form), ``{"workflow"}`` (UI form) or best both, ``policy`` and ``strict``: its findings.
 
-    Files are looked for in ComfyUI's folders, and a LoRA that was never hashed is hashed once.
+    Files are looked for in ComfyUI's folders, and a LoRA that was never hashed is hashed once. How loud it is on the
+    base (LF305) is told where a run, a bake or a check measured that before.
     """
     forms = forms_of(body)
     policy, strict = one_of(body, "policy", POLICIES, ALLOW), body.get("strict", False)
     if not isinstance(strict, bool):
         raise unfit("strict", strict, "true or false")
-    return lint(graph_of(forms, "The request"), folders.Listed(), lineage_of, policy, strict).to_json()
+    graph = graph_of(forms, "The request")
+    return lint(graph, folders.Listed(), lineage_of, policy, strict, known_loudness).to_json()
 
 
 def post_convert(query: Mapping[str, str], body: Any) -> ConvertJSON:

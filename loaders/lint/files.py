@@ -5,7 +5,7 @@ A file that cannot be read becomes a finding, never an exception: a workflow is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -33,6 +33,8 @@ from ..workflows.trail import Applied, Source
 
 Find = Callable[[str, str], Path | None]  # (kind of folder, name) -> the file, None: it is not there
 LineageOf = Callable[[Path], Lineage]
+# (a base, a LoRA) -> LF305 of it under a name, at a strength
+LoudnessOf = Callable[[Path, Path], Callable[[str, float], Sequence[Finding]]]
 # A scale that the file's own header contradicts: so it is wherever it goes.
 CONTRADICTED = ("LF305.dense_noted", "LF305.split_qkv", "LF305.noted")
 
@@ -72,13 +74,16 @@ class BaseFacts:
 class Files:
     """The files of one check. Each is looked at once; without ``find`` there are only names."""
 
-    def __init__(self, find: Find | None, lineage_of: LineageOf | None) -> None:
+    def __init__(
+        self, find: Find | None, lineage_of: LineageOf | None = None, loudness_of: LoudnessOf | None = None
+    ) -> None:
         self._find, self._lineage_of = find, lineage_of
         self.lora = cache(self._lora)
         self.base = cache(self._base)
         self._by_name = cache(known_name)
         self._path = cache(self._looked_for)
         self._known = cache(self._read)
+        self._loudness = cache(loudness_of) if loudness_of else None
         self._plain_names = cache(self._listed)
 
     def spelled(self, name: str, loose: bool) -> str:
@@ -93,6 +98,17 @@ class Files:
     def path(self, name: str) -> Path | None:
         """The file of a LoRA, where it was looked for and found."""
         return self._path(LORAS, name)
+
+    def loud(self, source: Source, applied: Applied) -> Iterator[Finding]:
+        """LF305 of a LoRA on the base of its model, as far as that is known of both files; without block weights."""
+        row, base = applied.row, self._base_path(source)
+        path = self._path(LORAS, row.name, row.loose)
+        if self._loudness is not None and base is not None and path is not None and row.strength and not row.blocks:
+            for each in self._loudness(base, path)(row.name, row.strength):
+                yield replace(each, node=applied.node)
+
+    def _base_path(self, source: Source) -> Path | None:
+        return next((found for kind in source.folders if (found := self._path(kind, source.name))), None)
 
     def _lora(self, applied: Applied) -> LoraFacts:
         name = applied.row.name
@@ -120,7 +136,7 @@ class Files:
     def _base(self, source: Source) -> BaseFacts:
         if not source.name:
             return BaseFacts()
-        path = next((found for kind in source.folders if (found := self._path(kind, source.name))), None)
+        path = self._base_path(source)
         known = self._by_name(source.name)
         guessed = (Contained(Ingredient(known.name), GUESSED, "its file name", known),) if known else ()
         if path is None:

@@ -1,7 +1,7 @@
 """The lint of a workflow: every model in it as a stack under the same rules as a plan, and what only a graph shows.
 
-Nothing runs and no weight is read, of LoRAs alphas at most. Without ``find`` no file is looked at, and what is known
-of LoRAs is guessed from their names: such findings ask and never warn.
+Nothing runs and, unless ``loudness_of`` does, no weight is read, of LoRAs alphas at most. Without ``find`` no file is
+looked at, and what is known of LoRAs is guessed from their names: such findings ask and never warn.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..workflows.sampling import ends
 from ..workflows.tracing import trails
 from ..workflows.trail import Applied, Trail, halves
 from ..workflows.unread import unread
-from .files import BaseFacts, Files, Find, LineageOf
+from .files import BaseFacts, Files, Find, LineageOf, LoudnessOf
 from .late import late_loras
 from .order import as_question, orders
 
@@ -65,13 +65,15 @@ def lint(
     lineage_of: LineageOf | None = None,
     policy: str = ALLOW,
     strict: bool = False,
+    loudness_of: LoudnessOf | None = None,
 ) -> Lint:
     """Check a workflow. ``find`` gives the file of a (kind of folder, name) or None, and may have ``names(kind)``.
 
-    ``lineage_of`` tells what is known of a LoRA file. Without ``find`` only the graph itself is judged. A Stack
-    Validator on the way of a model decides its ``policy``, and a strict one lets warnings stop it, as ``strict`` does.
+    ``lineage_of`` tells what is known of a LoRA file, ``loudness_of`` how loud it is on a base. Without ``find`` only
+    the graph itself is judged. A Stack Validator on the way of a model decides its ``policy``, and a strict one lets
+    warnings stop it, as ``strict`` does.
     """
-    graph, files = with_constants(graph), Files(find, lineage_of)
+    graph, files = with_constants(graph), Files(find, lineage_of, loudness_of)
     order, unordered = orders(graph)
     found = [*_registry(), *_idle_stages(graph), *(finding for told in order.values() for finding in told)]
     models, cut = _models(graph)
@@ -84,6 +86,7 @@ def lint(
         judged = [each for each in check_stack(stack, model.policy or policy) if each.code not in told]
         seconds += time.thread_time() - begun
         judged += [*late_loras(graph, trail), *_low_bits(graph, files, trail, base)]
+        judged += [finding for applied in trail.applied for finding in files.loud(trail.source, applied)]
         mine = [*trail.problems, *base.findings]
         mine += (finding for applied in trail.applied for finding in files.lora(applied).findings)
         mine += judged if model.certain else [as_question(finding) for finding in judged]

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from ...engine.errors import FoundryError
 from ...engine.findings import Finding, worst_first
 from ...engine.plan import Plan
 from ...validator.rules import check
-from ..documents.document import Document
+from ..bases.dequantize import DEQUANTIZE
+from ..documents.document import Document, Row
 from ..lineage.probes import Probed, probe
 from ..loras.verify import verify
 from ..remote.objects import ANYTHING, Asking
+from .loud import kept, known_loudness
 from .loudness import loudness
 from .planner import plan_document
 
@@ -46,3 +51,15 @@ def judged(document: Document, policy: str = ANY, look_into_weights: bool = Fals
     findings = worst_first([*told, *check(plan, policy), *damaged, *loud, *probed.findings])
     unusable = (error for error, _ in failed if not error.code.startswith("LF"))
     return Judged(plan, findings, next(unusable, None))
+
+
+def measured_loudness(base: Path, lora: Path) -> Callable[[str, float], tuple[Finding, ...]]:
+    """LF305 of a LoRA file on a base file, by its name and strength; measured where nobody has, in seconds.
+
+    Nothing for files that are no such, or do not fit: that is told elsewhere.
+    """
+    with suppress(FoundryError):
+        if kept(base, lora) is None:
+            rows = (Row(str(lora)),)
+            loudness(plan_document(Document(str(base), stack=rows, on_quantized_base=DEQUANTIZE, allow_partial=True)))
+    return known_loudness(base, lora)

@@ -6,7 +6,7 @@ Changes come from r x r Gram matrices (``loras/energy.py``), the rms of a weight
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,20 +19,15 @@ from ...engine.plan import Base, Layer, Patch, Plan
 from ...engine.progress import Progress
 from ...engine.tensors import Reader, TensorInfo, expect_rows
 from ...engine.terms import Dense, effective_scale, make_term, patch_strength
-from ...engine.texts.say import say_of
 from ...validator.overlap import spread
-from ..disk.header import shown
 from ..disk.source import states_of
 from ..disk.store import Store, key_of
 from ..loras.energy import energies
 from ..loras.file import LoRAFile
 from ..loras.matching import stored_base
+from .loud import SPREAD, Measured, keep, told
 
-LOUD = 1 / 3  # most LoRAs change a weight by 0.5% to 10%
-USUAL = 0.03  # what a strength is named for
-SPREAD, LOUDEST = 32, 16  # weights that are looked at: spread over the model, and those that are changed most
-FAINT = 0.1  # of the upper quartile of rms: a weight that is near zero before it is trained drowns in anything
-ANOTHER = 1.0  # of a layer that is replaced: it has little in common with the one before it
+LOUDEST = 16  # weights that are looked at beside those that are spread over the model: those that are changed most
 BLOCKS, ROWS, FEW = 4, 16, 4  # of each weight: runs of rows, and rows in each; of one that a server sends
 WHOLE = 8  # weights that are read whole, of a LoRA whose changes depend on them
 STORE = Store("rms", most=200, seal=1)  # by the files of a base
@@ -61,13 +56,19 @@ def loudness(plan: Plan, on_step: Progress | None = None) -> tuple[Finding, ...]
     base = stored_base(plan.base)
     looked_at = [_sample([*changes_of(base, layer)]) for layer in plan.layers]
     dependent = [_dependent(base, layer) for layer in plan.layers]
-    looked_at = [[*each, *(c for c in more if not c.replaces)] for each, more in zip(looked_at, dependent, strict=True)]
-    replaced = [[change for change in each if change.replaces] for each in dependent]
-    weights = list(dict.fromkeys(change.weight for each in (*looked_at, *replaced) for change in each))
+    looked_at = [[*each, *more] for each, more in zip(looked_at, dependent, strict=True)]
+    weights = list(dict.fromkeys(change.weight for each in looked_at for change in each))
     rms = _rms(base, weights, on_step) if weights else {}
-    findings = [_judged(layer, each, rms) for layer, each in zip(plan.layers, looked_at, strict=True)]
-    findings += [_another(layer, each, rms) for layer, each in zip(plan.layers, replaced, strict=True)]
-    return tuple(finding for finding in findings if finding is not None)
+    findings: list[Finding] = []
+    for layer, changes in zip(plan.layers, looked_at, strict=True):
+        measured = [_measured(change, rms) for change in changes]
+        keep(base, layer, measured)
+        findings += told(layer.lora.name, layer.strength, measured)
+    return tuple(findings)
+
+
+def _measured(change: Change, rms: Mapping[str, float]) -> Measured:
+    return Measured(change.module, change.mean_square, change.numbers, rms[change.weight], change.replaces)
 
 
 def changes_of(base: Base, layer: Layer) -> Iterator[Change]:
@@ -127,17 +128,6 @@ def _change(base: Base, layer: Layer, patch: Patch, square: float) -> Change:
     return Change(patch.adapter.module, patch.target.weight, square, rows * math.prod(shape[1:]), replaces)
 
 
-def _another(layer: Layer, changes: Sequence[Change], rms: dict[str, float]) -> Finding | None:
-    """LF305 for whole layers that are as far from those before them as any other numbers would be."""
-    ratios = {c: math.sqrt(c.mean_square) / rms[c.weight] for c in changes if rms[c.weight] > 0}
-    far = [change for change in ratios if ratios[change] > ANOTHER]
-    if not far:
-        return None
-    worst = max(far, key=lambda change: ratios[change])
-    values = {"count": len(far), "module": shown(worst.module), "most": _share(ratios[worst])}
-    return say_of(layer.lora.name, "LF305.replaced", **values)
-
-
 def _strength(layer: Layer, patch: Patch) -> float:
     """What the delta as filed is multiplied by: a trainer that is matched may know no alpha."""
     filed = scale_of(patch.adapter)
@@ -150,31 +140,6 @@ def _sample(changes: Sequence[Change]) -> list[Change]:
     even = [changes[int(place)] for place in spread(places, SPREAD)]
     most = sorted(changes, key=lambda change: -change.mean_square)[:LOUDEST]
     return [*even, *(change for change in most if change not in even)]
-
-
-def _judged(layer: Layer, changes: Sequence[Change], rms: dict[str, float]) -> Finding | None:
-    measured = [change for change in changes if rms[change.weight] > 0]
-    if not measured:
-        return None
-    size = torch.tensor([rms[change.weight] for change in measured], dtype=torch.float64)
-    floor = FAINT * float(size.quantile(0.75))
-    ratios = {change: math.sqrt(change.mean_square) / rms[change.weight] for change in measured}
-    solid = [change for change in measured if rms[change.weight] >= floor]
-    even = [change for change in changes[:SPREAD] if rms[change.weight] > 0] or measured
-    added = sum(change.mean_square * change.numbers for change in even)
-    held = sum(rms[change.weight] ** 2 * change.numbers for change in even)
-    total, worst = math.sqrt(added / held), max(solid, key=lambda change: ratios[change])
-    loud = [change for change in solid if ratios[change] > LOUD]
-    if total <= LOUD and not loud:
-        return None
-    strength = layer.strength * USUAL / (total if total > LOUD else ratios[worst])
-    values = {"total": _share(total), "loud": len(loud), "layers": len(measured), "module": shown(worst.module)}
-    values |= {"most": _share(ratios[worst]), "strength": f"{strength:.2g}", "now": f"{layer.strength:g}"}
-    return say_of(layer.lora.name, "LF305.loud", **values)
-
-
-def _share(ratio: float) -> str:
-    return f"{ratio:.0%}" if ratio < 10 else f"{ratio:.3g} times"
 
 
 # --- the weights

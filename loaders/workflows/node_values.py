@@ -19,6 +19,7 @@ _NUMBER = re.compile(rf"\s*{_DIGITS}\s*")
 NAMES, STRENGTHS = ("lora", "lora_name", "name"), ("strength", "strength_model", "model_strength", "weight")
 CLIPS = ("strengthTwo", "clipStrength", "clip_strength", "strength_clip", "clip_weight")
 SWITCHES = ("on", "active", "enabled")
+BLOCKS = ("blocks", "block_vector")  # ours and WanVideoWrapper's; Inspire Pack's
 _ANY = LoraNode(ANY_ROWS)
 MOST = sys.float_info.max  # JSON knows larger numbers, and some that are none
 
@@ -27,7 +28,7 @@ class Named(NamedTuple):
     """A row as it is written: a name, a strength, and the half it is for.
 
     ``clip`` is its strength on the text encoders, None where it is written once for both; ``on``: it is not switched
-    off.
+    off; ``blocks``: it has other factors for some blocks of the model.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Named(NamedTuple):
     half: str = ""
     clip: float | None = None
     on: bool = True
+    blocks: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class LoraRow:
     """A LoRA that a node names, with its strength on the model. ``loose``: its folder and ending may be left out.
 
     ``beside``: it is told to stay apart from the weights (``merge_loras`` of WanVideoWrapper is off). ``half``: it goes
-    onto the model of ``high`` or of ``low`` noise only, in a node that holds both.
+    onto the model of ``high`` or of ``low`` noise only, in a node that holds both. ``blocks``: with block weights.
     """
 
     name: str
@@ -50,6 +52,7 @@ class LoraRow:
     loose: bool = False
     beside: bool = False
     half: str = ""
+    blocks: bool = False
 
 
 def number(node: GraphNode, name: str) -> float | None:
@@ -88,7 +91,10 @@ def rows_of(node: GraphNode) -> tuple[LoraRow, ...]:
     if "rows" not in node.memo:
         loose, beside = LORA_NODES.get(node.kind, _ANY).loose, node.values.get("merge_loras") is False
         doing = [each for each in named_loras(node) if each.strength and each.name.strip().lower() not in NO_LORA]
-        node.memo["rows"] = tuple(LoraRow(each.name, each.strength, loose, beside, each.half) for each in doing)
+        apart = any(name in node.links or word(node, name).strip() for name in BLOCKS)
+        node.memo["rows"] = tuple(
+            LoraRow(each.name, each.strength, loose, beside, each.half, each.blocks or apart) for each in doing
+        )
     rows: tuple[LoraRow, ...] = node.memo["rows"]
     return rows
 
@@ -233,7 +239,7 @@ def _from_text(node: GraphNode, kind: LoraNode) -> Iterator[Named]:
     text = node.values.get(kind.text) if kind.text else None
     if node.kind.startswith("Foundry"):  # a tag in a comment of its text names nothing
         for row in parse_rows(text, node.title or node.kind) if text is not None else ():
-            yield Named(row.path, row.strength, "", row.clip_strength, row.on)
+            yield Named(row.path, row.strength, "", row.clip_strength, row.on, bool(row.blocks))
         return
     known = node.kind in LORA_NODES
     for each in (text,) if known else (*node.values.values(), *node.unnamed):

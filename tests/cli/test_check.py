@@ -127,6 +127,22 @@ def test_ok_means_the_same_for_a_document_and_a_workflow(folder, run, said, fuse
     assert [(code, report["ok"]) for code, report, _ in told] == [(0 if ok else 1, ok)] * 2, told
 
 
+def test_a_lora_that_drowns_its_weights_is_told_in_a_workflow_as_in_a_document(folder, run):
+    """Its alpha was lost, and nothing in the file says so. At a thirtieth it is an ordinary one."""
+    base = tiny.state_dict("wan", width=64)
+    save_small(Path(lora("style")), tiny.lora(base, rank=4, rms=0.64, seed=2, **BLOCKS))
+    ways = document(), workflow(prompt("style"))
+    told = [run("check", way, "--models", ".", "--json")[1]["findings"] for way in (*reversed(ways), *ways)]
+    loud = [[finding for finding in each if finding["text"] == "LF305.loud"] for each in told]
+    assert [len(each) for each in loud] == [1] * 4
+    assert len({(each["seen"], each["fix"]) for (each,) in loud}) == 1
+    assert loud[0][0]["node"] == "2"
+    faint = prompt("style")
+    faint["2"]["inputs"]["strength_model"] = 0.03
+    assert not [each for each in run("check", workflow(faint), "--models", ".", "--json")[1]["findings"]
+                if each["code"] == "LF305"]  # fmt: skip
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_renamed_and_retyped_copy_is_the_same_lightning(folder, run, dtype):
     run("lineage", "declare", lora("style"), *TRAINED_ON_LIGHTNING)

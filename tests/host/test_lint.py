@@ -154,6 +154,30 @@ def test_native_loaders_are_judged_by_the_same_lineage(host, names, faces):
     assert not {code for code, severity, _ in faces(graph) if severity in ("error", "warning")}
 
 
+def test_a_lora_that_drowns_its_weights_is_told_of_native_loaders_once_it_was_measured(host, names, check):
+    """By a run of ours, or by the command line; at each strength, and in the words of the Validator."""
+    base = names[0]
+    drowns = tiny.lora(tiny.shapes("wan"), rank=4, rms=0.8, prefix="diffusion_model.", seed=next(_seeds))
+    lora = host.add_model("loras", f"lint/drowns_{next(_seeds)}.safetensors", drowns)
+
+    def by_route(strength: float) -> list[dict[str, Any]]:
+        graph = Graph()
+        graph.sample(native(graph, graph.unet(base), (lora, strength)), "wan")
+        return [each for each in lint(host, {"prompt": graph})["findings"] if each["code"] == "LF305"]
+
+    assert by_route(1.0) == []
+    graph = Graph()
+    node = graph.add(
+        "FoundryStackValidator", model=stack(graph, load(graph, base), lora, 0.6), policy=ALLOW, strict=False
+    )
+    (told,) = [each for each in report(host.run(graph), node)["findings"] if each["text"] == "LF305.loud"]
+    (found,) = by_route(0.6)
+    assert {**found, "node": told["node"]} == told and found["node"] and found["values"]["total"] == "48%"
+    assert by_route(0.3) == []
+    (by_command,) = [each for each in check(graph, ALLOW)["findings"] if each["text"] == "LF305.loud"]
+    assert by_command["seen"] == told["seen"]
+
+
 def test_strict_stops_the_run_at_what_the_lint_warns_of(host, names):
     base, lightning, style = names
     said(host, style, lightning)

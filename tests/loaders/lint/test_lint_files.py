@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from community_graphs import qwen_lightning
 from lint_parts import QWEN, canvas, declared, lightning, of_prompt, verdicts
+from lora_foundry.engine.findings import Finding
 from lora_foundry.engine.lineage import (
     NOTHING_KNOWN,
 )
@@ -80,6 +83,31 @@ def test_a_scale_that_the_files_own_header_contradicts_is_told(tensors, metadata
         assert [each.text for each in told] == [said] * bool(said and strength)
         assert all((each.severity, each.node, each.subject) == ("warning", "2", STYLE) for each in told)
         assert all("32" in each.seen + each.why + each.fix or "3 times" in each.why for each in told)
+
+
+LOUD = Finding("LF305", "warning", "loud", "why", "fix", text="LF305.loud")
+
+
+def test_how_loud_a_lora_is_on_this_base_is_told_on_the_node_that_applies_it(tmp_path):
+    """Once for a pair of files, at the strength of each row, and of none with block weights; by who can tell it."""
+    find = folders(tmp_path, loras={STYLE: LORA}, diffusion_models={QWEN: BASE})
+    asked = []
+
+    def loudness_of(base, lora):
+        asked.append((base.name, lora.name))
+        return lambda name, strength: (replace(LOUD, subject=name),) if strength > 0.5 else ()
+
+    g = Sketch()
+    model = g.lora(g.lora(g.lora(g.unet(QWEN), STYLE, 1.0), STYLE, 0.2), STYLE, 0.0)
+    rows = g("FoundryLoRA", lora_name=STYLE, strength_model=1.0, strength_clip=0.0, enabled=True, blocks="0=0.1")
+    text = f'[{{"path": "{STYLE}", "strength": 1, "blocks": "0=0.1"}}]'
+    rows = g("FoundryLoRAStack", loras=text, lora_stack=rows)
+    blocks = g("FoundryApply", model=g("FoundryStackLoRAs", model=model, lora_stack=rows), how="patches")
+    g.save(g.sample(blocks, g("CLIPLoader")), g("VAELoader"))
+    told = [each for each in lint(of_prompt(g), find, None, loudness_of=loudness_of).findings if each.code == "LF305"]
+    assert [(each.node, each.subject, each.severity) for each in told] == [("2", STYLE, "warning")]
+    assert asked == [(QWEN, STYLE)]
+    assert not [each for each in lint(of_prompt(g), find).findings if each.code == "LF305"]
 
 
 def check(path, sketch, known=None, policy=None, base=None, **loras):
