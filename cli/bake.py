@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding, stops
 from ..engine.texts.say import counted, refuse
+from ..engine.units import size
 from . import own
 from .outside import Place, place_of
 from .parser import share
@@ -29,7 +30,7 @@ from .shared import (
     spelled,
     write_picture,
 )
-from .terminal import Bar, Transfers, size
+from .terminal import Bar, Transfers
 
 if TYPE_CHECKING:
     from ..engine.json_bake import BakeJSON, MadeJSON

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from ..engine.errors import FoundryError
 from ..engine.texts.say import refuse
+from ..engine.units import size
 from .bake import add_wishes, wishes_of
 from .shared import DONE, STOPPED, choose_device, print_json
-from .terminal import Bar, note, size, table
+from .terminal import Bar, note, table
 
 if TYPE_CHECKING:
     from ..engine.json_batch import BatchJSON, BatchRecordJSON, BatchResultJSON, DryRunJSON

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from ..engine.errors import FoundryError
 from ..engine.json_verbs import DoctorJSON, MachineCheckJSON
+from ..engine.units import size
 from .demo.comfyui import comfyui_version, find_tree
-from .terminal import size, table
+from .terminal import table
 
 PYTHON = (3, 10)
 TORCH = (2, 5)

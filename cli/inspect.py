@@ -11,8 +11,9 @@ from typing import Any
 from ..engine.findings import Finding, stops
 from ..engine.json_verbs import DialectsJSON
 from ..engine.texts.say import refuse
+from ..engine.units import size
 from .shared import DONE, STOPPED, answer, from_elsewhere, print_findings, print_json
-from .terminal import size, span, table
+from .terminal import span, table
 
 
 def inspect(options: argparse.Namespace) -> int:

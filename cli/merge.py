@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from ..engine.errors import FoundryError
 from ..engine.findings import stops
 from ..engine.texts.say import counted, refuse
+from ..engine.units import size
 from .parser import share
 from .shared import DONE, STOPPED, Refused, answer, from_elsewhere, print_findings, print_json, where
-from .terminal import Bar, note, size, table
+from .terminal import Bar, note, table
 
 if TYPE_CHECKING:
     import torch

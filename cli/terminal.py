@@ -1,4 +1,4 @@
-"""Text for a terminal: aligned tables, sizes, a progress bar. Knows nothing of what it shows; imports nothing slow."""
+"""Text for a terminal: aligned tables, a progress bar. Knows nothing of what it shows; imports nothing slow."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
+from ..engine.units import size
+
 _NUMERIC = re.compile(r"[-+]?[\d.,]+( ?%|x)?|-")
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def typed(path: object) -> str:
@@ -36,14 +37,6 @@ def table(rows: Sequence[Sequence[object]], headers: Sequence[str] = ()) -> str:
         ).rstrip()
         for row in listed
     )
-
-
-def size(count: int) -> str:
-    """``12.3 MB``: bytes with three or more digits, in decimal units."""
-    value, unit = float(count), 0
-    while value >= 1000 and unit < len(_UNITS) - 1:
-        value, unit = value / 1000, unit + 1
-    return f"{value:.1f} {_UNITS[unit]}" if unit else f"{count} bytes"
 
 
 def span(low: float, high: float) -> str:

@@ -33,6 +33,7 @@ from .making import (
     KEEP,
     MEMORY,
     MEMORY_MODE,
+    PICTURE,
     REPRODUCIBLE,
     baked_model,
     exactly,
@@ -57,9 +58,9 @@ class FoundryApply(StageNode):
         "for each number they change. bake: fused weights."
     )
     SEARCH_ALIASES = ["apply lora", "lora patches", "bake lora"]
-    RETURN_TYPES = ("MODEL", "STRING")
-    RETURN_NAMES = ("MODEL", "report")
-    OUTPUT_TOOLTIPS = ("A MODEL with all LoRAs on it.", "What was done, as text.")
+    RETURN_TYPES = ("MODEL", "STRING", "IMAGE")
+    RETURN_NAMES = ("MODEL", "report", "image")
+    OUTPUT_TOOLTIPS = ("A MODEL with all LoRAs on it.", "What was done, as text.", PICTURE)
     INPUTS = {
         "required": {
             "model": stage_input(ANY, "The plan to finish."),
@@ -87,7 +88,7 @@ class FoundryApply(StageNode):
         unique_id: str | None = None,
         **_: Any,
     ) -> dict[str, Any]:
-        """(MODEL, report)."""
+        """(MODEL, report, image [1, height, width, 3])."""
         plan = plan_of(model)
         findings = ready(plan)
         wanted = resolve(plan, Finish(arithmetic=exactly(reproducible and how == BAKE, memory)))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
+import torch
+
 from ..engine.choice import CHOICES
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding
@@ -15,7 +17,7 @@ from ..engine.quantize import parse_keep
 from ..engine.report import plan_json, plan_sentences
 from ..loaders.disk.targets import prefix_fault
 from ..loaders.lint.order import check_order
-from ..loaders.plans.strength import with_energy
+from ..loaders.plans.raster import pixels
 from ..loaders.remote.names import is_remote
 from . import folders, host
 from .remotes import allowed, remote_states
@@ -155,9 +157,14 @@ def reply(result: tuple[Any, ...], sentences: Sequence[str], data: Mapping[str, 
     return {"ui": {"text": list(sentences), "foundry": [data]}, "result": result}
 
 
-def report_plan(
-    plan: Plan, findings: Sequence[Finding], result: tuple[Any, ...], measured: bool = False
-) -> dict[str, Any]:
-    """What a node returns that changed or checked a plan; ``measured``: how strong its LoRAs are is known by now."""
-    told = plan_json(plan, findings)
-    return reply(result, plan_sentences(plan, findings), with_energy(told, plan) if measured else told)
+def report_plan(plan: Plan, findings: Sequence[Finding], result: tuple[Any, ...]) -> dict[str, Any]:
+    """What a node returns that changed a plan."""
+    return reply(result, plan_sentences(plan, findings), plan_json(plan, findings))
+
+
+def picture_of(told: Mapping[str, Any], plan: Plan) -> torch.Tensor:
+    """The numbers of a report as an IMAGE, [1, height, width, 3] from 0 to 1.
+
+    It is drawn at every run, wired or not: ComfyUI keeps a node's outputs, and does not run it again for a new wire.
+    """
+    return torch.from_numpy(pixels(told, plan.base.name))[None]

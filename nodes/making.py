@@ -33,7 +33,7 @@ from ..loaders.plans.loudness import loudness
 from ..loaders.plans.strength import with_energy
 from ..validator.rules import check
 from . import again, folders, host
-from .common import reply
+from .common import picture_of, reply
 from .news import CALIBRATED, kept_file, seen_file
 from .sources import host_source
 
@@ -63,6 +63,7 @@ REPRODUCIBLE = (
     },
 )
 NO_CALIBRATION = "none"
+PICTURE = "What is kept of each LoRA, where it is strong, the size before and after, and the error of the layers."
 ROUNDED_BY = "What Calibrate collected: weights are rounded by their inputs, and judged by their outputs."
 EVENED = (
     "BOOLEAN",
@@ -197,7 +198,8 @@ def finished(
     plan: Plan, findings: Sequence[Finding], made: BakeResult, outputs: tuple[Any, ...], done: str = "", *,
     chosen: str = "", **extra: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """What a finishing node returns; the report text, which ends with ``done``, becomes the last output.
+    """What a finishing node returns; the report text, which ends with ``done``, and the picture become the last
+    outputs.
 
     ``chosen`` says why a format was chosen.
     """
@@ -208,5 +210,5 @@ def finished(
     findings = (*findings, *made.findings)
     lines = [*plan_sentences(plan, findings, report.gains), *told_why, *budget, done or bake_sentence(report), *why]
     told = {**extra, **({"chosen": chosen} if chosen else {}), "budget": None if cost is None else cost.to_json()}
-    baked = with_energy(bake_json(plan, findings, report, made.sha256), plan)
-    return reply((*outputs, "\n".join(lines)), lines, {**baked, **told})
+    baked = {**with_energy(bake_json(plan, findings, report, made.sha256), plan), **told}
+    return reply((*outputs, "\n".join(lines), picture_of(baked, plan)), lines, baked)

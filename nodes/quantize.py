@@ -19,6 +19,7 @@ from .making import (
     MEMORY,
     MEMORY_MODE,
     NO_CALIBRATION,
+    PICTURE,
     REPRODUCIBLE,
     baked_model,
     calibration_of,
@@ -40,9 +41,13 @@ class FoundryQuantizeFP8(FormatNode):
         "the memory."
     )
     SEARCH_ALIASES = ["fp8", "int8", "nvfp4", "mxfp8", "4 bits", "quantize weights"]
-    RETURN_TYPES = (QUANTIZED_MODEL, "STRING")
-    RETURN_NAMES = ("MODEL", "report")
-    OUTPUT_TOOLTIPS = ("A quantized MODEL: sample with it. No LoRA belongs after it.", "What was done, as text.")
+    RETURN_TYPES = (QUANTIZED_MODEL, "STRING", "IMAGE")
+    RETURN_NAMES = ("MODEL", "report", "image")
+    OUTPUT_TOOLTIPS = (
+        "A quantized MODEL: sample with it. No LoRA belongs after it.",
+        "What was done, as text.",
+        PICTURE,
+    )
     INPUTS = {
         "required": {
             "model": stage_input(ANY, "The plan to finish."),
@@ -92,7 +97,7 @@ class FoundryQuantizeFP8(FormatNode):
         unique_id: str | None = None,
         **_: Any,
     ) -> dict[str, Any]:
-        """(quantized MODEL, report)."""
+        """(quantized MODEL, report, image [1, height, width, 3])."""
         format, chosen = host.chosen_format(format)
         plan = plan_of(model)
         findings = ready(plan)

@@ -24,6 +24,7 @@ from .making import (
     MAX_ERROR,
     MEMORY_MODE,
     NO_CALIBRATION,
+    PICTURE,
     REPRODUCIBLE,
     calibration_of,
     exactly,
@@ -44,9 +45,9 @@ class FoundrySaveModel(FormatNode):
 
     DESCRIPTION = "Bakes the plan into a .safetensors file below output/, with the recipe in its header."
     SEARCH_ALIASES = ["save weights", "merge lora into model", "export fp8", "bake lora"]
-    RETURN_TYPES = ("STRING", "STRING")
-    RETURN_NAMES = ("path", "report")
-    OUTPUT_TOOLTIPS = ("Where the file is.", "What was done, as text.")
+    RETURN_TYPES = ("STRING", "STRING", "IMAGE")
+    RETURN_NAMES = ("path", "report", "image")
+    OUTPUT_TOOLTIPS = ("Where the file is.", "What was done, as text.", PICTURE)
     OUTPUT_NODE = True
     INPUTS = {
         "required": {
@@ -128,7 +129,7 @@ class FoundrySaveModel(FormatNode):
         unique_id: str | None = None,
         **_: Any,
     ) -> dict[str, Any]:
-        """(path, report)."""
+        """(path, report, image [1, height, width, 3])."""
         format, chosen = host.chosen_format(format)
         plan = plan_of(model)
         findings = ready(plan)

@@ -7,16 +7,17 @@ from typing import Any
 
 from ..engine.findings import stops, worst_first
 from ..engine.guard import raise_first
-from ..engine.report import plan_sentences
+from ..engine.report import plan_json, plan_sentences
 from ..loaders.lineage.probes import Probed, probe
 from ..loaders.loras.verify import verify
 from ..loaders.plans.loudness import loudness
+from ..loaders.plans.strength import with_energy
 from ..loaders.workflows.reading import graph_of_prompt
 from ..loaders.workflows.sampling import sampled_below
 from ..validator.rules import check
 from ..validator.stacks import ALLOW, POLICIES
 from . import host
-from .common import HIDDEN, StageNode, report_plan, stage_input
+from .common import HIDDEN, StageNode, picture_of, reply, stage_input
 from .news import JUDGED, changes, known_now
 from .sockets import ANY, STACKED
 from .sources import plan_of
@@ -27,12 +28,13 @@ class FoundryStackValidator(StageNode):
 
     DESCRIPTION = "Checks the plan so far and shows the findings here, in the report output and in /history."
     SEARCH_ALIASES = ["check loras", "lora compatibility"]
-    RETURN_TYPES = (STACKED, "STRING", "BOOLEAN")
-    RETURN_NAMES = (STACKED, "report", "ok")
+    RETURN_TYPES = (STACKED, "STRING", "BOOLEAN", "IMAGE")
+    RETURN_NAMES = (STACKED, "report", "ok", "image")
     OUTPUT_TOOLTIPS = (
         "The same plan.",
         "The findings as text.",
         "True when nothing stops a run: no error, and in strict mode no warning.",
+        "Which modules fit, and where each LoRA is strong.",
     )
     OUTPUT_NODE = True
     INPUTS = {
@@ -61,7 +63,7 @@ class FoundryStackValidator(StageNode):
         unique_id: str | None = None,
         **_: Any,
     ) -> dict[str, Any]:
-        """(the same plan, report, ok)."""
+        """(the same plan, report, ok, image [1, height, width, 3])."""
         plan = known_now(plan_of(model), str(unique_id))
         damaged = verify(plan)
         loud = () if damaged else loudness(plan, host.progress())
@@ -71,5 +73,7 @@ class FoundryStackValidator(StageNode):
         findings = worst_first([*check(plan, policy, sampling), *damaged, *loud, *probed.findings])
         if strict:
             raise_first(findings, strict=True)
-        text = "\n".join(plan_sentences(plan, findings))
-        return report_plan(plan, findings, (plan, text, not stops(findings, strict)), measured=not damaged)
+        lines, told = plan_sentences(plan, findings), plan_json(plan, findings)
+        told = told if damaged else with_energy(told, plan)  # how strong they are is known by now
+        outputs = (plan, "\n".join(lines), not stops(findings, strict), picture_of(told, plan))
+        return reply(outputs, lines, told)

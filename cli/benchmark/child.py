@@ -23,9 +23,9 @@ from ...engine.json_demo import GainJSON, OutcomeJSON, QualityJSON, TimesJSON
 from ...engine.memory import peak_rss_bytes
 from ...engine.plan import Layer, Patch, Plan
 from ...engine.terms import effective_scale, placement, read_factors
+from ...engine.units import size
 from ...loaders.documents.document import load_document
 from ...loaders.plans.planner import plan_document
-from ..terminal import size
 from .machine import free_memory
 from .strategies import FORMAT, Bench, Weights, matrices
 from .table import STRATEGIES, Sizes, Strategy, sizes

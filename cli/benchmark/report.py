@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...engine.json_demo import FormatJSON, MachineJSON, SaidJSON
-from ..terminal import size
+from ...engine.units import size
 
 Row = Mapping[str, Any]
 Result = Mapping[str, Any]

@@ -133,13 +133,13 @@ FORMS = {
     ),
     VALIDATOR_NODE: Form(
         (("model", _ANY),), (("policy", "COMBO"), ("strict", "BOOLEAN")), ("allow accelerators", False),
-        (("FOUNDRY_STACKED",) * 2, ("report", "STRING"), ("ok", "BOOLEAN")), (340, 190),
+        (("FOUNDRY_STACKED",) * 2, ("report", "STRING"), ("ok", "BOOLEAN"), ("image", "IMAGE")), (340, 210),
     ),
     APPLY_NODE: Form(
         (("model", _ANY),),
         (("how", "COMBO"), ("memory", "COMBO"), ("keep", "COMBO"), ("reproducible", "BOOLEAN")),
-        ("patches", "auto", "memory", False), (("MODEL", "MODEL"), ("report", "STRING")), (340, 200),
-        ("memory", "keep", "reproducible"),
+        ("patches", "auto", "memory", False), (("MODEL", "MODEL"), ("report", "STRING"), ("image", "IMAGE")),
+        (340, 220), ("memory", "keep", "reproducible"),
     ),
     QUANTIZE_NODE: Form(
         (("model", _ANY),),
@@ -147,7 +147,7 @@ FORMS = {
          ("memory", "COMBO"), ("keep", "COMBO"), ("reproducible", "BOOLEAN"), ("calibration", "COMBO"),
          ("pre_quant_scale", "BOOLEAN")),
         ("float8_e4m3fn", "full precision", "auto", 0.0, "auto", "memory", False, "none", False),
-        (("MODEL", "MODEL,FOUNDRY_QUANTIZED"), ("report", "STRING")), (340, 334),
+        (("MODEL", "MODEL,FOUNDRY_QUANTIZED"), ("report", "STRING"), ("image", "IMAGE")), (340, 354),
         ("max_error", "memory", "keep", "reproducible", "calibration", "pre_quant_scale"),
     ),
 }  # fmt: skip

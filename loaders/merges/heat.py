@@ -14,11 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ...engine.json_merge import BlockJSON, ConflictsJSON
+from ..plans.raster import MOST_LORAS, Canvas, Colour
 
 CELL, GAP, LABEL, LINE = 34, 16, 190, 18
 MOST_BLOCKS = 60  # of them the first; a longer list is cut, and the picture says so
 NEUTRAL, ALIKE, AGAINST, STRONG = (244, 244, 242), (33, 102, 172), (178, 24, 43), (102, 81, 145)
-Colour = tuple[int, int, int]
+LETTERS, SMALL = 28, 11  # of a word; its size in pixels
+BRIGHT, DARK = (255, 255, 255), (34, 34, 34)
 
 
 @dataclass(frozen=True)
@@ -79,20 +81,32 @@ def svg(told: ConflictsJSON) -> str:
     lines = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" style="{style}">']
     lines.append("<title>How the LoRAs get along: cosine of every pair, energy of every block</title>")
     for box in found:
-        fill, middle, word = "#{:02x}{:02x}{:02x}".format(*box.colour), box.y + box.height // 2, escape(box.text[:28])
+        fill, middle = "#{:02x}{:02x}{:02x}".format(*box.colour), box.y + box.height // 2
+        ink, word = "#fff" if _is_dark(box.colour) else "#222", escape(box.text[:LETTERS])
         lines.append(f'<rect x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}" fill="{fill}"/>')
-        lines.append(f'<text x="{box.x + 3}" y="{middle}" fill="{_ink(box.colour)}">{word}</text>')
+        lines.append(f'<text x="{box.x + 3}" y="{middle}" fill="{ink}">{word}</text>')
     return "\n".join([*lines, "</svg>"]) + "\n"
 
 
-def _ink(colour: Colour) -> str:
-    return "#fff" if sum(colour) < 330 else "#222"
+def _is_dark(colour: Colour) -> bool:
+    return sum(colour) < 330
 
 
 def pixels(told: ConflictsJSON) -> npt.NDArray[np.float32]:
-    """The same without words: [height, width, 3] from 0 to 1."""
-    found, width, height = boxes(told)
-    picture = np.full((height, width, 3), 255, np.uint8)
+    """The same as [height, width, 3] from 0 to 1, of the first ``MOST_LORAS``; a line tells how many there are."""
+    many = len(told["loras"]) > MOST_LORAS
+    found, width, height = boxes(_first(told))
+    canvas = Canvas(width, height + many * LINE)
+    if many:
+        canvas.words(3, height + 4, f"{MOST_LORAS} of {len(told['loras'])} LoRAs", DARK, SMALL)
     for box in found:
-        picture[box.y : box.y + box.height, box.x : box.x + box.width] = box.colour
-    return np.divide(picture, 255, dtype=np.float32)
+        canvas.rect(box.x, box.y, box.width, box.height, box.colour)
+        ink = BRIGHT if _is_dark(box.colour) else DARK
+        canvas.words(box.x + 3, box.y + box.height // 2 + 4, box.text[:LETTERS], ink, SMALL)
+    return canvas.pixels()
+
+
+def _first(told: ConflictsJSON) -> ConflictsJSON:
+    cosines = [row[:MOST_LORAS] for row in told["cosine"][:MOST_LORAS]]
+    blocks: list[BlockJSON] = [{**block, "loras": block["loras"][:MOST_LORAS]} for block in told["blocks"]]
+    return {**told, "loras": told["loras"][:MOST_LORAS], "cosine": cosines, "blocks": blocks}

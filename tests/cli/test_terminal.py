@@ -8,6 +8,7 @@ import pytest
 from lora_foundry.cli import looks as module
 from lora_foundry.cli import terminal
 from lora_foundry.cli.looks import looks
+from lora_foundry.engine.units import size
 
 
 class Terminal(io.StringIO):
@@ -35,7 +36,7 @@ def test_a_bar_that_stops_half_way_ends_its_line():
 def test_tables_align():
     text = terminal.table([("a", "1"), ("long", "22.5")], ("name", "size"))
     assert text == "name  size\n----  ----\na        1\nlong  22.5"
-    assert [terminal.size(n) for n in (999, 1500, 2_000_000)] == ["999 bytes", "1.5 kB", "2.0 MB"]
+    assert [size(n) for n in (999, 1500, 2_000_000)] == ["999 bytes", "1.5 kB", "2.0 MB"]
 
 
 def test_transfers_show_bytes_and_speed_a_line_each():

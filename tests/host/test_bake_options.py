@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from host import rig
 from host.foundry import fuse, known, load, loras, quantize, relative, report, row, stack
-from host.graphs import Graph, Link
+from host.graphs import Graph, Link, output
 from lora_foundry.cli.demo import tiny
 
 
@@ -41,6 +42,40 @@ def test_a_file_samples_as_memory_does_and_is_found_again(host, finish):
     assert again["recipe_sha256"] == made["recipe_sha256"] == in_memory["recipe_sha256"]
     assert [lora["gain"] for lora in again["loras"]] == pytest.approx([lora["gain"] for lora in made["loras"]])
     assert again["bytes_read"] == 0 and again["relative_error"] == pytest.approx(made["relative_error"])
+
+
+def test_what_was_measured_comes_out_as_a_picture(host):
+    """Of each node that measures; two are wired only after they ran: they run no more then."""
+    lightning, style = loras(host, "wan")
+    graph = Graph()
+    plan = stack(graph, fuse(graph, load(graph, host.tiny("wan")), lightning), style, 0.34)
+    checked = graph.add("FoundryStackValidator", model=plan, policy="allow accelerators", strict=False)
+    model = quantize(graph, checked, max_error=0.02)
+    graph.sample(model, "wan")
+    host.run(graph)
+    applied = graph.add("FoundryApply", model=plan, how="patches")
+    saved = graph.add("FoundrySaveModel", model=plan, filename_prefix="diffusion_models/drawn", format="bf16")
+    for name, link in {"checked": output(checked, 3), "made": output(model, 2), "applied": output(applied, 2),
+                       "saved": output(saved, 2)}.items():  # fmt: skip
+        graph.add("SaveImage", images=link, filename_prefix=f"drawn_{name}")
+    host.run(graph)
+    heights = {name: picture_of(host, name).shape[0] for name in ("checked", "made", "applied", "saved")}
+    assert heights["made"] == heights["saved"] > heights["applied"] == heights["checked"] > 150
+    limit = (picture_of(host, "made") == LIMIT).all(axis=2)
+    assert limit.any(axis=0).sum() == 2 and limit.sum() > 60, "one line, as tall as the histogram, stands at max_error"
+
+
+LIMIT = (207, 34, 46)  # the red of it
+
+
+def picture_of(host: rig.Host, name: str) -> np.ndarray:
+    """What SaveImage wrote: [height, 640, 3], bytes."""
+    from PIL import Image
+
+    (file,) = host.output.glob(f"drawn_{name}*.png")
+    drawn = np.asarray(Image.open(file).convert("RGB"))
+    assert drawn.shape[1:] == (640, 3)
+    return drawn
 
 
 @pytest.mark.parametrize("keep", ["memory", "file"])
