@@ -14,6 +14,7 @@ from ..engine.findings import Finding, stops
 from ..engine.texts.say import counted, refuse
 from ..engine.units import size
 from . import own
+from .looks import tell
 from .outside import Place, place_of
 from .parser import share
 from .shared import (
@@ -212,10 +213,8 @@ def _print(plan: Any, findings: Sequence[Finding], baked: BakeResult, chosen: st
 
     print_layers(plan, baked.report.gains)
     print_findings(findings)
-    if chosen:
-        print(chosen)
-    if baked.cost is not None:
-        print(budget_sentence(baked.cost))
-    print(("" if baked.state == "made" else f"{baked.state}: ") + bake_sentence(baked.report))
-    print(f"peak memory {size(baked.report.peak_rss_bytes)}, recipe {baked.sha256}")
+    budget = [] if baked.cost is None else [budget_sentence(baked.cost)]
+    made = ("" if baked.state == "made" else f"{baked.state}: ") + bake_sentence(baked.report)
+    tell(*filter(None, [chosen]), *budget, made)
+    tell(f"peak memory {size(baked.report.peak_rss_bytes)}, recipe {baked.sha256}")
     print(*map(place.called, baked.files), sep="\n")

@@ -15,6 +15,7 @@ from ..engine.errors import FoundryError
 from ..engine.texts.say import refuse
 from ..engine.units import size
 from .bake import add_wishes, wishes_of
+from .looks import tell
 from .shared import DONE, STOPPED, choose_device, print_json
 from .terminal import Bar, note, table
 
@@ -217,8 +218,8 @@ def _tell(
     else:
         for each in results:
             if each["error"] is not None:
-                print(_failure(each))
-        print(f"{counts[MADE]} made, {counts[UNCHANGED]} unchanged, {counts[FAILED]} failed, in {seconds:.1f} s")
+                tell(_failure(each))
+        tell(f"{counts[MADE]} made, {counts[UNCHANGED]} unchanged, {counts[FAILED]} failed, in {seconds:.1f} s")
         print(manifest)
     return DONE if ok else STOPPED
 
@@ -262,7 +263,7 @@ def _tell_plan(
     rows = [(unit.base, size(unit.base_bytes), len(unit.tasks), size(unit.memory_bytes)) for unit in units]
     if rows:
         print(table(rows, ("base", "size", "documents", "memory")))
-    print(*map(_failure, refused), sep="\n", end="\n" if refused else "")
+    tell(*map(_failure, refused))
     passes = f"{len(units)} pass{'es' if len(units) != 1 else ''}"
     print(f"{sum(len(unit.tasks) for unit in units)} to make in {passes}, {len(done)} unchanged,", end=" ")
     print(f"{len(refused)} unreadable; nothing was done")

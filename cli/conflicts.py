@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         raise refuse("usage.compare", count=len(loras))
     with from_elsewhere() as asking:
         gathered = gather(Request(loras, Path("unused.safetensors"), fuse, options.base or base), asking=asking)
-        with Bar("comparing") as bar:
+        with Bar(f"comparing {len(loras)} LoRAs") as bar:
             told = conflicts_json(compare(gathered, bar))
     if options.svg is not None:
         write_text(options.svg, svg(told))

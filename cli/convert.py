@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.texts.say import refuse
 from .check import model_folders
-from .looks import looks
+from .looks import tell
 from .shared import DONE, STOPPED, print_json, refuse_same, write_text
 from .terminal import table
 
@@ -51,9 +51,8 @@ def _print(found: Conversion, out: Path) -> None:
         print(f"base   {each['base'] or 'the MODEL that was wired'}, {each['finish']}")
         print(table(_rows(each), ("stage", "LoRA", "strength", "CLIP", "on")))
     left = found.left or ([] if found.converted else [refuse("convert.nothing").finding(severity="note")])
-    for finding in left:
-        print(looks(finding.sentence()))
-    print(f"Written to {out}." if found.converted else "Nothing was converted, and nothing written.")
+    tell(*(finding.sentence() for finding in left))
+    tell(f"Written to {out}." if found.converted else "Nothing was converted, and nothing written.")
 
 
 def _rows(each: ConvertedJSON) -> list[tuple[str, ...]]:

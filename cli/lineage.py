@@ -189,7 +189,7 @@ def _weigh(options: argparse.Namespace) -> int:
     from ..loaders.plans.weighing import CONTAINS, weigh
     from ..loaders.remote.names import label_of
 
-    with from_elsewhere() as asking, Bar("weighing") as bar:
+    with from_elsewhere() as asking, Bar(f"weighing {label_of(options.file)}") as bar:
         told = weigh(options.file, options.contains, options.original, bar, asking)
     strength = told["coefficient"] if told["verdict"] == CONTAINS and told["kind"] == "checkpoint" else None
     kept = options.record and strength is not None
@@ -223,14 +223,14 @@ def _keep_inside(options: argparse.Namespace, strength: float) -> None:
 def _stamp(options: argparse.Namespace) -> int:
     from ..loaders.disk.stamping import stamp
     from ..loaders.lineage.subjects import lineage_metadata, open_lora_subject
-    from ..loaders.remote.names import Remote
+    from ..loaders.remote.names import Remote, label_of
 
     # the copy of one from elsewhere comes to lie in the current folder
     file = Path(options.file.file) if isinstance(options.file, Remote) else options.file
     out = options.out or file.with_name(f"{file.stem}_lineage{file.suffix}")
     if out.exists() and (options.out is None or (file is options.file and out.samefile(file))):
         raise refuse("usage.lineage_there", out=out.name)
-    with from_elsewhere() as asking, Bar("hashing") as bar:
+    with from_elsewhere() as asking, _hashing(label_of(options.file)) as bar:
         subject = open_lora_subject(options.file, bar, asking)
     stamp(subject.path, out, lineage_metadata(subject))
     told: StampedJSON = {"schema": 1, "out": str(out), "ids": list(subject.ids)}
@@ -243,9 +243,14 @@ def _stamp(options: argparse.Namespace) -> int:
 
 def _subject(file: Where) -> Subject:
     from ..loaders.lineage.subjects import open_subject
+    from ..loaders.remote.names import label_of
 
-    with from_elsewhere() as asking, Bar("hashing") as bar:
+    with from_elsewhere() as asking, _hashing(label_of(file)) as bar:
         return open_subject(file, bar, asking)
+
+
+def _hashing(name: str) -> Bar:
+    return Bar(f"hashing {name}", in_bytes=True)
 
 
 def _stored(file: Where) -> Record:
@@ -268,6 +273,7 @@ def _hash(subject: Subject | None) -> str:
 def _ingredients(names: Sequence[str] | None, strengths: Sequence[float] | None = None) -> Any:
     """The LoRAs an option names: None where it is not given, () for ``none``."""
     from ..loaders.lineage.subjects import name_lora
+    from ..loaders.remote.names import masked
 
     if not names:
         if strengths:
@@ -283,5 +289,5 @@ def _ingredients(names: Sequence[str] | None, strengths: Sequence[float] | None 
             "usage.lineage_strengths", strengths=counted(len(given), "strength"), loras=counted(len(names), "LoRA")
         )
     each = [*given, *[given[0]] * (len(names) - len(given))]
-    with from_elsewhere() as asking, Bar("hashing") as bar:
+    with from_elsewhere() as asking, _hashing(", ".join(map(masked, names))) as bar:
         return tuple(name_lora(name, strength, bar, asking) for name, strength in zip(names, each, strict=True))

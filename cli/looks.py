@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import textwrap
+from pathlib import PurePath
 from typing import TextIO
 
 COLOURS = {"error": 31, "warning": 33, "question": 36, "note": 34, "OK": 32, "STOPPED": 31, "Stopped": 31}
@@ -36,6 +37,12 @@ def looks(text: str, stream: TextIO | None = None, lead: str = "") -> str:
     )
     shown = "\n".join(lines)
     return _coloured(shown, len(lead)) if _takes_colour() else shown
+
+
+def tell(*lines: str | PurePath) -> None:
+    """Print sentences as the terminal shows them. A path, which people copy, and what has lines of its own stay."""
+    for line in lines:
+        print(looks(line) if isinstance(line, str) and "\n" not in line else line)
 
 
 def _takes_colour() -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from ..engine.errors import FoundryError
 from ..engine.findings import stops
 from ..engine.texts.say import counted, refuse
 from ..engine.units import size
+from .looks import tell
 from .parser import share
 from .shared import DONE, STOPPED, Refused, answer, from_elsewhere, print_findings, print_json, where
 from .terminal import Bar, note, table
@@ -151,7 +152,7 @@ def run(options: argparse.Namespace) -> int:
         if stops(gathered.findings):
             first = next(finding for finding in gathered.findings if finding.severity == "error")
             raise Refused(FoundryError.of(first), gathered.findings)
-        with Bar("merging") as bar:
+        with Bar(f"merging {request.out.name}", nbytes=_nbytes(each.path for each in request.loras)) as bar:
             merged = merge(request, bar, gathered)
     verified = _verified(request) if options.verify else None
     options.done = verified is None or verified.agrees
@@ -266,10 +267,11 @@ def extract(options: argparse.Namespace) -> int:
     default = Policy("rank", DEFAULT_RANK) if most is None else Policy("error", 0.0)
     policy = policy_of(options) or replace(default, uniform=options.uniform, clamp=options.clamp)
     wish = Wish(options.tuned, options.base, options.out, policy, options.dialect, options.dtype, most)
-    with from_elsewhere() as asking, Bar("extracting") as bar:
+    nbytes = _nbytes((options.tuned, options.base))
+    with from_elsewhere() as asking, Bar(f"extracting {wish.out.name}", nbytes=nbytes) as bar:
         made = extract_lora(wish, bar, asking)
     options.done = True
-    answer(options.json, made, extract_sentence(made), size(made["bytes"]), made["out"])
+    answer(options.json, made, extract_sentence(made), size(made["bytes"]), Path(made["out"]))
     return DONE
 
 
@@ -288,15 +290,21 @@ def _verify(options: argparse.Namespace) -> int:
         print_json({"out": options.inputs[0], **found.to_json()})
     else:
         _print_proof(found.to_json()["proof"])
-        print("The file's own proof says the same." if found.agrees else "The file's own proof says something else.")
+        tell("The file's own proof says the same." if found.agrees else "The file's own proof says something else.")
     return DONE if found.agrees else STOPPED
 
 
 def _verified(request: Request) -> Verified:
     from ..loaders.merges.verifying import verify
 
-    with from_elsewhere() as asking, Bar("verifying") as bar:
+    nbytes = _nbytes(each.path for each in request.loras)
+    with from_elsewhere() as asking, Bar(f"verifying {request.out.name}", nbytes=nbytes) as bar:
         return verify(request, bar, asking)
+
+
+def _nbytes(files: Iterable[object]) -> int:
+    """How many bytes those of this machine have, as far as they are there."""
+    return sum(file.stat().st_size for file in files if isinstance(file, Path) and file.is_file())
 
 
 # --- what is told
@@ -314,10 +322,10 @@ def _print(merged: Result, verified: Verified | None) -> None:
     _print_proof(merged.proof, merged)
     print_findings(merged.gathered.findings)
     first, _, *rest = merge_sentences(merge_json(merged))
-    print(first, *rest, sep="\n")
+    tell(first, *rest)
     if verified is not None:
-        print("Verified from the files alone." if verified.agrees else "Verifying gave another result.")
-    print(f"{size(merged.path.stat().st_size)}, recipe {merged.recipe.sha256}")
+        tell("Verified from the files alone." if verified.agrees else "Verifying gave another result.")
+    tell(f"{size(merged.path.stat().st_size)}, recipe {merged.recipe.sha256}")
     print(merged.path)
 
 

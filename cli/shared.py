@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding
 from ..engine.texts.say import refuse
-from .looks import looks
+from .looks import tell
 from .terminal import Transfers, note, span, table
 
 if TYPE_CHECKING:
@@ -73,12 +73,12 @@ def print_json(data: Mapping[str, object]) -> None:
     print(json.dumps(data, indent=1))
 
 
-def answer(as_json: bool, data: Mapping[str, object], *lines: str) -> None:
+def answer(as_json: bool, data: Mapping[str, object], *lines: str | Path) -> None:
     """What a verb found: as JSON, or its lines."""
     if as_json:
         print_json(data)
     else:
-        print(*lines, sep="\n")
+        tell(*lines)
 
 
 def refuse_same(read: Path, out: Path) -> None:
@@ -200,4 +200,4 @@ def trained_with(lineage: LineageJSON) -> str:
 
 def print_findings(findings: Iterable[Finding]) -> None:
     """Every finding as a sentence."""
-    print(*([looks(finding.sentence()) for finding in findings] or ["No findings."]), sep="\n")
+    tell(*([finding.sentence() for finding in findings] or ["No findings."]))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 from ..engine.units import size
+from .looks import looks
 
 _NUMERIC = re.compile(r"[-+]?[\d.,]+( ?%|x)?|-")
 
@@ -57,7 +58,13 @@ def span_of_time(seconds: float) -> str:
 
 def note(text: str) -> None:
     """A word about an old spelling, for people: on stderr, where no program reads it."""
-    print(f"Note: {text}", file=sys.stderr)
+    print(looks(f"Note: {text}", sys.stderr), file=sys.stderr)
+
+
+def shortened(text: str, room: int) -> str:
+    """A text of at most ``room`` letters, of which there are four or more: the middle goes first."""
+    rest = room - 3
+    return text if len(text) <= room else f"{text[: rest // 2]}...{text[rest // 2 - rest :]}"
 
 
 def harden(*streams: TextIO) -> None:
@@ -71,11 +78,12 @@ def harden(*streams: TextIO) -> None:
 class Bar:
     """``bar(done, total)`` draws one line on a terminal, at most ten times a second, and nothing anywhere else.
 
-    ``beside`` is asked for what else belongs there, ``nbytes`` are those that all steps together go through: with them
-    the line has a speed. After a second it has the time that is left, were the rest as fast.
+    ``beside`` is asked for what else belongs there, ``nbytes`` are those that all steps together go through,
+    ``in_bytes`` says that the steps are bytes: with either the line has a speed. After a second it has the time that is
+    left, were the rest as fast. Where all of it does not fit, the label is cut before the numbers.
     """
 
-    WIDTH = 30
+    WIDTH, LEAST_LABEL = 30, 12
 
     def __init__(
         self,
@@ -84,36 +92,41 @@ class Bar:
         beside: Callable[[], str] = str,
         nbytes: int = 0,
         clock: Callable[[], float] = time.monotonic,
+        in_bytes: bool = False,
     ) -> None:
         self.label, self.stream, self.beside = label, stream or sys.stderr, beside
         self.shown = self.stream.isatty()
-        self._nbytes, self._clock, self._began = nbytes, clock, clock()
+        self._nbytes, self._in_bytes, self._clock, self._began = nbytes, in_bytes, clock, clock()
         self._next = 0.0
         self._width = 0
 
     def __call__(self, done: int, total: int) -> None:
-        """Show how far it is; the last step ends the line."""
+        """Show how far it is; the last step ends the line, and what follows is timed anew."""
         last, now = done >= total, self._clock()
         if not self.shown or (now < self._next and not last):
             return
         self._next = now + 0.1
-        pace = self._pace(done / max(1, total), now - self._began)
-        told = " ".join(filter(None, (f"{done}/{total}", self.beside(), pace)))
+        pace = self._pace(done / max(1, total), now - self._began, total if self._in_bytes else self._nbytes)
+        steps = f"{size(done)} of {size(total)}" if self._in_bytes else f"{done}/{total}"
+        told = " ".join(filter(None, (steps, self.beside(), pace)))
         columns = shutil.get_terminal_size((80, 24)).columns - 1
-        width = min(self.WIDTH, max(0, columns - len(f"{self.label} [] {told}")))  # the words count more than the bar
+        label = shortened(self.label, max(self.LEAST_LABEL, columns - len(f" [] {told}")))
+        width = min(self.WIDTH, max(0, columns - len(f"{label} [] {told}")))  # the words count more than the bar
         filled = width * done // max(1, total)
-        line = f"{self.label} [{'#' * filled}{'.' * (width - filled)}] {told}"[: max(40, columns)]
+        line = f"{label} [{'#' * filled}{'.' * (width - filled)}] {told}"[: max(40, columns)]
         self.stream.write(f"\r{line.ljust(self._width)}")
         self._width = len(line)
         if last:
             self.close()
+            self._began = now
         self.stream.flush()
 
-    def _pace(self, share: float, seconds: float) -> str:
+    @staticmethod
+    def _pace(share: float, seconds: float, nbytes: int) -> str:
         """``12.3 MB/s, 40 s left``: by what has been done since the start."""
         if not share or seconds < 1:
             return ""
-        speed = [f"{size(round(self._nbytes * share / seconds))}/s"] if self._nbytes else []
+        speed = [f"{size(round(nbytes * share / seconds))}/s"] if nbytes else []
         left = [f"{span_of_time(seconds * (1 - share) / share)} left"] if share < 1 else []
         return ", ".join(speed + left)
 
@@ -131,7 +144,7 @@ class Bar:
 
 
 class Transfers:
-    """``transfers(file, done, total)`` draws one line for each file that is on its way, with its bytes and speed."""
+    """``transfers(file, done, total)`` draws one line for each file that is on its way: bytes, speed, time left."""
 
     def __init__(self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.stream, self._clock = stream or sys.stderr, clock
@@ -151,7 +164,10 @@ class Transfers:
         self.told = f"{size(done)} of {size(total)}, {size(round(speed))}/s"
         if self.shown and (now >= self._next or done >= total):
             self._next = now + 0.1
-            line = f"{file}: {self.told}"
+            left = (total - done) / speed if speed > 0 and now - self._began >= 1 else 0.0
+            told = f": {self.told}, {span_of_time(left)} left" if left else f": {self.told}"
+            columns = shutil.get_terminal_size((80, 24)).columns - 1
+            line = shortened(file, max(Bar.LEAST_LABEL, columns - len(told))) + told
             self.stream.write(f"\r{line.ljust(self._width)}")
             self.stream.flush()
             self._width = len(line)
