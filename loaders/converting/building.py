@@ -14,7 +14,7 @@ from ..workflows.node_values import LoraRow
 from ..workflows.trail import Applied
 from .chains import Chain, Tree, Written
 from .ground import Ground, may_change_clip
-from .kinds import APPLIERS, CLIP_OUT, LIST_NODE, LOADERS, MODEL_OUT, ROW_NODE, Applier
+from .kinds import CLIP_OUT, LIST_NODE, LOADERS, MODEL_OUT, ROW_NODE, TAKEN_APART, Applier
 from .level import Level, Out
 
 HELD_BY_FUSE = {"lora_name": "lora_name", "strength_model": "strength"}  # inputs of LoRA, and of 1 Fuse Base LoRA
@@ -99,7 +99,7 @@ class Builder:
             self._level.wire(below or self._base_out, node, "model")
 
     def _applier(self, key: str) -> Applier:
-        return APPLIERS[self._level.pieces[key].kind]
+        return TAKEN_APART[self._level.pieces[key].kind]
 
     def _fuse(self, row: Written, below: Out | None, made: Made) -> Out:
         node = self._level.add(FUSE_NODE, {"lora_name": self._name(row), "strength": row.strength})

@@ -6,18 +6,18 @@ apart without changing what is computed is refused as a whole, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ...engine.errors import FoundryError
 from ...engine.texts.say import refuse
 from ..workflows.graph import BYPASSED, ON, Graph, GraphNode
-from ..workflows.lora_kinds import NO_LORA
+from ..workflows.lora_kinds import LOW, NO_LORA
 from ..workflows.node_kinds import FILE_ENDINGS
 from ..workflows.node_values import Named, number, written_loras
 from ..workflows.tracing import list_nodes
 from ..workflows.unread import is_blind
-from .kinds import APPLIERS, CLIP_OUT, NEUTRAL, PIPE_SAMPLERS, PIPED, STACKERS, Applier
+from .kinds import CLIP_OUT, MODEL_OUT, NEUTRAL, PIPE_SAMPLERS, PIPED, SINGLES, STACKERS, TAKEN_APART, Applier
 from .level import Level, Out, Taker
 from .ways import Ways
 
@@ -77,9 +77,12 @@ class Finder:
     def __init__(self, graph: Graph, level: Level) -> None:
         self._graph, self._level = graph, level
         self._appliers = {
-            key: APPLIERS[piece.kind]
+            key: TAKEN_APART[piece.kind]
             for key, piece in level.pieces.items()
-            if key and piece.kind in APPLIERS and piece.mode in (ON, BYPASSED) and self._puts_on(key)  # "" is no node
+            if key
+            and piece.kind in TAKEN_APART
+            and piece.mode in (ON, BYPASSED)
+            and self._puts_on(key)  # "" is no node
         }
         self._places = {key: number for number, key in enumerate(self._appliers)}
         self._ways = Ways(graph, level, self._appliers, self._acts_on_clip)
@@ -223,7 +226,8 @@ class Finder:
         """(the node it is written in, the LoRA) of a member, those of lists first."""
         node = self._settled(key)
         for above in (*list_nodes(self._graph, node), node):
-            yield from ((self._local(above.id), each) for each in written_loras(above))
+            here = (each for each in written_loras(above) if each.half != LOW)  # of two models there is only the first
+            yield from ((self._local(above.id), each) for each in here)
 
     def _nameless(self, key: str) -> list[Named]:
         """The row of a member whose LoRA only the run knows, with its strengths."""
@@ -282,13 +286,23 @@ class Finder:
     def _puts_on(self, key: str) -> bool:
         """Whether a node is in the graph, and names a LoRA if it is a loader."""
         node, piece = self._graph.nodes.get(self._level.path + key), self._level.pieces[key]
-        if node is None or not APPLIERS[piece.kind].own:
+        if node is not None and piece.kind in SINGLES:
+            return self._is_single(key, node)
+        if node is None or not TAKEN_APART[piece.kind].own:
             return node is not None
         try:
             named = [each for above in (*list_nodes(self._graph, node), node) for each in written_loras(above)]
         except FoundryError:
             return False
         return piece.mode == ON and any(each.name.strip().lower() not in NO_LORA for each in named)
+
+    def _is_single(self, key: str, node: GraphNode) -> bool:
+        """Whether a node for two models has only the first, and no row that is for the second alone: versions differ
+        in what they do with that."""
+        alone = any(isinstance(row, Mapping) and row.get("low_only") for row in (*node.values.values(), *node.unnamed))
+        wires = {*self._level.pieces[key].wires, *self._level.held(self._level.pieces[key])}
+        first = wires <= {SINGLES[node.kind].model} and self._level.outputs(key) <= {MODEL_OUT}
+        return first and not alone and self._level.pieces[key].mode == ON
 
     def _place(self, key: str) -> int:
         """Its place among the members of all trees."""

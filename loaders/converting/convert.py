@@ -91,7 +91,7 @@ def convert(
     for job in jobs:
         _stand(graph, below, job, files)
     _leave_what_is_below(below, jobs)
-    result = Conversion(form, made, left=[*_unknown(graph), *_problems(jobs)])
+    result = Conversion(form, made, left=[*_unknown(graph, jobs), *_problems(jobs)])
     lists: dict[str, Lists] = {}
     for job in jobs:
         if job.tree.problem is None:
@@ -140,10 +140,15 @@ def _problems(jobs: list[_Job]) -> Iterator[Finding]:
             yield job.tree.problem.finding(severity="note", node=node)
 
 
-def _unknown(graph: Graph) -> Iterator[Finding]:
+def _unknown(graph: Graph, jobs: list[_Job]) -> Iterator[Finding]:
     """Nodes that put LoRAs on a model in a way that cannot be taken apart."""
+    members = {job.level.path + member for job in jobs for member in job.tree.members}
     for node in graph.nodes.values():
-        known = node.kind in (*APPLIERS, *STACKERS, *NO_MODEL_LORAS, *TRAINERS) or node.kind.startswith("Foundry")
+        known = (
+            node.id in members
+            or node.kind in (*APPLIERS, *STACKERS, *NO_MODEL_LORAS, *TRAINERS)
+            or node.kind.startswith("Foundry")
+        )
         if known or node.mode != ON or not is_lora_node(node):
             continue
         try:

@@ -18,7 +18,7 @@ from ..workflows.node_values import written_loras
 from ..workflows.tracing import Trails, list_nodes, second
 from ..workflows.trail import Trail
 from .chains import Tree, clip_of
-from .kinds import APPLIERS, COMPILED, DTYPES, LOADERS
+from .kinds import COMPILED, DTYPES, LOADERS, TAKEN_APART
 from .level import Level
 
 
@@ -42,13 +42,13 @@ def ground_of(graph: Graph, below: Trails, level: Level, tree: Tree, files: File
     """
     lowest = {chain.members[0] for chain in tree.chains}
     member = next((key for key in level.pieces if key in lowest), None)
-    if member is not None and APPLIERS[level.pieces[member].kind].own:
+    if member is not None and TAKEN_APART[level.pieces[member].kind].own:
         return _own_ground(graph, below, level, member, files)
     if member is None or tree.source[0] in tree.members:
         node = graph.nodes[level.path + min(tree.members)]
         raise refuse("convert.circle", at=f"{node.title or node.kind} (node {node.id})")
     node = graph.nodes[level.path + member]
-    link = node.links.get(APPLIERS[node.kind].model)
+    link = node.links.get(TAKEN_APART[node.kind].model)
     if link is None:
         raise refuse("convert.unwired", at=f"{node.title or node.kind} (node {node.id})")
     ways = below.get(second(link[0]) if link[1] == 1 and second(link[0]) in below else link[0], ())
@@ -79,7 +79,7 @@ def _own_ground(graph: Graph, below: Trails, level: Level, key: str, files: File
     Refused where it encodes prompts with a CLIP that they change: that is done inside.
     """
     node = graph.nodes[level.path + key]
-    applier, ways = APPLIERS[node.kind], below.get(node.id, ())
+    applier, ways = TAKEN_APART[node.kind], below.get(node.id, ())
     _check_bases(ways, files)
     if level.outputs(key) & set(applier.encodes):
         for above in (*list_nodes(graph, node), node):

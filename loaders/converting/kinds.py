@@ -55,6 +55,9 @@ APPLIERS = {
     "easy a1111Loader": _EASY,
     "easy comfyLoader": _EASY,
 }
+# Nodes for two models, whose versions agree about what the first one gets: taken apart where there is no second.
+SINGLES = {"PowerLoraLoaderV2": Applier(clip="clip")}
+TAKEN_APART = {**APPLIERS, **SINGLES}
 MODEL_ONLY = tuple(kind for kind, applier in APPLIERS.items() if not applier.clip and not applier.own)
 # Nodes that hand a pipe on with the model in it untouched, and those that sample it, or a model that is wired in.
 PIPED = ("easy preSampling", "easy preSamplingAdvanced")
