@@ -6,7 +6,7 @@ import json
 import re
 
 import pytest
-from example_models import MODELS, model_of, with_models
+from example_models import MODELS, converted, model_of, with_models
 from sources import ROOT
 
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
@@ -52,6 +52,17 @@ def test_the_note_names_every_file(path):
 def files_of_its_own(workflow: dict) -> set[str]:
     """Files that are not written as ``..._rest`` after another of the same kind."""
     return {name for name in named(workflow) if name in MODELS and "_low_noise" not in name}
+
+
+def test_the_converted_example_is_what_convert_makes_of_the_native_one():
+    before, after = (
+        json.loads((ROOT / "example_workflows" / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("7_qwen_image_native", "8_qwen_image_converted")
+    )
+    (note,) = [node["widgets_values"][0] for node in after["nodes"] if node["type"] == "MarkdownNote"]
+    assert converted(before, note) == after, "run make_examples.py"
+    kinds = {node["type"] for node in after["nodes"]} - {node["type"] for node in before["nodes"]}
+    assert {"FoundryFuseBaseLoRA", "FoundryLoRAStack", "FoundryQuantizeFP8"} < kinds
 
 
 def test_addresses_are_https_and_hashes_are_hashes():

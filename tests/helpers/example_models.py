@@ -1,7 +1,7 @@
 """The files of the examples: where their publishers offer them, and their SHA256 where that is known publicly.
 
-Addresses of Comfy-Org files and of SDXL are those of ComfyUI's own templates; hashes too, and for SDXL and Pixel Art XL
-those that several public catalogues verify. One that is not known is left out, never guessed.
+Addresses of Comfy-Org files and of SDXL are those of ComfyUI's own templates; hashes too, and else those that several
+public catalogues agree on for that very address. One that is not known is left out, never guessed.
 """
 
 from __future__ import annotations
@@ -17,14 +17,19 @@ WAN_2_1 = f"{HUB}/Comfy-Org/Wan_2.1_ComfyUI_repackaged"
 # name -> (folder, what stands before the name in its address, SHA256 or "")
 MODELS: dict[str, tuple[str, str, str]] = {
     "qwen_image_bf16.safetensors": ("diffusion_models", f"{QWEN}/resolve/main/split_files/diffusion_models", ""),
-    "qwen_2.5_vl_7b_fp8_scaled.safetensors": ("text_encoders", f"{QWEN}/resolve/main/split_files/text_encoders", ""),
-    "qwen_image_vae.safetensors": ("vae", f"{QWEN}/resolve/main/split_files/vae", ""),
+    "qwen_2.5_vl_7b_fp8_scaled.safetensors": (
+        "text_encoders", f"{QWEN}/resolve/main/split_files/text_encoders",
+        "cb5636d852a0ea6a9075ab1bef496c0db7aef13c02350571e388aea959c5c0b4"),
+    "qwen_image_vae.safetensors": (
+        "vae", f"{QWEN}/resolve/main/split_files/vae",
+        "a70580f0213e67967ee9c95f05bb400e8fb08307e017a924bf3441223e023d1f"),
     "Qwen-Image-Lightning-8steps-V1.0.safetensors": (
         "loras", f"{HUB}/lightx2v/Qwen-Image-Lightning/resolve/main", ""),
     "flymy_realism.safetensors": ("loras", f"{HUB}/flymy-ai/qwen-image-realism-lora/resolve/main", ""),
     "sd_xl_base_1.0.safetensors": (
         "checkpoints", f"{SDXL}/resolve/main", "31e35c80fc4829d14f90153f4c74cd59c90b779f6afe05a74cd6120b893f7e5b"),
-    "sd_xl_offset_example-lora_1.0.safetensors": ("loras", f"{SDXL}/resolve/main", ""),
+    "sd_xl_offset_example-lora_1.0.safetensors": (
+        "loras", f"{SDXL}/resolve/main", "4852686128f953d0277d0793e2f0335352f96a919c9c16a09787d77f55cbdf6f"),
     "pixel-art-xl.safetensors": (
         "loras", f"{HUB}/nerijs/pixel-art-xl/resolve/main",
         "4234637cb80c998f41e348e6a6cb6bc20d8d038b2b0f256b6129b3b5e353eef7"),
@@ -43,7 +48,8 @@ MODELS: dict[str, tuple[str, str, str]] = {
         "text_encoders", f"{WAN_2_1}/resolve/main/split_files/text_encoders",
         "c3355d30191f1f066b26d93fba017ae9809dce6c627dda5f6a66eaa651204f68"),
     "v1-5-pruned-emaonly-fp16.safetensors": (
-        "checkpoints", f"{HUB}/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main", ""),
+        "checkpoints", f"{HUB}/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main",
+        "e9476a13728cd75d8279f6ec8bad753a66a1957ca375a1464dc63b37db6e3916"),
     "Hyper-SD15-8steps-lora.safetensors": ("loras", f"{HUB}/ByteDance/Hyper-SD/resolve/main", ""),
 }  # fmt: skip
 
@@ -53,6 +59,16 @@ def model_of(name: str) -> dict[str, str]:
     folder, before, sha256 = MODELS[name]
     hashed = {"hash": sha256, "hash_type": "SHA256"} if sha256 else {}
     return {"name": name, "url": f"{before}/{name}", **hashed, "directory": folder}
+
+
+def converted(workflow: dict[str, Any], note: str) -> dict[str, Any]:
+    """What ``convert`` makes of an example, with another note and its files."""
+    from lora_foundry.loaders.converting.convert import convert
+
+    made = convert(workflow).made
+    (told,) = [node for node in made["nodes"] if node["type"] == "MarkdownNote"]
+    told["widgets_values"][0] = note
+    return with_models(made)
 
 
 def with_models(workflow: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "helpers")]  # never R
 
 from browser.conftest import FLAGS  # noqa: E402
 from browser.studio import READY, SETTINGS  # noqa: E402
-from example_models import with_models  # noqa: E402
+from example_models import converted, with_models  # noqa: E402
 from host import rig  # noqa: E402
 from install import find_browser  # noqa: E402
 from playwright.sync_api import Page, sync_playwright  # noqa: E402
@@ -56,7 +56,14 @@ LANES: dict[str, list[Lane]] = {
         [("1 Fuse", ["1", "2"]), ("2 Stack", ["3"]), ("2 Stack", ["4", "5"]), ("3 Quantize", ["6"])],
         [("Prompt", ["7"]), ("Prompt", ["8"]), ("Sample", ["9"]), ("Sample", ["10"]), ("Sample", ["11", "12"])],
     ],
+    "7_qwen_image_native": [
+        [("", ["1"]), ("", ["2"]), ("", ["3"])],
+        [("Prompt", ["5", "10"]), ("Prompt", ["6", "7"]), ("Sample", ["4", "8"]), ("Sample", ["9"]),
+         ("Sample", ["11", "12"])],
+    ],
 }  # fmt: skip
+CONVERTED = {"8_qwen_image_converted": "7_qwen_image_native"}  # made by `convert`, of which
+ROOM = {"7_qwen_image_native": 420.0}  # pixels below the first lane: where the nodes of `convert` then stand
 
 SDXL_FILES = """\
 - `checkpoints/sd_xl_base_1.0.safetensors` and `loras/sd_xl_offset_example-lora_1.0.safetensors`: Hugging Face,
@@ -65,6 +72,14 @@ SDXL_FILES = """\
 - `loras/add-detail-xl.safetensors`: Civitai, "Detail Tweaker XL".
 
 Any other SDXL LoRAs will do."""
+
+QWEN_FILES = """\
+Files to download (into ComfyUI's `models/`), those of the example `1_qwen_image_lightning_and_style`:
+
+- `diffusion_models/qwen_image_bf16.safetensors`, `text_encoders/qwen_2.5_vl_7b_fp8_scaled.safetensors` and
+  `vae/qwen_image_vae.safetensors`: Hugging Face, Comfy-Org/Qwen-Image_ComfyUI.
+- `loras/Qwen-Image-Lightning-8steps-V1.0.safetensors`: Hugging Face, lightx2v/Qwen-Image-Lightning.
+- `loras/flymy_realism.safetensors`: Hugging Face, flymy-ai/qwen-image-realism-lora."""
 
 NOTES = {
     "1_qwen_image_lightning_and_style": """## Lightning fused first, style stacked on top, FP8 last
@@ -156,6 +171,27 @@ Press Run. What happens:
   before a run, whether it fits.
 - **3 Quantize** rounds to fp8 last, and its panel says how much of every LoRA is left.
 """,
+    "7_qwen_image_native": f"""## Before: LoRA loaders on weights that are cast to fp8
+
+{QWEN_FILES}
+
+This is how such a workflow is usually built. What is wrong with it stands on the nodes: the weights are rounded to
+fp8 first, and what each LoRA adds is rounded once more on top, for every one of them.
+
+**Extensions > LoRA Foundry: Convert LoRA loaders**, or the button on the finding, makes the example
+`8_qwen_image_converted` of it. Undo brings this one back.
+""",
+    "8_qwen_image_converted": f"""## After: the same workflow, converted
+
+{QWEN_FILES}
+
+`convert` made this of the example `7_qwen_image_native`; prompt, seed and steps are what they were:
+
+- **1 Fuse** has the Lightning LoRA, at its strength: the other was put on top of it.
+- **LoRA Stack** has the other one, at its strength.
+- **3 Quantize** does what `fp8_e4m3fn` of the loader was for, last and with a scale: the report says how much of each
+  LoRA is left.
+""",
 }
 
 GAP, COLUMN_GAP, LANE_GAP, TITLE = 130, 70, 60, 46  # GAP: nodes are taller in Nodes 2.0, and with panels
@@ -216,8 +252,10 @@ SHOW = """async ([x, y, width, height]) => {
 Box = tuple[float, float, float, float]
 
 
-def layout(lanes: list[Lane], sizes: dict[str, list[float]]) -> tuple[dict[str, list[float]], list[tuple[str, Box]]]:
-    """(node -> position, groups) for lanes stacked from top to bottom."""
+def layout(
+    lanes: list[Lane], sizes: dict[str, list[float]], room: float = 0.0
+) -> tuple[dict[str, list[float]], list[tuple[str, Box]]]:
+    """(node -> position, groups) for lanes stacked from top to bottom, with room below the first."""
     places: dict[str, list[float]] = {"note": [0.0, 0.0]}
     groups: list[tuple[str, Box]] = []
     top = 0.0
@@ -234,7 +272,7 @@ def layout(lanes: list[Lane], sizes: dict[str, list[float]]) -> tuple[dict[str, 
             left += width + COLUMN_GAP
             bottom = max(bottom, y)
         groups += grouped(columns)
-        top = bottom + LANE_GAP
+        top, room = bottom + LANE_GAP + room, 0.0
     return places, groups
 
 
@@ -252,8 +290,8 @@ def grouped(columns: list[tuple[str, Box]]) -> Iterator[tuple[str, Box]]:
 
 def stand_ins(host: rig.Host) -> None:
     """Empty files under the names the examples use, so that every list offers them."""
-    folders = {"base_name": "diffusion_models", "ckpt_name": "checkpoints", "lora_name": "loras", "vae_name": "vae",
-               "clip_name": "text_encoders"}  # fmt: skip
+    folders = {"base_name": "diffusion_models", "unet_name": "diffusion_models", "ckpt_name": "checkpoints",
+               "lora_name": "loras", "vae_name": "vae", "clip_name": "text_encoders"}  # fmt: skip
     for name in LANES:
         for node in json.loads((EXAMPLES / "api" / f"{name}.json").read_text(encoding="utf-8")).values():
             for key, value in node["inputs"].items():
@@ -268,7 +306,7 @@ def make(page: Page, name: str) -> None:
     page.evaluate(FAR)
     page.wait_for_timeout(2000)  # report panels take their room once they are in view
     sizes = page.evaluate(MEASURE)
-    places, groups = layout(LANES[name], sizes)
+    places, groups = layout(LANES[name], sizes, ROOM.get(name, 0.0))
     assert places.keys() == sizes.keys(), f"{name}: not placed: {sizes.keys() ^ places.keys()}"
     page.evaluate(PLACE, [places, groups])
     saved = json.loads(page.evaluate(SAVE))  # as text: the frontend leaves out what is undefined
@@ -278,6 +316,19 @@ def make(page: Page, name: str) -> None:
     assert posted.keys() == prompt.keys()
     write(EXAMPLES / f"{name}.json", with_models(saved["workflow"]))
     write(EXAMPLES / "api" / f"{name}.json", saved["prompt"])
+    picture(page, EXAMPLES / f"{name}.jpg", places, sizes)
+
+
+def make_converted(page: Page, name: str, source: str) -> None:
+    """What ``convert`` makes of an example, with a note of its own; the page only shows and exports it."""
+    before = json.loads((EXAMPLES / f"{source}.json").read_text(encoding="utf-8"))
+    workflow = converted(before, NOTES[name])
+    write(EXAMPLES / f"{name}.json", workflow)
+    page.evaluate("(workflow) => app.loadGraphData(workflow)", workflow)
+    page.evaluate(FAR)
+    page.wait_for_timeout(2000)
+    write(EXAMPLES / "api" / f"{name}.json", json.loads(page.evaluate(SAVE))["prompt"])
+    places, sizes = ({str(node["id"]): node[key] for node in workflow["nodes"]} for key in ("pos", "size"))
     picture(page, EXAMPLES / f"{name}.jpg", places, sizes)
 
 
@@ -293,7 +344,8 @@ def picture(page: Page, path: Path, places: dict[str, list[float]], sizes: dict[
     """The whole graph as a JPEG below MAX_BYTES."""
     right = max(places[key][0] + sizes[key][0] for key in places)
     bottom = max(places[key][1] + sizes[key][1] for key in places)
-    x, y = -50, -3 * TITLE
+    x, y = (min(place[side] for place in places.values()) for side in (0, 1))
+    x, y = x - 50, y - 3 * TITLE
     width, height = page.evaluate(SHOW, [x, y, right + 50 - x, bottom + 50 - y])
     page.wait_for_timeout(1500)
     for quality in range(90, 30, -5):
@@ -319,11 +371,11 @@ def main(names: list[str]) -> None:
             page.route("**/lora_foundry/rows", lambda route: route.fulfill(json={"rows": {}}))  # no fact of empty files
             page.goto(host.url)
             page.wait_for_function(READY, timeout=120_000)
-            make(page, name)
+            make_converted(page, name, CONVERTED[name]) if name in CONVERTED else make(page, name)
             page.close()
             print(name)
         chromium.close()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(LANES))
+    main(sys.argv[1:] or [*LANES, *CONVERTED])

@@ -24,7 +24,12 @@ SMALL = {
     "EmptyHunyuanLatentVideo": {"width": 64, "height": 64, "length": 1},
 }
 # There is no tiny text encoder and no tiny autoencoder of these two: conditioning is made up, the latent is looked at.
-LATENT_ONLY = {"1_qwen_image_lightning_and_style": "qwen-image", "3_wan_lightning": "wan"}
+LATENT_ONLY = {
+    "1_qwen_image_lightning_and_style": "qwen-image",
+    "3_wan_lightning": "wan",
+    "7_qwen_image_native": "qwen-image",
+    "8_qwen_image_converted": "qwen-image",
+}
 HALVES = ("high", "low")
 LEFT_OUT = ("CLIPLoader", "VAELoader", "VAEDecode", "CreateVideo")
 
@@ -59,7 +64,7 @@ def rename(prompt: Prompt, files: dict[str, str]) -> Prompt:
     """Our nodes with stand-ins for their files: nothing else of them changes."""
     for node in prompt.values():
         for key, value in node["inputs"].items():
-            if key in ("base_name", "ckpt_name", "lora_name") and value != VANILLA:
+            if key in ("base_name", "unet_name", "ckpt_name", "lora_name") and value != VANILLA:
                 node["inputs"][key] = files[value]
             elif key == "loras":
                 rows = [{**row, "path": files.get(row["path"], row["path"])} for row in json.loads(value)]
