@@ -60,7 +60,8 @@ class Canvas:
 
     def pixels(self) -> npt.NDArray[np.float32]:
         """[height, width, 3] from 0 to 1."""
-        return np.divide(np.asarray(self._image), 255, dtype=np.float32)
+        drawn: npt.NDArray[np.uint8] = np.asarray(self._image, np.uint8)
+        return np.divide(drawn, 255, dtype=np.float32)
 
 
 @cache
