@@ -239,7 +239,7 @@ def test_the_package_is_complete():
 IMPORT_NAMES = {"pyyaml": "yaml"}
 TAKEN_WHERE_THERE = {"boto3", "botocore"}  # profiles of ~/.aws
 FOR_TESTS = {"test", "host"}  # extras that the pack itself does not import
-WITH_THE_HOST = HOST_MODULES | {"aiohttp", "psutil"}  # there wherever nodes/ is; psutil is asked for only if there
+WITH_THE_HOST = HOST_MODULES | {"aiohttp", "psutil", "PIL"}  # there where nodes/ is, which alone asks for PIL
 WITH_TORCH = {"triton"}  # there with some builds of torch: engine/triton_kernels.py is imported only then
 
 
