@@ -243,7 +243,8 @@ def _low_bits(graph: Graph, files: Files, trail: Trail, base: BaseFacts) -> Iter
     apart = (applied for applied in trail.applied if not applied.beside)
     loras = [each.row.name for each in apart if scaled or not FP8.match(sign[0]) or not _made_on_fp8(files, each)]
     if loras:
-        key = "LF201.named_scaled" if scaled and not stages else "LF201.named"
+        key = "LF201.named" if FP8.match(sign[0]) else "LF201.named_other"
+        key = "LF201.named_scaled" if scaled and not stages else key
         values = {"base": source.name, "sign": (scaled or sign)[0], "loras": listed(loras)}
         yield say(key, evidence="guessed", subject=source.name, node=source.node, **values)
 

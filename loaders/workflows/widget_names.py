@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .node_kinds import FUN_LOADERS
+from .node_kinds import FUN_LOADERS, LOADERS
 
 Named = tuple[dict[str, Any], tuple[Any, ...]]  # values by name, values nobody has a name for
 
@@ -207,6 +207,7 @@ _OTHER_PACKS = {
 
 
 ORDERS: Mapping[str, tuple[str, ...]] = {
+    **{kind: (loader.name,) for kind, loader in LOADERS.items()},  # of those that are not below the first is the file
     **{kind: tuple(names.split()) for kind, names in {**_NATIVE, **_OURS, **_OTHER_PACKS}.items()},
     "CR LoRA Stack": _numbered("switch lora_name model_weight clip_weight", 3),
     "Lora Loader Stack (rgthree)": _numbered("lora strength", 4, "{}_0{}"),

@@ -110,7 +110,7 @@ FP8_LORA = "Qwen-Image-fp8-e4m3fn-Lightning-4steps-V1.0-fp32.safetensors"
     ("wan2.2_i2v_low_noise_14B_fp8_scaled.safetensors", [LOW], [("note", "LF201.named_scaled")]),
     ("qwen_image_edit_2511_fp8mixed.safetensors", ["ink.safetensors"], [("note", "LF201.named_scaled")]),
     ("qwen_image_fp8_e4m3fn.safetensors", ["ink.safetensors"], [("question", "LF201.named")]),
-    ("qwen_image_int8_convrot.safetensors", ["ink.safetensors"], [("question", "LF201.named")]),
+    ("qwen_image_int8_convrot.safetensors", ["ink.safetensors"], [("question", "LF201.named_other")]),
     ("qwen_image_fp8_e4m3fn.safetensors", [FP8_LORA], []),
     ("qwen_image_fp8_e4m3fn.safetensors", [FP8_LORA, "ink.safetensors"], [("question", "LF201.named")]),
     ("qwen_image_bf16.safetensors", [FP8_LORA], [("question", "LF104.weights")]),

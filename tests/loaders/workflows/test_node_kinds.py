@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from drawings import Drawing, base
+from drawings import Drawing, base, sampled
 from lint_parts import FILE, told
 from lora_foundry.loaders.lint.lint import lint
+from lora_foundry.loaders.workflows.node_kinds import LOADERS
 from lora_foundry.loaders.workflows.reading import graph_of
+from lora_foundry.loaders.workflows.widget_names import ORDERS
 
 SAMPLERS = {
     "ClownsharKSampler_Beta": [0.5, "res_2s", "beta57", 30, -1, 1.0, 5.5, 0, "fixed", "standard", True],
@@ -35,6 +37,14 @@ def test_switches_by_the_order_of_their_values(kind, on):
     drawing.wire(2, 0, 3, "on_true").wire(1, 0, 3, "on_false")
     drawing.add(9, "KSampler", "model:MODEL", "LATENT", widgets_values=[1, "fixed", 8, 1.0, "euler", "simple", 1.0])
     assert told(drawing.wire(3, 0, 9, 0)) == ([([(FILE, 0.7)] if on else [], (8, 1.0))], [])
+
+
+@pytest.mark.parametrize("kind", LOADERS)
+def test_every_loader_names_its_file_without_names_of_widgets(kind):
+    """As an older frontend saves it; an empty name was told as "On a GGUF base (: GGUF)"."""
+    values = ["model.gguf" if name == LOADERS[kind].name else name for name in ORDERS[kind]]
+    drawing = lora(Drawing().add(1, kind, "", "MODEL", widgets_values=values))
+    assert [stack.base for stack in lint(graph_of(sampled(drawing, 2).saved())).stacks] == ["model.gguf"]
 
 
 @pytest.mark.parametrize("select,base_name", [(1, "base.safetensors"), (2, "low.safetensors")])
