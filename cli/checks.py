@@ -14,7 +14,7 @@ from . import own
 from .check import NOT_LOOKED_AT, PICTURES, is_workflow, judge_document, judge_workflow, model_folders, run_one
 from .looks import looks
 from .reports import Checked, junit, sarif
-from .shared import DONE, STOPPED, Refused, error_json, print_json
+from .shared import DONE, STOPPED, Refused, print_json
 
 if TYPE_CHECKING:
     from ..engine.json_types import ChecksJSON
@@ -105,7 +105,7 @@ def _json(found: Sequence[Checked]) -> ChecksJSON:
                 "file": str(each.file),
                 "ok": each.ok,
                 "findings": [finding.to_json() for finding in each.findings],
-                "error": None if each.error is None else error_json(each.error),
+                "error": None if each.error is None else each.error.to_json(),
             }
             for each in found
         ],

@@ -40,7 +40,6 @@ from .shared import (
     Refused,
     answer,
     choose_device,
-    error_json,
     exit_code,
     print_json,
     where,
@@ -105,7 +104,7 @@ def _complete() -> int:
 
 def _fail(error: FoundryError, findings: Sequence[Finding], as_json: bool) -> int:
     if as_json:
-        print_json({"error": error_json(error), "findings": [finding.to_json() for finding in findings]})
+        print_json({"error": error.to_json(), "findings": [finding.to_json() for finding in findings]})
     else:
         lines = [finding.sentence() for finding in findings] or [str(error)]
         print(*(looks(line, sys.stderr) for line in lines), sep="\n", file=sys.stderr)

@@ -19,7 +19,7 @@ from .terminal import Transfers, note, span, table
 if TYPE_CHECKING:
     import torch
 
-    from ..engine.json_types import ErrorJSON, LineageJSON, ReportJSON
+    from ..engine.json_types import LineageJSON, ReportJSON
     from ..engine.plan import Plan
     from ..loaders.documents.document import Document
     from ..loaders.remote.names import Where
@@ -41,11 +41,6 @@ class Refused(Exception):
 def exit_code(error: FoundryError) -> int:
     """1 for a verdict about a stack (LFxxx), 2 for input that cannot be worked with."""
     return STOPPED if error.code.startswith("LF") else MISUSE
-
-
-def error_json(error: FoundryError) -> ErrorJSON:
-    """An error as plain data."""
-    return {"code": error.code, "what": error.what, "why": error.why, "fix": error.fix}
 
 
 def spelled(old: Mapping[str, str]) -> Callable[[str], str]:

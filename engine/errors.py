@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from .findings import Finding, Values
+from .json_types import ErrorJSON
 
 
 class FoundryError(Exception):
@@ -28,3 +31,8 @@ class FoundryError(Exception):
         """The same verdict as data, for reports that list errors beside warnings."""
         parts = (self.code, severity, self.what, self.why, self.fix)
         return Finding(*parts, subject=subject, node=node, text=self.text, values=self.values)
+
+    def to_json(self) -> ErrorJSON:
+        """The error as plain data for command line, HTTP and browser: in English, with what a translation needs."""
+        told = {"code": self.code, "what": self.what, "why": self.why, "fix": self.fix}
+        return cast(ErrorJSON, {**told, "text": self.text, "values": dict(self.values)})

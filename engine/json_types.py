@@ -26,6 +26,8 @@ Scale = Annotated[
     list[float], ("minItems", 2), ("maxItems", 2), "Effective scale (strength * alpha / rank): least, most."
 ]
 Gain = Annotated[float, "Share of its effect that a bake kept; null before one."]
+TextKey = Annotated[str, "Key of the template for translations, or empty."]
+TextValues = Annotated[dict[str, str], "What fills the blanks of that template."]
 Ok = Annotated[bool, "Whether nothing stops a run: no error, and in strict mode no warning."]
 
 
@@ -74,8 +76,8 @@ class FindingJSON(FixableJSON):
     evidence: Level
     subject: Annotated[str, "The file it is about, or empty."]
     node: Annotated[str, "The node of the workflow, '12' or '3:12' inside a subgraph, or empty."]
-    text: Annotated[str, "Key of the template for translations, or empty."]
-    values: Annotated[dict[str, str], "What fills the blanks of that template."]
+    text: TextKey
+    values: TextValues
 
 
 Findings = Annotated[list[FindingJSON], "Worst first."]
@@ -241,6 +243,8 @@ class ErrorJSON(TypedDict):
     what: str
     why: str
     fix: str
+    text: TextKey
+    values: TextValues
 
 
 class CheckedJSON(TypedDict):

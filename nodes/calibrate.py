@@ -22,6 +22,7 @@ from ..loaders.bakes.calibrations import (
 )
 from . import host
 from .common import FoundryNode, check_number
+from .refusals import refusal
 from .sockets import MODEL, check_links
 from .sources import host_source, plan_of
 from .watching import Watch, watched
@@ -125,5 +126,5 @@ def name_fault(name: Any) -> str | None:
     try:
         calibration_path(str(name))
     except FoundryError as error:
-        return str(error)
+        return refusal(error)
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +20,7 @@ from ..loaders.lint.order import check_order
 from ..loaders.plans.raster import pixels
 from ..loaders.remote.names import is_remote
 from . import folders, host
+from .refusals import refusal, telling
 from .remotes import allowed, remote_states
 from .sockets import check_links
 
@@ -28,12 +29,18 @@ HIDDEN = {"prompt": "PROMPT", "unique_id": "UNIQUE_ID"}
 
 
 class FoundryNode:
-    """Base of every node: wires are checked when a prompt is queued."""
+    """Base of every node: wires are checked when a prompt is queued, and the page is told why a run stopped."""
 
     CATEGORY = CATEGORY
     FUNCTION = "run"
     SEARCH_ALIASES: ClassVar[list[str]] = []  # what else people type; older hosts look at names only
     INPUTS: ClassVar[dict[str, Any]] = {}
+
+    def __init_subclass__(cls) -> None:
+        """What ComfyUI calls in a run tells the page what stops it."""
+        for name in ("run", "check_lazy_status"):
+            if name in vars(cls):
+                setattr(cls, name, telling(vars(cls)[name]))
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -48,15 +55,23 @@ class FoundryNode:
 
 def check_file(name: Any, *kinds: str) -> str | None:
     """Why a typed-in file name cannot be used, or None (a linked one is not known yet); either slash will do."""
-    if name is None:
-        return None
+    return None if name is None else check_files([name], *kinds)
+
+
+def check_files(names: Iterable[Any], *kinds: str) -> str | None:
+    """Why files cannot be used, all that is wrong with them at once; or None."""
+    faults = [fault for name in names if (fault := _file_fault(name, *kinds))]
+    return refusal(*faults) if faults else None
+
+
+def _file_fault(name: Any, *kinds: str) -> FoundryError | None:
     try:
         if is_remote(name):
             allowed(name, *kinds)
         else:
             folders.find_file(name, *kinds)
     except FoundryError as error:
-        return str(error)
+        return error
     return None
 
 
@@ -73,7 +88,7 @@ def check_format(name: str | None, pre_quant_scale: bool = False) -> str | None:
         if pre_quant_scale:
             host.refuse_pre_quant_scale()
     except FoundryError as error:
-        return str(error)
+        return refusal(error)
     return None
 
 
@@ -82,7 +97,7 @@ def check_keep(text: str | None) -> str | None:
     try:
         parse_keep(text or "")
     except FoundryError as error:
-        return str(error)
+        return refusal(error)
     return None
 
 

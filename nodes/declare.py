@@ -8,7 +8,7 @@ from typing import Any
 from ..engine.lineage import ROLES, UNKNOWN
 from ..engine.texts.say import refuse
 from . import host
-from .common import FoundryNode, check_file, file_state, reply
+from .common import FoundryNode, check_files, file_state, reply
 from .lineage import Declaration, NamedLoRAs, claim_sentence, declare, declared_before
 from .rows import STRENGTH, lora_choices, read_stack
 from .sockets import LORA_STACK, check_links
@@ -59,9 +59,8 @@ class FoundryDeclareLineage(FoundryNode):
         cls, input_types: Mapping[str, Any], lora_name: Any = None, trained_with: Any = None, use_with: Any = None
     ) -> bool | str:
         """Wires, and that the LoRAs exist."""
-        named = {lora_name, trained_with, use_with} - {NOT_KNOWN, VANILLA, AS_TRAINED}
-        problems = [problem for name in sorted(named, key=str) if (problem := check_file(name, "loras"))]
-        return " ".join(problems) or check_links(cls.INPUT_TYPES(), input_types)
+        named = {lora_name, trained_with, use_with} - {NOT_KNOWN, VANILLA, AS_TRAINED, None}
+        return check_files(sorted(named, key=str), "loras") or check_links(cls.INPUT_TYPES(), input_types)
 
     @classmethod
     def IS_CHANGED(cls, lora_name: str = "", trained_with: str = "", use_with: str = "", **_: Any) -> str:

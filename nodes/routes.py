@@ -146,7 +146,7 @@ def register() -> None:
         server.serve(*route)
     server.serve_tagged("/lora_foundry/loras", find_loras)
     server.serve_tagged("/lora_foundry/preview", find_picture)
-    server.limit_texts()
+    server.follow_prompts()
 
 
 def rows_of(body: Mapping[str, Any], key: str, strength: float) -> NamedLoRAs | None:

@@ -91,7 +91,7 @@ def row_of(name: str, base: Path | None) -> dict[str, Any]:
             return {} if here is None else row_facts(here, base)
         path = folders.find_file(name, "loras")
     except FoundryError as error:
-        return {"missing": True, "error": str(error)}
+        return {"missing": True, "error": str(error), "refused": error.to_json()}
     return row_facts(path, base, lineage_of(path) if hashed_ids(path) else None)
 
 

@@ -15,7 +15,8 @@ from ..loaders.documents.document import parse_rows
 from ..loaders.evidence.triggers import trigger_words
 from ..loaders.workflows.lora_kinds import NO_LORA
 from . import folders
-from .common import FoundryNode, check_file, file_state, file_states
+from .common import FoundryNode, check_file, check_files, file_state, file_states
+from .refusals import refusal
 from .remotes import lora_copy
 from .sockets import LORA_STACK, check_links
 
@@ -171,11 +172,10 @@ class FoundryLoRAStack(FoundryNode):
                 rows, prompt = rows_of_text(loras), PROMPT.get()
                 if prompt is not None and not prompt.spend(len(rows)):
                     raise too_much_together("loras")
-                problems = [check_file(name, "loras") for name, _, _ in rows]
             except FoundryError as error:
-                return str(error)
-            if any(problems):
-                return " ".join(filter(None, problems))
+                return refusal(error)
+            if fault := check_files([name for name, _, _ in rows], "loras"):
+                return fault
         return check_links(cls.INPUT_TYPES(), input_types)
 
     @classmethod

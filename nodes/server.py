@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
 from ..engine.errors import FoundryError
@@ -18,6 +19,7 @@ MOST_BYTES = 2 << 20  # of a request body
 MOST_WAITING = 16  # requests of one route, the one that is worked on included
 STATUS = {"size": 413, "busy": 503}  # of errors; else 400
 JSON = "application/json"
+CLIENT: ContextVar[str | None] = ContextVar("CLIENT", default=None)  # who posted the prompt that is checked here
 Answer = Callable[[Mapping[str, str], Any], Any]  # (query, parsed body; None for GET) -> what becomes JSON
 Response = dict[str, Any]  # what aiohttp's Response takes
 Given = TypeVar("Given")
@@ -28,7 +30,7 @@ def serve(method: str, path: str, answer: Answer) -> bool:
 
     The function runs in the one thread of this route: the server goes on meanwhile, and the threads it has for itself
     stay free. A FoundryError becomes HTTP 400 (413 for a body that is too large, 503 where too many wait) with
-    ``{"error": {"code", "what", "why", "fix"}}``.
+    ``{"error": {"code", "what", "why", "fix", "text", "values"}}``.
     """
 
     async def respond(worker: Worker, request: Any) -> Response:
@@ -106,16 +108,35 @@ def show_text(text: str) -> None:
         send(text, node)
 
 
-def limit_texts() -> None:
-    """Give every prompt that is posted one budget for all its texts: they are checked in the server's own thread."""
+def node_at_work() -> str | None:
+    """The id of the node that is run, or checked before a run; None outside of both."""
+    context = getattr(sys.modules.get("comfy_execution.utils"), "get_executing_context", lambda: None)()
+    return None if context is None else str(context.node_id)
+
+
+def tell_page(event: str, data: Mapping[str, Any]) -> None:
+    """Send an event to the page that queued what is run or checked now, and to no other; scripts get none."""
+    instance, client = _instance(), CLIENT.get()
+    if client is None:  # the thread that runs prompts
+        client = getattr(instance, "client_id", None)
+    if instance is not None and client:
+        instance.send_sync(event, data, client)
+
+
+def follow_prompts() -> None:
+    """Give every prompt that is posted one budget for all its texts, which are checked in the server's own thread, and
+    know who posted it.
+    """
     instance = _instance()
     if instance is not None and hasattr(instance, "add_on_prompt_handler"):
         instance.add_on_prompt_handler(begin_prompt)
 
 
 def begin_prompt(posted: Any) -> Any:
-    """What was posted, as it is; what is checked from here on in this request shares a budget."""
+    """What was posted, as it is; what this request checks from here on shares a budget, and is of this client."""
     PROMPT.set(Budget())
+    client = posted.get("client_id") if isinstance(posted, dict) else None
+    CLIENT.set(client if isinstance(client, str) else "")
     return posted
 
 
@@ -173,4 +194,4 @@ def parse_body(body: bytes) -> dict[str, Any]:
 
 def error_text(error: FoundryError) -> str:
     """The JSON text of an error."""
-    return json.dumps({"error": {"code": error.code, "what": error.what, "why": error.why, "fix": error.fix}})
+    return json.dumps({"error": error.to_json()})

@@ -2,6 +2,7 @@
 // @ts-check
 
 import { drawn, post, replaceGraph } from "./host.mjs"
+import { problemOf, word } from "./texts.mjs"
 
 const PATH = "/lora_foundry/convert"
 
@@ -13,9 +14,9 @@ const PATH = "/lora_foundry/convert"
 export async function convertOpen(fixes) {
   const before = drawn()
   const answer = await post(PATH, { workflow: before, fixes })
-  if (!answer.ok) throw new Error((await answer.text()).slice(0, 500))
+  if (!answer.ok) throw new Error(await problemOf(answer))
   const told = await answer.json()
-  if (JSON.stringify(drawn()) !== JSON.stringify(before)) throw new Error("The workflow changed meanwhile.")
+  if (JSON.stringify(drawn()) !== JSON.stringify(before)) throw new Error(word("convert.changed"))
   if (told.changed) await replaceGraph(told.made)
   return told
 }

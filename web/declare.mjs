@@ -4,7 +4,7 @@
 import { ask, button, element, place } from "./dom.mjs"
 import { post, tell } from "./host.mjs"
 import { Chooser } from "./rows_chooser.mjs"
-import { word } from "./texts.mjs"
+import { problemOf, word } from "./texts.mjs"
 
 /** LoRA -> the sentence of what was said in this page ("" while it is being written down): only that can be taken back. */
 const said = new Map()
@@ -142,9 +142,7 @@ async function declare(lora, base, what = "trained_with") {
 async function write(body) {
   try {
     const answer = await post("/lora_foundry/lineage", body)
-    if (answer.ok) return ""
-    const { error } = await answer.json()
-    return [error.what, error.why, error.fix].filter(Boolean).join(" ")
+    return answer.ok ? "" : await problemOf(answer)
   } catch (error) {
     return String(error)
   }

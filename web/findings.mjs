@@ -35,8 +35,17 @@ export function readFindings(raw) {
 /** LoRAs with what is known of them, whoever tells. @returns {Lora[]} */
 export const readLoras = (raw) => list(raw).filter((lora) => text(lora.path) && lora.lineage)
 
+const ABSENT = ["LF306.missing", "LF306.near", "file.not_listed"] // by a check, and by ComfyUI's own before a run
+
+/** Whether a finding is about a file that is not there. */
+export const isAbsent = ({ text }) => ABSENT.includes(text)
+
+/** Its name: ComfyUI's check has it in quotes. */
+const absent = ({ values }) => String(values.name).replace(/^['"]|['"]$/g, "").replace(/\\+/g, "/")
+
 /** Whether two findings are about the same thing. An error that stopped a run has no subject, but repeats what was seen. */
 export function same(a, b) {
+  if (isAbsent(a) && isAbsent(b)) return absent(a) === absent(b)
   if (a.code !== b.code) return false
   return a.subject && b.subject ? a.subject === b.subject : a.seen.startsWith(b.seen) || b.seen.startsWith(a.seen)
 }
@@ -70,13 +79,16 @@ export function readReport(output) {
   return { findings: readFindings(data.findings), facts, loras: readLoras(data.loras), numbers: numbersOf(data) }
 }
 
+/** What stopped a node, told with key and values. @returns {Report} */
+export const readRefusal = (findings) => ({ findings: readFindings(findings), facts: [], loras: [] })
+
 /**
- * The report of a run that stopped in a node: `[LF301] No module of ...` becomes one finding with its code. What stops a
+ * The report of a run that stopped in a node and did not say why by key: `[LF301] No module of ...` becomes one finding with its code. What stops a
  * node of another pack is ours to show only when our code raised it, with a code of ours.
  * @returns {Report | null}
  */
 export function readError(message, ours) {
   const [, code, seen] = text(message).match(/^\[([A-Za-z]+\d*)\]\s*(.+)$/s) ?? [null, "", text(message)]
   if (!ours && !/^LF\d/.test(code)) return null
-  return { findings: readFindings([{ code, severity: "error", seen }]), facts: [], loras: [] }
+  return readRefusal([{ code, severity: "error", seen }])
 }

@@ -6,7 +6,7 @@ import { whenBadgeClicked } from "./badges.mjs"
 import { convertOpen } from "./convert.mjs"
 import { turnAsking, whenDeclared, whenSilenced } from "./declare.mjs"
 import { ask, button, closePopovers, element } from "./dom.mjs"
-import { readError, readFindings } from "./findings.mjs"
+import { isAbsent, readError, readFindings, readRefusal, without } from "./findings.mjs"
 import { ofWhole } from "./fixes.mjs"
 import { onConvert } from "./fixing.mjs"
 import {
@@ -75,7 +75,21 @@ async function fillBlanks({ promptId, ids }) {
   for (const [id, output] of recall(history, promptId, ids)) viewById(id)?.executed(output)
 }
 
+/** The text of the newest refusal that came as data: ComfyUI says it again, in English. */
+let told = ""
+
+/** A file that is not there is told better by the check, which knows what is near. */
+function refused({ node, message, findings }) {
+  told = message.trim()
+  const view = viewById(node)
+  if (!view) return
+  const report = readRefusal(findings)
+  const left = without(report.findings, view.found.filter(isAbsent))
+  if (left.length) view.show({ ...report, findings: left })
+}
+
 function failed({ node_id: id, exception_message: message }) {
+  if (message.trim() === told) return
   const view = viewById(id)
   const report = view && readError(message, isOurs(view.node))
   if (report) view.show(report)
@@ -109,6 +123,7 @@ function reconnected() {
 function listen() {
   on("execution_start", runStarted)
   on("execution_cached", fromCache)
+  on("lora_foundry.refused", refused)
   on("execution_error", failed)
   on("executing", (node) => node === null && fillBlanks(blank)) // the run has ended and is in the history
   on("status", (status) => linter.busy(status?.exec_info?.queue_remaining > 0))
@@ -134,7 +149,7 @@ async function checkNow() {
     const nothing = !answer.stacks.length && !answer.findings.length
     await report(word("check.title"), readFindings(answer.findings), nothing ? word("check.nothing") : "")
   } catch (error) {
-    tell("error", word("check.failed"), String(error))
+    tell("error", word("check.failed"), error.message)
   }
 }
 
@@ -150,7 +165,7 @@ async function convertNow(fixes) {
       await report(word("convert.title"), findings, findings.length ? "" : word("convert.nothing"))
     }
   } catch (error) {
-    tell("error", word("convert.failed"), String(error))
+    tell("error", word("convert.failed"), error.message)
   }
 }
 

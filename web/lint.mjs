@@ -2,6 +2,8 @@
 // Knows no page: what it needs of the host is handed to it.
 // @ts-check
 
+import { problemOf } from "./texts.mjs"
+
 export const QUIET = 800 // ms after the last change
 export const RETRY = [5_000, 15_000, 60_000, 300_000] // ms after a check that failed; the last again and again
 const PATH = "/lora_foundry/lint"
@@ -175,7 +177,7 @@ export class Linter {
     }
     this.absent = answer.status === 404 || answer.status === 405 // 405: only GET is served there
     if (this.absent) return null
-    throw new Error((await answer.text()).slice(0, 500))
+    throw new Error(await problemOf(answer))
   }
 
   /** The first failure goes to the console, the next ones would say the same; what was given up is none. All are asked again. */

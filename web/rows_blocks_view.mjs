@@ -5,6 +5,7 @@ import { announce, button, element, line, place, popover } from "./dom.mjs"
 import { stepOf, tidy } from "./rows.mjs"
 import { partsOf, presets, textOf } from "./rows_blocks.mjs"
 import { blocksOf } from "./rows_client.mjs"
+import { errorOf } from "./rows_facts.mjs"
 import { word } from "./texts.mjs"
 
 const TOP = 2 // the factor of a bar as high as it gets
@@ -144,7 +145,7 @@ export function openBlocks(row) {
       forText = found.text_encoder
       if (!found.blocks.length) return tell(word("rows.blocks.failed"), "note")
       bars.fill(found.blocks)
-      tell(found.error, "error")
+      tell(errorOf(found), "error")
       choices.replaceChildren(...presets(found.blocks).map(preset))
     } catch {
       tell(word("rows.blocks.failed"), "note")

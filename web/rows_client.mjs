@@ -2,6 +2,7 @@
 // @ts-check
 
 import { addressOf, drawn, fetchApi, post } from "./host.mjs"
+import { problemOf } from "./texts.mjs"
 
 /** base -> LoRA -> its facts, or the promise of them */
 const known = new Map()
@@ -68,9 +69,8 @@ export async function learnTitles(names, wanted, handle) {
 /** The answer to a question, or its error as one sentence. */
 async function told(asking) {
   const answer = await asking
-  const found = await answer.json()
-  if (!answer.ok) throw new Error([found.error.what, found.error.fix].filter(Boolean).join(" "))
-  return found
+  if (!answer.ok) throw new Error(await problemOf(answer))
+  return answer.json()
 }
 
 /** @returns {Promise<string[]>} the names of saved stacks */

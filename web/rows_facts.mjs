@@ -1,14 +1,17 @@
 // What is known of a LoRA as words: chips in its row, and the lines below it. No page.
 // @ts-check
 
-import { translate, word } from "./texts.mjs"
+import { errorText, translate, word } from "./texts.mjs"
 
 const CHIPS = { fits: "clear", part: "warning", other: "error" }
+
+/** Why something cannot be used, with its code; empty where it can. @param {{error?: string, refused?: any} | undefined} facts */
+export const errorOf = (facts) => (facts?.refused ? `[${facts.refused.code}] ${errorText(facts.refused)}` : (facts?.error ?? ""))
 
 /** What is known of a LoRA as chips: [class, text, sentence]. */
 export function chipsOf(facts) {
   if (!facts) return []
-  if (facts.error) return [["error", facts.missing ? word("rows.missing") : word("rows.damaged"), facts.error]]
+  if (facts.error) return [["error", facts.missing ? word("rows.missing") : word("rows.damaged"), errorOf(facts)]]
   const chips = []
   if (facts.role && facts.role !== "unknown") {
     const key = facts.role.replace(" ", "_")

@@ -5,6 +5,7 @@ import { button, element, place, popover } from "./dom.mjs"
 import { ICONS, worst } from "./findings.mjs"
 import { tell } from "./host.mjs"
 import { SORTS, active, countOn, sum, toggleAll, told, wordsOf } from "./rows.mjs"
+import { errorOf } from "./rows_facts.mjs"
 import { parts } from "./rows_search.mjs"
 import { copy } from "./rows_second.mjs"
 import { translate, word } from "./texts.mjs"
@@ -70,7 +71,7 @@ export class Header {
     const { owner } = this.editor
     const said = active(state).flatMap((row) => {
       const { path } = told(row)
-      const error = owner.facts(path)?.error
+      const error = errorOf(owner.facts(path))
       const found = owner.findings(path).map((each) => [each.severity, row, translate(each).seen])
       return error ? [["error", row, error], ...found] : found
     })

@@ -72,6 +72,7 @@ export const UI = {
   "convert.title": "LoRA Foundry: convert LoRA loaders",
   "convert.done": "{count} models converted. Undo brings the loaders back.",
   "convert.nothing": "There is no LoRA loader in this workflow that can be converted.",
+  "convert.changed": "The workflow changed meanwhile.",
   "convert.failed": "LoRA Foundry could not convert this workflow",
   "rows.label": "LoRAs of this stack",
   "rows.import": "LoRA Foundry: add the LoRAs of {title} (node {id})",
@@ -193,6 +194,25 @@ export const word = (key, values) => fill(translated.ui[key] || UI[key], values)
 export function translate(finding) {
   const parts = Object.entries(translated.findings[finding.text] ?? {}).filter(([name, part]) => finding[name] && part)
   return { ...finding, ...Object.fromEntries(parts.map(([name, part]) => [name, fill(part, finding.values)])) }
+}
+
+/**
+ * An error of the server as one text, in the user's language.
+ * @param {{what: string, why: string, fix: string, text?: string, values?: Record<string, string>}} error
+ */
+export function errorText({ what, why, fix, text, values }) {
+  const told = translate({ seen: what, why, fix, text, values })
+  return [told.seen, told.why, told.fix].filter(Boolean).join(" ")
+}
+
+/** What an answer that is no success says. @param {Response} answer @returns {Promise<string>} */
+export async function problemOf(answer) {
+  const said = await answer.text()
+  try {
+    return errorText(JSON.parse(said).error)
+  } catch {
+    return said.slice(0, 500) // of something between here and the server
+  }
 }
 
 /** Take translations, as `/i18n` has them under one language; English needs none. */

@@ -13,6 +13,7 @@ _WITHOUT_CACHE = "Bake without the cache."
 
 LOADING: dict[str, tuple[str, ...]] = {
     "blocks.wrong": ("error", "blocks: '{text}' cannot be used: {why}.", "", "Write for example: {instead}."),
+    "blocks.of_lora": ("error", "{lora}: blocks: '{text}' cannot be used: {why}.", "", "Write for example: {instead}."),
     "cache.too_large": (
         "error",
         "The result takes {size} and the bake cache holds {limit}.",

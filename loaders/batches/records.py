@@ -119,8 +119,7 @@ def is_done(place: Place, task: Task, asked: str, states: States) -> BatchRecord
 
 def failed_record(task: Task, run: str, error: FoundryError, worker: str = "") -> BatchRecordJSON:
     """The record of a document that came to nothing."""
-    told = {"code": error.code, "what": error.what, "why": error.why, "fix": error.fix}
-    return blank_record(task, run, worker) | {"state": FAILED, "error": told}  # type: ignore[return-value]
+    return blank_record(task, run, worker) | {"state": FAILED, "error": error.to_json()}  # type: ignore[return-value]
 
 
 def blank_record(task: Task, run: str, worker: str) -> BatchRecordJSON:

@@ -169,7 +169,7 @@ def _factors(base: Base, lora: LoRAFile, blocks: str) -> BlockWeights:
         if factors.items:
             factors.require(base.source.tensors)
     except FoundryError as error:
-        raise FoundryError(error.code, f"{lora.label}: {error.what}", error.why, error.fix) from None
+        raise refuse("blocks.of_lora", lora=lora.label, **dict(error.values)) from None
     return factors
 
 

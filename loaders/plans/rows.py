@@ -31,14 +31,14 @@ def row_facts(path: Path, base: Path | None = None, lineage: Lineage | None = No
     """Role, rank, alpha, parts, trigger words and recommended strengths of a LoRA file, and whether it has a preview.
 
     ``matched`` and ``fit`` where a base is given. ``lineage`` is what is known of a file that was hashed before;
-    without one it is what can be told at sight. A LoRA that cannot be used has ``error``, one sentence. Raises
-    FoundryError ``file`` for a base that cannot be read.
+    without one it is what can be told at sight. A LoRA that cannot be used has ``error``, one sentence, and
+    ``refused``, the same as data. Raises FoundryError ``file`` for a base that cannot be read.
     """
     try:
         source = FileSource(path)
         lora = LoRAFile(source, path.name, "", source.metadata, path)
     except FoundryError as error:
-        return {"error": str(error)}
+        return {"error": str(error), "refused": error.to_json()}
     known = lineage or lineage_at_sight(lora)
     role = role_of(lora, known)
     scaled = [adapter for adapter in lora.adapters if has_rank(adapter)]
@@ -80,14 +80,15 @@ def _base(path: Path, mtime: int, size: int) -> tuple[Base, BaseNames]:
 def block_facts(path: Path, text: str) -> dict[str, Any]:
     """Every block of a base in its order and the factor that a text gives it; ``text_encoder`` is the one for CLIP.
 
-    A text without a meaning for this base has ``error``, one sentence, and factors of 1. Raises FoundryError ``file``.
+    A text without a meaning for this base has ``error``, one sentence, ``refused``, the same as data, and factors of 1.
+    Raises FoundryError ``file``.
     """
     base, _ = _base(path, *_state(path))
-    error = ""
+    told: dict[str, Any] = {"error": ""}
     try:
         weights = parse_blocks(text, base.family)
         weights.require(base.source.tensors)
     except FoundryError as refused:
-        weights, error = parse_blocks("", base.family), str(refused)
+        weights, told = parse_blocks("", base.family), {"error": str(refused), "refused": refused.to_json()}
     blocks = [[name, weights.of(name)] for name in each_block(base.source.tensors, base.family)]
-    return {"family": base.family, "blocks": blocks, "text_encoder": weights.text, "error": error}
+    return {"family": base.family, "blocks": blocks, "text_encoder": weights.text, **told}

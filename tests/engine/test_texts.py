@@ -85,7 +85,7 @@ def test_texts_and_their_users_are_the_same():
 
 
 # Errors told again with more around them: the sentence itself is that of a table.
-AGAIN = {"loaders/evidence/reading.py", "loaders/lineage/store.py", "loaders/plans/planner.py"}
+AGAIN = {"loaders/evidence/reading.py", "loaders/lineage/store.py"}
 
 
 def test_errors_are_made_of_the_tables():
