@@ -162,7 +162,7 @@ BAD = {
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
 def test_a_bad_body_is_http_400_with_a_reason(host, names, bad):
     status, answer = host.request(PATH, {"lora": names[0], **bad} if bad else {})
-    assert status == 400 and set(answer["error"]) == {"code", "what", "why", "fix"}, answer
+    assert status == 400 and set(answer["error"]) == {"code", "what", "why", "fix", "text", "values"}, answer
     assert answer["error"]["what"] and answer["error"]["code"] in ("body", "file")
     assert known(host, names[0])["claims"] == []
 

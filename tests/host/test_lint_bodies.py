@@ -28,7 +28,7 @@ BAD: dict[str, tuple[Any, int, str]] = {
 def test_a_bad_body_is_refused_with_a_reason(host, body, status, code):
     seen, answer = host.request(PATH, body)
     assert (seen, answer["error"]["code"]) == (status, code)
-    assert answer["error"]["what"] and set(answer["error"]) == {"code", "what", "why", "fix"}
+    assert answer["error"]["what"] and set(answer["error"]) == {"code", "what", "why", "fix", "text", "values"}
 
 
 def test_a_form_of_another_site_is_refused(host):
