@@ -119,7 +119,7 @@ def is_done(place: Place, task: Task, asked: str, states: States) -> BatchRecord
 
 def failed_record(task: Task, run: str, error: FoundryError, worker: str = "") -> BatchRecordJSON:
     """The record of a document that came to nothing."""
-    return blank_record(task, run, worker) | {"state": FAILED, "error": error.to_json()}  # type: ignore[return-value]
+    return blank_record(task, run, worker) | {"state": FAILED, "error": error.to_json()}
 
 
 def blank_record(task: Task, run: str, worker: str) -> BatchRecordJSON:
