@@ -18,13 +18,14 @@ from typing import Any
 
 import torch
 
-from .fuse import largest, row_blocks
+from .fuse import largest, largest_of_rows, row_blocks
 from .gemm import full_fp32
 
 Entry = tuple[str, torch.dtype, tuple[int, ...]]  # what a tensor beside a weight is called, its dtype and shape
 Steps = tuple[torch.Tensor, torch.Tensor]  # a scale, columns first, and its reciprocal
 EXPONENT = 0x7F8 << 20  # of the bits of an fp32 number
 WHOLE = 1.5 * 2.0**23  # times a power of two: added to a smaller number and taken off again, it rounds to that power
+BELOW = torch.finfo(torch.float32).tiny - 2.0**-149  # the largest scale that is too small for full precision
 DIVISOR = 16  # the host's 8-bit matmul kernels want both dims divisible by 16
 
 
@@ -85,12 +86,11 @@ class Format:
 
     def amax_of(self, prepared: torch.Tensor) -> torch.Tensor:
         """max |prepared| as an fp32 scalar, or per row [rows]; NaN stays NaN."""
-        return prepared.abs().amax(dim=1) if self.row_scaled else largest(prepared)
+        return largest_of_rows(prepared) if self.row_scaled else largest(prepared)
 
     def scale_of(self, amax: torch.Tensor) -> torch.Tensor:
         """fp32 amax / largest, of amax's shape; 1 where amax is 0 or too small for a scale of full precision."""
-        scale = divided(amax.to(torch.float32), self.largest)
-        return scale.masked_fill(scale < torch.finfo(torch.float32).tiny, 1.0)  # NaN stays NaN
+        return torch.threshold(divided(amax.to(torch.float32), self.largest), BELOW, 1.0)  # NaN stays NaN
 
     def scales(self, prepared: torch.Tensor, amax: torch.Tensor | None = None) -> torch.Tensor:
         """The scale of an fp32 block [rows, in] as it is worked with, rows first, or a scalar; see ``stored_scales``.

@@ -27,6 +27,8 @@ def arithmetic_of(device: torch.device | None, memory: str) -> str:
     place = resolved(device)
     if place.type == "cuda":
         way = "" if kernels.why_not(place) else " with Triton"
+        if way and kernels.why_no_rotation(place):
+            way += " but for rotations"
         return f"fp32{way} on {torch.cuda.get_device_name(place)}"
     if gemm.fast_bf16(place.type) and memory != LOWEST:
         return f"bf16 products on the CPU ({memory})"

@@ -230,3 +230,11 @@ def largest(tensor: torch.Tensor) -> torch.Tensor:
         return amax.to(torch.float32)
     low, high = torch.aminmax(tensor)
     return torch.maximum(low.abs(), high.abs()).to(torch.float32)
+
+
+def largest_of_rows(tensor: torch.Tensor) -> torch.Tensor:
+    """max |row| of an fp32 tensor [rows, in]; NaN stays NaN."""
+    if tensor.is_cuda:  # in one launch
+        amax: torch.Tensor = torch.linalg.vector_norm(tensor, torch.inf, dim=1)
+        return amax
+    return tensor.abs().amax(dim=1)

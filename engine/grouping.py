@@ -39,7 +39,7 @@ def grouped(source: TensorSource, reader: Reader, fates: Iterable[Fate], cargo: 
     found: dict[str, list[Fate]] = {}
     begun: dict[Hashable, tuple[str, int]] = {}
     for place, fate in enumerate(fates):
-        kind = _kind(fate, cargo)
+        kind = _kind(fate, cargo, device)
         if kind is None:
             continue
         first, since = begun.get(kind, ("", -WINDOW))
@@ -51,13 +51,13 @@ def grouped(source: TensorSource, reader: Reader, fates: Iterable[Fate], cargo: 
     return {first: group for first, group in found.items() if len(group) > 1}
 
 
-def _kind(fate: Fate, cargo: Cargo) -> Hashable | None:
+def _kind(fate: Fate, cargo: Cargo, device: torch.device) -> Hashable | None:
     """What weights have in common that are worked on together; None for one that is worked on by itself."""
     info = fate.info
     if info.name not in cargo or not 0 < math.prod(info.shape) <= SMALL or not 0 < len(fate.patches) <= MOST:
         return None
     sizes = tuple((of.tensors[part].dtype, of.tensors[part].shape) for of, part in cargo[info.name])
-    known = kernels.is_known(info.dtype, fate.format, fate.result.dtype)
+    known = kernels.is_known(info.dtype, fate.format, fate.result.dtype) and kernels.is_used(device, fate.format)
     if not known or not all(dtype in kernels.WEIGHTS and math.prod(shape) for dtype, shape in sizes):
         return None
     if not all(_is_plain(layer, patch) for layer, patch in fate.patches):

@@ -1,7 +1,8 @@
 """The fast way to add products on a GPU: used where Triton is, switched on, and right on that very device.
 
 No GPU has run it yet, so it may not be able to hurt: at its first use on a device it is held against plain torch, and
-left for the rest of the process on any difference or error. LORA_FOUNDRY_TRITON=0 switches it off.
+left for the rest of the process on any difference or error; what rotates is tried by itself, and left by itself.
+LORA_FOUNDRY_TRITON=0 switches all of it off.
 """
 
 from __future__ import annotations
@@ -33,11 +34,14 @@ CAPABILITY = (8, 0)  # of NVIDIA's; on older ones Triton's compiler may end the 
 # What is tried: rows, columns, columns more that a row takes in memory, dtype of the weight, that of the result, and
 # dtype and rank of each product: whole blocks, odd ones, and less than one. Each takes seconds to compile.
 BF16, FP16, FP32 = WEIGHTS
+Case = tuple[int, int, int, torch.dtype, torch.dtype, tuple[tuple[torch.dtype, int], ...]]
 CASES = (
     (128, 64, 0, BF16, torch.float8_e4m3fn, ((BF16, 32), (BF16, 5))),
     (70, 100, 8, FP32, BF16, ((FP32, 24),)),
     (1, 16, 3, FP16, torch.float8_e5m2, ((FP16, 40),)),
 )
+ROTATING = ((48, 512, 8, BF16, torch.int8, ((BF16, 32), (BF16, 5))),)
+GROUP = 256  # columns that the kernels can rotate together
 
 
 def suited(
@@ -50,7 +54,7 @@ def suited(
     known = is_known(start.dtype, format, out.dtype) and start.stride(1) == 1 and out.is_contiguous()
     if not known or not start.numel() or not len(term.products) == loras <= MOST:
         return None
-    return term if all(_is_known(product) for product in term.products) and not why_not(start.device) else None
+    return term if all(_is_known(product) for product in term.products) and is_used(start.device, format) else None
 
 
 def is_known(weight: torch.dtype, format: Format | None, result: torch.dtype) -> bool:
@@ -59,20 +63,30 @@ def is_known(weight: torch.dtype, format: Format | None, result: torch.dtype) ->
     return plain and weight in WEIGHTS
 
 
+def is_used(device: torch.device, format: Format | None) -> bool:
+    """Whether a device does what they do for this format, and does it right."""
+    return not (why_no_rotation(device) if _rotates(format) else why_not(device))
+
+
+def _rotates(format: Format | None) -> bool:
+    return format is not None and bool(format.group)
+
+
 def _is_known(product: Product) -> bool:
     factors = (product.up, product.down)
     return product.rank > 0 and all(factor.dtype in WEIGHTS and factor.is_contiguous() for factor in factors)
 
 
 def _is_plain(format: Format) -> bool:
-    """Whether codes are the sum times one number, to the nearest."""
-    return type(format) is Format and not format.row_scaled and not format.group
+    """Whether codes are the sum times one number, or the rotated sum over one of each row, to the nearest."""
+    way = (format.row_scaled, format.group)
+    return type(format) is Format and (way == (False, 0) or (way == (True, GROUP) and format.dtype == torch.int8))
 
 
 def make(
     sums: Sums, format: Format | None, out: torch.Tensor, rows: range
 ) -> tuple[torch.Tensor | None, torch.Tensor] | None:
-    """Round each sum into ``out`` [count, rows, columns]; (scales [count], what ``Unread`` takes: a row each).
+    """Round each sum into ``out`` [count, rows, columns]; (scales [count] or [count, rows, 1], what ``Unread`` takes).
 
     ``rows`` are those whose measure is taken. Five launches, whatever the number of weights and products. None where
     Triton does not compile this, which is not tried again: torch does it.
@@ -95,13 +109,15 @@ def _launched(
 ) -> tuple[torch.Tensor | None, torch.Tensor]:
     from . import triton_kernels
 
-    peak = torch.zeros(sums.count, device=out.device)
-    scale = torch.empty_like(peak)
+    turned = _rotates(format)
+    lines = sums.count * sums.weight.shape[0] if turned else 0
+    peak = torch.zeros(sums.count + lines, device=out.device)
+    scale = peak.new_empty(lines or sums.count)
     if format is not None:
-        triton_kernels.add_peaks(sums, peak)
-    triton_kernels.write_codes(sums, out, None if format is None else format.largest, peak, scale)
-    told = triton_kernels.measures(sums, out, rows, format is not None, peak, scale)
-    return (None if format is None else scale), told
+        triton_kernels.add_peaks(sums, turned, peak)
+    triton_kernels.write_codes(sums, out, format, peak, scale)
+    told = triton_kernels.measures(sums, out, rows, format, peak, scale)
+    return (None if format is None else scale.view(sums.count, -1, 1) if turned else scale), told
 
 
 @cache
@@ -118,12 +134,24 @@ def why_not(device: torch.device) -> str:
     if find_spec("triton") is None:
         return "Triton is not installed"
     try:
-        from . import triton_kernels
+        from . import triton_kernels as triton_kernels
     except FAULTS as error:
         return f"Triton does not load: {type(error).__name__}"
+    return _tried(device, CASES)
+
+
+@cache
+def why_no_rotation(device: torch.device) -> str:
+    """The same of what is rotated before it is rounded."""
+    return why_not(device) or _tried(device, ROTATING)
+
+
+def _tried(device: torch.device, cases: Sequence[Case]) -> str:
+    from . import triton_kernels
+
     try:
         with _current(device):
-            return _too_old(device) or _check(device)
+            return _too_old(device) or _check(device, cases)
     except (*FAULTS, *triton_kernels.FAULTS) as error:
         return f"the kernels do not run here: {type(error).__name__}"
 
@@ -141,10 +169,10 @@ def _too_old(device: torch.device) -> str:
     return "" if found >= CAPABILITY else f"compute capability {found[0]}.{found[1]} is below 8.0"
 
 
-def _check(device: torch.device) -> str:
+def _check(device: torch.device, cases: Sequence[Case]) -> str:
     """The kernels on a few weights against plain torch; a sum in another order may move a code of a thousand."""
     generator = torch.Generator().manual_seed(0)
-    for rows, columns, more, dtype, stored, factors in CASES:
+    for rows, columns, more, dtype, stored, factors in cases:
         shapes = [((rows, columns + more), 0.02, dtype)]
         for kind, rank in factors:
             shapes += [((rows, rank), 1e-3, kind), ((rank, columns), 1.0, kind)]
@@ -177,25 +205,32 @@ def _difference(both: Sums, each: Sequence[Sums], dtype: torch.dtype) -> str:
     format = next((format for format in FORMATS.values() if format.dtype == dtype and _is_plain(format)), None)
     shape, rows = both.weight.shape, sampled_rows(both.weight.shape)
     out = torch.empty(2, *shape, dtype=dtype, device=both.weight.device)
-    scale, told = _launched(both, format, out, rows)
+    scales, told = _launched(both, format, out, rows)
     for number, sums in enumerate(each):
         deltas = [_delta(product) for product in sums.products]
         exact = sums.weight.to(torch.float32) + sum(deltas[1:], deltas[0])
-        wanted, step = exact, torch.ones((), device=out.device)
-        if format is not None and scale is not None:
-            if not torch.allclose(told[number, 0].float(), exact.abs().amax(), rtol=1e-5):
-                return "the largest number"
-            step = format.scale_of(told[number, 0].float())
-            if not torch.equal(step, scale[number]):
-                return "the scale"
-            wanted = exact * step.reciprocal()
+        codes, stored, wrong = exact.to(dtype), out[number].double(), ""
+        if format is not None and scales is not None:
+            prepared, scale = format.prepare(exact.clone()), scales[number]
+            wrong = _wrong_scale(format, prepared, told[number, 0].float(), scale)
+            codes, stored = format.encode(prepared, scale), format.decode(out[number], scale).double()
         bits = torch.int8 if dtype.itemsize == 1 else torch.int16
-        wrong = out[number].view(bits) != wanted.to(dtype).view(bits)
-        if int(wrong.sum()) > max(1, wrong.numel() // 1000):
-            return str(dtype)
-        if not _is_measured(told[number, 2:], out[number].double() * step, exact, deltas):
+        differ = int((out[number].view(bits) != codes.view(bits)).sum())
+        if wrong or differ > max(1, codes.numel() // 1000):
+            return wrong or str(dtype)
+        if not _is_measured(told[number, 2:], stored, exact, deltas):
             return "the measure"
     return ""
+
+
+def _wrong_scale(format: Format, prepared: torch.Tensor, peak: torch.Tensor, scale: torch.Tensor) -> str:
+    """What is wrong with the largest number of a weight, and the scale that follows from it or from those of rows."""
+    largest = format.amax_of(prepared)
+    if not torch.allclose(peak, largest.amax(), rtol=1e-5):
+        return "the largest number"
+    wanted = format.scales(prepared, None if format.row_scaled else peak)
+    right = torch.allclose(scale, wanted, rtol=1e-5, atol=0) if format.row_scaled else torch.equal(scale, wanted)
+    return "" if right else "the scale"
 
 
 def _delta(product: Product) -> torch.Tensor:

@@ -47,11 +47,11 @@ def make_result(
         scale, flag = _quantize(start, merged, fate.format, flat, most, workspace)
     every = slice(None, None, rows.step)
     base, stored = as_rows(weight)[every], flat[every]
-    moved = (stored != base).any() if stored.dtype == base.dtype else torch.ones((), device=weight.device)
+    moved = (stored != base).any().double() if stored.dtype == base.dtype else _one(weight.device)
     if fate.format is not None and scale is not None:
         stored = fate.format.decode(stored, scale[every] if scale.ndim else scale)
     sums = _sums(fate, base, stored, rows, pairs, terms, merged, workspace)
-    return scale, torch.cat([flag.double().view(1), moved.double().view(1), sums]), driven
+    return scale, torch.cat([flag.double().view(1), moved.view(1), *sums]), driven
 
 
 def _round(
@@ -119,26 +119,36 @@ def _blocks(
 def _sums(
     fate: Fate, base: torch.Tensor, stored: torch.Tensor, rows: range, pairs: Pairs, terms: Sequence[AnyTerm],
     merged: Sequence[AnyTerm], workspace: Workspace,
-) -> torch.Tensor:  # fmt: skip
+) -> Sequence[torch.Tensor]:  # fmt: skip
     """<e, e>, <exact, exact>, and for each LoRA in canonical order <e, d>, <d, d> and <ed, ed>, of sampled rows."""
     term = merged[0] if len(merged) == 1 else None
     if isinstance(term, Term) and term.place.is_whole and len(term.products) == len(pairs):
-        return _sums_of_products(base, stored, rows, term)
+        return _sums_of_products(base, stored, rows, term, workspace)
     ordered = sorted(zip(pairs, terms, strict=True), key=lambda each: canonical_key(each[0]))
-    return sampled_sums(base, stored, rows, [term for _, term in ordered], workspace)
+    return (sampled_sums(base, stored, rows, [term for _, term in ordered], workspace),)
 
 
-def _sums_of_products(base: torch.Tensor, stored: torch.Tensor, rows: range, term: Term) -> torch.Tensor:
-    """The same for products on the whole weight: all deltas in one multiplication."""
-    mask = _mask(tuple(product.rank for product in term.products), base.device)
-    up = term.up[rows.start :: rows.step]
+def _sums_of_products(
+    base: torch.Tensor, stored: torch.Tensor, rows: range, term: Term, workspace: Workspace
+) -> Sequence[torch.Tensor]:
+    """The same for products on the whole weight: all deltas in one multiplication, all squares in one sum."""
+    count, shape, device = len(term.products), base.shape, base.device
+    each = workspace.take((2 + 2 * count, base.numel()), device, torch.float64, "products")
+    error, exact, deltas, both = each.split([1, 1, count, count])
+    up = term.up[rows.start :: rows.step] * _mask(tuple(product.rank for product in term.products), device)[:, None]
     with full_fp32():
-        deltas = torch.mm((up * mask[:, None]).flatten(0, 1), term.down).view(len(mask), -1).double()
-    exact = deltas.sum(0).add_(base.flatten())
-    error = stored.flatten() - exact
-    both = deltas * error
-    ours = torch.stack([deltas.mv(error), deltas.square().sum(1), both.square_().sum(1)], 1)
-    return torch.cat([error.dot(error).view(1), exact.dot(exact).view(1), ours.flatten()])
+        deltas.copy_(torch.mm(up.flatten(0, 1), term.down).view(deltas.shape))
+    torch.sum(deltas, 0, keepdim=True, out=exact).view(shape).add_(base)
+    torch.sub(stored, exact.view(shape), out=error.view(shape))
+    torch.mul(deltas, error, out=both)
+    squares = torch.linalg.vector_norm(each, dim=1).square_()
+    ours = torch.stack([both.sum(1), *squares[2:].view(2, count)], 1)
+    return squares[:2], ours.flatten()
+
+
+@cache
+def _one(device: torch.device) -> torch.Tensor:
+    return torch.ones((), dtype=torch.float64, device=device)
 
 
 @cache

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import groupby
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -28,6 +27,7 @@ from .texts.say import refuse
 
 WHOLE = slice(None)
 ROWS = 256  # of a delta that are looked at together
+SCALES = 256  # of stacks of LoRAs that are remembered: most weights of a bake have those of the one before
 BY_HEAD, HEAD = "by_head_128", 128
 THIRDS = tuple(f"{BY_HEAD}_{part}" for part in "qkv")
 
@@ -73,17 +73,13 @@ class Term:
     @cached_property
     def up(self) -> torch.Tensor:
         """All scaled ups side by side, in fp32."""
-        up, at = _joined([product.up for product in self.products], 1), 0
-        for scale, group in groupby(self.products, key=lambda product: product.scale):
-            ranks = sum(product.rank for product in group)
-            up[:, at : at + ranks].mul_(scale)
-            at += ranks
-        return up
+        up = _beside([product.up for product in self.products], 1)
+        return up * _scales(tuple((product.scale, product.rank) for product in self.products), up.device)
 
     @cached_property
     def down(self) -> torch.Tensor:
         """All downs below each other, in fp32."""
-        return _joined([product.down for product in self.products], 0)
+        return _beside([product.down for product in self.products], 0).to(torch.float32)
 
     @property
     def is_zero(self) -> bool:
@@ -107,11 +103,20 @@ class Term:
                 out.addmm_(product.scaled_up(rows).to(out.dtype), down, beta=min(1, number))
 
 
-def _joined(factors: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
-    """Factors beside each other in fp32 memory of their own."""
-    if len({factor.dtype for factor in factors}) > 1 or factors[0].itemsize == 1:  # fp8 cannot be joined
+def _beside(factors: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
+    """Factors beside each other in memory of their own, in fp32 unless all are of one 16-bit dtype."""
+    if len({factor.dtype for factor in factors}) > 1 or factors[0].itemsize != 2:  # fp8 cannot be joined
         factors = [factor.to(torch.float32) for factor in factors]
-    return torch.cat(list(factors), dim).to(torch.float32)
+    return torch.cat(list(factors), dim)
+
+
+@lru_cache(SCALES)
+def _scales(products: tuple[tuple[float, int], ...], device: torch.device) -> torch.Tensor:
+    """fp32 [ranks]: the scale of each rank of products (scale, rank)."""
+    scales = torch.empty(sum(rank for _, rank in products), device=device)
+    for part, (scale, _) in zip(scales.split([rank for _, rank in products]), products, strict=True):
+        part.fill_(scale)
+    return scales
 
 
 @dataclass(frozen=True)

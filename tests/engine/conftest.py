@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 from lora_foundry.engine import gemm, kernels
 from lora_foundry.engine.gemm import JoinedProducts
 from plain_kernels import Plain
 from pretended_cuda import Machine, pretended_cuda
+from sources import ROOT
 
 
 @pytest.fixture(params=["as detected", "fp32"])
@@ -40,12 +42,21 @@ def machine() -> Iterator[Machine]:
 
 
 @pytest.fixture
+def ways(monkeypatch: pytest.MonkeyPatch) -> Mapping[str, Any]:
+    """What the time model of benchmarks/device_model.py says of each way to bake: its numbers are counted here."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import device_model
+
+    return device_model.WAYS
+
+
+@pytest.fixture
 def forget() -> Iterator[None]:
     """What is known of devices is not of this test."""
-    for known in (kernels.why_not, kernels.left_out):
+    for known in (kernels.why_not, kernels.why_no_rotation, kernels.left_out):
         known.cache_clear()
     yield
-    for known in (kernels.why_not, kernels.left_out):
+    for known in (kernels.why_not, kernels.why_no_rotation, kernels.left_out):
         known.cache_clear()
 
 

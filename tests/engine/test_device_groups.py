@@ -19,7 +19,7 @@ from lora_foundry.engine.memory import AUTO, LOW
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING
 from pretended_cuda import CUDA
 
-SMALL, OTHER, LARGE = (64, 128), (32, 128), (512, 256)
+SMALL, OTHER, LARGE = (64, 256), (32, 256), (1024, 256)
 BIG = "blocks.0.mlp.weight"
 NAMES = [f"blocks.{number}.{part}.weight" for number in range(4) for part in "qkv"]
 
@@ -64,14 +64,14 @@ def sizes(groups):
     return {first: len(group) for first, group in groups.items()}
 
 
-@pytest.mark.parametrize("format", ["float8_e4m3fn", "none"])
+@pytest.mark.parametrize("format", ["float8_e4m3fn", "int8_convrot", "none"])
 def test_a_group_is_made_in_one_go_and_every_result_is_its_own(format, kernel, machine, monkeypatch):
     monkeypatch.setattr(gemm, "fast_bf16", lambda device_type: False)
     monkeypatch.setattr(streams, "CHUNK", 5000)
     finish, together, apart, here = Finish(format, keep=()), File(), File(), File()
     wanted = bake(plan(), finish, here)
     found = seen_groups(monkeypatch)
-    assert kernels.why_not(CUDA) == ""
+    assert kernels.why_not(CUDA) == kernels.why_no_rotation(CUDA) == ""
     kernel.calls = 0
     report = bake(plan(), finish, together, device=CUDA)
     calls = kernel.calls

@@ -9,7 +9,7 @@ from disk_fakes import File, on_disk
 from fakes import a_plan, noise
 from forms import Maker, every_form
 from lora_foundry.engine import bake as bake_module
-from lora_foundry.engine import gemm, room
+from lora_foundry.engine import gemm, pipeline, room
 from lora_foundry.engine import job as job_module
 from lora_foundry.engine.bake import bake
 from lora_foundry.engine.blueprint import blueprint
@@ -139,6 +139,26 @@ def test_half_the_numbers_at_once_give_the_same_codes(format, machine, monkeypat
     finish, wanted = Finish(format, keep=()), whole(Finish(format, keep=()))
     monkeypatch.setattr(bake_module, "room_in", lambda need, free: Room(2, need.largest // 3))
     assert codes_that_differ(whole(finish), wanted) < 1e-4
+
+
+def test_cuda_and_its_number_are_one_device(machine, monkeypatch):
+    """Buffers are kept by device: under two names each was there twice."""
+    seen = set()
+
+    def watch(kind, name):
+        plain = getattr(kind, name)
+
+        def call(self, *given, **more):
+            seen.update(each for each in (*given, *more.values()) if isinstance(each, torch.device))
+            return plain(self, *given, **more)
+
+        monkeypatch.setattr(kind, name, call)
+
+    watch(gemm.Workspace, "take")
+    watch(pipeline.Reused, "buffer")
+    report = bake(plan_of(PLAIN), Finish("int8_convrot", keep=()), File(), device=torch.device("cuda"))
+    assert report.arithmetic == "fp32 on Pretended"
+    assert seen == {CUDA}
 
 
 def test_a_library_that_has_no_memory_says_so_in_its_own_way(machine, monkeypatch):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 from lora_foundry.engine.alike import Sums
-from lora_foundry.engine.formats import FORMATS
+from lora_foundry.engine.codes import Format, rotate
 
 
 class Plain:
@@ -40,34 +40,45 @@ class Plain:
             view.shape, view.stride(), view.storage_offset() + shift // view.itemsize
         )  # fmt: skip
 
-    def add_peaks(self, sums: Sums, peak: torch.Tensor) -> None:
+    def add_peaks(self, sums: Sums, rotates: bool, peak: torch.Tensor) -> None:
         """As the kernel."""
         for number, weight, deltas in self.exact(sums):
-            peak[number].copy_(
-                (weight.float() + sum(deltas[1:], deltas[0])).abs().amax() * (2 if self.wrong == "amax" else 1)
-            )
+            exact = weight.float() + sum(deltas[1:], deltas[0])
+            each = (rotate(exact, 256) if rotates else exact).abs().amax(1) * (2 if self.wrong == "amax" else 1)
+            peak[number].copy_(each.amax())
+            if rotates:
+                peak[sums.count :].view(sums.count, -1)[number].copy_(each)
 
     def write_codes(
-        self, sums: Sums, out: torch.Tensor, largest: float | None, peak: torch.Tensor, scale: torch.Tensor
+        self, sums: Sums, out: torch.Tensor, format: Format | None, peak: torch.Tensor, scale: torch.Tensor
     ) -> None:
         """As the kernel."""
         for number, weight, deltas in self.exact(sums):
             exact = weight.float() + sum(deltas[1:], deltas[0])
-            if largest is not None:
-                format = next(each for each in FORMATS.values() if each.largest == largest)
-                scale[number].copy_(format.scale_of(peak[number]))
-                exact = exact * scale[number].reciprocal()
-            out[number].copy_(exact * 1.01 if self.wrong == "codes" else exact)
+            off = self.wrong == ("rotation" if format is not None and format.group else "codes")
+            exact = exact * 1.01 if off else exact
+            if format is None:
+                out[number].copy_(exact)
+                continue
+            peaks = peak[sums.count :] if format.row_scaled else peak
+            scale.view(sums.count, -1)[number].copy_(format.scale_of(peaks.view(sums.count, -1)[number]))
+            format.encode(format.prepare(exact), self.scale(format, scale, sums.count)[number], out[number])
+
+    def scale(self, format: Format, scale: torch.Tensor, count: int) -> torch.Tensor:
+        """Those of each weight."""
+        return scale.view(count, -1, 1) if format.row_scaled else scale
 
     def measures(
-        self, sums: Sums, out: torch.Tensor, rows: range, is_scaled: bool, peak: torch.Tensor, scale: torch.Tensor
+        self, sums: Sums, out: torch.Tensor, rows: range, format: Format | None, peak: torch.Tensor, scale: torch.Tensor
     ) -> torch.Tensor:
         """As the kernel."""
-        told = []
+        told, every = [], slice(None, None, rows.step)
         for number, weight, deltas in self.exact(sums):
-            every = slice(None, None, rows.step)
             exact = (weight.float() + sum(deltas[1:], deltas[0]))[every].double()
-            error = out[number][every].double() * (scale[number] if is_scaled else 1) - exact
+            stored = out[number].float()
+            if format is not None:
+                stored = format.decode(out[number], self.scale(format, scale, sums.count)[number])
+            error = stored[every].double() - exact
             sums_of = [peak[number].double(), (out[number].float() != weight).any().double(), error.square().sum()]
             sums_of.append(exact.square().sum() * (2 if self.wrong == "measure" else 1))
             for delta in (delta[every].double() for delta in deltas):

@@ -278,6 +278,7 @@ def _factory(name: str) -> Callable[..., torch.Tensor]:
         device, pin = kwargs.get("device"), kwargs.pop("pin_memory", False)
         if device is not None and torch.device(device).type == "cuda":
             made: torch.Tensor = REAL[name](*args, **{**kwargs, "device": "cpu"})
+            MACHINE.launches[name] += name not in ("empty", "tensor")
             if name == "empty" and made.ndim and made.numel():
                 made.view(torch.uint8).fill_(0xFF)
             return OnDevice(made)
