@@ -15,6 +15,7 @@ on a CPU.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 import time
@@ -22,12 +23,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
 
 import pack_here as pack_here  # first: it makes the rest importable
 import torch
 from common import Discard, Memory
-from device_checks import CHECKS, Check
+from device_checks import CHECKS, Check, ends_a_process
+from device_profile import profiled, variants
 from device_rows import Row, Rows, Source
 from lora_foundry.cli.benchmark import run as strategies
 from lora_foundry.engine import kernels
@@ -67,10 +68,14 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         options.write.mkdir(parents=True, exist_ok=True)
     rows = Rows(device, options.write, options.minutes)
     begin = time.perf_counter()
+    if device.type == "cuda" and (ending := ends_a_process(device)):
+        os.environ[kernels.SETTING] = "0"
+        rows.add(Row("Triton kernels: WRONG, a process does not outlive them", ending))
     print(f"{rows.name}: {arithmetic_of(device, AUTO)}", flush=True)
     if device.type == "cuda":
-        said = kernels.why_not(device) or "right, and used"
-        rows.add(Row(f"Triton kernels: {said}", time.perf_counter() - begin, "s to compile and check"))
+        for what, why_not in (("kernels", kernels.why_not), ("rotations", kernels.why_no_rotation)):
+            said = why_not(device) or "right, and used"
+            rows.add(Row(f"Triton {what}: {said}", time.perf_counter() - begin, "s to compile and check"))
     for check in CHECKS:
         until = RIGHT if check is CHECKS[0] else CHECKING  # the long one leaves time for the others
         rows.take(check.__name__, partial(checked, check, device, options.smoke), until)
@@ -103,8 +108,9 @@ class Rates:
         yield "device memory", self.in_vram
         yield "files", self.files
         if self.device.type == "cuda":
-            yield "profile", lambda: iter([profiled(self.device, with_loras(self.plan(self._weights), 4))])
             yield "page-locked memory", self.from_pinned
+        yield "profile", lambda: profiled(self.device, with_loras(self.plan(self._some()), 4))
+        yield "variants", self.in_other_ways
 
     def plan(self, weights: dict[str, torch.Tensor]) -> Plan:
         """One on these weights, without LoRAs."""
@@ -146,7 +152,7 @@ class Rates:
         """The same of weights in page-locked memory."""
         pinned = {
             name: torch.empty(weight.shape, dtype=weight.dtype, pin_memory=True).copy_(weight)
-            for name, weight in list(self._weights.items())[:60]
+            for name, weight in self._some().items()
         }
         total = sum(weight.nbytes for weight in pinned.values())
         some = with_loras(self.plan(pinned), 4)
@@ -155,7 +161,7 @@ class Rates:
     def in_vram(self) -> Iterator[Row]:
         """From weights that lie on the device already and stay there: what is left when the bus is not in the way."""
         with suppress(torch.OutOfMemoryError):
-            there = {name: weight.to(self.device) for name, weight in list(self._weights.items())[:60]}
+            there = {name: weight.to(self.device) for name, weight in self._some().items()}
             total = sum(weight.nbytes for weight in there.values())
             speed = timed(self.device, total, lambda: [weight.clone() for weight in there.values()])
             yield Row("copy within the device", speed[0], "GB/s", speed[1])
@@ -163,10 +169,25 @@ class Rates:
             for name, format in FORMATS.items():
                 what = f"device memory -> {name}, 4 LoRAs"
                 yield rate(what, self.device, total, plan, format, speed[1], Nowhere())
-            if self.device.type == "cuda" and not kernels.why_not(self.device):
-                with patch.object(kernels, "why_not", lambda device: "to compare"):
-                    what = "device memory -> fp8 by torch alone"
-                    yield rate(what, self.device, total, plan, FORMATS["fp8"], speed[1], Nowhere())
+
+    def in_other_ways(self) -> Iterator[Row]:
+        """The same by torch alone, and with blocks of other sizes."""
+        with suppress(torch.OutOfMemoryError):
+            there = {name: weight.to(self.device) for name, weight in self._some().items()}
+            total = sum(weight.nbytes for weight in there.values())
+            copy = timed(self.device, total, lambda: [weight.clone() for weight in there.values()])[1]
+            plan = with_loras(self.plan(there), 4)
+            for name in FORMATS:
+                what = f"device memory -> {name}, 4 LoRAs"
+                each = partial(self._rate_there, what, total, plan, FORMATS[name], copy)
+                yield from variants(self.device, each, blocks=name == "fp8")
+
+    def _rate_there(self, what: str, total: int, plan: Plan, format: str, copy: float, how: str) -> Row:
+        return rate(f"{what}, {how}", self.device, total, plan, format, copy, Nowhere())
+
+    def _some(self) -> dict[str, torch.Tensor]:
+        """A few of the weights."""
+        return dict(list(self._weights.items())[:60])
 
     def files(self) -> Iterator[Row]:
         """From a file to a file: large weights, and small ones of one shape, which are worked on together."""
@@ -263,20 +284,6 @@ def rate(
     first, best = timed(device, total, lambda: bake(plan, finish, there, device=device))
     peak = torch.cuda.max_memory_allocated(device) / 1e9 if device.type == "cuda" else None
     return Row(what, first, "GB/s", best, best / copy, peak)
-
-
-def profiled(device: torch.device, plan: Plan) -> Row:
-    """Share of a bake's time that the host spends in calls that wait for the device."""
-    from torch.profiler import ProfilerActivity, profile
-
-    begin = time.perf_counter()
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as seen:
-        bake(plan, Finish("float8_e4m3fn", keep=()), Discard(), device=device)
-    seconds = time.perf_counter() - begin
-    waits = ("cudaStreamSynchronize", "cudaDeviceSynchronize", "cudaEventSynchronize")
-    waited = {each.key: each.cpu_time_total / 1e6 for each in seen.key_averages() if each.key in waits}
-    told = ", ".join(f"{name} {part / seconds:.0%}" for name, part in waited.items())
-    return Row("time in waits, all threads (the reader's and the writer's are meant to wait)", told or "none")
 
 
 def steps(device: torch.device) -> Iterator[Row]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from unittest.mock import patch
 
@@ -22,6 +24,19 @@ Check = Callable[[torch.device, bool], Told]
 SHAPES = ((768, 512), (3072, 768), (1008, 784), (1000, 776), (128, 256), (48, 256))  # a format takes what fits it
 LARGE = ((3072, 768), (48, 256))  # for more than one bake, and with --smoke
 BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32}
+
+
+ALONE = """
+import sys
+from importlib.util import module_from_spec, spec_from_file_location
+spec = spec_from_file_location("lora_foundry", {file!r})
+sys.modules["lora_foundry"] = module_from_spec(spec)
+spec.loader.exec_module(sys.modules["lora_foundry"])
+import torch
+from lora_foundry.engine import kernels
+device = torch.device({device!r})
+kernels.why_not(device), kernels.why_no_rotation(device), torch.zeros(1, device=device).cpu()
+"""
 
 
 def kinds(shape: tuple[int, int]) -> dict[str, dict[str, torch.Tensor]]:
@@ -158,6 +173,19 @@ def _really_out(device: torch.device, plan: Plan, wanted: Keep) -> Told:
             torch.cuda.set_per_process_memory_fraction(1.0, device)
             torch.cuda.empty_cache()
         yield f"{more >> 20} MB for all: unlike the CPU's, in {report.arithmetic}", differ(kept, wanted), "share"
+
+
+def ends_a_process(device: torch.device, seconds: float = 180.0) -> str:
+    """How a process that tries the Triton kernels ends, where that is not well: what they did to one that goes on,
+    a fault in device memory say, would be in every row after it. Empty where it ends well."""
+    code = ALONE.format(file=sys.modules["lora_foundry"].__file__, device=str(device))
+    command = [sys.executable, "-c", code]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return f"it took more than {seconds:.0f} s"
+    last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+    return "" if done.returncode == 0 else " ".join([f"exit status {done.returncode}", *last])[:200].replace("|", "/")
 
 
 CHECKS: tuple[Check, ...] = (right, the_same_again, cancelled, out_of_memory)

@@ -17,12 +17,12 @@ def benchmark(monkeypatch):
     import device
 
     yield device
-    for name in ("device", "device_checks", "device_rows", "common", "pack_here"):
+    for name in ("device", "device_checks", "device_profile", "device_rows", "common", "pack_here"):
         sys.modules.pop(name, None)
 
 
 def told(rows):
-    wrong = [row.what for row in rows if "WRONG" in str(row.value)]
+    wrong = [row for row in rows if "WRONG" in f"{row.what} {row.value}"]
     return {row.what: row for row in rows}, wrong
 
 
@@ -35,13 +35,73 @@ def test_it_runs_on_a_cpu(benchmark, capsys):
     assert len(capsys.readouterr().out.splitlines()) == len(rows) + 1
 
 
+@pytest.fixture
+def kernel(monkeypatch):
+    """Torch in the place of the Triton kernels, which has their sizes of blocks."""
+    from lora_foundry.engine import kernels
+    from plain_kernels import Plain
+
+    made = Plain()
+    made.ROWS = made.COLUMNS = 64
+    forget = [known.cache_clear for known in (kernels.why_not, kernels.why_no_rotation, kernels.left_out)]
+    monkeypatch.setitem(sys.modules, "lora_foundry.engine.triton_kernels", made)
+    monkeypatch.setattr(sys.modules["lora_foundry.engine"], "triton_kernels", made, raising=False)
+    monkeypatch.setattr(kernels, "find_spec", lambda name: object())
+    for each in forget:
+        each()
+    yield made
+    for each in forget:
+        each()
+
+
+def test_the_kernels_are_compared_with_torch_and_in_other_blocks(benchmark, kernel):
+    with pretended_cuda():
+        rates = benchmark.Rates(benchmark.torch.device("cuda", 0), 1.0, True)
+        list(rates.copy())
+        told = [row.what for row in rates.in_other_ways()]
+    alone = [f"device memory -> {name}, 4 LoRAs, by torch alone" for name in ("fp8", "int8_convrot", "bf16")]
+    assert [what for what in told if what.endswith("alone")] == alone
+    assert [what.partition("LoRAs, ")[2] for what in told if "blocks" in what] == [
+        f"in blocks of {size}" for size in ("128 x 64", "64 x 128", "32 x 64")
+    ]
+
+
 def test_it_runs_on_a_pretended_gpu_and_finds_it_right(benchmark):
     with pretended_cuda():
-        benchmark.profiled = lambda device, plan: benchmark.Row("waits", "not here")
+        benchmark.ends_a_process = lambda device: ""
+        benchmark.profiled = lambda device, plan: iter([benchmark.Row("waits", "not here")])
         rows, wrong = told(benchmark.main(["--device", "cuda", "--smoke"]))
     assert not wrong
     assert "no room: numbers unlike the CPU's, in fp32 on the CPU" in " ".join(rows) or "bf16" in " ".join(rows)
     assert rows["device memory -> fp8, 4 LoRAs"].share > 0
+
+
+@pytest.mark.cpu
+def test_kernels_that_end_a_process_are_found_in_one_of_their_own(benchmark):
+    from device_checks import ends_a_process
+
+    cpu = benchmark.torch.device("cpu")
+    assert ends_a_process(cpu) == ""
+    assert "RuntimeError: Expected one of cpu" in ends_a_process(
+        type("Gone", (), {"__str__": lambda self: "nowhere"})()
+    )
+    assert "more than 0 s" in ends_a_process(cpu, 0.01)
+
+
+def test_the_model_says_that_the_bus_is_the_limit(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    import device_model
+
+    device_model.main([])
+    head, _, *lines = capsys.readouterr().out.splitlines()
+    told = [dict(zip(head.split(" | "), line.split(" | "), strict=True)) for line in lines]
+    assert len(told) == len(device_model.WAYS) * len(device_model.CARDS)
+    assert all(int(row["of the bus"].removesuffix("%")) >= 80 for row in told)
+    assert all(float(row["bytes a number"]) <= 6 for row in told if "Triton" in row["| way"])
+    slow = device_model.Card(25e9, 50e9, 40e12, 60e12)
+    weight, way = device_model.Weight(12288, 3072, 4, 32), device_model.WAYS["fp8, Triton"]
+    assert weight.moved(way) == pytest.approx(5.2, abs=0.05)
+    assert weight.seconds(way, slow)["memory"] > weight.seconds(way, slow)["bus"]
 
 
 def test_rows_stand_in_the_document_at_once_and_a_fault_is_one(benchmark, tmp_path):
