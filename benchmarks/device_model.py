@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--loras", type=int, default=4)
     parser.add_argument("--rank", type=int, default=32)
     options = parser.parse_args(arguments)
-    print("\n".join(table(Weight(*options.shape, options.loras, options.rank))))
+    print("\n".join(table(Weight(options.shape[0], options.shape[1], options.loras, options.rank))))
 
 
 if __name__ == "__main__":

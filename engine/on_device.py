@@ -134,7 +134,7 @@ def _sums_of_products(
     """The same for products on the whole weight: all deltas in one multiplication, all squares in one sum."""
     count, shape, device = len(term.products), base.shape, base.device
     each = workspace.take((2 + 2 * count, base.numel()), device, torch.float64, "products")
-    error, exact, deltas, both = each.split([1, 1, count, count])
+    error, exact, deltas, both = each[:1], each[1:2], each[2 : 2 + count], each[2 + count :]
     up = term.up[rows.start :: rows.step] * _mask(tuple(product.rank for product in term.products), device)[:, None]
     with full_fp32():
         deltas.copy_(torch.mm(up.flatten(0, 1), term.down).view(deltas.shape))

@@ -113,9 +113,10 @@ def _beside(factors: Sequence[torch.Tensor], dim: int) -> torch.Tensor:
 @lru_cache(SCALES)
 def _scales(products: tuple[tuple[float, int], ...], device: torch.device) -> torch.Tensor:
     """fp32 [ranks]: the scale of each rank of products (scale, rank)."""
-    scales = torch.empty(sum(rank for _, rank in products), device=device)
-    for part, (scale, _) in zip(scales.split([rank for _, rank in products]), products, strict=True):
-        part.fill_(scale)
+    scales, at = torch.empty(sum(rank for _, rank in products), device=device), 0
+    for scale, rank in products:
+        scales[at : at + rank] = scale
+        at += rank
     return scales
 
 
