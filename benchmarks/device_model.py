@@ -3,7 +3,7 @@
 python benchmarks/device_model.py [--shape 12288 3072] [--loras 4] [--rank 32]
 
 A model and not a measurement: that is benchmarks/device.py. Launches and the bytes of a weight that the kernels read
-and write are counted by tests, which use these numbers: test_device_counts.py and test_device_kernels.py (tests/engine).
+and write are counted by tests, which use these numbers: test_device_counts.py and test_device_kernels.py.
 Weights follow each other: while one is worked on the next one goes up and the last result down. What takes longest
 sets the pace, and where that is the bus all of it is used. What is left for Python is its time for a weight with which
 80 % of the bus are still used.
