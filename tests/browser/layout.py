@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import combinations
 
 Box = tuple[str, float, float, float, float]  # what it is, left, top, width, height
@@ -16,9 +17,19 @@ BOXES = {
 }
 
 
+# Nodes 2.0 makes and measures its nodes some frames after the graph has them.
+STILL = """(count) => {
+  const [boxes, before] = [(%s)(), window.foundryBoxes]
+  window.foundryBoxes = JSON.stringify(boxes)
+  return boxes.length === count && window.foundryBoxes === before ? window.foundryBoxes : null
+}"""
+
+
 def boxes_of(studio) -> list[Box]:
-    """The box of every node that is drawn, its title bar included."""
-    return [tuple(each) for each in studio.page.evaluate(BOXES[studio.mode])]
+    """The box of every node of the graph, its title bar included, once all are drawn and stay as they are."""
+    count = studio.page.evaluate("() => { delete window.foundryBoxes; return app.graph.nodes.length }")
+    still = studio.page.wait_for_function(STILL % BOXES[studio.mode], arg=count, polling=100)
+    return [tuple(each) for each in json.loads(still.json_value())]
 
 
 def overlapping(boxes: list[Box]) -> list[tuple[Box, Box]]:

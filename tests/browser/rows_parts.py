@@ -60,7 +60,13 @@ def drawn_height(studio) -> int:
     return studio.page.evaluate(script)
 
 
+def box_of(locator) -> dict[str, float]:
+    """Where an element is on the page, once it is there and stays in its place."""
+    locator.element_handle().wait_for_element_state("stable")
+    return locator.bounding_box()
+
+
 def close_up(studio, name: str) -> None:
     """A picture of the editor alone."""
-    box = studio.page.locator(".lf-rows").bounding_box()
+    box = box_of(studio.page.locator(".lf-rows"))
     studio.page.screenshot(path=studio.artefacts / f"{name}-close-{studio.mode}.png", clip=box)

@@ -4,116 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from browser.graphs import Links, Nodes
+from browser.scripts import EXTENSION, GLIDED, HELPERS, KEPT, LINTER, READY, TIMERS, VIEW
 from host import rig
 
 if TYPE_CHECKING:  # installed on first use by tests/install.py
     from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Request
 
-EXTENSION = f"/extensions/{rig.PACK_FOLDER}"
 OURS = re.compile(rf"{EXTENSION}(?!/docs/\w+/)")  # the host looks for docs/NODE/en.md before docs/NODE.md
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
     "Comfy.Minimap.Visible": False,
     "Comfy.Workflow.WarnBlueprintOverwrite": False,
 }
-READY = "() => !!(window.app?.graph && app.extensionManager && window.LiteGraph?.registered_node_types?.KSampler)"
-VIEW = "() => Object.assign(app.canvas.ds, { scale: 1, offset: [0, 0] })"
-CHECKED = f"""async (asked) => {{
-  const {{ keyOf }} = await import("{EXTENSION}/lint.mjs")
-  return asked !== null && keyOf(asked) === keyOf((app.graph.rootGraph ?? app.graph).serialize())
-}}"""
 EMPTY = {"last_node_id": 0, "last_link_id": 0, "nodes": [], "links": [], "groups": [], "version": 0.4}
-
-# What is due: timers of as long as the check waits after a change (QUIET of web/lint.mjs), and answers to our requests,
-# until the page has had time to read them.
-TIMERS = """
-{
-  const [begin, end, due] = [window.setTimeout.bind(window), window.clearTimeout.bind(window), new Set()]
-  window.foundryDue = due
-  window.setTimeout = (work, delay, ...given) => {
-    if (delay !== 800) return begin(work, delay, ...given)
-    const timer = begin(() => { due.delete(timer); work(...given) }, delay)
-    due.add(timer)
-    return timer
-  }
-  window.clearTimeout = (timer) => { due.delete(timer); end(timer) }
-  const idle = window.requestIdleCallback.bind(window)
-  window.requestIdleCallback = (does, how) => {
-    if (how?.timeout !== 1000) return idle(does, how) // pause of web/host.mjs, before the check saves the graph
-    const mark = {}
-    due.add(mark)
-    return idle((when) => { begin(() => due.delete(mark), 100); does(when) }, how)
-  }
-  const ask = window.fetch.bind(window)
-  window.fetch = (what, ...how) => {
-    const answer = ask(what, ...how)
-    if (!`${what?.url ?? what}`.includes("/lora_foundry/")) return answer
-    due.add(answer)
-    const read = () => begin(() => due.delete(answer), 100)
-    answer.then(read, read)
-    return answer
-  }
-}
-"""
-
-# Nodes by name, so that a test can say which one it means; ids only grow, so that no two graphs share one.
-HELPERS = """
-window.foundry = {
-  nodes: {}, nextId: 100,
-  add(name, type, pos, values) {
-    const node = LiteGraph.createNode(type)
-    if (!node) throw Error(`no node type ${type}`)
-    node.id = this.nextId++
-    node.pos = pos
-    this.nodes[name] = node
-    for (const [key, value] of Object.entries(values)) this.set(name, key, value)
-    app.graph.add(node)
-  },
-  set(name, key, value) {
-    const widget = this.nodes[name].widgets.find((widget) => widget.name === key)
-    widget.value = value
-    widget.callback?.(value) // as after a user's input
-  },
-  load(graph) { // into the tab that is open, instead of a new one each time
-    return app.loadGraphData(graph, true, true, app.extensionManager.workflow?.activeWorkflow ?? null)
-  },
-  connect(from, output, to, input) {
-    const [source, target] = [this.nodes[from], this.nodes[to]]
-    return !!source.connect(output, target, target.inputs.findIndex((slot) => slot.name === input))
-  },
-  panel(name) { return this.nodes[name].widgets.find((widget) => widget.name === "foundry_findings")?.element },
-  details(name) { // what the line opens
-    const panel = this.panel(name)
-    if (panel.hidden) return ""
-    panel.querySelector(".lf-line").click()
-    const open = document.querySelector(".lf-popover:popover-open")
-    const text = open.innerText
-    open.hidePopover()
-    return text
-  },
-  run() {
-    return new Promise((resolve) => {
-      const api = app.api ?? window.comfyAPI.api.api
-      const seen = []
-      const note = (event) => seen.push([event.type, event.detail])
-      const ends = ["execution_success", "execution_error", "execution_interrupted"]
-      const end = (event) => {
-        ends.forEach((name) => api.removeEventListener(name, end))
-        api.removeEventListener("execution_cached", note)
-        resolve({ outcome: event.type, detail: event.detail, seen })
-      }
-      ends.forEach((name) => api.addEventListener(name, end))
-      api.addEventListener("execution_cached", note)
-      app.queuePrompt(0)
-    })
-  },
-}
-"""
 
 
 class Studio:
@@ -124,7 +31,6 @@ class Studio:
         self.problems: list[str] = []
         self.requests: list[str] = []  # to this pack's routes: "POST lint"
         self.open_requests: set[Request] = set()  # those without an answer yet
-        self.checked: dict[str, Any] | None = None  # the graph of the newest check that was answered
         settings = {**SETTINGS, "Comfy.VueNodes.Enabled": mode == "nodes2"}
         for name, value in settings.items():
             host.request(f"/settings/{name}", value)
@@ -148,6 +54,7 @@ class Studio:
         self.page.wait_for_function(READY, timeout=120_000)
         self.page.wait_for_function("mode => LiteGraph.vueNodesMode === mode", arg=self.mode == "nodes2")
         self.page.evaluate(HELPERS)
+        self.page.evaluate(LINTER)
 
     def _listen(self, page: Page) -> None:
         """Keep what went wrong in our own files. The host has problems of its own, which are not ours to judge."""
@@ -165,8 +72,8 @@ class Studio:
         page.on("pageerror", lambda error: failed(str(error.stack), "uncaught"))
         page.on("requestfailed", lambda request: failed(request.url, request.failure))
         page.on("request", self._count)
-        page.on("requestfinished", self._answered)
-        page.on("requestfailed", lambda request: self.open_requests.discard(request))
+        for end in ("requestfinished", "requestfailed"):
+            page.on(end, lambda request: self.open_requests.discard(request))
         page.on("response", lambda answer: answer.status >= 400 and failed(answer.url, answer.status))
 
     def _count(self, request: Request) -> None:
@@ -174,11 +81,6 @@ class Studio:
         if ours:
             self.requests.append(f"{request.method} {route}")
             self.open_requests.add(request)
-
-    def _answered(self, request: Request) -> None:
-        self.open_requests.discard(request)
-        if request.url.endswith("/lora_foundry/lint"):
-            self.checked = request.post_data_json["workflow"]
 
     # --- graph
     def clear(self) -> None:
@@ -228,12 +130,9 @@ class Studio:
         self.page.evaluate("() => window.dispatchEvent(new MouseEvent('mouseup'))")
 
     def check(self) -> None:
-        """Wait until the graph as it is now has been checked: the answer on the way may be about an earlier one."""
+        """Wait until what a check finds in the graph as it is now is shown."""
         self.edited()
-        end = time.monotonic() + 30
-        while not self.page.evaluate(CHECKED, self.checked):
-            assert time.monotonic() < end, "this graph was not checked"
-            self.page.wait_for_timeout(50)
+        self.page.wait_for_function("() => foundry.checked()", polling=50, timeout=30_000)
         self.settle()
 
     def quiet(self) -> None:
@@ -245,6 +144,12 @@ class Studio:
             self.settle()
             busy = self.page.evaluate("() => foundryDue.size > 0")  # the page gives up what hangs after two minutes
             still = 0 if busy or self.open_requests else still + 1
+
+    def kept(self) -> None:
+        """Wait until the last gesture is a step of the host's undo; in Nodes 2.0 a node's new height belongs to it."""
+        self.page.wait_for_function(KEPT)
+        self.settle()
+        self.settle()
 
     def run(self) -> dict[str, Any]:
         """Queue the graph from the page and wait for its end: {outcome, detail, seen}."""
@@ -323,7 +228,8 @@ class Studio:
         """The whole graph in view, as a picture among the test artefacts."""
         path = self.artefacts / f"{name}-{self.mode}.png"
         self.page.evaluate("() => app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-        self.page.wait_for_timeout(700)  # the view glides there
+        self.page.evaluate(GLIDED)
+        self.settle()
         self.page.screenshot(path=path)
         return path
 

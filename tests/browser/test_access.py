@@ -83,17 +83,21 @@ def test_what_rows_open(checked, host, names):
     try:
         page.locator(".lf-rows .lf-chips").nth(2).click()
         assert page.locator(".lf-second").is_visible() and violations(checked) == []
-        openers = ["Add LoRA", "Sort, paste", "Saved stacks", "Blocks..."]
-        for button in [page.get_by_role("button", name=name).first for name in openers] + [
-            page.locator(".lf-dots").nth(2)
-        ]:
-            button.click()
-            page.locator(".lf-popover:popover-open").wait_for()
+        opened = page.locator(".lf-popover:popover-open")
+        for button, shown, pressed in (  # pressed: a folder; what asks before a stack is deleted
+            (page.get_by_role("button", name="Add LoRA"), ".lf-folders .lf-button", True),
+            (page.get_by_role("button", name="Sort, paste"), ".lf-button", False),
+            (page.get_by_role("button", name="Saved stacks"), ".lf-stack .lf-button", True),
+            (page.get_by_role("button", name="Blocks..."), ".lf-bar", False),
+            (page.locator(".lf-dots").nth(2), ".lf-button", False),
+        ):
+            button.first.click()
+            opened.locator(shown).first.wait_for()
+            if pressed:
+                opened.locator(shown).nth(1).click()
             checked.settle()
-            for more in (".lf-folders:visible", ".lf-stack"):  # folders; what is asked before a stack is deleted
-                if page.locator(more).count():
-                    page.locator(more).get_by_role("button").nth(1).click()
             assert violations(checked) == []
             page.keyboard.press("Escape")
+            opened.wait_for(state="detached")
     finally:
         setting(checked, "Comfy.ColorPalette", "dark")

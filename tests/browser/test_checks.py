@@ -162,10 +162,15 @@ def test_many_changes_make_few_requests_and_moving_makes_none(blank, names):
     blank.build(*native(names, LORA))
     blank.check()
     blank.requests.clear()
-    for step in range(50):
-        blank.set("lora", "strength_model", step / 50)
-        blank.edited()
-        blank.page.wait_for_timeout(20)
+    blank.page.evaluate(
+        """async () => {
+          for (let step = 0; step < 50; step++) {
+            foundry.set("lora", "strength_model", step / 50)
+            window.dispatchEvent(new MouseEvent("mouseup"))
+            await new Promise((next) => setTimeout(next, 20))
+          }
+        }"""
+    )
     blank.quiet()
     assert 1 <= len(blank.requests) <= 3
     blank.requests.clear()

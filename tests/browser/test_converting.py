@@ -43,10 +43,9 @@ def test_the_menu_converts_and_undo_gives_the_old_bytes(drawn):
     assert "LoraLoaderModelOnly" not in kinds(drawn) and "FoundryLoRAStack" in kinds(drawn)
     drawn.page.evaluate(UNDO)
     drawn.page.wait_for_function("() => app.graph.nodes.some((node) => node.type === 'LoraLoaderModelOnly')")
-    drawn.settle()
-    assert drawn.page.evaluate(KEPT) == before
+    drawn.page.wait_for_function(f"before => ({KEPT})() === before", arg=before)
     if drawn.mode == "canvas":  # in Nodes 2.0 the page measures the nodes anew
-        assert drawn.page.evaluate(SERIALIZED) == before
+        drawn.page.wait_for_function(f"before => ({SERIALIZED})() === before", arg=before)
 
 
 def test_a_panel_that_grows_after_converting_is_no_step_of_undo(drawn, unknown):
@@ -79,7 +78,6 @@ def test_no_two_nodes_overlap(drawn):
     converted(drawn)
     drawn.quiet()
     drawn.screenshot("converted-layout")
-    drawn.settle()
     boxes = boxes_of(drawn)
     assert len(boxes) >= 9
     assert overlapping(boxes) == []

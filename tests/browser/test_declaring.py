@@ -24,14 +24,15 @@ def lineage(host, lora: str) -> dict:
 
 
 def row(studio, name: str):
-    """The row about a LoRA in a node's panel, as a user finds it."""
+    """The row about a LoRA in a node's panel, as a user finds it; a later answer may put another in its place."""
+    studio.page.wait_for_function("name => foundry.panel(name).checkVisibility()", arg=name)
     studio.open_panel(name)
-    return studio.page.wait_for_selector(".lf-popover:popover-open li.lf-ask")
+    return studio.page.locator(".lf-popover:popover-open li.lf-ask").first
 
 
 def press(studio, label: str) -> None:
     """Click a button in the validator's panel."""
-    row(studio, "check").wait_for_selector(f'button:has-text("{label}")').click()
+    row(studio, "check").locator("button", has_text=label).first.click()
 
 
 def test_an_unknown_lora_is_a_quiet_question(asking, unknown):
@@ -61,7 +62,7 @@ def test_a_click_declares_and_undo_takes_it_back(asking, host, unknown):
 
 def test_the_keyboard_does_it_too(asking, host, unknown):
     """Enter on a button; the focus stays in the row that takes its place."""
-    row(asking, "check").wait_for_selector("button").focus()
+    row(asking, "check").locator("button").first.focus()
     asking.page.keyboard.press("Enter")
     asking.page.wait_for_function("() => document.activeElement.textContent === 'Undo'")
     known = lineage(host, unknown["new"])

@@ -20,8 +20,6 @@ OPEN = """async (workflow) => {
 def test_no_two_nodes_of_an_example_overlap(studio, path):
     workflow = json.loads(path.read_text(encoding="utf-8"))
     studio.page.evaluate(OPEN, workflow)
-    studio.settle()
-    studio.settle()  # Nodes 2.0 measures its nodes a frame later
     boxes = boxes_of(studio)
     assert len(boxes) == len(workflow["nodes"])
     assert overlapping(boxes) == []

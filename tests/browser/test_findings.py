@@ -6,6 +6,7 @@ import json
 
 import pytest
 from browser.graphs import finishers, pipeline
+from browser.studio import setting
 
 
 @pytest.fixture
@@ -16,21 +17,31 @@ def fresh(studio, host, names):
     return studio
 
 
-def test_findings_appear_on_the_node_after_a_run(fresh):
+@pytest.fixture
+def unchecked(studio, host, names):
+    """The same, and what is shown comes from a run: the check of the graph is switched off."""
+    setting(studio, "LoRAFoundry.Lint", False)
+    host.free()
+    studio.build(*pipeline(names))
+    yield studio
+    setting(studio, "LoRAFoundry.Lint", True)
+
+
+def test_findings_appear_on_the_node_after_a_run(unchecked):
     shown = "() => ['fuse', 'stack', 'check', 'quantize'].filter((name) => !foundry.panel(name).hidden)"
-    assert fresh.page.evaluate(shown) == []  # all at once, before the check of the graph has an answer
-    assert fresh.run()["outcome"] == "execution_success"
-    fresh.wait_for_panel("check", "warning")
+    assert unchecked.page.evaluate(shown) == []
+    assert unchecked.run()["outcome"] == "execution_success"
+    unchecked.wait_for_panel("check", "warning")
     one_line = "() => foundry.panel('check').offsetHeight > 0 && foundry.panel('check').offsetHeight <= 28"
-    fresh.page.wait_for_function(one_line)  # in its own pixels, whatever the zoom is
-    panel = fresh.panel("check")
+    unchecked.page.wait_for_function(one_line)  # in its own pixels, whatever the zoom is
+    panel = unchecked.panel("check")
     assert "1 warning" in panel["text"] and "LF302" in panel["text"] and "wan_partial.safetensors" in panel["text"]
     assert panel["on_page"] and panel["width"] > 150
-    live = fresh.page.evaluate("() => [...document.querySelectorAll('.lf-live')].map((each) => each.role)")
+    live = unchecked.page.evaluate("() => [...document.querySelectorAll('.lf-live')].map((each) => each.role)")
     assert live == ["status"]  # one voice, however many panels
-    assert fresh.wait_for_panel("fuse", "clear")["text"].startswith("✓")
-    assert "quantized" in fresh.panel("quantize")["text"]
-    fresh.screenshot("findings")
+    assert unchecked.wait_for_panel("fuse", "clear")["text"].startswith("✓")
+    assert "quantized" in unchecked.panel("quantize")["text"]
+    unchecked.screenshot("findings")
 
 
 def test_a_finding_is_told_once_where_it_is_repaired_and_counted_elsewhere_with_the_way_there(fresh):
@@ -56,6 +67,7 @@ def test_a_finding_is_told_once_where_it_is_repaired_and_counted_elsewhere_with_
     fresh.page.keyboard.press("Escape")
     fresh.set("row", "lora_name", "wan_style.safetensors")
     fresh.run()
+    fresh.check()  # the badge is the check's too
     fresh.wait_for_panel("check", "clear")
     assert fresh.badge("row") == ""
 
@@ -85,13 +97,13 @@ def test_saving_and_loading_again_makes_no_node_grow(fresh):
 
 
 def test_the_wheel_over_a_panel_zooms_as_over_the_canvas(fresh):
+    fresh.run()
+    fresh.wait_for_panel("check", "warning")  # before that it has no place on the page
     fresh.screenshot("stages")
     scale = "() => app.canvas.ds.scale"
+    at = "() => { const box = foundry.panel('check').getBoundingClientRect(); return [box.x + 9, box.y + 9] }"
     zooms = []
-    left, top = fresh.page.evaluate(
-        "() => { const box = foundry.panel('check').getBoundingClientRect(); return [box.x + 9, box.y + 9] }"
-    )
-    for where in ((300, 900), (left, top)):
+    for where in ([300, 900], fresh.page.evaluate(at)):
         fresh.page.mouse.move(*where)
         before = fresh.page.evaluate(scale)
         fresh.page.mouse.wheel(0, -100)
@@ -130,10 +142,11 @@ def test_nothing_of_it_is_saved_or_posted(fresh):
 
 def test_a_cached_rerun_keeps_the_findings(fresh):
     fresh.run()
+    fresh.check()  # what it finds is in the panel too
     shown = fresh.wait_for_panel("check", "warning")["text"]
     fresh.set("sample", "seed", 8)
     assert fresh.run()["outcome"] == "execution_success"
-    fresh.settle()
+    fresh.check()
     again = fresh.panel("check")
     assert again["text"] == shown and not again["stale"]
 
@@ -145,15 +158,15 @@ def test_findings_survive_a_change_of_the_workflow_tab(fresh):
     assert fresh.wait_for_panel("quantize", "warning")["text"] == shown
 
 
-def test_findings_come_back_for_a_node_that_a_run_reused(fresh):
+def test_findings_come_back_for_a_node_that_a_run_reused(unchecked):
     """After a reload of the page nothing is sent for cached nodes; the host's history still has their report."""
-    fresh.run()
-    shown = fresh.wait_for_panel("quantize", "warning")["text"]
-    fresh.load_again(new_page=True)
-    assert fresh.panel("quantize")["severity"] == "none"
-    fresh.set("sample", "seed", 9)
-    fresh.run()
-    assert fresh.wait_for_panel("quantize", "warning")["text"] == shown
+    unchecked.run()
+    shown = unchecked.wait_for_panel("quantize", "warning")["text"]
+    unchecked.load_again(new_page=True)
+    assert unchecked.panel("quantize")["severity"] == "none"
+    unchecked.set("sample", "seed", 9)
+    unchecked.run()
+    assert unchecked.wait_for_panel("quantize", "warning")["text"] == shown
 
 
 def test_an_error_is_shown_where_it_happened_and_the_rest_is_marked_old(fresh, names):
@@ -169,6 +182,7 @@ def test_an_error_is_shown_where_it_happened_and_the_rest_is_marked_old(fresh, n
     assert not fresh.panel("fuse")["stale"]  # reused, so still true
     fresh.page.keyboard.press("Escape")
     fresh.screenshot("error")
+    fresh.check()  # no answer about this graph is on its way
     fresh.set("row", "lora_name", names["partial"])
     fresh.run()
     assert "LF301" not in fresh.wait_for_panel("stack", "warning")["text"]
@@ -226,20 +240,20 @@ def test_loras_that_were_compared_are_shown_as_a_map(studio, names):
     studio.page.keyboard.press("Escape")
 
 
-def test_text_is_never_html(fresh):
+def test_text_is_never_html(unchecked):
     attack = "<img src=x onerror=window.bad=1>"
     finding = {"code": "<b>LF999</b>", "severity": "<i>", "seen": attack, "why": "<script>window.bad=1</script>"}
     output = {"text": [f"{attack} fact"], "foundry": [{"findings": [finding]}]}
-    fresh.page.evaluate("output => foundry.nodes.check.onExecuted(output)", output)
-    panel = fresh.wait_for_panel("check", "note")
+    unchecked.page.evaluate("output => foundry.nodes.check.onExecuted(output)", output)
+    panel = unchecked.wait_for_panel("check", "note")
     assert "<img src=x" in panel["text"] and "<b>LF999</b>" in panel["text"]
-    assert panel["images"] == 0 and fresh.page.evaluate("() => window.bad === undefined")
+    assert panel["images"] == 0 and unchecked.page.evaluate("() => window.bad === undefined")
 
 
-def test_output_of_another_shape_is_left_alone(fresh):
+def test_output_of_another_shape_is_left_alone(unchecked):
     for output in ("{}", "undefined", "{foundry: []}", "{foundry: ['x']}", "{images: []}"):
-        fresh.page.evaluate(f"() => foundry.nodes.check.onExecuted({output})")
-    assert fresh.panel("check")["severity"] == "none"
+        unchecked.page.evaluate(f"() => foundry.nodes.check.onExecuted({output})")
+    assert unchecked.panel("check")["severity"] == "none"
 
 
 def test_an_undo_keeps_the_reports_and_marks_those_of_another_graph(fresh):
@@ -247,18 +261,18 @@ def test_an_undo_keeps_the_reports_and_marks_those_of_another_graph(fresh):
     fresh.run()
     fresh.wait_for_panel("quantize", "warning")
     fresh.edited()
+    fresh.kept()
     fresh.set("sample", "steps", 2)  # below what is reported on
     fresh.edited()
-    fresh.settle()
+    fresh.kept()
     fresh.undo()
     assert fresh.page.evaluate("() => foundry.nodes.sample.widgets.find(({name}) => name === 'steps').value") == 1
     panel = fresh.wait_for_panel("quantize", "warning")
     assert panel["on_page"] and not panel["stale"]
-    fresh.set("row", "strength_model", 0.1)
-    fresh.edited()
-    fresh.set("row", "strength_model", 0.2)
-    fresh.edited()
-    fresh.settle()
+    for strength in (0.1, 0.2):
+        fresh.set("row", "strength_model", strength)
+        fresh.edited()
+        fresh.kept()
     fresh.undo()
     assert fresh.wait_for_panel("quantize", "warning")["stale"]
     assert not fresh.panel("fuse")["stale"]  # it is above what was changed

@@ -77,15 +77,21 @@ def test_each_stage_has_a_colour_of_its_own_in_every_theme(studio, names):
 
 
 def title_colours(studio, shown: list[str]) -> list[str]:
-    """The colours of nodes' title bars on the page."""
+    """The colours of nodes' title bars on the page, once they are drawn and stay as they are."""
     if studio.mode == "canvas":
         return studio.page.evaluate("names => names.map((name) => foundry.nodes[name].renderingColor)", shown)
-    script = """names => names.map((name) => {
-      const node = document.querySelector(`[data-node-id="${foundry.nodes[name].id}"]`)
-      const title = node.querySelector('[data-testid="node-inner-wrapper"]') ?? node.querySelector(".lg-node-header")
-      return getComputedStyle(title).backgroundColor
-    })"""
-    return studio.page.evaluate(script, shown)
+    script = """names => {
+      const titles = names.map((name) => {
+        const node = document.querySelector(`[data-node-id="${foundry.nodes[name].id}"]`)
+        return node?.querySelector('[data-testid="node-inner-wrapper"]') ?? node?.querySelector(".lg-node-header")
+      })
+      const colours = titles.map((title) => title && getComputedStyle(title).backgroundColor)
+      const before = window.colours
+      window.colours = colours.join()
+      return colours.every(Boolean) && before === window.colours ? colours : null
+    }"""
+    studio.page.evaluate("() => { delete window.colours }")
+    return studio.page.wait_for_function(script, arg=shown, polling=100).json_value()
 
 
 def test_each_stage_is_told_by_its_nodes_and_nothing_of_it_is_saved(studio, names):
@@ -96,11 +102,8 @@ def test_each_stage_is_told_by_its_nodes_and_nothing_of_it_is_saved(studio, name
     assert len(set(seen)) == len(seen)
     studio.page.evaluate("() => { foundry.nodes.fuse.color = '#123456' }")
     studio.edited()
-    studio.settle()
     assert title_colours(studio, ["fuse"])[0] in ("hsla(210, 65.4%, 20.4%, 1)", "rgb(18, 52, 86)")
     studio.load_again()
-    studio.settle()
-    studio.settle()
     assert title_colours(studio, stages)[2:] == seen[2:-1]
     saved = studio.saved()
     assert {name: saved[name].get("color") for name in stages} == dict.fromkeys(stages) | {"fuse": "#123456"}

@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from browser.rows_parts import close_up, drawn_height, fitted, focus, open_rows, press, text
+from browser.rows_parts import box_of, close_up, drawn_height, fitted, focus, open_rows, press, text
 from lora_foundry.cli.demo import tiny
 from lora_foundry.loaders.names.blocks import parse_blocks
 
@@ -67,28 +67,28 @@ def test_a_second_line_has_clip_where_the_file_has_it_trigger_words_and_sentence
     focus(studio, 0)
     press(studio, "d")
     assert second.count() == 1
-    studio.page.wait_for_timeout(300)
+    studio.kept()
     focus(studio, 0)
     press(studio, "Delete")
-    studio.page.wait_for_timeout(300)
+    studio.kept()
     studio.undo()
-    studio.page.wait_for_function("() => document.querySelectorAll('.lf-row').length === 2")
-    assert second.count() == 1  # what is open is no part of the text, and stays open
+    both = "['.lf-row', '.lf-second'].map((each) => document.querySelectorAll(each).length).join() === '2,1'"
+    studio.page.wait_for_function(f"() => {both}")  # what is open is no part of the text, and stays open
 
 
 def test_solo_is_in_the_text_and_one_step_of_undo(rows):
     rows.edited()
-    rows.settle()
+    rows.kept()
     before = text(rows)
     focus(rows, 1)
     press(rows, "s")
     assert json.loads(text(rows))[1]["solo"] is True
     assert rows.page.locator(".lf-off").count() == 2 and "1 of 3 on" in rows.page.locator(".lf-rows-head").inner_text()
     assert rows.page.evaluate("() => document.activeElement.getAttribute('aria-label')").split(", ")[1] == "alone"
-    rows.page.wait_for_timeout(300)
+    rows.kept()
     rows.undo()
     rows.page.wait_for_function("before => foundry.nodes.rows.widgets[0].value === before", arg=before)
-    assert rows.page.locator(".lf-off").count() == 0
+    rows.page.wait_for_function("() => !document.querySelector('.lf-off')")
 
 
 def test_a_picture_and_trigger_words_as_output(studio, names, wordy):
@@ -123,9 +123,8 @@ def test_block_weights_are_bars_presets_and_a_text(rows):
         return [parse_blocks(row["blocks"], "wan").of(name) for name in names]
 
     assert factors() == [0, 0.96, *[1] * (len(names) - 2)]
-    rows.page.wait_for_timeout(300)
     rows.page.screenshot(path=rows.artefacts / f"rows-blocks-{rows.mode}.png")
-    box = bars.nth(1).bounding_box()
+    box = box_of(bars.nth(1))
     rows.page.mouse.move(box["x"] + 4, box["y"] + 1)
     rows.page.mouse.down()
     rows.page.mouse.up()
@@ -151,14 +150,14 @@ def test_stacks_are_saved_and_loaded(rows):
     press(rows, "Escape")
     focus(rows, 0)
     press(rows, "Delete", "Delete")
-    rows.page.wait_for_timeout(300)
+    rows.kept()
     changed = text(rows)
     rows.page.get_by_role("button", name="Saved stacks").click()
     saved.click()
     rows.page.wait_for_function("() => document.querySelectorAll('.lf-row').length === 3")
     row = [each if isinstance(each, dict) else {"path": each, "strength": 1} for each in json.loads(before)]
     assert json.loads(text(rows)) == row
-    rows.page.wait_for_timeout(300)
+    rows.kept()
     rows.undo()
     rows.page.wait_for_function("changed => foundry.nodes.rows.widgets[0].value === changed", arg=changed)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from browser.rows_parts import fitted, focus, paths, press, text
+from browser.rows_parts import box_of, fitted, focus, paths, press, text
 
 # A drop as the browser tells it, of a text that is dragged from anywhere.
 DROP = """([selector, text]) => {
@@ -80,7 +80,7 @@ def test_folders_narrow_the_chooser_by_click_and_by_keys(rows, deep):
 def dragged_onto_rows(studio, label: str) -> None:
     """Drag a file of the sidebar with the mouse and let it go over the rows."""
     item = studio.page.locator(".p-tree-node-content:has(.tree-leaf)", has_text=label).first
-    box, target = item.bounding_box(), studio.page.locator(".lf-rows").bounding_box()
+    box, target = box_of(item), box_of(studio.page.locator(".lf-rows"))
     studio.page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     studio.page.mouse.down()
     # the left half is behind the list
@@ -107,7 +107,7 @@ def test_a_lora_of_the_sidebar_is_dropped_onto_the_rows(rows, deep):
         rows.page.wait_for_function("() => document.querySelectorAll('.lf-row').length === 5")
         assert paths(rows)[-1] == deep
         assert rows.page.evaluate("() => app.graph.nodes.length") == nodes  # the host made no loader of it
-        rows.page.wait_for_timeout(300)
+        rows.kept()
         rows.undo()
         rows.page.wait_for_function("() => document.querySelectorAll('.lf-row').length === 4")
     finally:
@@ -208,8 +208,9 @@ def test_a_saved_stack_is_deleted_after_a_question(rows):
     list_of.get_by_text(name).first.wait_for(state="detached")
     assert rows.page.evaluate("() => document.activeElement.matches('.lf-popover .lf-input')")
     press(rows, "Escape")
-    rows.page.get_by_role("button", name="Saved stacks").click()
-    rows.page.wait_for_timeout(200)
+    with rows.page.expect_response("**/lora_foundry/stacks"):
+        rows.page.get_by_role("button", name="Saved stacks").click()
+    list_of.locator("li").first.wait_for()  # or that there are none
     assert not list_of.get_by_text(name).count() and text(rows) == before
     press(rows, "Escape")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from browser.rows_parts import ROW, focus, open_rows, paths, press, text
+from browser.rows_parts import ROW, box_of, focus, open_rows, paths, press, text
 
 # Milliseconds until the chooser is open and laid out.
 TAKES = """() => {
@@ -47,7 +47,7 @@ def test_a_strength_is_typed_stepped_dragged_and_reset(rows):
     assert json.loads(text(rows))[0]["weight"] == 0.7
     press(rows, "Enter", "ArrowUp", "Shift+ArrowUp", "Alt+ArrowDown", "Escape")
     assert json.loads(text(rows))[0]["weight"] == 0.66
-    box = field.bounding_box()
+    box = box_of(field)
     rows.page.mouse.move(box["x"] + 20, box["y"] + 8)
     rows.page.mouse.down()
     rows.page.mouse.move(box["x"] + 20 + 22, box["y"] + 8, steps=4)
@@ -72,7 +72,7 @@ def test_what_is_no_number_is_not_taken(rows):
 
 
 def test_rows_are_dragged_to_another_place(rows, names):
-    boxes = [rows.page.locator(".lf-grip").nth(at).bounding_box() for at in (0, 2)]
+    boxes = [box_of(rows.page.locator(".lf-grip").nth(at)) for at in (0, 2)]
     (x, y), end = (boxes[0]["x"] + 8, boxes[0]["y"] + 12), boxes[1]["y"] + 14
     rows.page.mouse.move(x, y)
     rows.page.mouse.down()
@@ -149,16 +149,16 @@ def test_a_chooser_over_5000_files_draws_what_is_in_view_without_waiting_for_the
 
 def test_a_gesture_is_one_step_of_undo(rows):
     rows.edited()
-    rows.settle()
+    rows.kept()
     before = text(rows)
     for keys in (["Space"], ["Alt+ArrowDown"], ["Delete"]):
         focus(rows, 0)
         press(rows, *keys)
-        rows.page.wait_for_timeout(300)
         assert text(rows) != before, keys
+        rows.kept()
         rows.undo()
         rows.page.wait_for_function("before => foundry.nodes.rows.widgets[0].value === before", arg=before)
-        assert rows.page.locator(ROW).count() == 3
+        rows.page.wait_for_function("() => document.querySelectorAll('.lf-row').length === 3")
 
 
 def test_the_text_comes_back_and_goes(rows, names):
@@ -189,7 +189,7 @@ def test_badges_tell_the_fit_to_the_wired_base_before_a_run(rows):
     assert chips.inner_text() == "16/17" and "16 of 17 modules fit" in chips.get_attribute("title")
     assert rows.page.locator(f"{ROW} .lf-chip-error").count() == 1  # the one of another model
     rows.screenshot("rows-badges")
-    box = rows.page.locator(".lf-rows").bounding_box()
+    box = box_of(rows.page.locator(".lf-rows"))
     rows.page.screenshot(path=rows.artefacts / f"rows-close-{rows.mode}.png", clip=box)
 
 
@@ -203,6 +203,26 @@ def test_forty_rows_scroll(studio, names):
     focus(studio, 0)
     press(studio, "End")
     assert studio.page.evaluate("() => document.activeElement.getAttribute('aria-label')").endswith("40 of 40")
+
+
+def test_an_edit_among_forty_rows_asks_once_and_draws_one_row_again(studio, names):
+    open_rows(studio, names, [{"path": names["style"], "strength": at / 100} for at in range(40)])
+    studio.quiet()
+    studio.requests.clear()
+    studio.page.evaluate("""() => {
+      window.touched = new Set()
+      const all = {childList: true, subtree: true, characterData: true, attributes: true}
+      for (const [at, row] of [...document.querySelectorAll(".lf-row")].entries())
+        new MutationObserver(() => window.touched.add(at)).observe(row, all)
+    }""")
+    focus(studio, 0)
+    press(studio, "ArrowDown", "Enter")
+    studio.page.evaluate("() => window.touched.clear()")  # what the focus changed
+    press(studio, *["ArrowUp"] * 5)
+    assert json.loads(text(studio))[1]["strength"] == 0.26
+    studio.quiet()
+    assert studio.requests == ["POST lint"]
+    assert studio.page.evaluate("() => [...window.touched]") == [1]
 
 
 def test_tags_of_a_prompt_are_pasted_as_rows(rows, names):
