@@ -102,11 +102,11 @@ function silenced() {
   tell("info", word("declare.silent"))
 }
 
-/** The user did something that changed the graph. */
-function changed() {
+/** The user did something that changed the graph. @param {any} saved the graph as the host saved it to find that out */
+function changed(saved) {
   readRows()
   paint()
-  linter.touch()
+  linter.touch(undefined, saved)
 }
 
 /** LoRAs came or went, or more is told of them: what was found before may be otherwise now. */

@@ -67,7 +67,7 @@ export class Linter {
     this.taken = null
   }
 
-  /** The open graph: saved once for a burst of edits, however often it is asked for. */
+  /** The open graph: saved once for a burst of edits, however often it is asked for, unless the host has saved it. */
   save() {
     if (this.taken?.edits !== this.edits) this.taken = { edits: this.edits, workflow: this.host.drawn(), key: "" }
     return this.taken
@@ -84,9 +84,10 @@ export class Linter {
     await this.host.pause?.(idle)
   }
 
-  /** Something may have changed. */
-  touch(delay = QUIET) {
+  /** Something may have changed. @param {any} [workflow] the graph as it is now, where the host has saved it just now */
+  touch(delay = QUIET, workflow = null) {
     this.edits++
+    if (Array.isArray(workflow?.nodes)) this.taken = { edits: this.edits, workflow, key: "" }
     if (!this.on || this.absent) return
     clearTimeout(this.timer)
     this.timer = setTimeout(() => this.running || this.check().catch(() => {}), delay) // told by complain()

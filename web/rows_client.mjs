@@ -128,11 +128,10 @@ export async function learnFacts(names, base) {
   for (const name of open) facts.set(name, facts.get(name))
   try {
     const { rows } = await told(post("/lora_foundry/rows", { loras: open, base: base || null }))
-    const before = open.map((name) => JSON.stringify(facts.get(name)))
-    for (const [name, found] of Object.entries(rows)) facts.set(name, found)
-    const isNew = open.some((name, at) => JSON.stringify(facts.get(name)) !== before[at])
-    if (isNew) learnt()
-    return isNew
+    const others = Object.entries(rows).filter(([name, found]) => JSON.stringify(found) !== JSON.stringify(facts.get(name)))
+    for (const [name, found] of others) facts.set(name, found) // what is told again stays the object it is
+    if (others.length) learnt()
+    return others.length > 0
   } catch {
     for (const name of open) if (!facts.get(name)) facts.delete(name)
     return false

@@ -87,9 +87,11 @@ class Rows {
   /** @param {string} base the name of the one that is wired @param {object[]} findings of a check, about this node */
   checked(base, findings) {
     const same = base === this.base && JSON.stringify(findings) === JSON.stringify(this.findings)
-    this.base = base
-    this.findings = findings
-    if (!same) this.editor.told()
+    if (!same) {
+      this.base = base
+      this.findings = findings
+      this.editor.told()
+    }
     outdate(this.editor.paths, base)
     this.learn(this.editor.paths)
   }

@@ -40,7 +40,8 @@ export class NumberField {
   /** Shows the value, unless something is being typed. */
   fill() {
     if (document.activeElement !== this.root) this.root.value = this.text
-    this.root.setAttribute("aria-valuenow", String(this.number))
+    const now = String(this.number)
+    if (this.root.getAttribute("aria-valuenow") !== now) this.root.setAttribute("aria-valuenow", now)
   }
 
   set(value, live) {

@@ -88,13 +88,26 @@ export class RowView {
     return ROW + (this.open && this.second ? this.second.height : 0)
   }
 
+  /** Whether its line was filled with these: an edit changes one row of many. Findings are told below it. */
+  shows(row, about) {
+    return row === this.row && ["facts", "silent", "place", "count"].every((name) => about[name] === this.about[name])
+  }
+
   /**
    * @param {import("./rows.mjs").Row} row
    * @param {{facts: object | undefined, findings: object[], silent: boolean, place: number, count: number}} about
    */
   fill(row, about) {
+    const shown = this.shows(row, about)
     this.row = row
     this.about = about
+    if (shown) this.number.fill()
+    else this.fillLine()
+    if (this.open) this.second.fill(row, about)
+  }
+
+  fillLine() {
+    const { row, about } = this
     const { facts, silent, place: at, count } = about
     const { path, on, solo, strength, clip, blocks } = told(row)
     const { folder, name } = parts(path)
@@ -114,7 +127,6 @@ export class RowView {
     this.root.setAttribute("aria-label", word("rows.row", { name, state, strength, place: at, count }))
     this.fillChips(facts, solo)
     this.fillPicture(path, facts)
-    if (this.open) this.second.fill(row, about)
   }
 
   fillRange(strength, facts) {

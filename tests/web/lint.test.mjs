@@ -76,6 +76,21 @@ test("a burst of edits saves the graph once, and an answer to the newest one is 
   assert.deepEqual([seen.saved, seen.asked.length, seen.shown.length], [2, 2, 2])
 })
 
+test("a graph that the host has saved to find an edit is not saved again", async (t) => {
+  const { linter, seen } = studio(t, async () => answer({ findings: [] }))
+  const edited = { ...graph(0.5), extra: {} }
+  linter.touch(QUIET, graph(0.25))
+  linter.touch(QUIET, edited)
+  mock.timers.tick(QUIET)
+  await settled()
+  assert.deepEqual([seen.saved, seen.asked.length, seen.shown.length], [undefined, 1, 1])
+  assert.equal(seen.asked[0].body.workflow, edited)
+  linter.touch(QUIET, { undefined: true }) // of a host that tells something else
+  mock.timers.tick(QUIET)
+  await settled()
+  assert.deepEqual([seen.saved, seen.asked.length], [1, 2])
+})
+
 test("an answer about a graph that changed meanwhile is not shown", async (t) => {
   const { linter, seen, quiet } = studio(t, async (nth) => {
     if (nth === 1) { seen.graph = graph(0.5); linter.touch() }
