@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 
+from browser.graphs import Links, Nodes
+from browser.studio import Studio
+
 ROW = ".lf-row"
 
 
-def open_rows(studio, names, value):
+def open_rows(studio: Studio, names: dict[str, str], value: object) -> Studio:
     """A graph with one LoRA Stack, in view."""
-    nodes = {
+    nodes: Nodes = {
         "load": ("FoundryLoadBase", (0, 0), {"base_name": names["wan"]}),
         "rows": ("FoundryLoRAStack", (0, 250), {"loras": value if isinstance(value, str) else json.dumps(value)}),
         "stack": ("FoundryStackLoRAs", (500, 0), {}),
         "apply": ("FoundryApply", (900, 0), {}),
         "show": ("PreviewAny", (1300, 0), {}),
     }
-    links = [
+    links: Links = [
         ("load", 0, "stack", "model"),
         ("rows", 0, "stack", "lora_stack"),
         ("stack", 0, "apply", "model"),

@@ -18,7 +18,8 @@ EXAMPLES = ROOT / "example_workflows"
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "tests" / "helpers")]  # never ROOT: its nodes/ would shadow ComfyUI's
 
 from browser.conftest import FLAGS  # noqa: E402
-from browser.studio import READY, SETTINGS  # noqa: E402
+from browser.scripts import READY  # noqa: E402
+from browser.studio import SETTINGS  # noqa: E402
 from example_models import converted, with_models  # noqa: E402
 from host import rig  # noqa: E402
 from install import find_browser  # noqa: E402
