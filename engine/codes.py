@@ -80,6 +80,11 @@ class Format:
         """Whether a weight itself is rounded, so that its largest number is that of what is."""
         return not self.group
 
+    @property
+    def overwrites(self) -> bool:
+        """Whether ``encode`` works in the memory of what it is given."""
+        return True
+
     def prepare(self, block: torch.Tensor) -> torch.Tensor:
         """What is rounded: an fp32 block [rows, in] rotated, or the block itself where there is no rotation."""
         return rotate(block, self.group) if self.group else block

@@ -50,7 +50,8 @@ class UnbiasedNVFP4(NVFP4):
 
     def _nearest(self, exact: torch.Tensor, space: Workspace) -> torch.Tensor:
         steps = exact.clamp(1, 4).log2_().floor_().exp2_().mul_(0.5)
-        return exact.div(steps).add_(_chance(exact)).floor_().mul_(steps).clamp_(max=6)
+        size = exact.div(steps).add_(_chance(exact)).floor_().mul_(steps).clamp_(max=6)
+        return super()._nearest(size, space)
 
 
 def rounding_for(format: Format, base: Base) -> Format:

@@ -36,7 +36,7 @@ class Feedback:
         Raises ValueError for what no inputs can have given.
         """
         self._format = format
-        self._factors = [(columns, _factor(block, format.group)) for columns, block in gram_blocks(gram)]
+        self._shares = [(columns, _shares(block, format.group)) for columns, block in gram_blocks(gram)]
 
     def adjust(self, prepared: torch.Tensor, scale: torch.Tensor, workspace: Workspace) -> torch.Tensor:
         """fp32 [rows, in] whose nearest codes are those of small output error; ``prepared`` is overwritten.
@@ -44,13 +44,15 @@ class Feedback:
         ``scale`` as the format works with it, for these rows.
         """
         steps = self._format.steps(scale)
-        for columns, factor in self._factors:
+        for columns, shares in self._shares:
             shape = (columns.stop - columns.start, len(prepared))
-            block = workspace.take(shape, prepared.device, slot="feedback").copy_(prepared[:, columns].t())
+            block = workspace.take(shape, prepared.device, slot="feedback")
             errors = workspace.take(shape, prepared.device, slot="feedback errors")
+            rows = errors.view(shape[::-1])  # whole matrices are turned several times as fast as parts of wider ones
+            block.copy_(rows.copy_(prepared[:, columns]).t())
             with full_fp32():
-                _Spread(self._format, steps, columns.start, factor, block, errors).run(0, shape[0])
-            prepared[:, columns] = block.t()
+                _Spread(self._format, steps, columns.start, shares, block, errors).run(0, shape[0])
+            prepared[:, columns] = rows.copy_(block.t())
         return self._format.saturated(prepared, scale)
 
 
@@ -103,15 +105,14 @@ class Guides:
 
 
 class _Spread:
-    """One block of columns: ``block`` and ``errors`` are [columns, rows], ``factor`` is U."""
+    """One block of columns: ``block`` and ``errors`` are [columns, rows], ``shares`` see ``_shares``."""
 
     def __init__(
-        self, format: Format, steps: Steps, at: int, factor: torch.Tensor, block: torch.Tensor,
+        self, format: Format, steps: Steps, at: int, shares: torch.Tensor, block: torch.Tensor,
         errors: torch.Tensor,
     ) -> None:  # fmt: skip
         self._format, self._steps, self._at = format, steps, at
-        self._factor, self._block, self._errors = factor, block, errors
-        self._weights = (factor / factor.diagonal()[:, None]).t().contiguous()
+        self._shares, self._block, self._errors = shares, block, errors
 
     def run(self, first: int, stop: int) -> None:
         """Round columns ``first`` to ``stop``; halves, so that almost all of the work is large matrix products."""
@@ -121,12 +122,12 @@ class _Spread:
                 torch.sub(exact, self._format.nearest(exact, self._steps, self._at + column), out=self._errors[column])
                 if column + 1 < stop:
                     self._block[column + 1 : stop].addr_(
-                        self._weights[column + 1 : stop, column], self._errors[column], alpha=-1
+                        self._shares[column + 1 : stop, column], self._errors[column], alpha=-1
                     )
             return
         middle = first + (stop - first) // 2
         self.run(first, middle)
-        self._block[middle:stop].addmm_(self._weights[middle:stop, first:middle], self._errors[first:middle], alpha=-1)
+        self._block[middle:stop].addmm_(self._shares[middle:stop, first:middle], self._errors[first:middle], alpha=-1)
         self.run(middle, stop)
 
 
@@ -136,6 +137,12 @@ def gram_blocks(gram: torch.Tensor) -> Iterator[tuple[slice, torch.Tensor]]:
     for first in range(0, len(gram), size):
         columns = slice(first, min(first + size, len(gram)))
         yield columns, gram[columns, : columns.stop - columns.start]
+
+
+def _shares(block: torch.Tensor, group: int) -> torch.Tensor:
+    """[columns, columns]: what each column takes of the error of another one, by a block of H."""
+    factor = _factor(block, group)
+    return (factor / factor.diagonal()[:, None]).t().contiguous()
 
 
 def _factor(block: torch.Tensor, group: int) -> torch.Tensor:

@@ -39,17 +39,18 @@ def quantize(weight: torch.Tensor, format: Format, name: str = "weight") -> tupl
 
     Raises FoundryError LF304 for NaN or Inf.
     """
-    amax = finite_amax(weight, name)
+    amax = None if format.row_scaled else finite_amax(weight, name)
     if not format.row_scaled and not format.rounds_as_it_is:
         amax = torch.stack([largest(format.prepare(weight[rows])) for rows in row_blocks(weight)]).amax()
     codes = torch.zeros(format.code_shape(weight.shape), dtype=format.dtype, device=weight.device)
     found = []
     for rows in row_blocks(weight):
-        prepared = format.prepare(weight[rows].clone())
-        found.append(format.scales(prepared, None if format.row_scaled else amax))
+        prepared = format.prepare(weight[rows])
+        prepared = prepared.clone() if format.overwrites and format.rounds_as_it_is else prepared
+        found.append(format.scales(prepared, amax))
         format.encode(prepared, found[-1], codes[rows])
-    scale = whole_scale(found) if found else format.scale_of(amax)
-    finite_amax(scale, name)  # a rotation can overflow where the weight does not
+    scale = whole_scale(found) if found else format.scale_of(weight.new_zeros(()))
+    require_finite_scale(scale, weight, name)
     return codes, scale
 
 
@@ -115,6 +116,13 @@ def finite_amax(weight: torch.Tensor, name: str) -> torch.Tensor:
         bad = int((~torch.isfinite(weight)).sum())
         raise refuse("LF304.result", weight=name, bad=bad, all=weight.numel())
     return amax
+
+
+def require_finite_scale(scale: torch.Tensor, weight: torch.Tensor, name: str) -> None:
+    """FoundryError LF304 where a weight holds NaN or Inf, as its scale tells, or where its rotation overflows."""
+    if not math.isfinite(scale.sum().item()):
+        finite_amax(weight, name)
+        finite_amax(scale, name)
 
 
 def require_finite(weight: torch.Tensor, name: str) -> None:

@@ -16,7 +16,7 @@ import torch
 
 from .codes import Entry, Format, Steps, divided
 from .gemm import Workspace
-from .microscaled import E4M3, E4M3_CODES, few_rows
+from .microscaled import E4M3, E4M3_CODES, few_rows, small_space
 from .packing import nibbles, pack_nibbles
 
 BLOCK = 16
@@ -73,7 +73,7 @@ class Grouped(Format):
     def scales(self, prepared: torch.Tensor, amax: torch.Tensor | None = None) -> torch.Tensor:
         """The scale of each row, and the e4m3 scale of every 16 columns that is the best."""
         found = torch.empty(len(prepared), prepared.shape[1] // BLOCK + 1, device=prepared.device)
-        space = Workspace()
+        space = small_space(prepared.device)
         for rows in few_rows(prepared):
             found[rows, -1] = self.scale_of(self.amax_of(prepared[rows]))
             found[rows, :-1] = self._search(prepared[rows] / found[rows, -1:], space)
@@ -113,7 +113,7 @@ class Grouped(Format):
         """int8 codes [rows, in * bits / 8], the even column in the low half of a byte."""
         if out is None:
             out = torch.empty(self.code_shape(prepared.shape), dtype=torch.int8, device=prepared.device)
-        space = Workspace()
+        space = small_space(prepared.device)
         for rows in few_rows(prepared):
             part = scale[rows]
             whole = part[:, :-1] * part[:, -1:]

@@ -8,6 +8,7 @@ mxfp8: e4m3 codes, a power of two per 32 columns.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,14 +17,15 @@ import torch
 
 from .codes import EXPONENT, Entry, Format, Steps, divided
 from .gemm import Workspace
-from .packing import nibbles, pack_nibbles, padded, swizzle, swizzled_shape, unswizzle
+from .packing import nibbles, padded, swizzle, swizzled_shape, unswizzle
 
 E4M3 = torch.float8_e4m3fn
 E4M3_CODES = 0x7E  # the largest finite one; positive codes stand in the order of their numbers
-ROUNDS = 1.5 * 2.0**22  # added to numbers of up to 6 and taken off again, it rounds to 0.5; times 2 to 1, and so on
+ROUNDS = 2.0**22  # added to numbers from 0 to 6 and taken off again, it rounds to 0.5; times 2 to 1, and so on
+PLACE = 149 << 1  # of ROUNDS: its bits without the lower 22, which are those of what is added to it
 SEARCHED = range(-1, 7)  # e4m3 codes around amax / 6
-SEARCH_ROWS = 32  # searched at once: what is worked with stays in the core's cache
-SEARCHED_THERE = 1 << 22  # numbers searched at once on a GPU
+FEW = 3 << 15  # numbers worked on at once: what is worked with stays in the core's cache
+FEW_THERE = 1 << 22  # the same on a GPU
 
 
 @dataclass(frozen=True)
@@ -39,9 +41,15 @@ class Microscaled(Format):
         """Whether a weight of this shape can be stored so: 2-D, rows divisible by 16, columns by the block."""
         return super().fits(shape) and shape[1] % self.block == 0
 
-    def amax_per_block(self, prepared: torch.Tensor) -> torch.Tensor:
+    def amax_per_block(self, prepared: torch.Tensor, space: Workspace) -> torch.Tensor:
         """[rows, columns / block]"""
-        return prepared.view(len(prepared), -1, self.block).abs().amax(dim=2)
+        sizes = torch.abs(prepared, out=space.take(prepared.shape, prepared.device, slot="sizes"))
+        sizes = sizes.view(len(prepared), -1, self.block)
+        if self.block > 16:
+            return sizes.amax(dim=2)
+        half = torch.maximum(sizes[..., :8], sizes[..., 8:])  # torch takes the largest of 16 one by one
+        half = torch.maximum(half[..., :4], half[..., 4:])
+        return torch.maximum(torch.maximum(half[..., 0], half[..., 1]), torch.maximum(half[..., 2], half[..., 3]))
 
     def steps(self, scale: torch.Tensor) -> Steps:
         """As ``Format.steps``, [blocks, rows]; 0 and 0 for a block of zeros, which stays one."""
@@ -57,11 +65,10 @@ class Microscaled(Format):
         step, per_step = (each[number // self.block] for each in steps)
         return self._near(column * per_step).mul_(step)
 
-    def _divide(self, prepared: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-        """prepared / the scale of its block, in place; where that is 0 the numbers are 0 too."""
-        blocks = prepared.view(len(prepared), -1, self.block)
-        blocks.div_(scale.masked_fill(~(scale > 0), 1.0)[..., None])
-        return prepared
+    @property
+    def overwrites(self) -> bool:
+        """As ``Format.overwrites``: a few rows at a time are worked on elsewhere."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,9 @@ class MXFP8(Microscaled):
 
     def scales(self, prepared: torch.Tensor, amax: torch.Tensor | None = None) -> torch.Tensor:
         """The power of two at or above amax / 448 of each block; 0 for a block of zeros."""
-        exact = divided(self.amax_per_block(prepared), self.largest)
+        space = small_space(prepared.device)
+        exact = torch.cat([self.amax_per_block(prepared[rows], space) for rows in few_rows(prepared)])
+        exact = divided(exact, self.largest)
         bits = exact.view(torch.int32)
         above = ((bits >> 23) + ((bits & 0x7FFFFF) != 0).to(torch.int32)).clamp_(min=1) << 23
         return torch.where(exact > 0, above.view(torch.float32), exact)  # NaN and Inf are found before
@@ -101,7 +110,13 @@ class MXFP8(Microscaled):
     def encode(self, prepared: torch.Tensor, scale: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """e4m3 codes [rows, in], the nearest to prepared / scale."""
         codes = torch.empty(prepared.shape, dtype=self.dtype, device=prepared.device) if out is None else out
-        return codes.copy_(self._nearest(self._divide(prepared, scale)))
+        per_step = torch.where(scale > 0, scale.reciprocal(), 1.0)[..., None]  # powers of two: as exact as to divide
+        space = small_space(prepared.device)
+        for rows in few_rows(prepared):
+            blocks = prepared[rows].view(-1, scale.shape[1], self.block)
+            exact = torch.mul(blocks, per_step[rows], out=space.take(blocks.shape, blocks.device, slot="exact"))
+            codes[rows] = self._nearest(exact).view(codes[rows].shape)
+        return codes
 
     def saturated(self, prepared: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         """As ``Format.saturated``, by block."""
@@ -143,9 +158,9 @@ class NVFP4(Microscaled):
         whole = self.scale_of(self.amax_of(prepared) if amax is None else amax)
         found = torch.empty(len(prepared), prepared.shape[1] // self.block + 1, device=prepared.device)
         found[:, -1] = whole
-        space = Workspace()
+        space = small_space(prepared.device)
         for rows in few_rows(prepared):
-            exact = divided(self.amax_per_block(prepared[rows]), 6.0) / whole
+            exact = divided(self.amax_per_block(prepared[rows], space), 6.0) / whole
             codes = exact.clamp_(max=448).to(E4M3).view(torch.uint8)
             if len(self.searched) > 1:
                 codes = self._search(prepared[rows], codes, whole, space)
@@ -161,15 +176,18 @@ class NVFP4(Microscaled):
         """
         device, shape = prepared.device, (self.block, codes.numel())
         exact = space.take(shape, device, slot="exact").copy_(prepared.reshape(-1, self.block).t()).abs_()
-        first, largest = codes.flatten().to(torch.int16), exact.amax(0)
-        best, least = codes.flatten(), torch.full(shape[1:], float("inf"), device=device)
-        for step in self.searched:
-            tried = (first + step).clamp_(1, E4M3_CODES).to(torch.uint8)
-            scale = tried.view(E4M3).to(torch.float32).mul_(whole)
-            scaled = torch.mul(exact, scale.reciprocal(), out=space.take(shape, device, slot="scaled"))
-            off = _to_4_bits(scaled, space).sub_(scaled).square_().sum(0).mul_(scale).mul_(scale)
-            better = off < least
-            best, least = torch.where(better, tried, best), torch.where(better, off, least)
+        best, largest = codes.flatten(), exact.amax(0)
+        tried = (best.to(torch.int16) + _column_of(self.searched, device)).clamp_(1, E4M3_CODES).to(torch.uint8)
+        scales = tried.view(E4M3).to(torch.float32).mul_(whole)
+        off, per_step = torch.empty_like(scales), scales.reciprocal()
+        for number in range(len(self.searched)):
+            scaled = torch.mul(exact, per_step[number], out=space.take(shape, device, slot="scaled"))
+            torch.sum(_to_4_bits(scaled, space).sub_(scaled).square_(), 0, out=off[number])
+        off.mul_(scales).mul_(scales)
+        least = torch.full(shape[1:], float("inf"), device=device)
+        for code, error in zip(tried, off, strict=True):
+            better = error < least
+            best, least = torch.where(better, code, best), torch.where(better, error, least)
         return torch.where(largest > 0, best, codes.flatten()).view(codes.shape)
 
     def stored_scales(self, scale: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -186,16 +204,19 @@ class NVFP4(Microscaled):
         """uint8 codes [rows, in / 2]."""
         if out is None:
             out = torch.empty(len(prepared), prepared.shape[1] // 2, dtype=torch.uint8, device=prepared.device)
-        space = Workspace()
+        space = small_space(prepared.device)
         for rows in few_rows(prepared):
-            part = scale[rows]
-            exact = self._divide(prepared[rows], part[:, :-1] * part[:, -1:])
-            sign = torch.signbit(exact).to(torch.uint8).bitwise_left_shift_(3)
-            size = self._nearest(exact.abs_(), space)
-            # 0 .5 1 1.5 2 3 4 6 -> 0 to 7
-            code = torch.minimum(torch.minimum(size * 2, size + 2), size.mul(0.5).add_(4)).to(torch.uint8)
-            code.bitwise_or_(sign)
-            pack_nibbles(code[:, 1::2], code[:, 0::2], out[rows])
+            blocks = prepared[rows].view(-1, scale.shape[1] - 1, self.block)
+            step = self.step_of(scale[rows])
+            step = step.masked_fill_(~(step > 0), 1.0)[..., None]  # where it is 0 the numbers are 0 too
+            exact = torch.div(blocks, step, out=space.take(blocks.shape, blocks.device, slot="exact"))
+            exact = exact.view(len(blocks), -1)
+            bits = exact.view(torch.int32)
+            signs = torch.bitwise_right_shift(bits, 31, out=space.take(bits.shape, bits.device, bits.dtype, "signs"))
+            code = self._nearest(exact.abs_(), space).sub_(signs, alpha=8)
+            pairs = code.view(torch.int64)  # the even column below
+            both = torch.bitwise_right_shift(pairs, 32, out=signs.view(torch.int64))
+            out[rows] = both.add_(pairs, alpha=16)
         return out
 
     def step_of(self, scale: torch.Tensor) -> torch.Tensor:
@@ -203,7 +224,7 @@ class NVFP4(Microscaled):
         return scale[:, :-1] * scale[:, -1:]
 
     def _near(self, exact: torch.Tensor) -> torch.Tensor:
-        grid = (exact.view(torch.int32) & EXPONENT).view(torch.float32).clamp_(1, 4).mul_(ROUNDS)
+        grid = (exact.view(torch.int32) & EXPONENT).view(torch.float32).clamp_(1, 4).mul_(1.5 * ROUNDS)
         return exact.add_(grid).sub_(grid).clamp_(-6, 6)
 
     def saturated(self, prepared: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -211,8 +232,11 @@ class NVFP4(Microscaled):
         return prepared
 
     def _nearest(self, exact: torch.Tensor, space: Workspace) -> torch.Tensor:
-        """Magnitudes [rows, in] rounded to those of 4-bit floats, halves to the even code."""
-        return _to_4_bits(exact, space)
+        """int32 codes [rows, in], 0 to 7, of magnitudes, which are overwritten; halves go to the even code."""
+        steps = _steps_of(exact.clamp_(max=6), space)
+        code = exact.add_(steps, alpha=ROUNDS).view(torch.int32)
+        place = torch.bitwise_right_shift(code, 22, out=steps.view(torch.int32))
+        return code.bitwise_and_(7).add_(place).sub_(PLACE)
 
     def decode(self, codes: torch.Tensor, scale: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """The fp32 weight [rows, in]."""
@@ -226,17 +250,43 @@ class NVFP4(Microscaled):
 
 def _to_4_bits(exact: torch.Tensor, space: Workspace) -> torch.Tensor:
     """Magnitudes rounded to 0 .5 1 1.5 2 3 4 6, halves to even, in workspace memory."""
-    steps = space.take(exact.shape, exact.device, slot="steps")
-    torch.bitwise_and(exact.view(torch.int32), EXPONENT, out=steps.view(torch.int32))  # the power of two below
-    steps.clamp_(1, 4).mul_(ROUNDS)
-    rounded = torch.add(exact, steps, out=space.take(exact.shape, exact.device, slot="rounded"))
-    return rounded.sub_(steps).clamp_(max=6)
+    steps = _steps_of(exact, space)
+    rounded = torch.add(exact, steps, alpha=ROUNDS, out=space.take(exact.shape, exact.device, slot="rounded"))
+    return rounded.sub_(steps, alpha=ROUNDS).clamp_(max=6)
+
+
+def _steps_of(exact: torch.Tensor, space: Workspace) -> torch.Tensor:
+    """1, 2 or 4, the power of two at or below each magnitude: twice the distance of the codes there."""
+    steps = torch.clamp(exact, 1, 4, out=space.take(exact.shape, exact.device, slot="steps"))
+    steps.view(torch.int32).bitwise_and_(EXPONENT)
+    return steps
+
+
+class _Here(threading.local):
+    """A thread's own memory for what is worked on in its core's cache; to ask for it each time is slower."""
+
+    def __init__(self) -> None:
+        self.space = Workspace()
+
+
+def small_space(device: torch.device) -> Workspace:
+    """Memory for ``few_rows``; on a GPU it is let go of."""
+    return _HERE.space if device.type == "cpu" else Workspace()
+
+
+_HERE = _Here()
 
 
 def few_rows(tensor: torch.Tensor) -> Iterator[slice]:
-    """The rows that are searched at once; far more of them on a GPU."""
-    step = SEARCH_ROWS if tensor.device.type == "cpu" else max(1, SEARCHED_THERE // tensor.shape[1])
+    """The rows that are worked on at once; far more of them on a GPU."""
+    step = max(1, (FEW if tensor.device.type == "cpu" else FEW_THERE) // max(1, tensor.shape[1]))
     return (slice(first, min(first + step, len(tensor))) for first in range(0, len(tensor), step))
+
+
+@cache
+def _column_of(numbers: range, device: torch.device) -> torch.Tensor:
+    """int16 [numbers, 1]"""
+    return torch.tensor(numbers, dtype=torch.int16, device=device)[:, None]
 
 
 @cache

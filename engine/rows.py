@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from .codes import Format, whole_scale
-from .formats import finite_amax
+from .formats import finite_amax, require_finite_scale
 from .fuse import BLOCK
 from .tensors import RowSink, TensorInfo
 
@@ -58,15 +58,11 @@ def quantize_blocks(
         amax = torch.stack([finite_amax(format.prepare(block), name) for _, block in blocks()]).amax()
     scales = []
     for rows, block in blocks():
-        if format.row_scaled:
-            finite_amax(block, name)
         prepared = format.prepare(block)
         scales.append(format.scales(prepared, amax))
+        require_finite_scale(scales[-1], block, name)
         encode(rows, prepared, scales[-1])
-    scale = whole_scale(scales)
-    if format.row_scaled:
-        finite_amax(scale, name)  # a rotation can overflow where the weight does not
-    return scale
+    return whole_scale(scales)
 
 
 def cast_blocks(blocks: RowBlocks, dtype: torch.dtype, name: str, put: Put) -> None:

@@ -108,7 +108,7 @@ def test_the_rotated_see_h_rotated():
     (seen, _), format = made_up_inputs(512, tokens=600), FORMATS["int8_convrot"]
     turned = gram_of(rotate(seen, 256), 512)
     one, other = Feedback(gram_of(seen, 512), format), Feedback(turned, FORMATS["float8_e4m3fn"])
-    torch.testing.assert_close(one._factors[0][1], other._factors[0][1], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(one._shares[0][1], other._shares[0][1], rtol=1e-3, atol=1e-3)
 
 
 def test_a_layer_that_saw_nothing_is_rounded_to_the_nearest():
