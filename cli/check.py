@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ..engine.findings import stops
 from ..engine.texts.say import refuse
 from . import own
-from .looks import looks
+from .looks import looks, room
 from .shared import (
     ALLOW_PARTIAL,
     DONE,
@@ -188,7 +188,7 @@ def _print_stacks(found: Lint) -> None:
         family = f" ({stack['family']})" if stack["family"] else ""
         print(f"base   {shown(stack['base'] or 'not known')}{family}")
         rows = [_row(lora) for lora in stack["loras"]]
-        print(table(rows, columns) if rows else "no LoRA" if found.complete else "no LoRA that was followed")
+        print(table(rows, columns, room()) if rows else "no LoRA" if found.complete else "no LoRA that was followed")
 
 
 def _row(lora: StackLoRAJSON) -> tuple[str, ...]:

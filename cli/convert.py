@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.texts.say import refuse
 from .check import model_folders
-from .looks import tell
+from .looks import room, tell
 from .shared import DONE, STOPPED, print_json, refuse_same, write_text
 from .terminal import table
 
@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
 def _print(found: Conversion, out: Path) -> None:
     for each in found.converted:
         print(f"base   {each['base'] or 'the MODEL that was wired'}, {each['finish']}")
-        print(table(_rows(each), ("stage", "LoRA", "strength", "CLIP", "on")))
+        print(table(_rows(each), ("stage", "LoRA", "strength", "CLIP", "on"), room()))
     left = found.left or ([] if found.converted else [refuse("convert.nothing").finding(severity="note")])
     tell(*(finding.sentence() for finding in left))
     tell(f"Written to {out}." if found.converted else "Nothing was converted, and nothing written.")

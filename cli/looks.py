@@ -39,10 +39,16 @@ def looks(text: str, stream: TextIO | None = None, lead: str = "") -> str:
     return _coloured(shown, len(lead)) if _takes_colour() else shown
 
 
-def tell(*lines: str | PurePath) -> None:
-    """Print sentences as the terminal shows them. A path, which people copy, and what has lines of its own stay."""
-    for line in lines:
-        print(looks(line) if isinstance(line, str) and "\n" not in line else line)
+def room() -> int | None:
+    """How wide a table may be that is printed; None where it is no terminal."""
+    return columns() - 1 if sys.stdout is not None and sys.stdout.isatty() else None
+
+
+def tell(*texts: str | PurePath) -> None:
+    """Print sentences as the terminal shows them. A path, which people copy, and lines in columns stay as they are."""
+    for text in texts:
+        for line in text.split("\n") if isinstance(text, str) else (str(text),):
+            print(looks(line) if isinstance(text, str) and "  " not in line else line)
 
 
 def _takes_colour() -> bool:

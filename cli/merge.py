@@ -13,7 +13,7 @@ from ..engine.errors import FoundryError
 from ..engine.findings import stops
 from ..engine.texts.say import counted, refuse
 from ..engine.units import size
-from .looks import tell
+from .looks import room, tell
 from .parser import share
 from .shared import DONE, STOPPED, Refused, answer, from_elsewhere, print_findings, print_json, where
 from .terminal import Bar, note, table
@@ -335,5 +335,5 @@ def _print_proof(proof: ProofJSON, merged: Result | None = None) -> None:
         (each["name"], strength, "-" if each["share"] is None else f"{each['share']:.1%}")
         for each, strength in zip(proof["shares"], strengths, strict=True)
     ]
-    print(table(rows, ("LoRA", "strength", "kept")))
+    print(table(rows, ("LoRA", "strength", "kept"), room()))
     print(f"error to the live stack {proof['error']:.2g}, norm {proof['norm_ratio']:.4f} of it")

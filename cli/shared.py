@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..engine.errors import FoundryError
 from ..engine.findings import Finding
 from ..engine.texts.say import refuse
-from .looks import tell
+from .looks import room, tell
 from .terminal import Transfers, note, span, table
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def print_layers(plan: Plan, gains: Sequence[float | None] = ()) -> None:
         columns["trained with"] = [trained_with(layer["lineage"]) for layer in layers]
     if gains:  # before a bake nothing is known of what is kept
         columns["kept"] = ["-" if layer["gain"] is None else f"{layer['gain']:.1%}" for layer in layers]
-    print(table(list(zip(*columns.values(), strict=True)), list(columns)) if layers else "no LoRA")
+    print(table(list(zip(*columns.values(), strict=True)), list(columns), room()) if layers else "no LoRA")
 
 
 def trained_with(lineage: LineageJSON) -> str:

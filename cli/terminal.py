@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from ..engine.units import size
 from .looks import looks
 
+LEAST_CELL = 8  # letters
 _NUMERIC = re.compile(r"[-+]?[\d.,]+( ?%|x)?|-")
 
 
@@ -23,9 +24,12 @@ def typed(path: object) -> str:
     return subprocess.list2cmdline([str(path)]) if os.name == "nt" else shlex.quote(str(path))
 
 
-def table(rows: Sequence[Sequence[object]], headers: Sequence[str] = ()) -> str:
-    """Rows as lines of aligned columns; columns of numbers are aligned to the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
+def table(rows: Sequence[Sequence[object]], headers: Sequence[str] = (), room: int | None = None) -> str:
+    """Rows as lines of aligned columns; columns of numbers are aligned to the right.
+
+    Where they need more than ``room`` letters, the widest column is shortened, as far as ``LEAST_CELL``.
+    """
+    cells = _fitted([[str(cell) for cell in row] for row in rows], headers, room)
     listed = [list(headers), *cells] if headers else cells
     widths = [max(len(row[i]) for row in listed) for i in range(len(listed[0]))] if listed else []
     right = [bool(cells) and all(_NUMERIC.fullmatch(row[i]) for row in cells) for i in range(len(widths))]
@@ -59,6 +63,17 @@ def span_of_time(seconds: float) -> str:
 def note(text: str) -> None:
     """A word about an old spelling, for people: on stderr, where no program reads it."""
     print(looks(f"Note: {text}", sys.stderr), file=sys.stderr)
+
+
+def _fitted(cells: list[list[str]], headers: Sequence[str], room: int | None) -> list[list[str]]:
+    listed = [list(headers), *cells] if headers else cells
+    widths = [max(len(row[i]) for row in listed) for i in range(len(listed[0]))] if listed else []
+    over = 0 if room is None else sum(widths) + 2 * len(widths) - 2 - room
+    if over <= 0:
+        return cells
+    at = widths.index(max(widths))
+    least = max(LEAST_CELL, len(headers[at]) if headers else 0)
+    return [[*row[:at], shortened(row[at], max(least, widths[at] - over)), *row[at + 1 :]] for row in cells]
 
 
 def shortened(text: str, room: int) -> str:
@@ -99,10 +114,12 @@ class Bar:
         self._nbytes, self._in_bytes, self._clock, self._began = nbytes, in_bytes, clock, clock()
         self._next = 0.0
         self._width = 0
+        self._last = 0  # steps of all, where one is left
 
     def __call__(self, done: int, total: int) -> None:
         """Show how far it is; the last step ends the line, and what follows is timed anew."""
         last, now = done >= total, self._clock()
+        self._last = total if done + 1 == total else 0
         if not self.shown or (now < self._next and not last):
             return
         self._next = now + 0.1
@@ -139,7 +156,9 @@ class Bar:
     def __enter__(self) -> Bar:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
+        if error is None and self._last:
+            self(self._last, self._last)  # many tell of a step before they make it, and of none after the last
         self.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import PurePath
 
 import pytest
 from lora_foundry.cli import looks as module
@@ -139,3 +140,75 @@ def test_a_pipe_gets_the_sentence_as_it_is(screen):
                                             ("OK      a.yaml", 32), ("[usage] no", 0)])  # fmt: skip
 def test_verdicts_have_a_colour(screen, text, code):
     assert (f"\x1b[{code}m" in looks(text, screen)) is bool(code)
+
+
+def test_steps_that_are_bytes_are_told_as_bytes_and_each_file_is_timed_anew(screen):
+    clock = iter([0.0, 10.0, 20.0, 22.0])
+    with terminal.Bar("hashing a.safetensors", Terminal(), clock=lambda: next(clock), in_bytes=True) as bar:
+        bar(10**9, 4 * 10**9)
+        bar(4 * 10**9, 4 * 10**9)
+        bar(10**9, 2 * 10**9)
+        bar.close()
+        first, second, third = bar.stream.getvalue().replace("\n", "").strip("\r").split("\r")
+    assert first.endswith("1.0 GB of 4.0 GB 100.0 MB/s, 30 s left") and second.endswith("4.0 GB of 4.0 GB 200.0 MB/s")
+    assert third.endswith("1.0 GB of 2.0 GB 500.0 MB/s, 2 s left")
+
+
+def test_a_label_is_cut_before_the_numbers(screen):
+    clock = iter([0.0, 10.0])
+    bar = terminal.Bar("baking " + "x" * 80 + ".safetensors", screen, nbytes=4 * 10**9, clock=lambda: next(clock))
+    bar(1, 4)
+    line = screen.getvalue().strip("\r")
+    assert line.startswith("baking xx") and line.endswith("1/4 100.0 MB/s, 30 s left") and len(line) < 60
+
+
+def test_a_bar_whose_last_step_was_told_before_it_was_made_ends_at_its_end():
+    done, cut = Terminal(), Terminal()
+    with terminal.Bar("merging", done) as bar:
+        for step in range(4):
+            bar(step, 4)
+    with pytest.raises(KeyboardInterrupt), terminal.Bar("merging", cut) as bar:
+        bar(3, 4)
+        raise KeyboardInterrupt
+    assert done.getvalue().endswith("4/4\n") and cut.getvalue().endswith("3/4\n")
+
+
+def test_a_transfer_tells_the_time_that_is_left_in_the_width_there_is(screen):
+    clock = iter([0.0, 2.0, 8.0])
+    with terminal.Transfers(screen, lambda: next(clock)) as transfers:
+        transfers("x" * 80 + ".safetensors", 0, 0)
+        transfers("x" * 80 + ".safetensors", 10**6, 4 * 10**6)
+        transfers("x" * 80 + ".safetensors", 4 * 10**6, 4 * 10**6)
+    first, last = screen.getvalue().strip("\r\n").split("\r")
+    assert first.endswith(": 1.0 MB of 4.0 MB, 500.0 kB/s, 6 s left") and "left" not in last
+    assert len(first) < 60 and len(last) < 60
+
+
+def test_the_widest_column_of_a_table_is_cut_to_the_width_there_is():
+    rows, headers = (
+        [("fuse", "lightning_with_a_long_name.safetensors", "1"), ("stack", "ink", "0.5")],
+        ("", "LoRA", "strength"),
+    )
+    wide = terminal.table(rows, headers)
+    narrow = terminal.table(rows, headers, 40)
+    assert max(map(len, wide.split("\n"))) > 40 == max(map(len, narrow.split("\n"))) and "ink" in narrow
+    assert "..." not in wide and "..." in narrow
+    assert terminal.table(rows, headers, 200) == wide
+    least = terminal.table(rows, headers, 5)
+    assert "li...ors" in least
+
+
+def test_sentences_are_wrapped_and_columns_are_not(screen, monkeypatch):
+    monkeypatch.setattr("sys.stdout", screen)
+    sentence, columns = "What a plain LoRA was trained on cannot be known from its weights alone.", "id   " + "a" * 70
+    module.tell(f"{columns}\n\n{sentence}", PurePath("a folder with spaces") / ("b" * 60))
+    told = screen.getvalue().split("\n")
+    assert told[0] == columns and told[1] == "" and len(told[2]) < 60 and f"{told[2]} {told[3].strip()}" == sentence
+    assert told[4] == str(PurePath("a folder with spaces") / ("b" * 60))
+
+
+def test_in_a_pipe_sentences_stay_lines(monkeypatch):
+    pipe = io.StringIO()
+    monkeypatch.setattr("sys.stdout", pipe)
+    module.tell(LONG)
+    assert pipe.getvalue() == f"{LONG}\n" and module.room() is None
