@@ -72,9 +72,13 @@ def whole(finish: Finish) -> File:
     return sink
 
 
-@pytest.mark.parametrize(("format", "step"), [("float8_e4m3fn", 1), ("int8_convrot", 4)])
-def test_memory_that_runs_out_once_anywhere_costs_no_bake(format, step, machine, monkeypatch):
+@pytest.mark.parametrize(
+    ("format", "step", "fast"), [("float8_e4m3fn", 1, False), ("int8_convrot", 4, False), ("int8_convrot", 9, True)]
+)
+def test_memory_that_runs_out_once_anywhere_costs_no_bake(format, step, fast, machine, monkeypatch, request):
     """At any allocation of a bake: half as many numbers at once are tried, then the CPU."""
+    if fast:
+        request.getfixturevalue("kernel")
     monkeypatch.setattr(gemm, "fast_bf16", lambda device_type: False)
     machine.delay = (0.0, 0.0)
     finish = Finish(format, keep=())

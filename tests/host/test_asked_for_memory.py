@@ -26,6 +26,7 @@ MODES = {
     "normal": (CUDA, 0, 1 << 30),
     "--lowvram": (CUDA, 1 << 20, 1 << 30),
     "--novram": (CUDA, 1 << 20, 1 << 30),
+    "dynamic VRAM": (CUDA, 1 << 20, 1 << 30),
     "--gpu-only": (CUDA, 1 << 20, 0),
     "--gpu-only, room for half": (CUDA, 12 << 20, 0),
     "two GPUs": (("cuda", 1), 1 << 30, 0),
@@ -79,9 +80,10 @@ def test_a_bake_asks_for_memory_and_gives_it_back(mode, host, management):
     with pretended_cuda() as machine:
         machine.limit = free
 
-        def free_memory(size, device, keep_loaded=()):
+        def free_memory(size, device, keep_loaded=(), for_dynamic=False):
             management.asked.append((size, device))
-            machine.limit += min(freed, max(0, size - machine.limit))
+            if mode != "dynamic VRAM" or not for_dynamic:  # else models that are loaded as they are needed stay
+                machine.limit += min(freed, max(0, size - machine.limit))
             return []
 
         def soft_empty_cache(force=False):
