@@ -92,9 +92,12 @@ def accelerators(stack: Stack) -> tuple[Presence, ...]:
 
 
 def several(stack: Stack, policy: str) -> Iterator[Finding]:
-    """LF403: more than one accelerator, fused, stacked or inside the base; one that spares no steps goes with any."""
+    """LF403: more than one accelerator, fused, stacked or inside the base; one that spares no steps goes with any.
+
+    Parts of several that make one whole are a blend, which does not overshoot.
+    """
     found = [each for each in accelerators(stack) if _spares_steps(each)]
-    if len(found) < 2:
+    if len(found) < 2 or sum(map(_part_of_full, found)) <= 1 + SLACK:
         return
     levels = sorted((weakest(each.level, each.role[1]) for each in found), key=EVIDENCE.index)
     told = listed([each.ingredient.name for each in found])
@@ -124,6 +127,12 @@ def sampled(stack: Stack, policy: str) -> Iterator[Finding]:
 def _spares_steps(each: Presence) -> bool:
     known = each.accelerator
     return known is None or known.steps is None or known.steps[1] < ANY_STEPS
+
+
+def _part_of_full(each: Presence) -> float:
+    """Its strength by that which its publisher asks for at least, or by 1."""
+    own = each.accelerator.strength if each.accelerator else None
+    return abs(each.strength) / (own[0] if own and own[0] > 0 else 1.0)
 
 
 def _is_part(each: Presence) -> bool:
