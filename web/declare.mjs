@@ -4,6 +4,7 @@
 import { ask, button, element, place } from "./dom.mjs"
 import { post, tell } from "./host.mjs"
 import { Chooser } from "./rows_chooser.mjs"
+import { spelled } from "./rows_search.mjs"
 import { problemOf, word } from "./texts.mjs"
 
 /** LoRA -> the sentence of what was said in this page ("" while it is being written down): only that can be taken back. */
@@ -68,7 +69,8 @@ export function questionsOf(loras, findings) {
   const stacked = loras.filter((lora) => lora.stage === "stack")
   const unclear = (lora) => said.has(lora.path) || silent(lora) || asked(lora, findings)
   const paths = stacked.filter((lora) => unclear(lora) && !gone(lora, findings)).map((lora) => lora.path)
-  const rows = [...new Set(paths)].map((lora) => ({ lora, said: said.get(lora), fused }))
+  const files = new Map(paths.map((path) => [spelled(path), path])) // two rows may spell one file differently
+  const rows = [...files.values()].map((lora) => ({ lora, said: said.get(lora), fused }))
   const all = rows.filter((each) => each.said === undefined).map((each) => each.lora)
   return all.length > 1 ? [{ lora: "", said: undefined, fused, all }, ...rows] : rows
 }

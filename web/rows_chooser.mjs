@@ -4,7 +4,7 @@
 import { announce, element, place, popover } from "./dom.mjs"
 import { everyLora, factsOf, learnFacts, learnTitles, listedLoras, titleOf } from "./rows_client.mjs"
 import { Folders } from "./rows_folders.mjs"
-import { grouped, parts, search, within } from "./rows_search.mjs"
+import { grouped, parts, samePlace, search, spelled, within } from "./rows_search.mjs"
 import { word } from "./texts.mjs"
 
 const ITEM = 28 // px, as in rows.css
@@ -16,18 +16,19 @@ const DELAY = 150 // ms before facts about what is in view are asked for
 const RECENT = "LoRAFoundry.recent" // in the browser's own store
 const MOST_RECENT = 8
 
-/** The LoRAs that were added last, in this browser. */
+/** The LoRAs that were added last, in this browser, the newest first, each in one spelling. */
 function recent() {
   try {
     const kept = JSON.parse(localStorage.getItem(RECENT) ?? "[]")
-    return Array.isArray(kept) ? kept.filter((each) => typeof each === "string").slice(0, MOST_RECENT) : []
+    const names = Array.isArray(kept) ? kept.filter((each) => typeof each === "string").map(spelled) : []
+    return [...new Set(names)].slice(0, MOST_RECENT)
   } catch {
     return []
   }
 }
 
 function remember(name) {
-  const kept = [name, ...recent().filter((each) => each !== name)].slice(0, MOST_RECENT)
+  const kept = [...new Set([spelled(name), ...recent()])].slice(0, MOST_RECENT)
   try {
     localStorage.setItem(RECENT, JSON.stringify(kept))
   } catch {
@@ -38,13 +39,13 @@ function remember(name) {
 export class Chooser {
   /**
    * @param {(names: string[]) => void} add called for each choice @param {string} base its name, empty for none
-   * @param {string} [without] a LoRA that cannot be chosen
+   * @param {string} [without] a LoRA that cannot be chosen, for its own base is: nothing is added, so nothing is remembered
    */
   constructor(add, base, without = "") {
     this.add = add
     this.base = base
-    this.without = without
-    this.recent = recent()
+    this.without = spelled(without)
+    this.recent = without ? [] : recent()
     this.at = 0
     this.found = []
     this.names = listedLoras() // shown until the server has answered
@@ -94,7 +95,7 @@ export class Chooser {
       if (!this.box.isConnected) return
       if (now !== this.names) {
         this.names = now
-        this.show()
+        this.show(true)
       }
     } catch {
       this.hint.textContent = word("chooser.failed")
@@ -113,30 +114,35 @@ export class Chooser {
 
   /** What can be chosen. */
   get offered() {
-    return this.without ? this.names.filter((name) => name !== this.without) : this.names
+    return this.without ? this.names.filter((name) => spelled(name) !== this.without) : this.names
   }
 
-  show() {
+  /** @param {boolean} [more] as look() has it */
+  show(more = false) {
     this.folders.fill(this.offered, this.folder)
-    this.look()
+    this.look(more)
     place(this.box, this.anchor)
   }
 
-  /** @param {boolean} [more] the same question, of which more is known: the choice stays */
+  /** @param {boolean} [more] the same question, of which more is known: the choice stays, and what is in view */
   look(more = false) {
-    const chosen = more && this.at ? this.found[this.at] : undefined
-    this.found = grouped(search(within(this.offered, this.folder), this.input.value, titleOf), (name) => this.groupOf(name))
-    this.at = Math.max(0, this.found.indexOf(chosen))
-    if (!this.at) this.list.scrollTop = 0
+    const before = this.found
+    const place = more ? { at: this.at, top: this.list.scrollTop / ITEM } : { at: 0, top: 0 }
+    const found = search(within(this.offered, this.folder), this.input.value, titleOf)
+    this.found = grouped(found, (name) => this.groupOf(name), this.recent)
+    const { at, top } = samePlace(before, this.found, place, VIEW / ITEM)
+    this.at = at
     this.space.style.height = `${this.found.length * ITEM}px`
+    this.list.scrollTop = top * ITEM
     this.draw()
     announce(word("chooser.found", { count: this.found.length }))
   }
 
   /** What is known of a LoRA beside its name. */
   groupOf(name) {
-    if (this.recent.includes(name) && !this.input.value) return "recent"
-    return { fits: "fits", part: "fits", other: "other" }[factsOf(name, this.base)?.fit] ?? ""
+    const fit = { fits: "fits", part: "fits", other: "other" }[factsOf(name, this.base)?.fit] ?? ""
+    const isRecent = fit !== "other" && !this.input.value && this.recent.includes(spelled(name))
+    return isRecent ? "recent" : fit
   }
 
   /** The ones in view are marked; the list keeps its order until something else is looked for. */
@@ -198,7 +204,7 @@ export class Chooser {
     const name = this.found[at]
     if (name === undefined) return
     this.add([name])
-    remember(name)
+    if (!this.without) remember(name)
     this.at = at
     if (stay) return this.draw()
     this.box.hidePopover()

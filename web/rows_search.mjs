@@ -3,6 +3,12 @@
 
 const slashed = (path) => (path.includes("\\") ? path.replaceAll("\\", "/") : path)
 
+/** A name without what spellings of one file differ in: `.\\a\\x` and `a/x` are one LoRA. */
+export function spelled(name) {
+  if (!/\\|\/\/|(^|\/)\.(\/|$)/.test(name)) return name
+  return slashed(name).split("/").filter((part, at) => part !== "." && (part || !at)).join("/")
+}
+
 /** A path as people read it: folder, and name without its extension. */
 export function parts(path) {
   const clean = slashed(path).replace(/\.safetensors$/i, "")
@@ -56,11 +62,29 @@ export function search(names, query, titleOf = () => "") {
 
 const ORDER = ["recent", "fits", "", "other"]
 
-/** Names in the order of their groups: recent, those that fit, those nothing is known of, those of other families. */
-export function grouped(names, groupOf) {
+/**
+ * Names in the order of their groups: recent, those that fit, those nothing is known of, those of other families.
+ * @param {string[]} names @param {(name: string) => string} groupOf @param {string[]} [recent] the newest first, spelled
+ */
+export function grouped(names, groupOf, recent = []) {
   const groups = new Map(ORDER.map((group) => [group, []]))
   for (const name of names) groups.get(groupOf(name)).push(name)
+  groups.get("recent").sort((a, b) => recent.indexOf(spelled(a)) - recent.indexOf(spelled(b)))
   return [...groups.values()].flat()
+}
+
+/**
+ * The same place in a list that was made anew: the choice stays, and so does what is in view.
+ * @param {string[]} before @param {string[]} after
+ * @param {{at: number, top: number}} place what is chosen, and how far it is scrolled, in items @param {number} view items in view
+ */
+export function samePlace(before, after, { at, top }, view) {
+  if (!at && !top) return { at: 0, top: 0 } // nobody went anywhere: the first is the best
+  const chosen = at ? after.indexOf(before[at]) : 0
+  const anchor = at >= top && at < top + view ? at : Math.floor(top)
+  const now = after.indexOf(before[anchor])
+  const last = Math.max(0, after.length - 1)
+  return { at: Math.min(chosen < 0 ? at : chosen, last), top: now < 0 ? top : Math.max(0, top + now - anchor) }
 }
 
 // --- folders: "" is the top, any other ends with a slash

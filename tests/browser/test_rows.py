@@ -147,6 +147,39 @@ def test_a_chooser_over_5000_files_draws_what_is_in_view_without_waiting_for_the
         rows.page.unroute("**/lora_foundry/loras")
 
 
+def test_the_chooser_stays_where_it_is_when_the_server_lists_more(rows):
+    """The list of before is shown until the server has answered; whoever scrolls it meanwhile keeps the place."""
+    before = [f"style_{at:03}.safetensors" for at in range(200)]
+    waiting = []
+    rows.page.route("**/lora_foundry/loras", lambda route: waiting.append(route))
+
+    def answer(names: list[str]) -> None:
+        while not waiting:  # the page has asked
+            rows.page.wait_for_timeout(10)
+        waiting.pop().fulfill(body=json.dumps({"loras": names}), content_type="application/json")
+        rows.page.wait_for_function(
+            f"() => document.querySelector('.lf-space')?.offsetHeight === {28 * len(names)}"  # px, as in rows.css
+        )
+
+    def open_chooser() -> None:
+        with rows.page.expect_request("**/lora_foundry/loras"):
+            rows.page.locator(".lf-add").click()
+
+    try:
+        open_chooser()
+        answer(before)
+        press(rows, "Escape")
+        rows.page.locator(".lf-chooser").wait_for(state="detached")
+        open_chooser()
+        rows.page.evaluate("() => { document.querySelector('.lf-options').scrollTop = 100 * 28 + 7 }")
+        rows.page.locator("[title='style_100.safetensors']").wait_for()
+        answer(["new.safetensors", *before])
+        assert rows.page.evaluate("() => document.querySelector('.lf-options').scrollTop") == 101 * 28 + 7
+        press(rows, "Escape")
+    finally:
+        rows.page.unroute("**/lora_foundry/loras")
+
+
 def test_a_gesture_is_one_step_of_undo(rows):
     rows.edited()
     rows.kept()

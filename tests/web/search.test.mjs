@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { ends, filesNamed, foldersOf, grouped, parts, search, wayDown, within } from "../../web/rows_search.mjs"
+import { ends, filesNamed, foldersOf, grouped, parts, samePlace, search, spelled, wayDown, within } from "../../web/rows_search.mjs"
 
 const NAMES = ["qwen/Lightning-4steps.safetensors", "qwen/delight.safetensors", "light/portrait.safetensors", "sdxl\\paper_cut.safetensors"]
 
@@ -46,6 +46,31 @@ test("a path as people read it, and both ends of its name", () => {
 test("recent ones come first, then those that fit, and other families last; within a group the order stays", () => {
   const groups = { b: "other", c: "fits", d: "recent", e: "fits" }
   assert.deepEqual(grouped(["a", "b", "c", "d", "e", "f"], (name) => groups[name] ?? ""), ["d", "c", "e", "a", "f", "b"])
+})
+
+test("of the recent ones the newest comes first, however it is spelled", () => {
+  const names = ["a", "b\\x", "c", "d/y"]
+  assert.deepEqual(grouped(names, (name) => (name === "c" ? "" : "recent"), ["d/y", "b/x", "a"]), ["d/y", "b\\x", "a", "c"])
+})
+
+test("spellings of one file", () => {
+  for (const name of [".\\a\\x", "a/x", "./a//x", "a/./x", "a\\x"]) assert.equal(spelled(name), "a/x")
+  assert.equal(spelled("/a/x"), "/a/x")
+  assert.equal(spelled(""), "")
+  assert.notEqual(spelled("a/../x"), spelled("x"))
+})
+
+test("a list that was made anew stays where it was", () => {
+  const before = Array.from({ length: 100 }, (_, number) => `n${number}`)
+  const after = ["new", ...before]
+  assert.deepEqual(samePlace(before, after, { at: 0, top: 0 }, 10), { at: 0, top: 0 })
+  assert.deepEqual(samePlace(before, after, { at: 0, top: 30.5 }, 10), { at: 0, top: 31.5 })
+  assert.deepEqual(samePlace(before, after, { at: 33, top: 30.5 }, 10), { at: 34, top: 31.5 })
+  assert.deepEqual(samePlace(before, after, { at: 3, top: 30.5 }, 10), { at: 4, top: 31.5 })
+  const gone = before.filter((_, number) => number !== 33)
+  assert.deepEqual(samePlace(before, gone, { at: 33, top: 30 }, 10), { at: 33, top: 30 })
+  assert.deepEqual(samePlace(before, ["n1"], { at: 33, top: 30 }, 10), { at: 0, top: 30 })
+  assert.deepEqual(samePlace(["a", "b"], [], { at: 1, top: 0 }, 10), { at: 0, top: 0 })
 })
 
 test("a whole file name finds its file", () => {
