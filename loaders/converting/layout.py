@@ -39,9 +39,11 @@ def box_of(node: Mapping[str, Any]) -> Box:
 def arrange(
     saved: dict[str, Any], nodes: Mapping[str, dict[str, Any]], columns: Columns, near: Box, title: str
 ) -> None:
-    """Give the nodes of these columns a place on a canvas, near a rectangle; with a title also a frame around them."""
+    """Give the nodes of these columns a place on a canvas, near a rectangle and in no other frame;
+    with a title also a frame around them."""
     new = {key for column in columns for key in column}
     others = [box_of(node) for key, node in nodes.items() if key not in new]
+    others += (frame for frame in _frames(saved) if not frame.meets(near))
     best: tuple[float, dict[str, tuple[float, float]], Box] | None = None
     for shape in _shapes(columns):
         places, width, height = _placed(shape, nodes)
@@ -61,6 +63,15 @@ def arrange(
     number = max((each for each in numbers if isinstance(each, int)), default=0) + 1
     frames.append({"id": number, "title": title, "bounding": [round(each) for each in best[2]], "color": COLOUR,
                    "font_size": 24, "flags": {}})  # fmt: skip
+
+
+def _frames(saved: Mapping[str, Any]) -> Iterator[Box]:
+    """The frames of a canvas, as far as their places can be read."""
+    for group in mappings(saved.get("groups")):
+        sides = entries(group.get("bounding"))
+        corner, extent = _pair(sides[:2], (FARTHEST, 0.0)), _pair(sides[2:], (0.0, 0.0))
+        if corner[0] < FARTHEST:
+            yield Box(*corner, *extent)
 
 
 def _shapes(columns: Columns) -> Iterator[Columns]:

@@ -64,7 +64,7 @@ LANES: dict[str, list[Lane]] = {
     ],
 }  # fmt: skip
 CONVERTED = {"8_qwen_image_converted": "7_qwen_image_native"}  # made by `convert`, of which
-ROOM = {"7_qwen_image_native": 420.0}  # pixels below the first lane: where the nodes of `convert` then stand
+ROOM = {"7_qwen_image_native": 360.0}  # pixels below the first lane: where the nodes of `convert` then stand
 
 SDXL_FILES = """\
 - `checkpoints/sd_xl_base_1.0.safetensors` and `loras/sd_xl_offset_example-lora_1.0.safetensors`: Hugging Face,

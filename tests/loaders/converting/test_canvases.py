@@ -14,7 +14,7 @@ from drawings import SUB, Drawing, base, lora, sampled
 from drawn_prompts import drawn, folded, prompt_of
 from lora_foundry.loaders.converting.convert import convert
 from lora_foundry.loaders.converting.kinds import APPLIERS, FORMS
-from lora_foundry.loaders.converting.layout import box_of
+from lora_foundry.loaders.converting.layout import Box, box_of
 
 every_graph = pytest.mark.parametrize("name", CONVERTIBLE)
 Json = dict[str, Any]
@@ -103,6 +103,19 @@ def test_no_two_nodes_overlap_and_new_ones_stand_in_frames_of_their_own(name):
             node for node in made["nodes"] if x <= node["pos"][0] < x + width and y <= node["pos"][1] < y + height
         ]
         assert inside and all(node["type"] in FORMS for node in inside) and frame["title"].startswith("LoRA Foundry")
+
+
+def test_the_frame_of_the_new_nodes_lies_over_no_other_frame():
+    """It lay over the title of the next one, where that left no room between nodes."""
+    before, _ = before_and_after("qwen_lightning")
+    loader, *others = sorted(before["nodes"], key=lambda node: "Lora" not in node["type"])
+    loader["pos"] = [0, 0]
+    for place, node in enumerate(others):
+        node["pos"] = [600 * (place % 2) - 300, 330 + 400 * (place // 2)]
+    frame = [-320, 250, 1400, 3000]
+    made = convert({**before, "groups": [{"id": 1, "title": "Sample", "bounding": frame}, {"bounding": ["x"]}]}).made
+    mine = made["groups"][-1]["bounding"]
+    assert len(made["groups"]) == 3 and not Box(*mine).meets(Box(*frame))
 
 
 def only(made: Json, kind: str) -> Json:
