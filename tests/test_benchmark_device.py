@@ -77,6 +77,24 @@ def test_it_runs_on_a_pretended_gpu_and_finds_it_right(benchmark):
 
 
 @pytest.mark.cpu
+def test_scales_of_rows_that_are_off_by_a_bit_are_no_fault(benchmark):
+    """They are 1 of 256 numbers: counted bit by bit a right int8 result of a GPU was called wrong."""
+    from device_checks import Keep, differ
+
+    torch = benchmark.torch
+    one, other = Keep(), Keep()
+    scale, codes = torch.rand(16, 1) + 1, torch.ones(16, 256, dtype=torch.int8)
+    for kept, more in ((one, 1.0), (other, 1 + 2e-7)):
+        kept.values = {"l.weight": codes, "l.weight_scale": scale * more}
+    assert not torch.equal(one.values["l.weight_scale"], other.values["l.weight_scale"])
+    assert differ(one, other) == 0
+    other.values["l.weight_scale"] = scale * 1.001
+    assert differ(one, other) > 1e-3
+    other.values = {**one.values, "l.weight": codes + 1}
+    assert differ(one, other) > 0.9
+
+
+@pytest.mark.cpu
 def test_kernels_that_end_a_process_are_found_in_one_of_their_own(benchmark):
     from device_checks import ends_a_process
 
