@@ -195,6 +195,16 @@ function paint() {
   if (sheet.textContent !== text) sheet.textContent = text
 }
 
+let due = 0
+
+/** Once for all nodes that are made in one go: their ids come with their graph. */
+function paintSoon() {
+  due ||= requestAnimationFrame(() => {
+    due = 0
+    paint()
+  })
+}
+
 let types = []
 
 /** The translations of the host's language, once. */
@@ -267,7 +277,7 @@ register({
   },
 
   async setup() {
-    onGraphShown(paint)
+    onGraphShown(paintSoon)
     for (const table of colourTables()) colour(table, types)
     await loadTexts()
   },
@@ -277,7 +287,7 @@ register({
     adoptRows(node)
     linter.touch()
     if (!isOurs(node)) return
-    requestAnimationFrame(paint) // its id comes with its graph
+    paintSoon()
     chain(node, "onConnectInput", function (result, slot, type) {
       return pastTheEnd(this.inputs?.[slot]?.type, type) ? refuse() : result
     })
@@ -296,6 +306,6 @@ register({
     linter.touch()
     requestAnimationFrame(restoreReports) // just after this the host puts back the outputs of the tab's last run
     requestAnimationFrame(remountRows)
-    requestAnimationFrame(paint)
+    paintSoon()
   },
 })

@@ -45,7 +45,9 @@ export function sheetOf(nodes) {
   const byColour = new Map()
   for (const { id, comfyClass, color, bgcolor } of nodes) {
     const colour = OF_KIND[comfyClass]
-    if (colour && !color && !bgcolor) byColour.set(colour, [...(byColour.get(colour) ?? []), `[data-node-id=${JSON.stringify(String(id))}]`])
+    if (!colour || color || bgcolor) continue
+    if (!byColour.has(colour)) byColour.set(colour, [])
+    byColour.get(colour).push(`[data-node-id=${JSON.stringify(String(id))}]`)
   }
   return [...byColour].map(([colour, ids]) => rules(colour, `:is(${ids.join(",")})`)).join("\n")
 }
