@@ -10,19 +10,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ...engine.errors import FoundryError
 from ...engine.findings import Finding
 from ...engine.plan import MATCH_TRAINING, Base, Layer
-from ...engine.tensors import TensorSource
 from ...engine.texts.say import say_of
 from ..bases.checkpoint import open_checkpoint
-from ..disk.header import shown
-from ..disk.source import states_of
+from ..disk.header import read_header, shown
+from ..disk.process import PROCESS
+from ..disk.source import file_state, states_of
 from ..disk.store import Store, key_of
 from ..loras.file import LoRAFile, open_lora
+from ..remote.beside import CONFIG_FILE
 
 LOUD = 1 / 3  # most LoRAs change a weight by 0.5% to 10%
 USUAL = 0.03  # what a strength is named for
@@ -101,8 +103,9 @@ def keep(base: Base, layer: Layer, measured: Sequence[Measured]) -> None:
     if not plain or not isinstance(lora, LoRAFile) or lora.path is None or not 0 < square < math.inf:
         return
     one = [replace(each, mean_square=each.mean_square / square) for each in measured]
-    key = _key(base.source, base.dequantized, lora)
-    if key and all(math.isfinite(each.mean_square) for each in one) and STORE.get(key) is None:
+    files = states_of(base.source)
+    key = _key(files, base.dequantized, _digest(lora))
+    if files and all(math.isfinite(each.mean_square) for each in one) and STORE.get(key) is None:
         STORE.put(key, [asdict(each) for each in one])
 
 
@@ -111,8 +114,8 @@ def kept(base: Path, lora: Path) -> list[Measured] | None:
 
     Raises FoundryError for a file that cannot be used.
     """
-    stored = open_checkpoint(base)
-    found = STORE.get(_key(stored, stored.quantized is not None, open_lora(lora)))
+    files, dequantized = _stored_as(base)
+    found = STORE.get(_key([file_state(file, file.parent) for file in files], dequantized, _read_as(lora)))
     try:
         return None if found is None else [Measured(**each) for each in found]
     except TypeError:  # of another version
@@ -133,7 +136,39 @@ def _told_at(measured: Sequence[Measured], name: str, strength: float) -> tuple[
     return told(name, strength, [replace(each, mean_square=each.mean_square * square) for each in measured])
 
 
-def _key(source: TensorSource, dequantized: bool, lora: LoRAFile) -> str:
-    """By the state of a base's files, and by what a LoRA is read as, which a file beside it has a say in."""
-    files = states_of(source)
-    return key_of("loud", files, dequantized, lora.info.sha256, repr(lora.adapters)) if files else ""
+def _key(files: list[Any], dequantized: bool, read_as: str) -> str:
+    """By the state of a base's files, and by what a LoRA is read as."""
+    return key_of("loud", files, dequantized, read_as)
+
+
+def _stored_as(base: Path) -> tuple[tuple[Path, ...], bool]:
+    """The files of a base, and whether its weights are codes."""
+    header = read_header(base) if base.is_file() else None
+    state = (header.size, header.mtime_ns) if header else None
+    known: tuple[tuple[Path, ...], bool] | None = PROCESS.files.get("stored as", base, state) if header else None
+    if known is None:
+        stored = open_checkpoint(base)
+        known = stored.files, stored.quantized is not None
+        if header:
+            PROCESS.files.put(known, "stored as", base, state)
+    return known
+
+
+def _digest(lora: LoRAFile) -> str:
+    return key_of(lora.info.sha256, repr(lora.adapters))
+
+
+def _read_as(path: Path) -> str:
+    """The same of a file, which others beside it have a say in; a page asks after every edit."""
+    header = read_header(path)
+    state = header.size, header.mtime_ns, *(_changed(each) for each in (path.with_name(CONFIG_FILE), path.parent))
+    known: str | None = PROCESS.files.get("read as", path, state)
+    return known or PROCESS.files.put(_digest(open_lora(path)), "read as", path, state)
+
+
+def _changed(path: Path) -> int:
+    """When a file or a folder was last changed; 0 for one that is not there."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
