@@ -209,13 +209,15 @@ def test_what_was_measured_is_shown_as_pictures(fresh):
     fresh.run()
     fresh.wait_for_panel("quantize", "warning")
     fresh.open_panel("quantize")
-    shown = "() => [...document.querySelectorAll('.lf-popover .lf-picture')].map((each) => each.ariaLabel)"
+    shown = "() => [...document.querySelectorAll('.lf-popover:popover-open .lf-picture')].map((each) => each.ariaLabel)"
     kept, energy, size, errors = fresh.page.evaluate(shown)
     assert kept.startswith("Effect kept: ") and "wan_partial 100%" in kept
     assert energy.startswith("Where it is strong, by block: ") and "wan_partial other" in energy
     assert size.startswith("Size: before ") and "after" in size
     assert errors.startswith("Errors of ") and "limit 3%" in errors
-    widths = "() => [...document.querySelectorAll('.lf-popover .lf-picture')].map((each) => each.clientWidth)"
+    widths = (
+        "() => [...document.querySelectorAll('.lf-popover:popover-open .lf-picture')].map((each) => each.clientWidth)"
+    )
     assert min(fresh.page.evaluate(widths)) > 200  # as wide as the popover
     fresh.page.screenshot(path=fresh.artefacts / f"pictures-{fresh.mode}.png")
     fresh.page.keyboard.press("Escape")
@@ -232,7 +234,7 @@ def test_loras_that_were_compared_are_shown_as_a_map(studio, names):
     assert studio.run()["outcome"] == "execution_success"
     studio.wait_for_panel("pairs", "clear")
     studio.open_panel("pairs")
-    shown = "() => [...document.querySelectorAll('.lf-popover .lf-picture')].map((each) => each.ariaLabel)"
+    shown = "() => [...document.querySelectorAll('.lf-popover:popover-open .lf-picture')].map((each) => each.ariaLabel)"
     pairs, energy = studio.page.evaluate(shown)
     assert pairs.startswith("Pairs: ") and "wan_style / wan_partial 0." in pairs
     assert "all together" in energy and "wan_style" in energy
