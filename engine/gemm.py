@@ -47,8 +47,10 @@ class Workspace:
             del last  # the old buffer goes before the new one comes
             self._last.pop(key, None)
             self._buffers.pop(key, None)
-            self._buffers[key] = torch.empty(size, dtype=dtype, device=device)
-        self._last[key] = self._buffers[key][:size].view(*shape)
+        with torch.inference_mode(False):  # what is made in it could not be written to outside of it later on
+            if key not in self._buffers:
+                self._buffers[key] = torch.empty(size, dtype=dtype, device=device)
+            self._last[key] = self._buffers[key][:size].view(*shape)
         return self._last[key]
 
 

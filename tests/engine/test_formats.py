@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -161,6 +162,22 @@ def test_the_parts_give_what_the_whole_gives(each):
     some = slice(100, 200)
     picked = each.decode(codes[some], scale[some] if each.row_scaled else scale)
     torch.testing.assert_close(picked, each.decode(codes, scale)[some], rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("each", FORMATS.values(), ids=FORMATS)
+def test_what_a_thread_made_in_inference_mode_it_works_with_outside_of_it(each):
+    """Nodes run in inference mode; memory that a thread keeps must not be bound to that."""
+    values = weight(shape=(64, 512))
+
+    def both() -> list[torch.Tensor]:
+        with torch.inference_mode():
+            quantize(values.clone(), each)
+        return [bits(part) for part in quantize(values, each)]
+
+    with ThreadPoolExecutor(1) as fresh:  # a thread that keeps nothing yet
+        found = fresh.submit(both).result()
+    for got, wanted in zip(found, quantize(values, each), strict=True):
+        assert torch.equal(got, bits(wanted))
 
 
 def test_a_host_loads_what_it_knows_by_name_and_by_option():
