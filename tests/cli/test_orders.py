@@ -28,8 +28,8 @@ def test_quantizing_takes_the_scale_from_the_largest():
 
 # (effect kept, error of the weights) in percent, for a LoRA of 0.5, 1 and 2 %: README, docs/no-effect-on-fp8.md.
 FIGURES = {
-    "fused first": ((100, 2.65), (100, 2.65), (100, 2.65)),
-    "on scaled fp8, nearest": ((24, 2.7), (43, 2.8), (69, 3.0)),
+    "fused first": ((99, 2.65), (100, 2.65), (100, 2.65)),
+    "on scaled fp8, nearest": ((24, 2.7), (44, 2.8), (69, 3.0)),
     "on scaled fp8, by chance": ((100, 3.06), (100, 3.35), (100, 3.75)),
     "on a plain cast": ((0, 3.4), (0, 3.5), (21, 3.9)),
 }
@@ -68,7 +68,7 @@ def test_what_the_orders_leave_of_a_lora(order):
         stored, base = after(order, weight, share * delta)
         effect = float(((stored - base) * share * delta).sum() / (share * delta).square().sum())
         off = float((stored - weight - share * delta).norm() / (weight + share * delta).norm())
-        assert (100 * effect, 100 * off) == (pytest.approx(kept, abs=1), pytest.approx(error, rel=0.02)), share
+        assert (100 * effect, 100 * off) == (pytest.approx(kept, abs=0.5), pytest.approx(error, rel=0.02)), share
 
 
 def test_a_cast_without_a_scale_is_a_quarter_further_off():

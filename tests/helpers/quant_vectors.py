@@ -1,4 +1,4 @@
-"""Reference bytes of nvfp4 and mxfp8: sha256 of each stored tensor of one weight, as comfy-kitchen 0.2.40 writes it."""
+"""Reference bytes of formats, as comfy-kitchen 0.2.40 writes one weight, and what ComfyUI leaves of LoRAs on nvfp4."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ VECTORS = {
         "weight": "ea97dbffec2dae8da40890f217173dad8584308f585da9562aaa2d1a7f0bbb42",
         "weight_scale": "d3ea343113c9775926cfa215ec626eb606906a5f8307533666e76fab59c2ba0d",
     },
+}
+
+# What ComfyUI 0.33's LoRA loader leaves of a LoRA on an nvfp4 file with scales by amax: by weights and size of the LoRA
+# in percent (share that is kept, error of the weights then, and where the LoRA is fused first). docs/formats.md has the
+# same numbers, tests/host/test_four_bits.py measures them.
+BY_AMAX = {
+    ("Gaussian", 1): (0.79, 0.176, 0.095),
+    ("Gaussian", 3): (0.87, 0.179, 0.095),
+    ("heavy-tailed", 1): (0.59, 0.174, 0.092),
+    ("heavy-tailed", 3): (0.73, 0.177, 0.092),
 }
 
 

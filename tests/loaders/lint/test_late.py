@@ -10,9 +10,11 @@ from lint_parts import canvas, of_prompt, verdicts
 from lora_foundry.engine.choice import CHOICES
 from lora_foundry.engine.findings import Finding
 from lora_foundry.engine.formats import FORMATS
+from lora_foundry.engine.texts.say import TEXTS
 from lora_foundry.loaders.lint.late import ON_TOP
 from lora_foundry.loaders.lint.lint import lint
 from lora_foundry.loaders.workflows.reading import graph_of
+from quant_vectors import BY_AMAX
 from sketches import Sketch
 
 
@@ -56,6 +58,21 @@ def test_the_page_of_the_formats_has_the_same_numbers():
     assert dict(zip(names, (cell.replace(" %", "%") for cell in late), strict=True)) == shown
     fused = {name: f"100% / {each['first']}" for name, each in told.items()}
     assert dict(zip(names, (cell.replace(" %", "%") for cell in first), strict=True)) == fused
+
+
+def test_what_is_said_of_files_of_others_was_measured():
+    """The page has the numbers of the host's test, LF201 those of a LoRA of 1 %."""
+    page = (Path(__file__).resolve().parents[3] / "docs" / "formats.md").read_text(encoding="utf-8")
+    found = re.search(r"^(.+)\n\|[-:|]+\n(\| LoRA loader on such a file .+)\n(\| fused first, .+)$", page, re.M)
+    assert found is not None
+    heads, late, first = ([cell.strip() for cell in line.split("|")[2:-1]] for line in found.groups())
+    assert heads == [f"{weights}, LoRA of {percent} %" for weights, percent in BY_AMAX]
+    assert late == [f"{100 * kept:.0f} % / {100 * error:.1f} %" for kept, error, _ in BY_AMAX.values()]
+    assert first == [f"100 % / {100 * error:.1f} %" for _, _, error in BY_AMAX.values()]
+    one = [numbers for (_, percent), numbers in BY_AMAX.items() if percent == 1]
+    kept, text = [each[0] for each in one], TEXTS["LF201.nvfp4"].why
+    assert f"{min(kept):.0%} to {max(kept):.0%} of a LoRA of 1%" in text
+    assert f"({max(each[2] for each in one):.1%} to {max(each[1] for each in one):.1%})" in text
 
 
 @pytest.mark.parametrize("format", [*CHOICES, "of another version", ["1", 0], None])

@@ -218,7 +218,7 @@ def test_a_quantized_file_under_native_loaders(tmp_path):
 
 
 @pytest.mark.parametrize(("beside", "text", "numbers"), [
-    ({"weight_scale_2": torch.ones(())}, "LF201.nvfp4", ("60% to 84%", "9.5% to 19%")),
+    ({"weight_scale_2": torch.ones(())}, "LF201.nvfp4", ("59% to 79%", "9.5% to 17.6%")),
     ({"weight_codebook": torch.ones(16), "comfy_quant": torch.ones(5).byte()}, "LF201.w4a8", ("93%", "7.1% to 9.3%")),
 ])  # fmt: skip
 def test_a_file_of_4_bits_under_native_loaders_says_what_is_lost(tmp_path, beside, text, numbers):
