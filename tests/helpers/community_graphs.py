@@ -214,12 +214,19 @@ ORDINARY: dict[str, Callable[[], Sketch]] = {
         ltx_manual_sigmas, switched, switched_off, training,
     )
 }  # fmt: skip
-ORDINARY |= {path.stem: partial(example, path.stem) for path in sorted(EXAMPLES.glob("*.json"))}
+NATIVE = "7_qwen_image_native"  # the example that is to be converted: see ASKED
+ORDINARY |= {path.stem: partial(example, path.stem) for path in sorted(EXAMPLES.glob("*.json")) if path.stem != NATIVE}
+
+
+def native_example() -> Sketch:
+    return example(NATIVE)
+
 
 # Where something is open, or worth a line: function -> (severity, text) of each finding.
 ASKED = {
     qwen_style_then_lightning: [("note", "LF101.after")],  # for LoRAs that add, the order changes a state, no number
     wan_gguf_lora: [("note", "LF201.gguf")],
     wan_template_fp8: [("note", "LF201.named_scaled")] * 2,  # only the name says so: the file is not here
+    native_example: [("warning", "LF201.native")],  # LoRAs on weights that the loader casts to fp8
     model_merge: [("note", "LF108.lost")],  # below a merge nothing is checked, which is said
 }
