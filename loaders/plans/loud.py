@@ -31,6 +31,7 @@ USUAL = 0.03  # what a strength is named for
 SPREAD = 32  # of what is looked at, the first so many lie evenly in the model
 FAINT = 0.1  # of the upper quartile of rms: a weight that is near zero before it is trained drowns in anything
 ANOTHER = 1.0  # of a layer that is replaced: it has little in common with the one before it
+FARTHEST = 1e75  # strengths beyond it are told as this one: a workflow may hold any number, and squares must be finite
 STORE = Store("loud", most=1000, seal=1)  # by a base and a LoRA: some 6 kB
 
 
@@ -68,7 +69,7 @@ def _drowned(name: str, strength: float, looked_at: Sequence[Measured]) -> Findi
     solid = [each for each in measured if each.rms >= floor]
     even = [each for each in looked_at[:SPREAD] if each.rms > 0] or measured
     added = sum(each.mean_square * each.numbers for each in even)
-    held = sum(each.rms**2 * each.numbers for each in even)
+    held = sum(each.rms * each.rms * each.numbers for each in even)
     total, worst = math.sqrt(added / held), max(solid, key=lambda each: each.ratio)
     loud = [each for each in solid if each.ratio > LOUD]
     if total <= LOUD and not loud:
@@ -98,7 +99,7 @@ def _share(ratio: float) -> str:
 
 def keep(base: Base, layer: Layer, measured: Sequence[Measured]) -> None:
     """Write down what was measured of a layer, where it is the same for every strength and no row has block weights."""
-    square, lora = layer.strength**2, layer.factors
+    square, lora = layer.strength * layer.strength, layer.factors  # ** raises OverflowError
     plain = not layer.blocks and layer.rounding != MATCH_TRAINING and (base.dequantized or not base.quantized)
     if not plain or not isinstance(lora, LoRAFile) or lora.path is None or not 0 < square < math.inf:
         return
@@ -132,7 +133,8 @@ def known_loudness(base: Path, lora: Path) -> Callable[[str, float], tuple[Findi
 
 
 def _told_at(measured: Sequence[Measured], name: str, strength: float) -> tuple[Finding, ...]:
-    square = strength**2
+    strength = math.copysign(min(abs(strength), FARTHEST), strength)
+    square = strength * strength
     return told(name, strength, [replace(each, mean_square=each.mean_square * square) for each in measured])
 
 

@@ -123,7 +123,8 @@ def _mean_square(layer: Layer, patch: Patch, weight: torch.Tensor) -> float:
 def _change(base: Base, layer: Layer, patch: Patch, square: float) -> Change:
     shape = base.source.tensors[patch.target.weight].shape
     rows = shape[0] if patch.target.slice is None else patch.target.slice[2]
-    square *= patch_strength(layer, patch) ** 2
+    strength = patch_strength(layer, patch)
+    square *= strength * strength
     replaces = patch.adapter.kind == SET
     return Change(patch.adapter.module, patch.target.weight, square, rows * math.prod(shape[1:]), replaces)
 

@@ -80,6 +80,17 @@ def test_what_is_measured_at_one_strength_holds_at_another(files, no_weights):
     assert dict(finding.values)["total"] in ("319%", "320%", "321%")
 
 
+@pytest.mark.parametrize("strength", [1e160, -1.7e308, 1e-200, 5e-324])
+def test_any_number_that_a_workflow_holds_is_a_strength(files, strength):
+    """Squares of large ones are beyond a float."""
+    assert told(*files, strength) == ()  # nobody has looked
+    measure(*files, strength)
+    measure(*files)
+    found = told(*files, strength)
+    assert len(found) == (abs(strength) > 1)
+    assert not any({"inf", "nan", "0"} & {part.split()[0] for _, part in each.values} for each in found)
+
+
 def test_a_layer_that_is_replaced_is_told_too(files):
     base, lora = files
     save_file({"blocks.0.self_attn.q.set_weight": noise(OUT, WIDE, rms=RMS, seed=99)}, lora)
