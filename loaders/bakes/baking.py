@@ -38,7 +38,7 @@ from ..disk.writer import check_target, write_safetensors
 from .cache import BakeCache, Entry, Key
 from .calibrated import calibration_findings
 from .records import BakeRecord, base_facts, load_record, save_record
-from .rot import is_unreadable, told
+from .rot import is_broken, is_unreadable, told
 
 MADE, UNCHANGED, CACHED = "made", "unchanged", "from the cache"
 
@@ -239,9 +239,10 @@ def _make(
         entries = [entry for _, entry in found if entry is not None]
         try:
             reports = bake_all(asked, part_of(on_step, passes - 1, passes), *how)
-        except FoundryError:  # by a disk that no longer gives one of them?
+        except FoundryError as error:  # by a disk that no longer gives one of them?
             _refuse_damaged(entries, options, on_step)
-            _refuse_unreadable(requests, found)
+            if is_broken(error):  # else nothing is to be read for minutes before it is told
+                _refuse_unreadable(requests, found)
             raise
         _refuse_damaged(entries, options, on_step)
         for (_, publish), report in zip(sinks, reports, strict=True):

@@ -58,7 +58,7 @@ def is_unreadable(path: Path) -> bool:
     try:
         is_as_hashed(path)
     except FoundryError as error:
-        if not _is_broken(error):
+        if not is_broken(error):
             return False
         _tell(say("cache.earlier", subject=path.name, place=shown(str(path.parent))))
         return True
@@ -74,7 +74,7 @@ def _look(path: Path, answer: Future[bool], throw_away: Callable[[], object]) ->
             _throw_away(throw_away, say("cache.damaged", **_place(path)))
     except FoundryError as error:
         # Else it was replaced or evicted meanwhile: that state has an answer of its own.
-        sound = not _is_broken(error)
+        sound = not is_broken(error)
         if not sound:
             _throw_away(throw_away, say("cache.unreadable", **_place(path)))
     finally:
@@ -85,7 +85,7 @@ def _place(path: Path) -> dict[str, str]:
     return {"subject": path.parent.name, "place": shown(str(path.parent))}
 
 
-def _is_broken(error: FoundryError) -> bool:
+def is_broken(error: FoundryError) -> bool:
     """Whether it is the disk that failed."""
     return isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EIO
 

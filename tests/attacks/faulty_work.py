@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -106,6 +107,13 @@ def names_in(folder: Path) -> list[str]:
     return sorted(name for name in listed if not name.startswith(("home/", "cache/")) or "/." in name)
 
 
+def settle() -> None:
+    """Wait for who reads a cached result in the background, and writes down its hash."""
+    for thread in threading.enumerate():
+        if thread.name == "lora_foundry_rot":
+            thread.join()
+
+
 def under(disk: Path, work: str, write: Any, read: Any, fault: Fault, number: str) -> tuple[dict[str, Any], Seen]:
     """A work that follows an earlier one, under a fault."""
     folder = disk / number
@@ -116,6 +124,7 @@ def under(disk: Path, work: str, write: Any, read: Any, fault: Fault, number: st
     PROCESS.files.clear()  # all is read again
     with failing(disk, fault) as seen:
         sentence = said(lambda: write(folder, NEW))
+    settle()
     found, left = read(folder), names_in(folder)
     told = {"work": work, **vars(fault), "hits": seen.hits, "said": sentence}
     return {**told, "state": "old" if found == old else found, "left": sorted({*left} - {*before})}, seen

@@ -15,7 +15,7 @@ from lora_foundry.cli.demo import tiny
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.memory import LOW, LOWEST
-from lora_foundry.loaders.bakes import baking
+from lora_foundry.loaders.bakes import baking, rot
 from lora_foundry.loaders.bakes.baking import (
     CACHED,
     MADE,
@@ -129,6 +129,19 @@ def test_an_earlier_result_that_ends_too_soon_leaves_it_as_it_is(files, tmp_path
     with pytest.raises(FoundryError, match="the earlier result ends within"):
         bake(a_plan(files, first=1.0, second=0.7), out)
     assert out.read_bytes() == before and not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_bake_that_fails_for_another_reason_does_not_read_the_earlier_result_again(files, tmp_path, monkeypatch):
+    """Which may be many gigabytes on a slow disk, with nothing on the screen."""
+    out = tmp_path / "out.safetensors"
+    bake(a_plan(files, first=1.0), out)
+    before = out.read_bytes()
+    lora = FileSource(files / "second.safetensors")
+    save_small(files / "huge.safetensors", {name: lora.read(name).float() * 1e25 for name in lora.tensors})
+    monkeypatch.setattr(rot, "is_as_hashed", lambda path: pytest.fail("the earlier result is read"))
+    with pytest.raises(FoundryError, match="LF304"):
+        bake(a_plan(files, first=1.0, huge=1.0), out)
+    assert out.read_bytes() == before
 
 
 @pytest.mark.parametrize("memory", ["auto", LOW, LOWEST])
