@@ -200,7 +200,7 @@ def inputs(
 
     called = ((name, parse_remote(name).file if is_remote(name) else name) for name in names)
     files = [name for name, file in called if file.lower().endswith(SUFFIX)]
-    if not files and len(names) == 1:
+    if not files and len(names) == 1 and f"{SUFFIX}:" not in names[0].lower():
         document = load_document(Path(names[0]))
         for text in document.notes:
             note(text)
@@ -211,13 +211,23 @@ def inputs(
         rows = _rescaled(document.stack, strengths)
         return _wanted(document, rows), _wanted(document, document.fuse), base
     if len(files) != len(names):
-        raise refuse("usage.merge_both")
+        raise _mixed(next(name for name in names if not name.lower().endswith(SUFFIX)))
     given = strengths or [1.0] * len(files)
     _same_count(given, len(files))
     with from_elsewhere() as asking:
         found = [find_lora(name, None, asking) for name in files]
     pairs = ((name if is_remote(name) else file.name, file.path) for name, file in zip(files, found, strict=True))
     return tuple(Wanted(*pair, n, n) for pair, n in zip(pairs, given, strict=True)), (), None
+
+
+def _mixed(strange: str) -> FoundryError:
+    """A name that is no LoRA file and stands where only those can: perhaps with its strength behind it, as in bake."""
+    from ..loaders.disk.header import shown
+
+    file, _, strength = strange.rpartition(":")
+    if file.lower().endswith(SUFFIX):
+        return refuse("usage.merge_strength", given=shown(strange), file=shown(file), strength=shown(strength))
+    return refuse("usage.merge_both", name=shown(strange))
 
 
 def _rescaled(rows: Sequence[Row], strengths: Sequence[float] | None) -> list[Row]:

@@ -133,9 +133,15 @@ ASKING: dict[str, tuple[str, ...]] = {
     "usage.line_near": ("error", "{what}, did you mean '{near}'?", "", "See: {prog} --help."),
     "usage.merge_both": (
         "error",
-        "One stack document, or LoRA files: both together have no meaning here.",
+        "'{name}' is no .safetensors file: several names are LoRA files, a stack document stands alone.",
         "",
-        "Write the files into the document.",
+        "Write the name with .safetensors, or write the files into the document.",
+    ),
+    "usage.merge_strength": (
+        "error",
+        "'{given}' is a file with its strength; here names and strengths stand apart.",
+        "",
+        "Name {file}, and give its strength, {strength}, with the others in their order: --strengths 1,0.7.",
     ),
     "usage.no_base": ("error", "There are LoRAs and no base.", "", "Name the base model: --base model.safetensors."),
     "usage.no_out": ("error", "No file is named to merge into.", "", "Name one with -o."),

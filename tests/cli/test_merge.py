@@ -33,6 +33,21 @@ def test_files_with_strengths(folder, run):
     assert header == {key: told[key] for key in header}
 
 
+@pytest.mark.parametrize("verb", ["merge", "conflicts"])
+@pytest.mark.parametrize("names", [["style.safetensors:0.5", "lightning.safetensors"], ["style.safetensors:0.5"]])
+def test_a_strength_behind_a_name_is_told_where_it_goes(folder, run, verb, names):
+    out = ["-o", OUT] if verb == "merge" else []
+    code, _, error = run(verb, *names, *out)
+    assert code == 2 and not (folder / OUT).exists()
+    assert "'style.safetensors:0.5' is a file with its strength" in error and "--strengths" in error
+
+
+@pytest.mark.parametrize("strange", ["lightning", "stack.json"])
+def test_names_that_are_not_all_lora_files_are_told_which(folder, run, strange):
+    code, _, error = run("merge", "style.safetensors", strange, "-o", OUT)
+    assert code == 2 and f"'{strange}' is no .safetensors file" in error
+
+
 def test_a_file_name_may_have_a_hash_sign(folder, run):
     named = (folder / "style.safetensors").rename(folder / "style#2.safetensors")
     code, told, _ = merge(run, named.name)
