@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -56,3 +57,18 @@ def test_user_without_a_home_has_no_data_folder(monkeypatch):
 def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "hashes.jsonl")
     assert home.recall(tmp_path / "hashes.jsonl") == "" == home.recall(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"), [(errno.EINVAL, True), (errno.ENOTSUP, True), (errno.ENOSYS, True), (errno.EIO, False)]
+)
+def test_a_drive_that_cannot_sync_keeps_what_must_last_and_a_broken_one_does_not(error, kept, tmp_path, monkeypatch):
+    """Some network drives answer so to every sync: nobody could save a stack there."""
+
+    def refuse(handle: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    place = tmp_path / "stack.json"
+    assert home.keep(place, "[]", lasting=True) is kept
+    assert place.exists() is kept and [path.name for path in tmp_path.iterdir()] == ["stack.json"] * kept
