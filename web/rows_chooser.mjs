@@ -49,6 +49,9 @@ export class Chooser {
     this.at = 0
     this.found = []
     this.names = listedLoras() // shown until the server has answered
+    this.answered = false
+    this.none = element("p", "lf-hint", word("chooser.found", { count: 0 })) // look() announces it
+    this.none.setAttribute("aria-hidden", "true")
     this.folder = ""
     this.folders = new Folders((folder) => this.narrow(folder), () => this.input.focus())
     this.input = element("input", "lf-input lf-search", [])
@@ -93,6 +96,7 @@ export class Chooser {
     try {
       const now = await everyLora()
       if (!this.box.isConnected) return
+      this.answered = true
       if (now !== this.names) {
         this.names = now
         this.show(true)
@@ -156,6 +160,7 @@ export class Chooser {
     const first = Math.max(0, Math.floor(this.list.scrollTop / ITEM) - SPARE)
     const shown = this.found.slice(first, first + Math.ceil(VIEW / ITEM) + 2 * SPARE)
     this.space.replaceChildren(...shown.map((name, at) => this.option(name, first + at)))
+    if (!this.found.length && (this.answered || this.names.length)) this.space.append(this.none)
     this.learn(shown)
     const active = this.space.querySelector('[aria-selected="true"]')
     if (active) this.input.setAttribute("aria-activedescendant", active.id)

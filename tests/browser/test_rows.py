@@ -113,6 +113,22 @@ def test_the_chooser_finds_and_adds(rows, names):
     assert rows.page.evaluate("() => document.activeElement.classList.contains('lf-add')")
 
 
+def test_the_chooser_says_that_nothing_was_found(rows):
+    rows.page.locator(".lf-add").click()
+    rows.page.locator(".lf-option").first.wait_for()
+    said, before = rows.page.locator(".lf-options .lf-hint"), paths(rows)
+    assert said.count() == 0
+    rows.page.keyboard.type("qqzzqq")
+    said.wait_for()
+    assert said.inner_text() == "0 found" and rows.page.locator(".lf-option").count() == 0
+    press(rows, "Enter")
+    assert paths(rows) == before
+    press(rows, *["Backspace"] * 6)
+    rows.page.locator(".lf-option").first.wait_for()
+    assert said.count() == 0
+    press(rows, "Escape")
+
+
 def test_a_chooser_over_5000_files_draws_what_is_in_view_without_waiting_for_the_server(rows):
     many = json.dumps({"loras": [f"folder{at % 40}/style_{at}.safetensors" for at in range(5000)]})
     rows.page.route("**/lora_foundry/loras", lambda route: route.fulfill(body=many, content_type="application/json"))
