@@ -184,7 +184,8 @@ class Files:
         near = next((found for kind in folders if (found := self._near(kind, name))), "")
         key = "LF306.near" if near else "LF306.missing"
         where = " or ".join(folders)
-        yield say(key, subject=name, node=wanted.node, name=name, at=wanted.node, folder=where, near=near)
+        at = (isinstance(wanted, Applied) and wanted.row.at) or wanted.node  # where the name is to be changed
+        yield say(key, subject=name, node=wanted.node, name=name, at=at, folder=where, near=near)
 
 
 def _here(name: str) -> Path | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from ...engine.errors import FoundryError
@@ -45,6 +45,7 @@ class LoraRow:
 
     ``beside``: it is told to stay apart from the weights (``merge_loras`` of WanVideoWrapper is off). ``half``: it goes
     onto the model of ``high`` or of ``low`` noise only, in a node that holds both. ``blocks``: with block weights.
+    ``at``: the node that names it.
     """
 
     name: str
@@ -53,6 +54,7 @@ class LoraRow:
     beside: bool = False
     half: str = ""
     blocks: bool = False
+    at: str = field(default="", compare=False)
 
 
 def number(node: GraphNode, name: str) -> float | None:
@@ -93,7 +95,7 @@ def rows_of(node: GraphNode) -> tuple[LoraRow, ...]:
         doing = [each for each in named_loras(node) if each.strength and each.name.strip().lower() not in NO_LORA]
         apart = any(name in node.links or word(node, name).strip() for name in BLOCKS)
         node.memo["rows"] = tuple(
-            LoraRow(each.name, each.strength, loose, beside, each.half, each.blocks or apart) for each in doing
+            LoraRow(each.name, each.strength, loose, beside, each.half, each.blocks or apart, node.id) for each in doing
         )
     rows: tuple[LoraRow, ...] = node.memo["rows"]
     return rows

@@ -256,6 +256,21 @@ def test_a_missing_lora(tmp_path):
     assert finding.subject == "gone.safetensors" and "loras" in finding.seen
 
 
+def test_a_missing_lora_of_a_list_is_told_with_the_node_that_names_it(tmp_path):
+    """The stage that takes the list has no name to change."""
+    g = Sketch()
+    rows = g("FoundryLoRA", lora_name="first_gone.safetensors", strength_model=1.0)
+    rows = g("FoundryLoRAStack", loras='[{"path": "gone.safetensors", "strength": 0.8}]', lora_stack=rows)
+    base = g("FoundryLoadBase", base_name=QWEN)
+    g.sample(g("FoundryApply", model=g("FoundryStackLoRAs", model=base, lora_stack=rows)), g("CLIPLoader"))
+    kinds = {node["class_type"]: number for number, node in g.prompt.items()}
+    missing = [each for each in check(tmp_path, g).findings if each.text == "LF306.missing"]
+    assert {each.subject: each.seen.partition("(node ")[2].partition(")")[0] for each in missing} == {
+        "first_gone.safetensors": kinds["FoundryLoRA"], "gone.safetensors": kinds["FoundryLoRAStack"]
+    }  # fmt: skip
+    assert {each.node for each in missing} == {kinds["FoundryStackLoRAs"]}
+
+
 def test_a_file_of_the_same_name_elsewhere_is_offered(tmp_path):
     find = folders(tmp_path, loras={"sdxl/my style.safetensors": LORA}, diffusion_models={QWEN: BASE})
     (finding,) = lint(of_prompt(native("my_style.safetensors")), find).findings
