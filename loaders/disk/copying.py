@@ -8,7 +8,7 @@ from pathlib import Path
 from ...engine.progress import Progress
 from .header import disk_errors, file_error
 from .ranges import copy_range
-from .temps import sync_folder, temporary
+from .temps import sync_file, sync_folder, temporary
 from .writer import check_target, writing
 
 
@@ -29,7 +29,7 @@ def copy_result(source: Path, out: Path, on_step: Progress | None = None) -> Non
                 for done in copy_range(file.fileno(), 0, before.st_size, copy.fileno(), 0):
                     if on_step is not None:
                         on_step(done, before.st_size)
-                os.fsync(copy.fileno())
+                sync_file(copy.fileno())
             after = os.fstat(file.fileno())
             if (done, after.st_size, after.st_mtime_ns) != (before.st_size, before.st_size, before.st_mtime_ns):
                 raise file_error(source, "file.changed_copy")

@@ -6,7 +6,6 @@ What is under ``data_home`` people told us: it cannot be made again. Where a fol
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import sys
@@ -18,10 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from .process import PROCESS
-from .temps import sync_folder, temporary
+from .temps import sync_file, sync_folder, temporary
 
 LOCKED_WHILE_OPEN = os.name == "nt"
-NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # what some network drives and containers' mounts answer
 PAUSES = (0.01, 0.03, 0.1, 0.3, 0.6)  # seconds between attempts
 SYNCED = ("onedrive", "dropbox", "google drive", "googledrive", "icloud", "mobile documents", "nextcloud", "documents")
 VARIABLE = "LORA_FOUNDRY_HOME"
@@ -72,21 +70,12 @@ def keep(path: Path, text: str, lasting: bool = False) -> bool:
                 file.write(text)
                 file.flush()
                 if lasting:
-                    _sync(file.fileno())
+                    sync_file(file.fileno())
             _put(temp, path)
         if lasting:
             sync_folder(path.parent)
         return True
     return False
-
-
-def _sync(handle: int) -> None:
-    """Bring a file to the disk; on a drive that knows no such thing it is as safe as it gets there."""
-    try:
-        os.fsync(handle)
-    except OSError as error:
-        if error.errno not in NO_SYNC:
-            raise
 
 
 def _put(temp: Path, path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -16,7 +15,7 @@ from ...engine.tensors import Extent, RowSink, TensorInfo
 from ...engine.texts.say import refuse
 from .header import file_error, shown
 from .shards import INDEX, MAX_SHARDS, find_files
-from .temps import sync_folder, temporary
+from .temps import sync_file, sync_folder, temporary
 from .writer import Draft, FileSink, check_target, write_safetensors, writing
 
 MARKS = ("", ".b")  # after the stem of a shard's name: the two sets of names that take turns
@@ -198,7 +197,7 @@ def _publish(drafts: Sequence[Draft], index: Path, content: bytes) -> None:
         with new_index.open("xb") as file:
             file.write(content)
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         with ExitStack() as failed:
             failed.callback(_take_back, placed, index)
             for draft in drafts:

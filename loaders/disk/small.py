@@ -6,7 +6,6 @@ goes through ``writer.py``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save
 
 from ...engine.texts.say import refuse
-from .temps import sync_folder, temporary
+from .temps import sync_file, sync_folder, temporary
 from .writer import check_target, writing
 
 
@@ -30,7 +29,7 @@ def save_small(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mappin
         with temp.open("xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
         temp.replace(path)
         sync_folder(path.parent)
 

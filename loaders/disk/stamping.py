@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .header import Header, disk_errors, read_header
 from .reading import check_unchanged
-from .temps import sync_folder, temporary
+from .temps import sync_file, sync_folder, temporary
 from .writer import check_target, writing
 
 CHUNK = 1 << 22  # bytes copied at once
@@ -32,7 +32,7 @@ def stamp(source: Path, out: Path, metadata: Mapping[str, str]) -> None:
             copy.write(start)
             shutil.copyfileobj(file, copy, CHUNK)
             copy.flush()
-            os.fsync(copy.fileno())
+            sync_file(copy.fileno())
             state = os.fstat(file.fileno())
         check_unchanged(source, (state.st_size, state.st_mtime_ns), (header.size, header.mtime_ns))
         temp.replace(out)

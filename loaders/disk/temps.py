@@ -7,6 +7,7 @@ nobody's. A number of a process says nothing, for another machine or container o
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import re
@@ -22,6 +23,7 @@ from .drives import is_local
 from .locks import take, try_lock
 from .process import PROCESS
 
+NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # what some network drives and containers' mounts answer
 FORGOTTEN = 2 * 24 * 3600  # seconds after which even the unfinished work of an unknown process is nobody's
 HOST = re.sub(r"\W", "", platform.node())[:32] or "here"
 _OWNED = re.compile(r"\.lora_foundry-(?P<owner>(?P<host>\w+)-(?P<pid>\d+)-(?P<boot>\w+)-(?P<start>\w+))-\w+\.tmp")
@@ -154,6 +156,15 @@ def _is_gone(whose: str, paths: list[Path]) -> bool:
 def _parts(whose: str) -> dict[str, str]:
     match = _OWNED.fullmatch(f".lora_foundry-{whose}-x.tmp")
     return match.groupdict() if match else {}
+
+
+def sync_file(handle: int) -> None:
+    """Bring an open file to the disk; on a drive that knows no such thing it is as safe as it gets there."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NO_SYNC:
+            raise
 
 
 def sync_folder(folder: Path) -> None:

@@ -28,7 +28,7 @@ from .layout import layout
 from .ranges import copy_range
 from .suffixes import SUFFIXES
 from .targets import name_fault, path_fault
-from .temps import claimed, hidden, hidden_name, sweep, sync_folder
+from .temps import claimed, hidden, hidden_name, sweep, sync_file, sync_folder
 
 LOCKED_WHILE_OPEN = os.name == "nt"  # whether a file that a program holds open cannot be replaced
 LARGE = 1 << 20  # bytes that are sent to the disk as soon as they are written
@@ -235,7 +235,7 @@ class FileSink:
             part = f" ({rows} of its {self._missing[name][0].shape[0]} rows came)" if rows else ""
             raise file_error(self._path, "file.lacks", count=len(self._missing), tensor=shown(name), part=part)
         with writing(self._path, self._size), self._file:  # Windows moves only closed files
-            os.fsync(self._file.fileno())
+            sync_file(self._file.fileno())
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from ..disk.home import home
 from ..disk.locks import try_lock
 from ..disk.sharding import parse_size
 from ..disk.store import key_of
-from ..disk.temps import remove, temporary
+from ..disk.temps import remove, sync_file, temporary
 from ..disk.writer import writing
 from .beside import CONFIG_FILE, may_have_config
 from .names import Remote
@@ -153,7 +153,7 @@ class Cache:
                         count = file.write(rest)
                         rest, done = rest[count:], done + count
                     pulse()
-                os.fsync(file.fileno())
+                sync_file(file.fileno())
         except FoundryError as error:
             if error.code == "file":  # a full disk is not left fuller
                 remove(part)

@@ -14,7 +14,6 @@ import torch
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.tensors import TensorInfo
 from lora_foundry.loaders.bases.checkpoint import open_checkpoint
-from lora_foundry.loaders.disk import sharding
 from lora_foundry.loaders.disk.sharding import parse_size, split, write_sharded
 from lora_foundry.loaders.disk.source import FileSource, base_fingerprint
 from safetensors.torch import load_file, save_file
@@ -262,7 +261,7 @@ def test_no_size_is_one_clear_error(text):
 @pytest.mark.posix
 def test_index_is_durable_before_it_is_moved(path, monkeypatch):
     synced, real = [], os.fsync
-    monkeypatch.setattr(sharding.os, "fsync", lambda handle: synced.append(handle) or real(handle))
+    monkeypatch.setattr(os, "fsync", lambda handle: synced.append(handle) or real(handle))
     write(path)
     assert len(synced) >= 4 + 1  # three shards, the index, the folder
 

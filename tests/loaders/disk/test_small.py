@@ -5,7 +5,6 @@ import os
 import pytest
 import torch
 from lora_foundry.engine.errors import FoundryError
-from lora_foundry.loaders.disk import small
 from lora_foundry.loaders.disk.small import data_of, save_small, serialised
 from lora_foundry.loaders.disk.source import FileSource
 
@@ -56,7 +55,7 @@ def test_the_old_file_stays_until_the_new_one_is_on_the_disk(tmp_path, monkeypat
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(small.os, "fsync", full)
+        patched.setattr(os, "fsync", full)
         with pytest.raises(FoundryError, match="could not be written: No space"):
             save_small(path, {"a": torch.ones(3)})
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1

@@ -19,6 +19,11 @@ from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.tensors import TensorInfo
 from lora_foundry.loaders.disk import temps, writer
 from lora_foundry.loaders.disk.copying import copy_result
+from lora_foundry.loaders.disk.sharding import write_sharded
+from lora_foundry.loaders.disk.shards import find_files
+from lora_foundry.loaders.disk.small import save_small
+from lora_foundry.loaders.disk.source import FileSource
+from lora_foundry.loaders.disk.stamping import stamp
 from lora_foundry.loaders.disk.writer import write_safetensors
 from safetensors import safe_open
 from writer_parts import TENSORS, assert_untouched, infos, same, write
@@ -150,6 +155,11 @@ runpy.run_path(sys.argv[1])
 import torch
 from pathlib import Path
 from lora_foundry.engine.tensors import Extent, TensorInfo
+from lora_foundry.loaders.disk.sharding import write_sharded
+from lora_foundry.loaders.disk.shards import find_files
+from lora_foundry.loaders.disk.small import save_small
+from lora_foundry.loaders.disk.source import FileSource
+from lora_foundry.loaders.disk.stamping import stamp
 from lora_foundry.loaders.disk.writer import write_safetensors
 with write_safetensors(Path(sys.argv[2]), [TensorInfo(n, torch.float32, (1000,)) for n in "ab"], {}) as sink:
     sink.write("a", torch.zeros(1000))
@@ -213,3 +223,31 @@ def test_the_file_is_brought_to_the_disk_and_then_its_folder(target, tmp_path, m
     write(target)
     copy_result(target, tmp_path / "copy.safetensors")
     assert kinds == ["file", "folder"] * 2
+
+
+@pytest.mark.parametrize("error", [errno.EINVAL, errno.ENOSYS, errno.ENOTSUP])
+@pytest.mark.parametrize("way", ["a bake", "shards", "a copy", "a stamp", "a small file"])
+def test_a_drive_that_knows_no_syncing_gets_whole_files(way, error, target, tmp_path, monkeypatch):
+    """FUSE mounts of buckets are such drives; a bake failed there at its very end."""
+    write(target)
+    out = tmp_path / "out.safetensors"
+    ways = {
+        "a bake": lambda: write(out),
+        "shards": lambda: write_shards(out),
+        "a copy": lambda: copy_result(target, out),
+        "a stamp": lambda: stamp(target, out, {"note": "x"}),
+        "a small file": lambda: save_small(out, {"a": torch.zeros(3)}),
+    }
+
+    def refuse(handle: int) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    ways[way]()
+    assert FileSource(*find_files(tmp_path / "out.safetensors.index.json" if way == "shards" else out)[0]).tensors
+
+
+def write_shards(path: Path) -> None:
+    with write_sharded(path, infos(TENSORS), {}, 16) as sink:
+        for name, tensor in TENSORS.items():
+            sink.write(name, tensor)
