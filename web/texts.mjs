@@ -70,7 +70,7 @@ export const UI = {
   "fix.purpose": "I use it so on purpose",
   "fix.failed": "This cannot be changed by itself here.",
   "convert.title": "LoRA Foundry: convert LoRA loaders",
-  "convert.done": "{count} models converted. Undo brings the loaders back.",
+  "convert.done": "Models converted: {count}. Undo brings the loaders back.",
   "convert.nothing": "There is no LoRA loader in this workflow that can be converted.",
   "convert.changed": "The workflow changed meanwhile.",
   "convert.failed": "LoRA Foundry could not convert this workflow",

@@ -22,7 +22,7 @@ from ..remote.objects import ANYTHING, Asking
 from .merging import DTYPES, policy_text
 from .outfile import OutFile
 from .pairs import Pairs
-from .record import proof_json, told_apart
+from .record import proof_json, ranks_told, told_apart
 
 KEY = "lora_foundry.extract"
 
@@ -85,8 +85,7 @@ def extract_lora(wish: Wish, on_step: Progress | None = None, asking: Asking = A
 
 def extract_sentence(told: ExtractJSON) -> str:
     """What was extracted, and what the rank lost."""
-    ranks = "" if told["rank"] is None else ", ranks {} to {}".format(*told["rank"])
-    lost = f"{told['modules']} modules{ranks}, {told['proof']['error']:.2%} of the difference lost"
+    lost = f"{told['modules']} modules{ranks_told(told['rank'])}, {told['proof']['error']:.2%} of the difference lost"
     return f"{told['recipe']['policy']}: {lost}"
 
 

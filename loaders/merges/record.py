@@ -222,3 +222,11 @@ def told_apart(error: float, allowed: float) -> dict[str, str]:
     """An ``error`` above what is ``allowed``, and that, as texts of two digits, or of as many as tell them apart."""
     digits = next((count for count in range(2, 17) if f"{error:.{count}g}" != f"{allowed:.{count}g}"), 17)
     return {"error": f"{error:.{digits}g}", "allowed": f"{allowed:.{digits}g}"}
+
+
+def ranks_told(rank: Sequence[int] | None) -> str:
+    """The least and the largest rank of a file, behind a comma; nothing for one without factors."""
+    if rank is None:
+        return ""
+    least, most = rank
+    return f", rank {least}" if least == most else f", ranks {least} to {most}"

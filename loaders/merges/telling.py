@@ -14,6 +14,7 @@ from ...engine.json_merge import MergeHeaderJSON, MergeJSON, VerifiedJSON
 from ...engine.texts.say import counted
 from ..loras.file import open_lora
 from .merging import Gathered, Request, Result, recipe_for
+from .record import ranks_told
 from .verifying import stated_in
 
 
@@ -79,7 +80,7 @@ def _json(
 def merge_sentences(told: MergeJSON) -> Iterator[str]:
     """What was merged, how large it became, what is left of each LoRA and what stayed beside the file."""
     recipe, proof = told["recipe"], told["proof"]
-    ranks = "" if told["rank"] is None else ", ranks {} to {}".format(*told["rank"])
+    ranks = ranks_told(told["rank"])
     goal = (recipe["policy"] or "").partition(",")[0]
     if told["rank"] is not None and len({*told["rank"]}) > 1 and goal.startswith("rank") and "everywhere" not in goal:
         ranks += f", together as many numbers as {goal} everywhere"
