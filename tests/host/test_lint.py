@@ -232,7 +232,8 @@ def test_the_example_workflows_are_clean_but_for_files_that_are_not_here(host, r
     for path in sorted((root / "example_workflows").glob("*.json")):
         answer = lint(host, {"workflow": json.loads(path.read_text(encoding="utf-8"))})
         assert answer["stacks"], path.name
-        assert {finding["code"] for finding in answer["findings"]} <= {"LF306"}, path.name
+        late = {"LF201"} if "native" in path.name else set()  # the one that is to be converted adds to fp8 weights
+        assert {finding["code"] for finding in answer["findings"]} - {"LF306"} == late, path.name
 
 
 def test_many_at_once_get_the_same_answer(host, names):

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from lora_foundry.engine.plan import FUSE, MATCH_TRAINING, Base, Plan
-from lora_foundry.loaders.bases.checkpoint import open_checkpoint
+from lora_foundry.loaders.bases.checkpoint import Checkpoint, open_checkpoint
+from lora_foundry.loaders.loras import energy
 from lora_foundry.loaders.loras.file import open_lora
 from lora_foundry.loaders.plans import loudness as measuring
 from lora_foundry.loaders.plans.judged import measured_loudness
@@ -58,8 +59,8 @@ def no_weights(monkeypatch):
 
     def stop():
         monkeypatch.setattr(measuring, "_rms_of", pytest.fail)
-        monkeypatch.setattr("lora_foundry.loaders.loras.energy._energy", pytest.fail)
-        monkeypatch.setattr("lora_foundry.loaders.bases.checkpoint.Checkpoint.read", pytest.fail)
+        monkeypatch.setattr(energy, "_energy", pytest.fail)
+        monkeypatch.setattr(Checkpoint, "read", pytest.fail)
 
     return stop
 

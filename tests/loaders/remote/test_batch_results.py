@@ -196,7 +196,7 @@ def test_ctrl_c_while_a_result_is_sent_takes_it_back(folder, server, batch, pack
 
     def stop(server, asked):
         number = int(asked.query.get("partNumber", ["0"])[0])
-        if number == 2:
+        if number in (2, 24):  # again, far later, for Python drops what a callback of the collector raises
             os.kill(os.getpid(), signal.SIGINT)
         if number >= 2:
             time.sleep(0.5)
