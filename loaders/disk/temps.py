@@ -23,7 +23,8 @@ from .drives import is_local
 from .locks import take, try_lock
 from .process import PROCESS
 
-NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)  # what some network drives and containers' mounts answer
+# What some network drives and containers' mounts answer.
+NO_SYNC = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 FORGOTTEN = 2 * 24 * 3600  # seconds after which even the unfinished work of an unknown process is nobody's
 HOST = re.sub(r"\W", "", platform.node())[:32] or "here"
 _OWNED = re.compile(r"\.lora_foundry-(?P<owner>(?P<host>\w+)-(?P<pid>\d+)-(?P<boot>\w+)-(?P<start>\w+))-\w+\.tmp")

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ...engine.json_merge import BlockJSON, ConflictsJSON
-from ..plans.raster import MOST_LORAS, Canvas, Colour
+from ..plans.pictures import MOST_LORAS
+from ..plans.raster import Canvas, Colour
 
 CELL, GAP, LABEL, LINE = 34, 16, 190, 18
 MOST_BLOCKS = 60  # of them the first; a longer list is cut, and the picture says so

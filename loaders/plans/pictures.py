@@ -16,6 +16,7 @@ from ..disk.header import shown
 
 WIDTH, LABEL, VALUE, ROW, HEAD, EDGE = 640, 240, 80, 22, 40, 20
 BAR = WIDTH - 2 * EDGE - LABEL - VALUE
+MOST_LORAS = 24  # of them the first; the heading says how many there are
 WELL, BINS, TALL, NAME = 0.9, 32, 90, 34  # a bar below WELL warns; letters of a name
 
 
@@ -71,6 +72,8 @@ class Page:
 def page(told: Mapping[str, Any], title: str) -> Page:
     """The JSON of a check or a bake as a page: a heading and, below it, what was measured."""
     loras, top, parts = told["loras"], HEAD, []
+    if len(loras) > MOST_LORAS:
+        title, loras = f"{title}: {MOST_LORAS} of {len(loras)} LoRAs", loras[:MOST_LORAS]
     sections = [_kept(loras) or _fit(loras), _energy(loras), _sizes(told.get("size")), _errors(told)]
     for height, drawn in filter(None, sections):
         parts.append((top, tuple(drawn)))

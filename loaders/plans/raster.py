@@ -18,7 +18,6 @@ from .pictures import EDGE, WIDTH, Rect, Shape, Words, page
 if TYPE_CHECKING:
     from PIL import ImageFont
 
-MOST_LORAS = 24  # of them the first; the heading says how many there are
 TEXT, HEADING = 13, 14  # pixels
 Colour = tuple[int, int, int]
 PAGE, INK = (255, 255, 255), (31, 35, 40)
@@ -78,11 +77,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | None:
 
 def pixels(told: Mapping[str, Any], title: str) -> npt.NDArray[np.float32]:
     """The JSON of a check or a bake as a picture: [height, ``WIDTH``, 3] from 0 to 1."""
-    loras = told["loras"]
-    few = len(loras) <= MOST_LORAS
-    drawn = page(
-        {**told, "loras": loras[:MOST_LORAS]}, title if few else f"{title}: {MOST_LORAS} of {len(loras)} LoRAs"
-    )
+    drawn = page(told, title)
     canvas = Canvas(WIDTH, drawn.height)
     canvas.words(EDGE, 26, drawn.title, size=HEADING)
     for top, shapes in drawn.parts:

@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 from lora_foundry.cli.picture import svg
+from lora_foundry.loaders.plans.pictures import MOST_LORAS
 
 SPACE = "{http://www.w3.org/2000/svg}"
 NAN = float("nan")
@@ -100,3 +101,9 @@ def test_a_name_that_xml_cannot_hold_is_written_out(name):
     drawn = svg({"loras": [lora(name, 0.5, energy={name: 0.2, "b": 0.1})]}, name)
     kinds = {each.tag for each in ElementTree.fromstring(drawn.encode("utf-8")).iter()}
     assert kinds <= {f"{SPACE}{each}" for each in ("svg", "title", "style", "rect", "g", "text")}
+
+
+def test_of_many_loras_the_first_are_drawn_and_all_are_counted():
+    loras = [lora(f"{number}.safetensors", 0.95, energy={"a": 0.5, "b": 0.5}) for number in range(300)]
+    drawn = svg({"loras": loras}, "stack")
+    assert len(bars(drawn, "good")) == MOST_LORAS and words(drawn)[0] == f"stack: {MOST_LORAS} of 300 LoRAs"

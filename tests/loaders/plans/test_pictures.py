@@ -8,8 +8,8 @@ import pytest
 pytest.importorskip("PIL", reason="Pillow comes with ComfyUI: python tests/install.py host")
 
 from lora_foundry.loaders.merges import heat
-from lora_foundry.loaders.plans.pictures import BAR, EDGE, HEAD, LABEL, ROW, WIDTH
-from lora_foundry.loaders.plans.raster import COLOURS, MOST_LORAS, pixels
+from lora_foundry.loaders.plans.pictures import BAR, EDGE, HEAD, LABEL, MOST_LORAS, ROW, WIDTH
+from lora_foundry.loaders.plans.raster import COLOURS, pixels
 
 
 def lora(path: str, gain: float | None, **more: object) -> dict[str, object]:
