@@ -203,12 +203,24 @@ def _need(what: str, find):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that use the host or the browser carry the marker, so that ``-m host`` finds them all."""
+    """Tests that use the host or the browser carry the marker, so that ``-m host`` finds them all.
+
+    One of the page that fails is run once more, and told as a rerun with its reason: two cores may be busy for seconds.
+    """
     for item in items:
         names = getattr(item, "fixturenames", ())
         for marker, fixtures in (("host", {"host", "inprocess", "host_tree"}), ("browser", {"chromium"})):
             if fixtures.intersection(names):
                 item.add_marker(marker)
+        if item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Why what was run once more had failed: a race is to be found, not to be lived with."""
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.section(f"failed before its rerun: {report.nodeid}")
+        terminalreporter.write_line(report.longreprtext)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -234,7 +234,8 @@ def test_a_document_keeps_what_is_around_its_rows(studio, names):
 def test_badges_tell_the_fit_to_the_wired_base_before_a_run(rows):
     rows.quiet()
     chips = rows.page.locator(f"{ROW} .lf-chip-warning")
-    chips.first.wait_for()
+    chips.and_(rows.page.get_by_text("16/17")).wait_for()
+    rows.page.locator(f"{ROW} .lf-chip-error").wait_for()  # its LoRA is another file, whose facts may come later
     assert chips.inner_text() == "16/17" and "16 of 17 modules fit" in chips.get_attribute("title")
     assert rows.page.locator(f"{ROW} .lf-chip-error").count() == 1  # the one of another model
     rows.screenshot("rows-badges")
