@@ -19,7 +19,7 @@ from triton.errors import TritonError
 
 from .alike import MOST, Sums
 from .codes import Format
-from .triton_parts import added, code_of, moved, pick, rotated, step_of, tell, total, value_of, whole
+from .triton_parts import code_of, moved, rotated, step_of, tell, term, total, value_of, whole
 
 FAULTS: tuple[type[Exception], ...] = (TritonError,)
 ROWS, COLUMNS, RANKS, SAMPLED = 64, 64, 16, 16  # of a block: rows, columns, ranks; sampled rows
@@ -125,11 +125,10 @@ def _measure_kernel(  # type: ignore[no-untyped-def]
     zeros = tl.zeros((ROWS, COLUMNS), tl.float32)
     exact = base.to(tl.float64)
     for at in tl.static_range(COUNT):
-        up = pick(at, u0, u1, u2, u3, u4, u5, u6, u7)
-        down = pick(at, d0, d1, d2, d3, d4, d5, d6, d7)
-        ranks = pick(at, r0, r1, r2, r3, r4, r5, r6, r7)
-        strength = pick(at, s0, s1, s2, s3, s4, s5, s6, s7)
-        delta = added(zeros, up, down, ranks, strength, rows, columns, height, width, offset, BLOCK)
+        delta = term(
+            at, zeros, u0, u1, u2, u3, u4, u5, u6, u7, d0, d1, d2, d3, d4, d5, d6, d7, r0, r1, r2, r3, r4, r5, r6, r7,
+            s0, s1, s2, s3, s4, s5, s6, s7, rows, columns, height, width, offset, BLOCK,
+        )  # fmt: skip
         exact += delta.to(tl.float64)
     line = number.to(tl.int64) * height + rows
     code = tl.load(out + line[:, None] * width + columns[None, :], mask=inside, other=0).to(tl.int32)
@@ -150,11 +149,10 @@ def _measure_kernel(  # type: ignore[no-untyped-def]
     tell(told + 2, error * error)
     tell(told + 3, exact * exact)
     for at in tl.static_range(COUNT):
-        up = pick(at, u0, u1, u2, u3, u4, u5, u6, u7)
-        down = pick(at, d0, d1, d2, d3, d4, d5, d6, d7)
-        ranks = pick(at, r0, r1, r2, r3, r4, r5, r6, r7)
-        strength = pick(at, s0, s1, s2, s3, s4, s5, s6, s7)
-        delta = added(zeros, up, down, ranks, strength, rows, columns, height, width, offset, BLOCK).to(tl.float64)
+        delta = term(
+            at, zeros, u0, u1, u2, u3, u4, u5, u6, u7, d0, d1, d2, d3, d4, d5, d6, d7, r0, r1, r2, r3, r4, r5, r6, r7,
+            s0, s1, s2, s3, s4, s5, s6, s7, rows, columns, height, width, offset, BLOCK,
+        ).to(tl.float64)  # fmt: skip
         tell(told + 4 + 3 * at, error * delta)
         tell(told + 5 + 3 * at, delta * delta)
         tell(told + 6 + 3 * at, error * delta * error * delta)

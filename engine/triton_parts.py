@@ -77,6 +77,23 @@ def added(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def term(  # type: ignore[no-untyped-def]
+    at: tl.constexpr, acc, u0, u1, u2, u3, u4, u5, u6, u7,
+    d0, d1, d2, d3, d4, d5, d6, d7,
+    r0, r1, r2, r3, r4, r5, r6, r7,
+    s0, s1, s2, s3, s4, s5, s6, s7,
+    rows, columns, height, width, offset,
+    BLOCK: tl.constexpr,
+):  # fmt: skip
+    """acc + the product number ``at``."""
+    up = pick(at, u0, u1, u2, u3, u4, u5, u6, u7)
+    down = pick(at, d0, d1, d2, d3, d4, d5, d6, d7)
+    ranks = pick(at, r0, r1, r2, r3, r4, r5, r6, r7)
+    scale = pick(at, s0, s1, s2, s3, s4, s5, s6, s7)
+    return added(acc, up, down, ranks, scale, rows, columns, height, width, offset, BLOCK)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def total(  # type: ignore[no-untyped-def]
     weight, u0, u1, u2, u3, u4, u5, u6, u7,
     d0, d1, d2, d3, d4, d5, d6, d7,
@@ -89,11 +106,10 @@ def total(  # type: ignore[no-untyped-def]
     place = moved(weight, offset) + rows[:, None].to(tl.int64) * stride + columns[None, :]
     acc = tl.load(place, mask=inside, other=0.0).to(tl.float32)
     for at in tl.static_range(COUNT):
-        up = pick(at, u0, u1, u2, u3, u4, u5, u6, u7)
-        down = pick(at, d0, d1, d2, d3, d4, d5, d6, d7)
-        ranks = pick(at, r0, r1, r2, r3, r4, r5, r6, r7)
-        scale = pick(at, s0, s1, s2, s3, s4, s5, s6, s7)
-        acc = added(acc, up, down, ranks, scale, rows, columns, height, width, offset, BLOCK)
+        acc = term(
+            at, acc, u0, u1, u2, u3, u4, u5, u6, u7, d0, d1, d2, d3, d4, d5, d6, d7, r0, r1, r2, r3, r4, r5, r6, r7,
+            s0, s1, s2, s3, s4, s5, s6, s7, rows, columns, height, width, offset, BLOCK,
+        )  # fmt: skip
     return acc
 
 
