@@ -22,6 +22,7 @@ from mistaken_graphs import MISTAKEN
 from sketches import Sketch
 
 QWEN = "qwen_image_bf16.safetensors"
+STYLE = "style.safetensors"
 FILE = "x.safetensors"
 
 
@@ -83,3 +84,13 @@ def declared(
 def lightning(level: str = DERIVED) -> Lineage:
     known = Accelerator("qwen-8", "Lightning 8", level, "its hash", (1.0, 1.0), (8, 8), (1.0, 1.0))
     return Lineage(("sha256:" + "a" * 64,), accelerator=known)
+
+
+def ours(fuse: str, style: str = STYLE, base: str = "FoundryLoadBase", **inputs: Any) -> Sketch:
+    """A LoRA fused, one stacked, the result saved, by our nodes."""
+    g = Sketch()
+    model = g(base, base_name=QWEN, **inputs)
+    model = g("FoundryFuseBaseLoRA", model=model, lora_name=fuse, strength=1.0, rounding="once")
+    row = g("FoundryLoRA", lora_name=style, strength_model=1.0, strength_clip=0.0, enabled=True)
+    g("FoundrySaveModel", model=g("FoundryStackLoRAs", model=model, lora_stack=row), filename_prefix="x")
+    return g

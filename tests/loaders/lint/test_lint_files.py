@@ -7,11 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 from community_graphs import qwen_lightning
-from lint_parts import QWEN, canvas, declared, lightning, of_prompt, verdicts
+from lint_parts import QWEN, STYLE, declared, lightning, of_prompt, ours, verdicts
 from lora_foundry.engine.findings import Finding
-from lora_foundry.engine.lineage import (
-    NOTHING_KNOWN,
-)
+from lora_foundry.engine.lineage import NOTHING_KNOWN
 from lora_foundry.loaders.lint import files as lint_files
 from lora_foundry.loaders.lint.lint import lint
 from lora_foundry.loaders.lint.model_folders import ModelFolders
@@ -19,9 +17,6 @@ from lora_foundry.loaders.workflows.reading import graph_of
 from lora_foundry.validator.stacks import ALLOW, MATCH
 from safetensors.torch import save_file
 from sketches import LIGHTNING_8, Sketch
-
-STYLE = "style.safetensors"
-
 
 # --- what is known of LoRAs
 
@@ -128,15 +123,6 @@ def native(*loras, steps=8, cfg=1.0, dtype="default"):
     for name in loras:
         model = g.lora(model, name)
     g.save(g.sample(model, g("CLIPLoader"), steps, cfg), g("VAELoader"))
-    return g
-
-
-def ours(fuse, style=STYLE, base="FoundryLoadBase", **inputs):
-    g = Sketch()
-    model = g(base, base_name=QWEN, **inputs)
-    model = g("FoundryFuseBaseLoRA", model=model, lora_name=fuse, strength=1.0, rounding="once")
-    row = g("FoundryLoRA", lora_name=style, strength_model=1.0, strength_clip=0.0, enabled=True)
-    g("FoundrySaveModel", model=g("FoundryStackLoRAs", model=model, lora_stack=row), filename_prefix="x")
     return g
 
 
@@ -336,36 +322,3 @@ def test_no_file_is_looked_at_without_find(monkeypatch):
     for name in ("open_checkpoint", "read_header", "contained_in"):
         monkeypatch.setattr(lint_files, name, None)
     lint(of_prompt(qwen_lightning()), None, lambda path: 1 / 0)
-
-
-# --- idle stages
-
-
-def idle(mode, **more):
-    """Our three stages in UI form, the fusion in this mode."""
-    saved = canvas(ours(LIGHTNING_8).prompt)
-    types = {"FoundryLoadBase": ("FOUNDRY_BASE",), "FoundryFuseBaseLoRA": ("FOUNDRY_FUSED",)}
-    for node in saved["nodes"]:
-        node["outputs"] = [{"name": each, "type": each} for each in types.get(node["type"], ("*",))]
-        node["mode"] = more.get(node["type"], mode if node["type"] == "FoundryFuseBaseLoRA" else 0)
-        for socket in node["inputs"]:
-            if socket["name"] == "model":
-                socket["type"] = "FOUNDRY_BASE,FOUNDRY_FUSED,FOUNDRY_STACKED,MODEL"
-    return lint(graph_of(saved))
-
-
-def test_a_bypassed_stage_is_told_and_skipped():
-    result = idle(4)
-    assert verdicts(result) == [("note", "LF107.bypassed")]
-    assert result.findings[0].node == "2" and "not fused" in result.findings[0].seen
-    assert [item.name for item in result.stacks[0].items] == [STYLE] and result.stacks[0].base == QWEN
-
-
-def test_a_muted_stage_that_others_wait_for():
-    result = idle(2)
-    assert verdicts(result) == [("warning", "LF107.muted")]
-    assert "node 4 waits" in result.findings[0].seen and not result.stacks[0].base
-
-
-def test_a_branch_that_is_muted_altogether_is_silent():
-    assert verdicts(idle(2, FoundryStackLoRAs=2, FoundrySaveModel=2, FoundryLoRA=2)) == []
