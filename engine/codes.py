@@ -145,7 +145,8 @@ class Format:
         if not self.dtype.is_floating_point:
             return exact.round_()
         info = torch.finfo(self.dtype)  # on the bits: casts to fp8 and back take twice as long
-        grid = (exact.view(torch.int32) & EXPONENT).view(torch.float32).clamp_(min=info.tiny).mul_(WHOLE * info.eps)
+        grid = (exact.view(torch.int32) & number_of(EXPONENT, exact.device)).view(torch.float32).clamp_(min=info.tiny)
+        grid.mul_(number_of(WHOLE * info.eps, exact.device))
         return exact.add_(grid).sub_(grid)
 
     def saturated(self, prepared: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -161,12 +162,13 @@ class Format:
 
 def divided(numbers: torch.Tensor, by: float) -> torch.Tensor:
     """numbers / by, rounded once: on CUDA torch multiplies by the reciprocal where it is given a number of Python."""
-    return numbers / _number(by, numbers.device)
+    return numbers / number_of(by, numbers.device)
 
 
 @cache
-def _number(value: float, device: torch.device) -> torch.Tensor:
-    return torch.full((), value, device=device)
+def number_of(value: float, device: torch.device) -> torch.Tensor:
+    """A number as a scalar, fp32 or int32; torch makes one of a number of Python each time, in 2 us."""
+    return torch.full((), value, dtype=torch.int32 if isinstance(value, int) else torch.float32, device=device)
 
 
 def whole_scale(found: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -42,7 +42,8 @@ def quantize(weight: torch.Tensor, format: Format, name: str = "weight") -> tupl
     amax = None if format.row_scaled else finite_amax(weight, name)
     if not format.row_scaled and not format.rounds_as_it_is:
         amax = torch.stack([largest(format.prepare(weight[rows])) for rows in row_blocks(weight)]).amax()
-    codes = torch.zeros(format.code_shape(weight.shape), dtype=format.dtype, device=weight.device)
+    codes = torch.empty(format.code_shape(weight.shape), dtype=format.dtype, device=weight.device)
+    codes[len(weight) :].zero_()
     found = []
     for rows in row_blocks(weight):
         prepared = format.prepare(weight[rows])

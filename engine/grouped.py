@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from .codes import Entry, Format, Steps, divided
+from .codes import Entry, Format, Steps, divided, number_of
 from .gemm import Workspace
 from .microscaled import E4M3, E4M3_CODES, few_rows, small_space
 from .packing import nibbles, pack_nibbles
@@ -130,15 +130,17 @@ class Grouped(Format):
         return out
 
     def steps(self, scale: torch.Tensor) -> Steps:
-        """As ``Format.steps``: the scales as they are, [in / 16 + 1, rows], and the reciprocal of what they come to."""
-        return scale.t().contiguous(), (scale[:, :-1] * scale[:, -1:]).t().contiguous().reciprocal()
+        """As ``Format.steps``: the scales as they are, [in / 16 + 1, rows], and what makes codes (4 bits: places) of
+        numbers."""
+        per_code = (scale[:, :-1] * scale[:, -1:]).t().contiguous().reciprocal()
+        return scale.t().contiguous(), per_code * STEPS if self.bits == 4 else per_code  # a power of two: exact
 
     def nearest(self, column: torch.Tensor, steps: Steps, number: int) -> torch.Tensor:
         """As ``Format.nearest``."""
         whole, relative = steps[0][-1], steps[0][number // BLOCK]
         codes = column * steps[1][number // BLOCK]
         if self.bits == 4:
-            places = codes.mul_(STEPS).add_(STEPS + 0.5).clamp_(0, 2 * STEPS).to(torch.int32)
+            places = codes.add_(number_of(STEPS + 0.5, column.device)).clamp_(0, 2 * STEPS).to(torch.int32)
             codes = torch.index_select(_nearest_level(self.codebook, column.device), 0, places)
         else:
             codes.round_().clamp_(-31, 31)

@@ -15,7 +15,7 @@ from functools import cache
 
 import torch
 
-from .codes import EXPONENT, Entry, Format, Steps, divided
+from .codes import EXPONENT, Entry, Format, Steps, divided, number_of
 from .gemm import Workspace
 from .packing import nibbles, padded, swizzle, swizzled_shape, unswizzle
 
@@ -25,6 +25,7 @@ ROUNDS = 2.0**22  # added to numbers from 0 to 6 and taken off again, it rounds 
 PLACE = 149 << 1  # of ROUNDS: its bits without the lower 22, which are those of what is added to it
 SEARCHED = range(-1, 7)  # e4m3 codes around amax / 6
 FEW = 3 << 15  # numbers worked on at once: what is worked with stays in the core's cache
+SIMPLE = 3 << 16  # the same where little is held beside them
 FEW_THERE = 1 << 22  # the same on a GPU
 
 
@@ -92,10 +93,9 @@ class MXFP8(Microscaled):
     def scales(self, prepared: torch.Tensor, amax: torch.Tensor | None = None) -> torch.Tensor:
         """The power of two at or above amax / 448 of each block; 0 for a block of zeros."""
         space = small_space(prepared.device)
-        exact = torch.cat([self.amax_per_block(prepared[rows], space) for rows in few_rows(prepared)])
+        exact = torch.cat([self.amax_per_block(prepared[rows], space) for rows in few_rows(prepared, SIMPLE)])
         exact = divided(exact, self.largest)
-        bits = exact.view(torch.int32)
-        above = ((bits >> 23) + ((bits & 0x7FFFFF) != 0).to(torch.int32)).clamp_(min=1) << 23
+        above = exact.view(torch.int32).add(0x7FFFFF).bitwise_and_(EXPONENT).clamp_(min=1 << 23)
         return torch.where(exact > 0, above.view(torch.float32), exact)  # NaN and Inf are found before
 
     def stored_scales(self, scale: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -112,7 +112,7 @@ class MXFP8(Microscaled):
         codes = torch.empty(prepared.shape, dtype=self.dtype, device=prepared.device) if out is None else out
         per_step = torch.where(scale > 0, scale.reciprocal(), 1.0)[..., None]  # powers of two: as exact as to divide
         space = small_space(prepared.device)
-        for rows in few_rows(prepared):
+        for rows in few_rows(prepared, SIMPLE):
             blocks = prepared[rows].view(-1, scale.shape[1], self.block)
             exact = torch.mul(blocks, per_step[rows], out=space.take(blocks.shape, blocks.device, slot="exact"))
             codes[rows] = self._nearest(exact).view(codes[rows].shape)
@@ -224,7 +224,8 @@ class NVFP4(Microscaled):
         return scale[:, :-1] * scale[:, -1:]
 
     def _near(self, exact: torch.Tensor) -> torch.Tensor:
-        grid = (exact.view(torch.int32) & EXPONENT).view(torch.float32).clamp_(1, 4).mul_(1.5 * ROUNDS)
+        grid = (exact.view(torch.int32) & number_of(EXPONENT, exact.device)).view(torch.float32).clamp_(1, 4)
+        grid.mul_(number_of(1.5 * ROUNDS, exact.device))
         return exact.add_(grid).sub_(grid).clamp_(-6, 6)
 
     def saturated(self, prepared: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -277,9 +278,9 @@ def small_space(device: torch.device) -> Workspace:
 _HERE = _Here()
 
 
-def few_rows(tensor: torch.Tensor) -> Iterator[slice]:
+def few_rows(tensor: torch.Tensor, few: int = FEW) -> Iterator[slice]:
     """The rows that are worked on at once; far more of them on a GPU."""
-    step = max(1, (FEW if tensor.device.type == "cpu" else FEW_THERE) // max(1, tensor.shape[1]))
+    step = max(1, (few if tensor.device.type == "cpu" else FEW_THERE) // max(1, tensor.shape[1]))
     return (slice(first, min(first + step, len(tensor))) for first in range(0, len(tensor), step))
 
 

@@ -139,7 +139,7 @@ def quantized(
 
         blocks, amax = sum_of(wanted)
         blocks = blocks if guide is None else gathered(blocks, fate.info.shape, CHUNK)
-        return quantize_blocks(blocks, format, fate.info.name, encode, amax)
+        return quantize_blocks(blocks, format, fate.info, encode, amax)
 
     numbers = loose(fate)
     if not numbers:

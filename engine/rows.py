@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 
-from .codes import Format, whole_scale
+from .codes import Format
 from .formats import finite_amax, require_finite_scale
 from .fuse import BLOCK
 from .tensors import RowSink, TensorInfo
@@ -47,22 +47,26 @@ def gathered(blocks: RowBlocks, shape: Sequence[int], most: int) -> RowBlocks:
 
 
 def quantize_blocks(
-    blocks: RowBlocks, format: Format, name: str, encode: Encode, amax: torch.Tensor | None = None
+    blocks: RowBlocks, format: Format, info: TensorInfo, encode: Encode, amax: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The scale, as it is worked with, of a sum that is gone through block by block.
+    """The scale, as it is worked with, of a sum of the shape of ``info`` that is gone through block by block.
 
     Once for row scales and where ``amax`` of the whole sum is known (and the sum itself is rounded), else twice.
     ``encode`` gets each block as it is rounded. NaN and Inf are FoundryError LF304.
     """
     if not format.row_scaled and (amax is None or not format.rounds_as_it_is):
-        amax = torch.stack([finite_amax(format.prepare(block), name) for _, block in blocks()]).amax()
-    scales = []
+        amax = torch.stack([finite_amax(format.prepare(block), info.name) for _, block in blocks()]).amax()
+    whole: torch.Tensor | None = None
     for rows, block in blocks():
         prepared = format.prepare(block)
-        scales.append(format.scales(prepared, amax))
-        require_finite_scale(scales[-1], block, name)
-        encode(rows, prepared, scales[-1])
-    return whole_scale(scales)
+        scale = format.scales(prepared, amax)
+        require_finite_scale(scale, block, info.name)
+        encode(rows, prepared, scale)
+        if whole is None:  # made once: parts kept among what is freed would hold the memory around them
+            whole = scale.new_empty(info.shape[0], *scale.shape[1:]) if scale.ndim else scale
+        if scale.ndim:
+            whole[rows] = scale
+    return torch.empty(0) if whole is None else whole
 
 
 def cast_blocks(blocks: RowBlocks, dtype: torch.dtype, name: str, put: Put) -> None:

@@ -30,8 +30,8 @@ def swapped(monkeypatch, change):
     """Let the quantizer see ``change(name, rows, sum)`` instead of the sum."""
     real = repair.quantize_blocks
 
-    def broken(blocks, format, name, encode, amax=None):  # what was true of the sum says nothing of the changed one
-        return real(lambda: ((rows, change(name, rows, block)) for rows, block in blocks()), format, name, encode)
+    def broken(blocks, format, info, encode, amax=None):  # what was true of the sum says nothing of the changed one
+        return real(lambda: ((rows, change(info.name, rows, block)) for rows, block in blocks()), format, info, encode)
 
     monkeypatch.setattr(repair, "quantize_blocks", broken)
 
