@@ -23,6 +23,7 @@ E4M3 = torch.float8_e4m3fn
 E4M3_CODES = 0x7E  # the largest finite one; positive codes stand in the order of their numbers
 ROUNDS = 2.0**22  # added to numbers from 0 to 6 and taken off again, it rounds to 0.5; times 2 to 1, and so on
 PLACE = 149 << 1  # of ROUNDS: its bits without the lower 22, which are those of what is added to it
+MANTISSA, ONE = 0x7FFFFF, 127 << 23  # of fp32: the bits of a fraction, and of 1.0
 SEARCHED = range(-1, 7)  # e4m3 codes around amax / 6
 FEW = 3 << 15  # numbers worked on at once: what is worked with stays in the core's cache
 SIMPLE = 3 << 16  # the same where little is held beside them
@@ -94,9 +95,9 @@ class MXFP8(Microscaled):
         """The power of two at or above amax / 448 of each block; 0 for a block of zeros."""
         space = small_space(prepared.device)
         exact = torch.cat([self.amax_per_block(prepared[rows], space) for rows in few_rows(prepared, SIMPLE)])
-        exact = divided(exact, self.largest)
-        above = exact.view(torch.int32).add(0x7FFFFF).bitwise_and_(EXPONENT).clamp_(min=1 << 23)
-        return torch.where(exact > 0, above.view(torch.float32), exact)  # NaN and Inf are found before
+        exact.div_(number_of(self.largest, exact.device))
+        above = exact.view(torch.int32).add(MANTISSA).bitwise_and_(EXPONENT).view(torch.float32)
+        return above.add_(exact.mul_(0.0))  # NaN and Inf stay what is no number
 
     def stored_scales(self, scale: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Biased exponents; 0 says a block of zeros."""
@@ -110,12 +111,13 @@ class MXFP8(Microscaled):
     def encode(self, prepared: torch.Tensor, scale: torch.Tensor, out: torch.Tensor | None = None) -> torch.Tensor:
         """e4m3 codes [rows, in], the nearest to prepared / scale."""
         codes = torch.empty(prepared.shape, dtype=self.dtype, device=prepared.device) if out is None else out
-        per_step = torch.where(scale > 0, scale.reciprocal(), 1.0)[..., None]  # powers of two: as exact as to divide
+        exponents = number_of(ONE << 1, scale.device) - scale.view(torch.int32)  # 1 / 0 is large, and meets zeros only
+        per_step = exponents.view(torch.float32)[..., None]  # a power of two: as exact as to divide
         space = small_space(prepared.device)
         for rows in few_rows(prepared, SIMPLE):
             blocks = prepared[rows].view(-1, scale.shape[1], self.block)
             exact = torch.mul(blocks, per_step[rows], out=space.take(blocks.shape, blocks.device, slot="exact"))
-            codes[rows] = self._nearest(exact).view(codes[rows].shape)
+            codes[rows].copy_(self._nearest(exact).view(-1, codes.shape[1]))
         return codes
 
     def saturated(self, prepared: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
