@@ -20,11 +20,32 @@ export function above(node, through = () => true) {
   return queue
 }
 
-/** A value with one file name for another: the name itself, or rows that have it; null where it is not there. */
+const ROW_NAMES = ["lora", "lora_name", "name", "low_variant_name"] // of a row of other packs
+const WRAPPED = "__value__" // a list, apart from links
+const TAG = /<lora:([^:<>]+)(?=[:>])/g
+const isObject = (value) => value !== null && typeof value === "object"
+
+/**
+ * A value with one file name for another: the name itself, a row or rows that have it, a text with `<lora:name:1>`.
+ * @returns {any} null where it is not there
+ */
 export function renamed(value, from, to) {
-  if (typeof value !== "string") return null
-  if (plain(value) === plain(from)) return to
-  const { state } = value.includes(".") ? read(value) : { state: null }
+  if (typeof value === "string") return plain(value) === plain(from) ? to : renamedText(value, from, to)
+  if (Array.isArray(value)) {
+    const rows = value.map((row) => (isObject(row) && !Array.isArray(row) ? renamed(row, from, to) : null))
+    return rows.some((row) => row !== null) ? value.map((row, at) => rows[at] ?? row) : null
+  }
+  if (!isObject(value)) return null
+  const names = ROW_NAMES.filter((name) => typeof value[name] === "string" && plain(value[name]) === plain(from))
+  const wrapped = renamed(value[WRAPPED], from, to)
+  if (!names.length && wrapped === null) return null
+  return { ...value, ...Object.fromEntries(names.map((name) => [name, to])), ...(wrapped === null ? {} : { [WRAPPED]: wrapped }) }
+}
+
+function renamedText(text, from, to) {
+  const tagged = text.replace(TAG, (tag, name) => (plain(name) === plain(from) ? `<lora:${to}` : tag))
+  if (tagged !== text) return tagged
+  const { state } = text.includes(".") ? read(text) : { state: null }
   if (!state?.rows.some((row) => plain(told(row).path) === plain(from))) return null
   const rename = ({ id, data }) => ({ id, data: typeof data === "string" ? to : { ...data, path: to } })
   return write({ ...state, rows: state.rows.map((row) => (plain(told(row).path) === plain(from) ? rename(row) : row)) })
@@ -33,7 +54,7 @@ export function renamed(value, from, to) {
 /**
  * All of a finding's fixes as changes of widgets; null where one cannot be made here (its input is wired, say).
  * @param {object[]} actions @param {(id: string) => object | undefined} nodeOf
- * @returns {{node: object, widget: object, value: string | number}[] | null}
+ * @returns {{node: object, widget: object, value: any}[] | null}
  */
 export function changesOf(actions, nodeOf) {
   const changes = actions.map((action) => changeOf(action, nodeOf(action.node)))

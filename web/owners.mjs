@@ -1,7 +1,7 @@
 // Which node a finding belongs to: the one where it is repaired. Knows nodes as plain objects, and no page.
 // @ts-check
 
-import { above, plain } from "./fixes.mjs"
+import { above, plain, renamed } from "./fixes.mjs"
 import { read, told } from "./rows.mjs"
 
 /** Whether a widget's value is the file a finding is about; some findings name only the file, without its folder. */
@@ -10,6 +10,7 @@ const isOf = (value, subject) => `/${plain(value)}`.endsWith(`/${plain(subject)}
 /** Whether a node has a file in a widget, or in rows. */
 function names(node, subject) {
   return (node.widgets ?? []).some(({ value }) => {
+    if (renamed(value, subject, "") !== null) return true
     if (typeof value !== "string" || !value.includes(".")) return false
     return isOf(value, subject) || read(value).state?.rows.some((row) => isOf(told(row).path, subject))
   })

@@ -15,12 +15,16 @@ from ..documents.document import parse_rows
 from ..lint.files import Files, Find, LineageOf
 from ..workflows.constants import with_constants
 from ..workflows.graph import Graph
+from ..workflows.node_values import NAMES, TAG
 from ..workflows.reading import forms, graph_of
 from .canvas_level import CanvasLevel
 from .canvases import count_on, levels_of
 from .convert import Conversion, convert, copied
 from .level import Level, PromptLevel
 from .moves import MOVES, Mover
+
+ROW_NAMES = (*NAMES, "low_variant_name")  # of a row that is a mapping
+WRAPPED = "__value__"  # a list in a prompt, apart from links
 
 
 def apply_fixes(
@@ -128,16 +132,31 @@ def _renamed(graph: Graph, fix: FixJSON, wanted: Mapping[tuple[str, str], object
 
 
 def renamed(value: Any, old: str, new: str) -> Any:
-    """A value with one file name for another: the name itself, a row that has it, rows; None where it is not there."""
-    if isinstance(value, str) and _plain(value) == _plain(old):
-        return new
-    if isinstance(value, Mapping) and isinstance(value.get("lora"), str) and _plain(value["lora"]) == _plain(old):
-        return {**value, "lora": new}
-    if not isinstance(value, str) or not value.lstrip().startswith("["):
+    """A value with one file name for another, None where it is not there.
+
+    It is the name itself, a row that has it, a list of rows, rows of ours as text, or a text with ``<lora:name:1>``.
+    """
+    if isinstance(value, str):
+        return new if _plain(value) == _plain(old) else _renamed_text(value, old, new)
+    if isinstance(value, list):
+        rows = [renamed(row, old, new) if isinstance(row, Mapping) else None for row in value]
+        told = [was if now is None else now for was, now in zip(value, rows, strict=True)]
+        return told if any(now is not None for now in rows) else None
+    if not isinstance(value, Mapping):
         return None
+    there = {name: new for name in ROW_NAMES if isinstance(value.get(name), str) and _plain(value[name]) == _plain(old)}
+    if (rows := renamed(value.get(WRAPPED), old, new)) is not None:
+        there[WRAPPED] = rows
+    return {**value, **there} if there else None
+
+
+def _renamed_text(text: str, old: str, new: str) -> str | None:
+    if not text.lstrip().startswith("["):
+        tagged = TAG.sub(lambda tag: tag[0].replace(tag[1], new, 1) if _plain(tag[1]) == _plain(old) else tag[0], text)
+        return tagged if tagged != text else None
     try:
-        names = [_plain(row.path) for row in parse_rows(value, "rows")]
-        rows = json.loads(value)
+        names = [_plain(row.path) for row in parse_rows(text, "rows")]
+        rows = json.loads(text)
     except (FoundryError, ValueError):
         return None
     if _plain(old) not in names:

@@ -30,6 +30,7 @@ from ..remote.fetching import cached
 from ..remote.names import is_remote, parse_remote
 from ..workflows.node_kinds import LORAS
 from ..workflows.trail import Applied, Source
+from .alike import by_plain_name, has_ending, most_alike, stem
 
 Find = Callable[[str, str], Path | None]  # (kind of folder, name) -> the file, None: it is not there
 LineageOf = Callable[[Path], Lineage]
@@ -159,21 +160,19 @@ class Files:
             return None
         found = self._find(kind, name)
         if found is None and loose:
-            near = self._near(kind, name)
-            found = self._find(kind, near) if near else None
+            alike = (each for each in self._alike(kind, name) if stem(each) == stem(name))
+            found = self._find(kind, near) if (near := next(alike, "")) else None
         return found
 
     def _near(self, kind: str, name: str) -> str:
-        """What is there under the same plain name; empty when nothing is."""
-        return self._plain_names(kind).get(plain_name(name), "")
+        """What is there under the same plain name, of several the most alike; empty when nothing is."""
+        return most_alike(self._alike(kind, name), name)
 
-    def _listed(self, kind: str) -> dict[str, str]:
-        """Plain name -> the first name there that is written so."""
-        found: dict[str, str] = {}
-        names: Iterable[str] = self._find.names(kind) if isinstance(self._find, Lists) else ()
-        for name in names:
-            found.setdefault(plain_name(name), name)
-        return found
+    def _alike(self, kind: str, name: str) -> list[str]:
+        return self._plain_names(kind).get(plain_name(name), [])
+
+    def _listed(self, kind: str) -> dict[str, list[str]]:
+        return by_plain_name(self._find.names(kind) if isinstance(self._find, Lists) else ())
 
     def _missing(self, wanted: Applied | Source, folders: tuple[str, ...]) -> Iterator[Finding]:
         """LF306, where it was looked for; names that need not be whole can only be checked against a list."""
@@ -182,6 +181,8 @@ class Files:
         if self._find is None or not folders or blind or is_remote(name) or name.lower().endswith(".gguf"):
             return
         near = next((found for kind in folders if (found := self._near(kind, name))), "")
+        if loose and not has_ending(name):
+            near = stem(near)  # a name without its ending may be looked for as it is written
         key = "LF306.near" if near else "LF306.missing"
         where = " or ".join(folders)
         at = (isinstance(wanted, Applied) and wanted.row.at) or wanted.node  # where the name is to be changed

@@ -29,6 +29,7 @@ from ..workflows.trail import Applied, Trail, halves
 from ..workflows.unread import unread
 from .files import BaseFacts, Files, Find, LineageOf, LoudnessOf
 from .late import late_loras
+from .makers import files_of_makers
 from .order import as_question, orders
 
 # Limits of one check, far beyond what anybody wires; LF108 says what was left out.
@@ -97,6 +98,8 @@ def lint(
         if seconds > MOST_SECONDS:
             break
     cut.models, cut.stages = len(models) - len(stacks), unordered
+    found += files_of_makers(graph, files, tuple(found))
+    stopped |= stops(found, strict)
     lost = [*_unread(graph, cut), *cut.told(len(models))]
     stopped |= strict and bool(lost)
     return Lint(_first(worst_first([*found, *lost])), tuple(stacks), not stopped, not lost)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 FUSE_NODE, STACK_NODE, VALIDATOR_NODE = "FoundryFuseBaseLoRA", "FoundryStackLoRAs", "FoundryStackValidator"
 QUANTIZE_NODE, APPLY_NODE, SAVE_NODE = "FoundryQuantizeFP8", "FoundryApply", "FoundrySaveModel"
+LIST_ENDS = ("FoundryMergeLoRAs", "FoundryLoRAConflicts")  # a list of LoRAs is used up there, without a model
+EXTRACT_NODE = "FoundryExtractLoRA"
 STAGES = {  # our stages, and what is missing without one
     FUSE_NODE: "its base LoRA is not fused",
     STACK_NODE: "its LoRAs are not applied",

@@ -16,6 +16,7 @@ from .lora_kinds import LORA_NODES, NO_MODEL_LORAS, NO_MODEL_TYPES
 from .node_kinds import (
     CARRIER_TYPES,
     FILE_ENDINGS,
+    LIST_ENDS,
     LOADERS,
     MERGES,
     MODEL_TYPES,
@@ -128,7 +129,8 @@ class _Walk:
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
-        self._ends = {end.node for end in ends(graph)}
+        used = (node.id for node in graph.nodes.values() if node.mode == ON and node.kind in LIST_ENDS)
+        self._ends = {*used, *(end.node for end in ends(graph))}
         self._takers = _takers(graph)
         self.steps = 0  # of all ways down that were taken
         self.followed = frozenset(self._above(self._ends))

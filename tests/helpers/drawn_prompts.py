@@ -17,7 +17,7 @@ OUTPUTS = {"CheckpointLoaderSimple": ("MODEL", "CLIP", "VAE"), "UNETLoader": ("M
 def drawn(prompt: Json) -> Json:
     """The workflow, in the form of a file; ids are those of the prompt."""
     wires = [(key, name, value) for key, node in prompt.items() for name, value in node["inputs"].items()
-             if isinstance(value, list) and len(value) == 2 and value[0] in prompt]  # fmt: skip
+             if isinstance(value, list) and len(value) == 2 and value[0] in [*prompt]]  # fmt: skip
     numbers = {(key, name): number for number, (key, name, _) in enumerate(wires, 1)}
     depths: dict[str, int] = {}
     nodes, links, rows = list[Json](), list[list[Any]](), dict[int, int]()

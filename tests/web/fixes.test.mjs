@@ -38,6 +38,18 @@ test("a name is no part of another one", () => {
   assert.equal(renamed(4, USE.from, USE.to), null)
 })
 
+test("a name in rows and texts of other packs is replaced, and all else of them stays", () => {
+  const power = { on: true, lora: "a\\old.safetensors", strength: 0.7, strengthTwo: null }
+  assert.deepEqual(renamed(power, USE.from, USE.to), { ...power, lora: USE.to })
+  const rows = [{ name: "other", strength: 1 }, { name: "old", active: true }]
+  const fixed = [rows[0], { name: "New", active: true }]
+  assert.deepEqual(renamed(rows, "old", "New"), fixed)
+  assert.deepEqual(renamed({ __value__: rows }, "old", "New"), { __value__: fixed })
+  assert.deepEqual(rows[1], { name: "old", active: true }) // what is given is not changed
+  assert.equal(renamed("a cat <lora:old:0.7> <lora:older:1> old", "old", "New$1"), "a cat <lora:New$1:0.7> <lora:older:1> old")
+  for (const value of [null, undefined, true, [], {}, ["old"], [["old"]], { other: "old" }]) assert.equal(renamed(value, "old", "New"), null)
+})
+
 test("findings keep their fixes, and need none", () => {
   const [with_, without] = readFindings([{ code: "LF306", severity: "error", fix_actions: [USE] }, { code: "LF302" }])
   assert.deepEqual([with_.actions, without.actions], [[USE], []])

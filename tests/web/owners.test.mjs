@@ -35,6 +35,14 @@ test("a finding of a run is of the nearest node above that has its file, in a wi
   assert.equal(ownerOf(found("wan.safetensors"), check, nodeAt), load)
 })
 
+test("a row of another pack, in a list or in a value of its own, is where a finding belongs", () => {
+  for (const value of [[{ name: "ink", strength: 1 }], { on: true, lora: "ink", strength: 1 }, "<lora:ink:0.7>"]) {
+    const stacker = node(1, [value])
+    const applier = node(4, [true], load, stacker)
+    assert.equal(ownerOf(found("ink", { node: "4" }), check, () => applier), stacker)
+  }
+})
+
 test("a finding about nothing that is above stays where it was told", () => {
   assert.equal(ownerOf(found("nk.safetensors"), check, nodeAt), check)
   assert.equal(ownerOf(found(""), check, nodeAt), check)

@@ -291,7 +291,7 @@ def test_what_is_switched_off_may_be_missing(tmp_path):
 
 def test_names_that_need_not_be_whole(tmp_path):
     g = Sketch()
-    rows = [{"name": "Style", "strength": 1.0, "active": True}]
+    rows = [{"name": "style", "strength": 1.0, "active": True}]
     g.sample(g("Lora Loader (LoraManager)", model=g.unet(QWEN), loras=rows, text=""), g("CLIPLoader"))
     result = check(tmp_path, g, {STYLE: declared([LIGHTNING_8])})
     assert verdicts(result) == [("warning", "LF102.missing")]  # found, for something is known of it
