@@ -9,6 +9,7 @@ from typing import Any
 from ...engine.json_types import ConvertedJSON
 from ...engine.lineage import ACCELERATOR
 from ..lint.files import Files
+from ..plans.describe import role_at
 from ..workflows.node_kinds import APPLY_NODE, FUSE_NODE, QUANTIZE_NODE, STACK_NODE, VALIDATOR_NODE
 from ..workflows.node_values import LoraRow
 from ..workflows.trail import Applied
@@ -188,8 +189,8 @@ class Builder:
 
     def _is_accelerator(self, row: Written) -> bool:
         applied = Applied(LoraRow(row.name, row.strength, row.loose), row.node)
-        known = self._files.lora(applied).lineage.accelerator
-        return known is not None and known.role == ACCELERATOR
+        name = self._name(row)
+        return role_at(self._files.path(name), name, self._files.lora(applied).lineage).role == ACCELERATOR
 
     def _name(self, row: Written) -> str:
         name = self._files.spelled(row.name, row.loose)

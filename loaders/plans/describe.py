@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -81,13 +82,27 @@ def _opened(source: FileSource, sha256: str, path: Path) -> tuple[LoRAFile | Non
 
 def role_of(lora: LoRAFile, lineage: Lineage) -> Role:
     """What its lineage says it is for, unless nobody does; else a guess by signs."""
+    return _better(lineage, guess_role(lora.info.name, lora.metadata, lora.adapters))
+
+
+def _better(lineage: Lineage, guess: Role) -> Role:
     role, level = lineage.role
-    guess = guess_role(lora.info.name, lora.metadata, lora.adapters)
     if role == UNKNOWN or EVIDENCE.index(level) > EVIDENCE.index(guess.evidence):
         return guess
     saying = (each.evidence.source for each in lineage.claims if (each.role, each.evidence.level) == (role, level))
     known = lineage.accelerator.why if lineage.accelerator else ""
     return Role(role, next(saying, known), level)
+
+
+def role_at(path: Path | None, name: str, lineage: Lineage) -> Role:
+    """``role_of`` the LoRA in a file; of one that is not there or cannot be used, by its name as by its lineage."""
+    try:
+        if path is not None:
+            source = FileSource(path)
+            return role_of(LoRAFile(source, path.name, "", source.metadata, path), lineage)
+    except FoundryError:  # told where it is used
+        pass
+    return _better(lineage, guess_role(re.split(r"[\\/]", name)[-1], {}, ()))
 
 
 def _adapter_facts(lora: LoRAFile, role: Role) -> AdaptersJSON:
