@@ -4,6 +4,7 @@
 import { ask, button, element, place } from "./dom.mjs"
 import { post, tell } from "./host.mjs"
 import { Chooser } from "./rows_chooser.mjs"
+import { factsOf, learnFacts } from "./rows_client.mjs"
 import { spelled } from "./rows_search.mjs"
 import { problemOf, word } from "./texts.mjs"
 
@@ -11,6 +12,8 @@ import { problemOf, word } from "./texts.mjs"
 const said = new Map()
 /** LoRA of a stack -> the base LoRAs below it, as the newest check tells. */
 const bases = new Map()
+/** LoRA of a stack -> the names of the models it goes to. */
+const under = new Map()
 const ON_PURPOSE = ["LF102.missing", "LF102.vanilla", "LF102.guessed", "LF102.ask", "LF103.trained", "LF104.another"]
 const GUESSES = ["LF102.guessed", "LF102.ask"] // findings that only ask
 let changed = (_written) => {}
@@ -23,19 +26,36 @@ export const turnAsking = (on) => (asking = on)
 /** @param {() => void} listener called when the user wants no more questions */
 export const whenSilenced = (listener) => (silence = listener)
 
+/** Whether a LoRA is known to be for another model than each it goes to: what it was trained with does not matter then. */
+function isForeign(path) {
+  const models = under.get(path) ?? []
+  return models.length > 0 && models.every((base) => factsOf(path, base)?.fit === "other")
+}
+
 /** Whether a finding is to be shown: one that only asks is not where nothing is to be asked. */
-export const isShown = ({ text }) => asking || !GUESSES.includes(text)
+export const isShown = ({ text, subject }) => !GUESSES.includes(text) || (asking && !isForeign(subject))
 
 /** @param {(written: boolean) => void} listener called before and after something is written down or taken back */
 export const whenDeclared = (listener) => (changed = listener)
 
-/** What a check tells of the stacks. @param {{loras: import("./findings.mjs").Lora[]}[]} stacks */
+/** What a check tells of the stacks. @param {{base: string, loras: import("./findings.mjs").Lora[]}[]} stacks */
 export function learnBases(stacks) {
   bases.clear()
-  for (const { loras } of stacks) {
+  under.clear()
+  for (const { base, loras } of stacks) {
     const fused = fusedIn(loras)
-    for (const { path, stage } of loras) if (stage === "stack") bases.set(path, fused)
+    for (const { path } of loras.filter(({ stage }) => stage === "stack")) {
+      bases.set(path, fused)
+      under.set(path, [...(under.get(path) ?? []), base])
+    }
   }
+}
+
+/** Ask how the LoRAs of these questions fit their models, where no row asked: the answer is told as rows are. */
+export function learnFits(questions) {
+  const open = questions.filter(({ lora, said: answer }) => lora && answer === undefined).map(({ lora }) => lora)
+  const models = new Set(open.flatMap((lora) => under.get(lora) ?? []).filter(Boolean))
+  for (const base of models) void learnFacts(open.filter((lora) => under.get(lora)?.includes(base)), base)
 }
 
 /** The button under a finding that a LoRA stands on another base than its own: it is written down as meant so. */
@@ -59,7 +79,8 @@ const asked = (lora, findings) => findings.some((found) => isQuestion(found) && 
 
 /**
  * A question for each LoRA that nobody says enough of, and an answer for each the user just spoke of, as plain data; of
- * several questions one more, for `all` of them at once. A file that is not there is not asked about.
+ * several questions one more, for `all` of them at once. A file that is not there, or is for another model, is not asked
+ * about.
  * @param {import("./findings.mjs").Lora[]} loras of one stack @param {import("./findings.mjs").Finding[]} findings
  * @returns {{lora: string, said: string | undefined, fused: {name: string, strength: number}[], all?: string[]}[]}
  */
@@ -68,7 +89,7 @@ export function questionsOf(loras, findings) {
   const fused = fusedIn(loras)
   const stacked = loras.filter((lora) => lora.stage === "stack")
   const unclear = (lora) => said.has(lora.path) || silent(lora) || asked(lora, findings)
-  const paths = stacked.filter((lora) => unclear(lora) && !gone(lora, findings)).map((lora) => lora.path)
+  const paths = stacked.filter((lora) => unclear(lora) && !gone(lora, findings) && !isForeign(lora.path)).map((lora) => lora.path)
   const files = new Map(paths.map((path) => [spelled(path), path])) // two rows may spell one file differently
   const rows = [...files.values()].map((lora) => ({ lora, said: said.get(lora), fused }))
   const all = rows.filter((each) => each.said === undefined).map((each) => each.lora)

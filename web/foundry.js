@@ -31,6 +31,7 @@ import { Linter } from "./lint.mjs"
 import {
   adopt,
   allViews,
+  factsLearnt,
   forgetCheck,
   isOurs,
   openAt,
@@ -44,7 +45,7 @@ import {
 } from "./nodes.mjs"
 import { card, summary } from "./panel.mjs"
 import { recall } from "./recall.mjs"
-import { forgetFacts } from "./rows_client.mjs"
+import { forgetFacts, whenLearnt } from "./rows_client.mjs"
 import { adoptRows, importItems, readRows, remountRows, watchFiles } from "./rows_node.mjs"
 import { colour, pastTheEnd, stageTypes } from "./sockets.mjs"
 import { sheetOf, tint } from "./stages.mjs"
@@ -261,6 +262,7 @@ register({
     addStyle()
     listen()
     watchFiles(filesChanged)
+    whenLearnt(factsLearnt)
     whenDeclared(declared)
     whenSilenced(silenced)
     whenArrived(openAt)

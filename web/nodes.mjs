@@ -1,7 +1,7 @@
 // All nodes that show findings, and which of them shows which finding.
 // @ts-check
 
-import { learnBases } from "./declare.mjs"
+import { learnBases, learnFits } from "./declare.mjs"
 import { announce } from "./dom.mjs"
 import { headline, readFindings, readLoras, without } from "./findings.mjs"
 import { allNodes, drawn, locatorOf, nodeAt, openWorkflow, outputOf, remount, wayTo } from "./host.mjs"
@@ -168,12 +168,18 @@ export function showCheck(answer) {
   const bases = new Map(applied)
   const said = new Map(applied.map(([to]) => [to, findings.filter((each) => wayTo(each.node).at(-1) === to)]))
   tellRows = () => checkedRows((node) => below(node, bases), (node) => distinct([...viewOf(node).findings, ...below(node, said)]))
-  learnBases((answer.stacks ?? []).map((stack) => ({ loras: readLoras(stack.loras) })))
+  learnBases((answer.stacks ?? []).map(({ base, loras: all }) => ({ base, loras: readLoras(all) })))
   const solved = without(before, findings)
   if (headline(before) !== headline(findings)) announce(headline(findings))
   before = findings
   for (const view of allViews()) view.checked(found.get(view) ?? [], solved, loras.get(view))
   handOut()
+  learnFits(allViews().flatMap((view) => view.questions()))
+}
+
+/** More is known of LoRAs: some need not be asked about any more. */
+export function factsLearnt() {
+  for (const view of allViews()) if (view.loras.length || view.found.length) view.update()
 }
 
 /** Another graph: what was found in the last one says nothing about this one. */

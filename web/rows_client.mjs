@@ -12,7 +12,8 @@ const keyOf = (base, name) => `${base}\n${name}`
 /** The list as it came last, and its ETag: it stays this object until the server has another one. */
 let listed = { tag: "", names: [] }
 let changed = () => {}
-let learnt = () => {}
+const listeners = []
+const learnt = () => listeners.forEach((handle) => handle())
 
 /** The LoRAs of the last list. @returns {string[]} */
 export const listedLoras = () => listed.names
@@ -21,7 +22,7 @@ export const listedLoras = () => listed.names
 export const whenChanged = (handle) => (changed = handle)
 
 /** @param {() => void} handle called when there is something new about a LoRA, whoever asked: a chooser asks for rows too */
-export const whenLearnt = (handle) => (learnt = handle)
+export const whenLearnt = (handle) => void listeners.push(handle)
 
 /** @type {Promise<string[]> | null} the question on its way: on a slow disk several would wait for each other */
 let asking = null

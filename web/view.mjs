@@ -100,13 +100,18 @@ export class View {
     this.mark()
   }
 
+  /** What it asks. @returns {ReturnType<typeof questionsOf>} */
+  questions() {
+    return this.loras.length && this.asks() ? questionsOf(this.loras, this.findings) : []
+  }
+
   /** What the panel shows whole, and what it counts because another node shows it. @returns {import("./panel.mjs").Content} */
   content() {
     const { findings, told, report } = this
     const of = (part) => shared(part, this.node, this.owner)
     const [run, check] = [of(told.filter(isShown)), of(findings.filter((each) => !told.includes(each)))]
     const counted = ({ others }, before) => [...others].map(([node, all]) => ({ place: locatorOf(node), findings: all, before }))
-    const asked = this.loras.length && this.asks() ? questionsOf(this.loras, findings) : []
+    const asked = this.questions()
     const said = report || run.mine.length ? { facts: [], loras: [], ...report, findings: run.mine } : null
     return { report: said, found: check.mine, elsewhere: [...counted(check, true), ...counted(run, false)], asked }
   }

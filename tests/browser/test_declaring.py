@@ -42,6 +42,17 @@ def test_an_unknown_lora_is_a_quiet_question(asking, unknown):
     assert ASK not in asking.panel("stack")["text"]  # asked once: the validator below does
 
 
+def test_a_lora_of_another_model_is_not_asked_about(studio, unknown):
+    """It cannot fit, whatever it was trained with; in the rows its badge says so."""
+    studio.build(*without_fusion(unknown, "unrelated"))
+    studio.check()
+    studio.page.wait_for_function("() => foundry.panel('check').hidden")
+    studio.set("row", "lora_name", unknown["new"])
+    studio.check()
+    text = studio.wait_for_panel("check", "none")["text"]
+    assert f"{unknown['new']}: {ASK}" in text and unknown["unrelated"] not in text
+
+
 def test_a_click_declares_and_undo_takes_it_back(asking, host, unknown):
     asking.connect("fuse", 0, "stack", "model")
     asking.connect("load", 0, "fuse", "model")
