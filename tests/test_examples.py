@@ -7,6 +7,7 @@ import re
 
 import pytest
 from example_models import MODELS, converted, model_of, with_models
+from lora_foundry.loaders.converting.kinds import FORMS
 from sources import ROOT
 
 EXAMPLES = sorted((ROOT / "example_workflows").glob("*.json"))
@@ -40,6 +41,15 @@ def test_every_file_is_offered_where_its_publisher_has_it(path):
     files = named(workflow)
     assert files and {each["name"] for each in offered(workflow)} == files - NO_ADDRESS
     assert all(each == model_of(each["name"]) for each in offered(workflow))
+
+
+@every_example
+def test_our_nodes_are_saved_with_all_their_outputs(path):
+    """An output that came later is in the file too: a frontend that reads it as it is offers the wire."""
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    for node in (node for node in workflow["nodes"] if node["type"] in FORMS):
+        saved = [(each["name"], each["type"]) for each in node["outputs"]]
+        assert saved == list(FORMS[node["type"]].outputs), node["type"]
 
 
 @every_example
