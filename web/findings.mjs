@@ -13,8 +13,8 @@ const FIELDS = ["code", "seen", "why", "fix", "evidence", "subject", "node", "te
  * @typedef {{code: string, severity: string, seen: string, why: string, fix: string, evidence: string, subject: string,
  *   node: string, text: string, values: Record<string, string>, actions: object[]}} Finding
  * @typedef {{path: string, stage: string, weight: number, node?: string, lineage: object}} Lora
- * @typedef {{facts: string[], findings: Finding[], loras: Lora[], numbers?: import("./numbers.mjs").Numbers, solved?: boolean}} Report
- *   solved: without some findings by now
+ * @typedef {{facts: string[], findings: Finding[], loras: Lora[], numbers?: import("./numbers.mjs").Numbers, solved?: boolean, files?: string[]}} Report
+ *   solved: without some findings by now; files: those it speaks of that the graph had then
  */
 
 const text = (value) => (typeof value === "string" ? value.trim() : "")

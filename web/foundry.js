@@ -31,6 +31,7 @@ import { Linter } from "./lint.mjs"
 import {
   adopt,
   allViews,
+  endChecks,
   factsLearnt,
   forgetCheck,
   isOurs,
@@ -232,9 +233,7 @@ register({
       defaultValue: true,
       onChange(on) {
         linter.turned(on)
-        if (on) return
-        forgetCheck()
-        showCheck({ findings: [] })
+        if (!on) endChecks()
       },
     },
     {

@@ -1,7 +1,11 @@
 // Reports by workflow and node, for the host makes new nodes of all at every undo. Plain data, no page.
 // @ts-check
 
+import { without } from "./findings.mjs"
+import { distinct } from "./owners.mjs"
+
 const MOST = 20 // workflows
+const MOST_FOUND = 500 // findings of one
 
 const linked = (link) => (Array.isArray(link) ? [link[0], link[1]] : [link.id, link.origin_id])
 const inside = (graph) => graph.nodes.map(({ id, type, mode, widgets_values }) => [id, type, mode, widgets_values])
@@ -44,6 +48,26 @@ export function printerOf(workflow) {
     const seen = new Map()
     walk(graphs, owner, id, seen)
     return JSON.stringify([...seen].sort(([a], [b]) => (a < b ? -1 : 1)))
+  }
+}
+
+/** What checks found in each workflow so far: what the newest finds no longer is solved, whenever a run said it. */
+export class Found {
+  constructor() {
+    this.workflows = new Map()
+  }
+
+  /** @param {import("./findings.mjs").Finding[]} findings of the newest check @returns {import("./findings.mjs").Finding[]} what is solved */
+  solved(workflow, findings) {
+    const before = this.workflows.get(workflow) ?? []
+    this.workflows.delete(workflow)
+    this.workflows.set(workflow, distinct([...before, ...findings]).slice(-MOST_FOUND))
+    if (this.workflows.size > MOST) this.workflows.delete(this.workflows.keys().next().value)
+    return without(before, findings)
+  }
+
+  forget(workflow) {
+    this.workflows.delete(workflow)
   }
 }
 

@@ -3,9 +3,9 @@
 
 import { learnBases, learnFits } from "./declare.mjs"
 import { announce } from "./dom.mjs"
-import { headline, readFindings, readLoras, without } from "./findings.mjs"
+import { headline, readFindings, readLoras } from "./findings.mjs"
 import { allNodes, drawn, locatorOf, nodeAt, openWorkflow, outputOf, remount, wayTo } from "./host.mjs"
-import { Kept, printerOf } from "./keep.mjs"
+import { Found, Kept, printerOf } from "./keep.mjs"
 import { distinct, ownerOf, shared } from "./owners.mjs"
 import { checkedRows } from "./rows_node.mjs"
 import { View } from "./view.mjs"
@@ -20,6 +20,7 @@ const OFTEN_NAMED = /lora|loader/i // kinds of other packs: a badge must be ther
 /** node -> its View. Weak: a removed node takes its report along. */
 const views = new WeakMap()
 const kept = new Kept()
+const ever = new Found()
 let before = [] // what the newest check found
 let tellRows = () => {} // what it said of the rows of LoRA Stacks
 let print = null // tells what a report speaks of, in the graph as it was when the newest run began
@@ -169,7 +170,7 @@ export function showCheck(answer) {
   const said = new Map(applied.map(([to]) => [to, findings.filter((each) => wayTo(each.node).at(-1) === to)]))
   tellRows = () => checkedRows((node) => below(node, bases), (node) => distinct([...viewOf(node).findings, ...below(node, said)]))
   learnBases((answer.stacks ?? []).map(({ base, loras: all }) => ({ base, loras: readLoras(all) })))
-  const solved = without(before, findings)
+  const solved = ever.solved(openWorkflow(), findings)
   if (headline(before) !== headline(findings)) announce(headline(findings))
   before = findings
   for (const view of allViews()) view.checked(found.get(view) ?? [], solved, loras.get(view))
@@ -182,8 +183,15 @@ export function factsLearnt() {
   for (const view of allViews()) if (view.loras.length || view.found.length) view.update()
 }
 
-/** Another graph: what was found in the last one says nothing about this one. */
+/** All nodes are other ones, of this workflow or another. */
 export function forgetCheck() {
   before = []
   tellRows = () => {}
+}
+
+/** Nothing is checked any more: what a run says is not solved by that. */
+export function endChecks() {
+  forgetCheck()
+  ever.forget(openWorkflow())
+  showCheck({ findings: [] })
 }

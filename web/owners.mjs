@@ -30,6 +30,12 @@ export function ownerOf({ node, subject }, shownOn, nodeAt) {
   return (subject && places.find((at) => names(at, subject))) || named || shownOn
 }
 
+/** Those of some files that a node, or one above it, has. @param {any} node @param {string[]} files @returns {string[]} */
+export function filesAbove(node, files) {
+  const places = files.length ? above(node) : []
+  return files.filter((file) => places.some((at) => names(at, file)))
+}
+
 const keyOf = ({ code, subject, seen }) => JSON.stringify([code, subject, seen])
 
 /** Findings without repeats: several nodes of one run say the same. @param {import("./findings.mjs").Finding[]} findings */

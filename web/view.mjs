@@ -5,12 +5,13 @@ import { isShown, questionsOf, rowOf } from "./declare.mjs"
 import { element, place, popover } from "./dom.mjs"
 import { ICONS, readReport, without, worst } from "./findings.mjs"
 import { boxOf, canvas, chain, elementOf, heightFollows, isVue, locatorOf, newBadge, nodeOfLocator } from "./host.mjs"
-import { distinct, shared } from "./owners.mjs"
+import { distinct, filesAbove, shared } from "./owners.mjs"
 import { Panel, card } from "./panel.mjs"
 import { word } from "./texts.mjs"
 
 const BADGES = { error: "#5a2626", warning: "#54441c" }
 const WIDTH = 320
+const subjectsOf = (findings) => [...new Set(findings.map(({ subject }) => subject).filter(Boolean))]
 const SETTLES = 500 // ms in which a node's height has followed its panel
 
 export class View {
@@ -52,7 +53,7 @@ export class View {
 
   /** What a run said takes the place of what was found before it. @param {import("./findings.mjs").Report | null} report */
   show(report) {
-    this.report = report
+    this.report = report && { ...report, files: filesAbove(this.node, subjectsOf(report.findings)) }
     this.found = []
     if (report?.loras.length) this.loras = report.loras
     this.panel?.stale(false)
@@ -82,10 +83,17 @@ export class View {
    * @param {import("./findings.mjs").Lora[]} [loras] those of its stack; without them the ones known stay
    */
   checked(found, solved, loras) {
-    if (this.report) this.solve(without(this.report.findings, solved))
+    if (this.report) this.solve(without(this.report.findings, solved).filter(({ subject }) => !this.replaced().includes(subject)))
     this.found = found
     this.loras = loras ?? this.loras
     this.update()
+  }
+
+  /** The files that were here or above when the run spoke of them, and are not any more. @returns {string[]} */
+  replaced() {
+    const { files = [] } = this.report
+    const left = filesAbove(this.node, files)
+    return files.filter((file) => !left.includes(file))
   }
 
   /** Part of what the run said holds no longer: the rest is marked as old. */

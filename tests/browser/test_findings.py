@@ -158,6 +158,26 @@ def test_findings_survive_a_change_of_the_workflow_tab(fresh):
     assert fresh.wait_for_panel("quantize", "warning")["text"] == shown
 
 
+def test_what_a_run_said_of_a_lora_that_was_replaced_is_gone_and_does_not_come_back(fresh, names):
+    """Whether a check says it too or the run alone, which the page is told here; another tab makes every node anew."""
+    fresh.run()
+    fresh.check()
+    said = {"code": "LF305", "severity": "warning", "seen": "Small numbers.", "subject": names["partial"]}
+    fresh.page.evaluate("said => foundry.nodes.stack.onExecuted({text: [], foundry: [{findings: [said]}]})", said)
+    assert fresh.wait_for_panel("check", "warning") and "LF305" in fresh.badge("row")
+    fresh.set("row", "lora_name", names["style"])
+    for _ in range(2):
+        fresh.check()
+        for name in ("stack", "check", "quantize"):
+            text = fresh.panel(name)["text"]
+            assert "LF302" not in text and "LF305" not in text, text
+        assert fresh.badge("row") == ""
+        fresh.load_again()
+    fresh.set("row", "lora_name", names["partial"])
+    fresh.check()
+    assert "LF302" in fresh.wait_for_panel("check", "warning")["text"]
+
+
 def test_findings_come_back_for_a_node_that_a_run_reused(unchecked):
     """After a reload of the page nothing is sent for cached nodes; the host's history still has their report."""
     unchecked.run()

@@ -2,7 +2,7 @@
 
 import assert from "node:assert/strict"
 import { test } from "node:test"
-import { distinct, ownerOf, shared } from "../../web/owners.mjs"
+import { distinct, filesAbove, ownerOf, shared } from "../../web/owners.mjs"
 
 const node = (id, values, ...above) => ({
   id,
@@ -59,4 +59,11 @@ test("a node keeps its own findings and counts the others by their node", () => 
 test("what several nodes of a run say is told once; two things of one code are two", () => {
   const [one, other] = [found("a"), found("a", { seen: "y" })]
   assert.deepEqual(distinct([one, { ...one }, other]), [one, other])
+})
+
+test("files that a node or one above it has, over every wire", () => {
+  const files = ["ink.safetensors", "folder/b.safetensors", "wan.safetensors", "gone.safetensors"]
+  assert.deepEqual(filesAbove(check, files), files.slice(0, 3))
+  assert.deepEqual(filesAbove(row, files), ["ink.safetensors"])
+  assert.deepEqual(filesAbove(check, []), [])
 })

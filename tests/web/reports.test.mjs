@@ -4,7 +4,7 @@ import assert from "node:assert/strict"
 import { readFileSync, readdirSync } from "node:fs"
 import { test } from "node:test"
 import { readError } from "../../web/findings.mjs"
-import { Kept, printerOf } from "../../web/keep.mjs"
+import { Found, Kept, printerOf } from "../../web/keep.mjs"
 
 const printOf = (workflow, locator) => printerOf(workflow)(locator)
 
@@ -60,4 +60,16 @@ test("one file alone touches the host", () => {
     assert.doesNotMatch(source, /scripts\/(app|api)\.js|\bapp\.|window\.(LiteGraph|LGraph|comfyAPI|app)\b/, name)
     assert.doesNotMatch(source, /node\.(bg)?color\s*=|onSerialize/, name)
   }
+})
+
+test("what a check found once and the newest does not is solved, in its own workflow", () => {
+  const found = new Found()
+  const [one, other] = ["a", "b"].map((subject) => ({ code: "LF302", seen: subject, subject }))
+  assert.deepEqual(found.solved("w", [one]), [])
+  assert.deepEqual(found.solved("w", [other]), [one])
+  assert.deepEqual(found.solved("v", []), [])
+  assert.deepEqual(found.solved("w", [other]), [one]) // again: another tab brings the report back
+  assert.deepEqual(found.solved("w", [one]), [other])
+  found.forget("w")
+  assert.deepEqual(found.solved("w", []), [])
 })
