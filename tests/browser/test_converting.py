@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from browser.graphs import native
 from browser.layout import boxes_of, overlapping
@@ -126,3 +128,56 @@ def lightning_of(studio, names):
     from safetensors.torch import load_file
 
     return load_file(studio.host.base / "models" / "loras" / names["lightning"])
+
+
+# Power Lora Loader V2 as a saved workflow shows it: rows are values beside each other, and only the node knows them.
+V2 = """([rows]) => {
+  if (!LiteGraph.registered_node_types.PowerLoraLoaderV2) {
+    class Loader extends LiteGraph.LGraphNode {
+      constructor(title) {
+        super(title)
+        for (const name of ["model", "model_low"]) this.addInput(name, "MODEL")
+        for (const name of ["MODEL", "MODEL_LOW", "CLIP"]) this.addOutput(name, name.split("_")[0])
+      }
+      onSerialize(saved) { saved.widgets_values = [{}, ...(this.rows ?? [])] }
+      onConfigure(saved) { this.rows = saved.widgets_values.slice(1) }
+    }
+    LiteGraph.registerNodeType("PowerLoraLoaderV2", Loader)
+  }
+  const node = LiteGraph.createNode("PowerLoraLoaderV2", "Both")
+  node.rows = rows
+  node.pos = [380, 0]
+  app.graph.add(node)
+  foundry.nodes.power = node
+}"""
+
+
+def test_power_lora_loader_v2_is_converted_with_one_model_and_left_alone_with_two(drawn, names):
+    nodes, links = native(names, names["style"])
+    del nodes["lora"]
+    drawn.build(nodes, [link for link in links if "lora" not in link])
+    row = {"on": True, "lora": names["style"], "strength": 0.7, "strengthTwo": None}
+    off = {**row, "lora": names["partial"], "on": False}
+    drawn.page.evaluate(V2, [[row, off]])
+    assert drawn.connect("load", 0, "power", "model") and drawn.connect("power", 0, "sample", "model")
+    drawn.load_again()
+    drawn.quiet()
+    before = drawn.page.evaluate(KEPT)
+    converted(drawn)
+    assert "PowerLoraLoaderV2" not in kinds(drawn)
+    stack = "() => app.graph.nodes.find(({ type }) => type === 'FoundryLoRAStack').widgets[0].value"
+    told = [(each["path"], each["strength"], each.get("on", True)) for each in json.loads(drawn.page.evaluate(stack))]
+    assert told == [(names["style"], 0.7, True), (names["partial"], 0.7, False)]
+    drawn.page.evaluate(UNDO)
+    drawn.page.wait_for_function(f"before => ({KEPT})() === before", arg=before)
+    drawn.page.evaluate(
+        "() => { foundry.nodes.power = app.graph.nodes.find(({ type }) => type === 'PowerLoraLoaderV2') }"
+    )
+    drawn.page.evaluate("() => { foundry.nodes.load = app.graph.nodes.find(({ type }) => type === 'UNETLoader') }")
+    assert drawn.connect("load", 0, "power", "model_low")
+    drawn.quiet()
+    drawn.page.evaluate(CONVERT)
+    drawn.page.locator("dialog.lf-dialog").wait_for()
+    drawn.page.screenshot(path=drawn.artefacts / f"converting-two-models-{drawn.mode}.png")
+    assert "PowerLoraLoaderV2" in kinds(drawn) and "FoundryLoRAStack" not in kinds(drawn)
+    drawn.page.keyboard.press("Escape")
