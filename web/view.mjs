@@ -83,7 +83,10 @@ export class View {
    * @param {import("./findings.mjs").Lora[]} [loras] those of its stack; without them the ones known stay
    */
   checked(found, solved, loras) {
-    if (this.report) this.solve(without(this.report.findings, solved).filter(({ subject }) => !this.replaced().includes(subject)))
+    if (this.report) {
+      const replaced = this.replaced()
+      this.solve(without(this.report.findings, solved).filter(({ subject }) => !replaced.includes(subject)))
+    }
     this.found = found
     this.loras = loras ?? this.loras
     this.update()

@@ -6,6 +6,7 @@ What is given is never changed; a copy is, and only where a fix names it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -150,9 +151,14 @@ def renamed(value: Any, old: str, new: str) -> Any:
     return {**value, **there} if there else None
 
 
+def _retagged(tag: re.Match[str], new: str) -> str:
+    before, after = tag.start(1) - tag.start(), tag.end(1) - tag.start()
+    return f"{tag[0][:before]}{new}{tag[0][after:]}"
+
+
 def _renamed_text(text: str, old: str, new: str) -> str | None:
     if not text.lstrip().startswith("["):
-        tagged = TAG.sub(lambda tag: tag[0].replace(tag[1], new, 1) if _plain(tag[1]) == _plain(old) else tag[0], text)
+        tagged = TAG.sub(lambda tag: _retagged(tag, new) if _plain(tag[1]) == _plain(old) else tag[0], text)
         return tagged if tagged != text else None
     try:
         names = [_plain(row.path) for row in parse_rows(text, "rows")]

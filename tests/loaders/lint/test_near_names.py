@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from drawn_prompts import drawn, folded
-from lora_foundry.loaders.converting.fixing import apply_fixes
+from lora_foundry.loaders.converting.fixing import apply_fixes, renamed
 from lora_foundry.loaders.lint.lint import Lint, lint
 from lora_foundry.loaders.lint.model_folders import ModelFolders
 from lora_foundry.loaders.workflows.reading import graph_of
@@ -143,3 +143,8 @@ def test_a_lora_that_is_merged_is_followed_and_told_once(tmp_path):
     assert [each.text for each in checked(g.prompt, tmp_path).findings] == ["LF306.missing"]
     assert [each.text for each in checked(made("FoundryMergeLoRAs").prompt, tmp_path).findings] == ["LF306.missing"]
     assert lint(graph_of(made("FoundryMergeLoRAs").prompt)).findings == ()  # no files are looked at, none is lost
+
+
+@pytest.mark.parametrize("name", ["lora", "l", "0.7"])
+def test_a_name_that_is_part_of_its_tag(name):
+    assert renamed(f"a <lora:{name}:0.7> cat", name, "New") == "a <lora:New:0.7> cat"
