@@ -25,10 +25,12 @@ SIGNS = (  # role -> what its name says, first match counts
     ("control", r"(^|[ _-])(control|depth|canny|openpose|inpaint)([ _-]?lora|[ _.-]|$)"),
     (
         "accelerator",
-        r"lightning|lightx2v|turbo|hyper[ _-]?(sd|flux)|(^|[ _-])(lcm|dmd2?|pcm|tcd)([ _.-]|$)|distill|fast[ _-]?wan"
+        r"lightx2v|hyper[ _-]?(sd|flux)|(^|[ _-])(lcm|dmd2?|pcm|tcd)([ _.-]|$)|distill|fast[ _-]?wan"
         r"|caus[ _-]?vid|acc[ _-]?vid|cfg[ _-]?step|seko|(^|\D)\d{1,2}[ _-]?steps?([ _.-]|$)",
     ),
 )
+# Names of accelerators, but of bases too, Z-Image-Turbo above all: where nothing says that it is a style or an effect.
+BY_WORD = r"lightning|(?<!z.image.)(?<!zimage.)(?<!z.image)(?<!zimage)turbo"
 TOOLS = (  # metadata key, what its text matches -> the training tool
     ("software", "ai-toolkit", "AI Toolkit"),
     ("ot_branch", "", "OneTrainer"),
@@ -57,15 +59,23 @@ def guess_role(name: str, metadata: Mapping[str, str], adapters: tuple[Adapter, 
     """The role by file name and metadata, else by structure; never more than a guess."""
     named = {"its file name": name, **{f"'{key}' in its metadata": metadata.get(key, "")[:400] for key in TEXTS}}
     for role, pattern in SIGNS:
-        for where, text in named.items():
-            found = re.search(pattern, text.rpartition("/")[2], re.IGNORECASE)
-            if found:
-                return Role(role, f"{where} says '{shown(found[0].strip(' _-.'))}'")
+        if why := _said(named, pattern):
+            return Role(role, why)
     if why := _structure(adapters):
         return Role("accelerator", why)
     if any(metadata.get(key, "").strip() for key in (*WORDS, "ss_tag_frequency")):
         return Role("style", "it was trained on captions or trigger words: a style, a character or an object")
+    if (why := _said(named, BY_WORD)) and not _said(named, "style|effect"):
+        return Role("accelerator", why)
     return Role("unknown", "neither its name nor its structure tells", "unknown")
+
+
+def _said(named: Mapping[str, str], pattern: str) -> str:
+    """Where a pattern is found, and what it found; empty where it is not."""
+    for where, text in named.items():
+        if found := re.search(pattern, text.rpartition("/")[2], re.IGNORECASE):
+            return f"{where} says '{shown(found[0].strip(' _-.'))}'"
+    return ""
 
 
 def _structure(adapters: tuple[Adapter, ...]) -> str:

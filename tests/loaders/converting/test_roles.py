@@ -66,7 +66,7 @@ def test_what_its_metadata_says_counts_as_on_the_badge(tmp_path, loras):
 
 
 def test_what_a_person_declares_comes_before_a_name(tmp_path, loras):
-    name = "lightning_effect.safetensors"
+    name = "lightning_glow.safetensors"
     path = loras(name)
     assert converted(name, ModelFolders([tmp_path]))[0] == [name]
     declare(identify_file(path).ids, name, trained_with=(Ingredient("x.st"),), role="style")

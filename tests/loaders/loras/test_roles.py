@@ -27,7 +27,10 @@ ROLES = [
     ("zimage_turbo_training_adapter_v1.safetensors", "training adapter"),
     ("Z-Image-Turbo-DistillPatch.safetensors", "repair"), ("flux1-depth-dev-lora.safetensors", "control"),
     ("lightning/my_style.safetensors", "unknown"), ("watercolor_v3.safetensors", "unknown"),
-    ("my_2000steps.safetensors", "unknown"), ("accident.safetensors", "unknown"), ("depths.safetensors", "unknown"),
+    ("wan_lightning.safetensors", "accelerator"), ("sdxl-turbo-lora.safetensors", "accelerator"),
+    ("pixel_art_z_image_turbo.safetensors", "unknown"), ("ZImageTurbo_anime.safetensors", "unknown"),
+    ("Z-Image-Turbo_8steps_lora.safetensors", "accelerator"), ("lightning_bolt_style.safetensors", "unknown"),
+    ("lightning_effect.safetensors", "unknown"), ("my_2000steps.safetensors", "unknown"), ("accident.safetensors", "unknown"), ("depths.safetensors", "unknown"),
 ]  # fmt: skip
 
 
@@ -44,6 +47,8 @@ def test_a_role_by_metadata_and_by_structure():
     distilled = LoRAFile(ShapeSource(FIXTURES["lightx2v_wan_step_distill_extracted"][1]), "x", "0" * 64)
     assert guess_role("x.safetensors", {}, distilled.adapters).role == "accelerator"
     assert guess_role("x.safetensors", {"modelspec.trigger_phrase": "ohwx"}, ()).role == "style"
+    assert guess_role("turbo_car.safetensors", {"ss_tag_frequency": "{}"}, ()).role == "style"
+    assert guess_role("car_4steps.safetensors", {"ss_tag_frequency": "{}"}, ()).role == "accelerator"
 
 
 def test_what_the_metadata_tells():
