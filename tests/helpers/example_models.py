@@ -1,7 +1,8 @@
 """The files of the examples: where their publishers offer them, and their SHA256 where that is known publicly.
 
-Addresses of Comfy-Org files and of SDXL are those of ComfyUI's own templates; hashes too, and else those that several
-public catalogues agree on for that very address. One that is not known is left out, never guessed.
+Addresses of Comfy-Org files and of SDXL are those of ComfyUI's own templates; hashes too, and else those of the
+publisher's own pointer, or those that several public catalogues agree on for that very file and size. One that is not
+known is left out, never guessed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ SDXL = f"{HUB}/stabilityai/stable-diffusion-xl-base-1.0"
 WAN_2_1 = f"{HUB}/Comfy-Org/Wan_2.1_ComfyUI_repackaged"
 # name -> (folder, what stands before the name in its address, SHA256 or "")
 MODELS: dict[str, tuple[str, str, str]] = {
-    "qwen_image_bf16.safetensors": ("diffusion_models", f"{QWEN}/resolve/main/split_files/diffusion_models", ""),
+    "qwen_image_bf16.safetensors": (
+        "diffusion_models", f"{QWEN}/resolve/main/split_files/diffusion_models",
+        "d08fb5d68026c0d87325f9a7b3ad6454061113a2bc73cc883114dae172937ae7"),
     "qwen_2.5_vl_7b_fp8_scaled.safetensors": (
         "text_encoders", f"{QWEN}/resolve/main/split_files/text_encoders",
         "cb5636d852a0ea6a9075ab1bef496c0db7aef13c02350571e388aea959c5c0b4"),
@@ -24,7 +27,8 @@ MODELS: dict[str, tuple[str, str, str]] = {
         "vae", f"{QWEN}/resolve/main/split_files/vae",
         "a70580f0213e67967ee9c95f05bb400e8fb08307e017a924bf3441223e023d1f"),
     "Qwen-Image-Lightning-8steps-V1.0.safetensors": (
-        "loras", f"{HUB}/lightx2v/Qwen-Image-Lightning/resolve/main", ""),
+        "loras", f"{HUB}/lightx2v/Qwen-Image-Lightning/resolve/main",
+        "07b5a999881437f63124979844ba1949ce2438f65b6220628a196a7d30a4fff9"),
     "flymy_realism.safetensors": ("loras", f"{HUB}/flymy-ai/qwen-image-realism-lora/resolve/main", ""),
     "sd_xl_base_1.0.safetensors": (
         "checkpoints", f"{SDXL}/resolve/main", "31e35c80fc4829d14f90153f4c74cd59c90b779f6afe05a74cd6120b893f7e5b"),
@@ -38,9 +42,11 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "wan2.2_t2v_low_noise_14B_fp16.safetensors": (
         "diffusion_models", f"{WAN}/resolve/main/split_files/diffusion_models", ""),
     "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors": (
-        "loras", f"{WAN}/resolve/main/split_files/loras", ""),
+        "loras", f"{WAN}/resolve/main/split_files/loras",
+        "698321cb86bd30c4af06c9b84e656a1048c8cb54e06d50694536fb5de37fde41"),
     "wan2.2_t2v_lightx2v_4steps_lora_v1.1_low_noise.safetensors": (
-        "loras", f"{WAN}/resolve/main/split_files/loras", ""),
+        "loras", f"{WAN}/resolve/main/split_files/loras",
+        "ec95216e614b3c132c11bfb387b11feedf62163150ccc9068bca8a189771e75a"),
     "wan_2.1_vae.safetensors": (
         "vae", f"{WAN_2_1}/resolve/main/split_files/vae",
         "2fc39d31359a4b0a64f55876d8ff7fa8d780956ae2cb13463b0223e15148976b"),
@@ -50,7 +56,9 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "v1-5-pruned-emaonly-fp16.safetensors": (
         "checkpoints", f"{HUB}/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main",
         "e9476a13728cd75d8279f6ec8bad753a66a1957ca375a1464dc63b37db6e3916"),
-    "Hyper-SD15-8steps-lora.safetensors": ("loras", f"{HUB}/ByteDance/Hyper-SD/resolve/main", ""),
+    "Hyper-SD15-8steps-lora.safetensors": (
+        "loras", f"{HUB}/ByteDance/Hyper-SD/resolve/main",
+        "91fc3186236e956d64dbb4357f2e120c69b968b78af7d2db9884a5ca74d3cd13"),
 }  # fmt: skip
 
 
