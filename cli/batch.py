@@ -15,7 +15,7 @@ from ..engine.errors import FoundryError
 from ..engine.texts.say import refuse
 from ..engine.units import size
 from .bake import add_wishes, wishes_of
-from .looks import tell
+from .looks import room, tell
 from .shared import DONE, STOPPED, choose_device, print_json
 from .terminal import Bar, note, table
 
@@ -262,7 +262,7 @@ def _tell_plan(
         return
     rows = [(unit.base, size(unit.base_bytes), len(unit.tasks), size(unit.memory_bytes)) for unit in units]
     if rows:
-        print(table(rows, ("base", "size", "documents", "memory")))
+        print(table(rows, ("base", "size", "documents", "memory"), room()))
     tell(*map(_failure, refused))
     passes = f"{len(units)} pass{'es' if len(units) != 1 else ''}"
     print(f"{sum(len(unit.tasks) for unit in units)} to make in {passes}, {len(done)} unchanged,", end=" ")

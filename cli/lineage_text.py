@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ..engine.lineage import FILE_ID, UNKNOWN
+from .looks import room
 from .terminal import table
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def claims_table(claims: Iterable[Claim]) -> str:
         )
         for claim in claims
     ]
-    return table(rows, ("level", "source", "trained with", "use with", "role", "quote"))
+    return table(rows, ("level", "source", "trained with", "use with", "role", "quote"), room())
 
 
 def found_lines(claims: Iterable[Claim]) -> list[str]:
@@ -93,7 +94,7 @@ def _conflict(field: str, first: Claim, second: Claim) -> str:
 
 def _inside_table(about: Subject | Record) -> str:
     rows = [(each.level, _names((each.ingredient,)), _shown(each.source)) for each in about.contains]
-    return table(rows, ("level", "LoRA inside", "source")) if rows else "No LoRA is known to be inside."
+    return table(rows, ("level", "LoRA inside", "source"), room()) if rows else "No LoRA is known to be inside."
 
 
 def _names(ingredients: tuple[Ingredient, ...] | None) -> str:

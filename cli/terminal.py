@@ -27,7 +27,8 @@ def typed(path: object) -> str:
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str] = (), room: int | None = None) -> str:
     """Rows as lines of aligned columns; columns of numbers are aligned to the right.
 
-    Where they need more than ``room`` letters, the widest column is shortened, as far as ``LEAST_CELL``.
+    Where they need more than ``room`` letters, columns of words are shortened, the widest first, as far as
+    ``LEAST_CELL``.
     """
     cells = _fitted([[str(cell) for cell in row] for row in rows], headers, room)
     listed = [list(headers), *cells] if headers else cells
@@ -69,11 +70,13 @@ def _fitted(cells: list[list[str]], headers: Sequence[str], room: int | None) ->
     listed = [list(headers), *cells] if headers else cells
     widths = [max(len(row[i]) for row in listed) for i in range(len(listed[0]))] if listed else []
     over = 0 if room is None else sum(widths) + 2 * len(widths) - 2 - room
-    if over <= 0:
-        return cells
-    at = widths.index(max(widths))
-    least = max(LEAST_CELL, len(headers[at]) if headers else 0)
-    return [[*row[:at], shortened(row[at], max(least, widths[at] - over)), *row[at + 1 :]] for row in cells]
+    least = [max(LEAST_CELL, len(headers[i]) if headers else 0) for i in range(len(widths))]
+    words = [i for i in range(len(widths)) if not all(_NUMERIC.fullmatch(row[i]) for row in cells)]
+    for at in sorted(words, key=lambda i: -widths[i]):
+        cut = max(0, min(over, widths[at] - least[at]))
+        widths[at] -= cut
+        over -= cut
+    return [[shortened(cell, width) for cell, width in zip(row, widths, strict=True)] for row in cells]
 
 
 def shortened(text: str, room: int) -> str:

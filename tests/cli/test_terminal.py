@@ -198,6 +198,14 @@ def test_the_widest_column_of_a_table_is_cut_to_the_width_there_is():
     assert "li...ors" in least
 
 
+def test_several_columns_are_cut_where_one_is_not_enough_and_numbers_never():
+    rows = [("a" * 40, "b" * 30, "1234567890123.25"), ("c" * 38, "d" * 10, "2")]
+    lines = terminal.table(rows, ("level", "source", "bytes"), 50).split("\n")
+    assert max(map(len, lines)) == 50 and "1234567890123.25" in lines[2] and lines[2].count("...") == 2
+    narrow = terminal.table(rows, ("level", "source", "bytes"), 10).split("\n")
+    assert max(map(len, narrow)) == 2 * terminal.LEAST_CELL + 16 + 4
+
+
 def test_sentences_are_wrapped_and_columns_are_not(screen, monkeypatch):
     monkeypatch.setattr("sys.stdout", screen)
     sentence, columns = "What a plain LoRA was trained on cannot be known from its weights alone.", "id   " + "a" * 70

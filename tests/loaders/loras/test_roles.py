@@ -30,7 +30,8 @@ ROLES = [
     ("wan_lightning.safetensors", "accelerator"), ("sdxl-turbo-lora.safetensors", "accelerator"),
     ("pixel_art_z_image_turbo.safetensors", "unknown"), ("ZImageTurbo_anime.safetensors", "unknown"),
     ("Z-Image-Turbo_8steps_lora.safetensors", "accelerator"), ("lightning_bolt_style.safetensors", "unknown"),
-    ("lightning_effect.safetensors", "unknown"), ("my_2000steps.safetensors", "unknown"), ("accident.safetensors", "unknown"), ("depths.safetensors", "unknown"),
+    ("lightning_effect.safetensors", "unknown"),
+    ("my_2000steps.safetensors", "unknown"), ("accident.safetensors", "unknown"), ("depths.safetensors", "unknown"),
 ]  # fmt: skip
 
 
