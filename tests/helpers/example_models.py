@@ -40,7 +40,8 @@ MODELS: dict[str, tuple[str, str, str]] = {
     "wan2.2_t2v_high_noise_14B_fp16.safetensors": (
         "diffusion_models", f"{WAN}/resolve/main/split_files/diffusion_models", ""),
     "wan2.2_t2v_low_noise_14B_fp16.safetensors": (
-        "diffusion_models", f"{WAN}/resolve/main/split_files/diffusion_models", ""),
+        "diffusion_models", f"{WAN}/resolve/main/split_files/diffusion_models",
+        "431d1613ffa809ae1f735b661a01788c6d74991f51efd01f45d5aee955ccd224"),
     "wan2.2_t2v_lightx2v_4steps_lora_v1.1_high_noise.safetensors": (
         "loras", f"{WAN}/resolve/main/split_files/loras",
         "698321cb86bd30c4af06c9b84e656a1048c8cb54e06d50694536fb5de37fde41"),
