@@ -157,9 +157,11 @@ def _retagged(tag: re.Match[str], new: str) -> str:
 
 
 def _renamed_text(text: str, old: str, new: str) -> str | None:
+    tagged = TAG.sub(lambda tag: _retagged(tag, new) if _plain(tag[1]) == _plain(old) else tag[0], text)
+    if tagged != text:
+        return tagged
     if not text.lstrip().startswith("["):
-        tagged = TAG.sub(lambda tag: _retagged(tag, new) if _plain(tag[1]) == _plain(old) else tag[0], text)
-        return tagged if tagged != text else None
+        return None
     try:
         names = [_plain(row.path) for row in parse_rows(text, "rows")]
         rows = json.loads(text)

@@ -148,3 +148,7 @@ def test_a_lora_that_is_merged_is_followed_and_told_once(tmp_path):
 @pytest.mark.parametrize("name", ["lora", "l", "0.7"])
 def test_a_name_that_is_part_of_its_tag(name):
     assert renamed(f"a <lora:{name}:0.7> cat", name, "New") == "a <lora:New:0.7> cat"
+
+
+def test_a_prompt_that_begins_with_a_bracket_is_no_list_of_rows():
+    assert renamed("[cat:dog:0.5] <lora:My Lora:1>", "My Lora", "my_lora") == "[cat:dog:0.5] <lora:my_lora:1>"
