@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 import torch
@@ -165,7 +165,7 @@ def divided(numbers: torch.Tensor, by: float) -> torch.Tensor:
     return numbers / number_of(by, numbers.device)
 
 
-@cache
+@lru_cache(maxsize=None, typed=True)  # 1 and 1.0 are two numbers here
 def number_of(value: float, device: torch.device) -> torch.Tensor:
     """A number as a scalar, fp32 or int32; torch makes one of a number of Python each time, in 2 us."""
     return torch.full((), value, dtype=torch.int32 if isinstance(value, int) else torch.float32, device=device)

@@ -6,7 +6,6 @@ import io
 import json
 import random
 import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -42,6 +41,7 @@ from lora_foundry.loaders.names.blocks import parse_blocks
 from lora_foundry.loaders.remote.names import parse_remote
 from lora_foundry.loaders.workflows.reading import graph_of, read_workflow
 from planner_parts import a_base, layer
+from pngs import SIGNATURE, chunk
 from record_parts import record_json
 from samples import ShapeSource
 
@@ -73,10 +73,6 @@ def _in_file(read: Callable[[Path], object], name: str) -> Callable[[bytes, Path
         return read(path)
 
     return of
-
-
-def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 PROMPT = json.dumps({
@@ -190,7 +186,7 @@ def _whole_header(text: bytes) -> bytes:
 
 
 def _in_picture(text: bytes) -> bytes:
-    return b"\x89PNG\r\n\x1a\n" + _chunk(b"tEXt", b"prompt\0" + text)
+    return SIGNATURE + chunk(b"tEXt", b"prompt\0" + text)
 
 
 def _only(read: Callable[[bytes], object]) -> Callable[[bytes, Path], object]:

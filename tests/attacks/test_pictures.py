@@ -11,15 +11,11 @@ from limits import holding, within
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.workflows.images import MAX_TEXTS, embedded
 from lora_foundry.loaders.workflows.reading import MAX_VALUES, read_workflow
+from pngs import SIGNATURE, chunk
 
 pytestmark = pytest.mark.timeout(120)  # a guard against hanging, no measurement
 
-PNG = b"\x89PNG\r\n\x1a\n"
 GRAPH = json.dumps({"1": {"class_type": "KSampler", "inputs": {}}})
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def exif(count: int, text: bytes, size: int | None = None) -> bytes:
@@ -50,14 +46,14 @@ def test_exif_fields_that_are_all_prompts(count, tmp_path):
 
 def test_two_hundred_thousand_chunks_of_text(tmp_path):
     path = tmp_path / "a.png"
-    path.write_bytes(PNG + chunk(b"tEXt", b"comment\0hello") * 200_000)
+    path.write_bytes(SIGNATURE + chunk(b"tEXt", b"comment\0hello") * 200_000)
     with within(0.5), pytest.raises(FoundryError, match="holds more than 1000 texts"):
         embedded(path)
 
 
 def test_two_hundred_thousand_chunks_without_text(tmp_path):
     path = tmp_path / "a.png"
-    path.write_bytes(PNG + chunk(b"gAMA", b"") * 200_000)
+    path.write_bytes(SIGNATURE + chunk(b"gAMA", b"") * 200_000)
     with within(2):
         assert embedded(path) == {}
 
@@ -66,10 +62,10 @@ def test_chunks_that_unpack_to_ten_gigabytes(tmp_path):
     """Texts of other names are never unpacked, and of ours only so many."""
     bomb = zlib.compress(bytes(30 * 2**20), 9)
     path = tmp_path / "a.png"
-    path.write_bytes(PNG + chunk(b"zTXt", b"comment\0\0" + bomb) * 300)
+    path.write_bytes(SIGNATURE + chunk(b"zTXt", b"comment\0\0" + bomb) * 300)
     with within(1):
         assert embedded(path) == {}
-    path.write_bytes(PNG + chunk(b"zTXt", b"prompt\0\0" + bomb) * 300)
+    path.write_bytes(SIGNATURE + chunk(b"zTXt", b"prompt\0\0" + bomb) * 300)
     with within(2), holding(200), pytest.raises(FoundryError, match="holds more than"):
         embedded(path)
 
@@ -86,16 +82,16 @@ def test_a_jpeg_of_many_exif_segments(tmp_path):
 def test_a_picture_may_hold_both_texts_several_times(tmp_path):
     path = tmp_path / "a.png"
     texts = [chunk(b"tEXt", f"{name}\0{GRAPH}".encode()) for name in ("prompt", "workflow", "parameters")]
-    path.write_bytes(PNG + b"".join(texts) * (MAX_TEXTS // 2))
+    path.write_bytes(SIGNATURE + b"".join(texts) * (MAX_TEXTS // 2))
     assert embedded(path) == {"prompt": GRAPH, "workflow": GRAPH}
 
 
 def test_a_text_chunk_without_an_end(tmp_path):
     path = tmp_path / "a.png"
-    path.write_bytes(PNG + struct.pack(">I", 1000) + b"tEXtprompt\0abc")
+    path.write_bytes(SIGNATURE + struct.pack(">I", 1000) + b"tEXtprompt\0abc")
     with pytest.raises(FoundryError, match="it is cut off"):
         embedded(path)
-    path.write_bytes(PNG + struct.pack(">I", 1000) + b"tEXt")
+    path.write_bytes(SIGNATURE + struct.pack(">I", 1000) + b"tEXt")
     assert embedded(path) == {}
 
 
@@ -108,6 +104,6 @@ def test_json_of_millions_of_values(unit, tmp_path):
     with within(2), holding(150), pytest.raises(FoundryError, match=f"holds more than {MAX_VALUES} values"):
         read_workflow(path)
     picture = tmp_path / "a.png"
-    picture.write_bytes(PNG + chunk(b"zTXt", b"prompt\0\0" + zlib.compress(text.encode(), 1)))
+    picture.write_bytes(SIGNATURE + chunk(b"zTXt", b"prompt\0\0" + zlib.compress(text.encode(), 1)))
     with within(3), holding(200), pytest.raises(FoundryError, match="it is a picture that holds none"):
         read_workflow(picture)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ from lora_foundry.loaders.disk.small import save_small
 from lora_foundry.loaders.disk.source import FileSource
 from lora_foundry.loaders.disk.writer import write_safetensors
 from lora_foundry.validator.stacks import ALLOW, MATCH
+from pngs import chunk, png
 from schemas import faults
 
 BLOCKS = {"modules": r"^blocks\.", "prefix": "diffusion_model."}
@@ -232,22 +232,12 @@ def test_the_models_folder_may_come_from_the_environment(folder, run, monkeypatc
     assert code == 0 and "Files were not looked at" in out and "No findings." in out
 
 
-def png(data: dict) -> bytes:
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
-
-    header = (1).to_bytes(4, "big") * 2 + bytes([8, 0, 0, 0, 0])
-    text = b"prompt\0" + json.dumps(data).encode("latin-1")
-    parts = ((b"IHDR", header), (b"tEXt", text), (b"IDAT", zlib.compress(b"\0\0")), (b"IEND", b""))
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
-
-
 def test_a_picture_says_how_it_was_made(folder, run):
     run("lineage", "declare", lora("style"), *TRAINED_ON_LIGHTNING)
-    Path("made.png").write_bytes(png(prompt("style")))
+    Path("made.png").write_bytes(png(chunk(b"tEXt", b"prompt\0" + json.dumps(prompt("style")).encode())))
     code, report, _ = run("check", "made.png", "--models", folder, "--json", "--strict")
     assert (code, verdicts(report)) == (1, [("warning", "LF102.missing", "style.safetensors")])
-    Path("bare.png").write_bytes(png({}))
+    Path("bare.png").write_bytes(png(chunk(b"tEXt", b"prompt\0{}")))
     code, report, _ = run("check", "bare.png", "--json")
     assert code == 2 and report["error"]["code"] == "workflow"
 

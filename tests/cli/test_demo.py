@@ -17,6 +17,7 @@ from lora_foundry.engine import terms
 from lora_foundry.engine.errors import FoundryError
 from lora_foundry.engine.formats import FORMATS
 from lora_foundry.loaders.disk.small import save_small
+from pngs import chunk, png
 from schemas import faults
 
 
@@ -120,18 +121,11 @@ def test_delta_reads_every_dialect(tmp_path):
 
 
 # --- the parts of demo --host that need no host ----------------------------------------------------------------------
-def png(pixels: bytes) -> bytes:
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
-
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", bytes(13)) + chunk(b"IDAT", zlib.compress(pixels)) + chunk(b"IEND", b"")
-    )
 
 
 def test_a_black_picture_is_told_from_a_picture(tmp_path):
     for name, pixels, count in (("black", bytes(300), 1), ("noise", bytes(range(256)), 256)):
-        (tmp_path / name).write_bytes(png(pixels))
+        (tmp_path / name).write_bytes(png(pixels=chunk(b"IDAT", zlib.compress(pixels))))
         assert demo_host.colours(tmp_path / name) == count
 
 

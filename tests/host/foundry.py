@@ -126,3 +126,8 @@ def train(host: rig.Host, graph: Graph, model: Link, family: str, steps: int = 2
         },
     )
     return output(trained, info["output"].index("LORA_MODEL"))
+
+
+def tell(host: rig.Host, name: str, **said: object) -> None:
+    """Declare a lineage by HTTP: another prompt in between would empty ComfyUI's cache."""
+    assert host.request("/lora_foundry/lineage", {"lora": name, **said})[0] == 200

@@ -249,6 +249,11 @@ def failure(entry: Entry) -> dict[str, Any]:
     return ends[-1] if ends else {}
 
 
+def cached(entry: Entry) -> list[str]:
+    """The nodes that did not run again."""
+    return next(data["nodes"] for kind, data in entry["status"]["messages"] if kind == "execution_cached")
+
+
 def latent(entry: Entry) -> dict[str, Any]:
     """What TinyStats saw in a run: shape, finite, std, sha256, first, path."""
     return next(output["latent"][0] for output in entry["outputs"].values() if "latent" in output)

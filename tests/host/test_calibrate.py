@@ -113,11 +113,6 @@ def test_other_loras_warn_another_base_stops_and_a_saved_file_takes_it_too(host)
     assert "[LF205]" in rig.failure(host.run(graph, expect_error=True))["exception_message"]
 
 
-def cached(entry: rig.Entry) -> list[str]:
-    """The nodes that did not run again."""
-    return next(data["nodes"] for kind, data in entry["status"]["messages"] if kind == "execution_cached")
-
-
 def test_one_that_comes_by_a_wire_is_watched_and_a_needless_one_is_told(host):
     def collect(seed: int) -> None:
         graph = Graph()
@@ -136,9 +131,9 @@ def test_one_that_comes_by_a_wire_is_watched_and_a_needless_one_is_told(host):
     told = report(host.run(graph), needless)
     notes = {each["text"]: each["severity"] for each in told["findings"] if each["text"].endswith(".unused")}
     assert notes == {"LF205.unused": "note", "LF204.unused": "note"}
-    assert model[0] in cached(host.run(graph))
+    assert model[0] in rig.cached(host.run(graph))
     collect(4)
-    assert model[0] not in cached(host.run(graph))
+    assert model[0] not in rig.cached(host.run(graph))
 
 
 def knows_the_scale():

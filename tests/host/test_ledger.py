@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from host import rig
-from host.foundry import fuse, load, loras, message, report, stack
+from host.foundry import fuse, load, loras, message, report, stack, tell
 from host.graphs import Graph, Link
 from lora_foundry.cli.demo import tiny
 from safetensors.torch import save_file
@@ -20,9 +20,9 @@ HOWS = {
 def names(host) -> tuple[str, str, str]:
     """(base, base LoRA, a style LoRA that is declared to be trained with it)."""
     base, (lightning, style) = host.tiny("wan"), loras(host, "wan")
-    assert host.request("/lora_foundry/lineage", {"lora": style, "trained_with": [lightning]})[0] == 200
+    tell(host, style, trained_with=[lightning])
     yield base, lightning, style
-    assert host.request("/lora_foundry/lineage", {"lora": style})[0] == 200
+    tell(host, style)
 
 
 def made(graph: Graph, names: tuple[str, str, str], how: str) -> Link:

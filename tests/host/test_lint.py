@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from host import rig
-from host.foundry import declare, fuse, load, loras, message, native, quantize, report, row, stack
+from host.foundry import declare, fuse, load, loras, message, native, quantize, report, row, stack, tell
 from host.graphs import Graph, Link, canvas
 from lora_foundry.cli.demo import tiny
 from lora_foundry.cli.main import main
@@ -251,13 +251,7 @@ def test_many_at_once_get_the_same_answer(host, names):
 def ran(host: rig.Host, graph: Graph) -> tuple[set[str], rig.Entry]:
     """(the nodes that a run executed and did not take from ComfyUI's cache, its history)."""
     entry = host.run(graph)
-    (cached,) = (data["nodes"] for kind, data in entry["status"]["messages"] if kind == "execution_cached")
-    return graph.keys() - set(cached), entry
-
-
-def tell(host: rig.Host, name: str, **said: object) -> None:
-    """Declare a lineage by HTTP: another prompt in between would empty ComfyUI's cache."""
-    assert host.request("/lora_foundry/lineage", {"lora": name, **said})[0] == 200
+    return graph.keys() - set(rig.cached(entry)), entry
 
 
 def test_a_declaration_changes_the_verdict_of_the_next_run_and_nothing_else_runs_it_again(host, names):

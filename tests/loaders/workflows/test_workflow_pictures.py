@@ -16,10 +16,7 @@ from lora_foundry.engine.errors import FoundryError
 from lora_foundry.loaders.workflows.graph import BYPASSED, MUTED, Graph
 from lora_foundry.loaders.workflows.images import MAX_TEXT, embedded
 from lora_foundry.loaders.workflows.reading import graph_of, read_workflow
-
-
-def chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+from pngs import chunk, png
 
 
 def text_chunk(style: str, name: str, text: str) -> bytes:
@@ -34,12 +31,6 @@ def text_chunk(style: str, name: str, text: str) -> bytes:
 
 
 STYLES = ("tEXt", "comf", "zTXt", "iTXt", "iTXt packed")
-HEADER = chunk(b"IHDR", struct.pack(">IIBBBBB", 1, 1, 8, 2, 0, 0, 0))
-PIXELS = chunk(b"IDAT", zlib.compress(b"\0\0\0\0"))
-
-
-def png(*texts: bytes, after: bytes = b"") -> bytes:
-    return b"\x89PNG\r\n\x1a\n" + HEADER + b"".join(texts) + PIXELS + after + chunk(b"IEND", b"")
 
 
 def exif(order: str, *texts: str) -> bytes:
