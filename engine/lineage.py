@@ -60,7 +60,8 @@ class Ingredient:
         if self == other or self.shares_contents(other):
             return SAME
         if self.sketch and other.sketch:
-            return UNDECIDED if may_be_alike(self.sketch, other.sketch) else DIFFERENT
+            near = self._is_near(other) and may_be_alike(self.sketch, other.sketch)
+            return UNDECIDED if near else DIFFERENT
         if {id.partition(":")[0] for id in self.ids} & {id.partition(":")[0] for id in other.ids}:
             return DIFFERENT
         name = plain_name(self.name)
@@ -68,7 +69,17 @@ class Ingredient:
 
     def shares_contents(self, other: Ingredient) -> bool:
         """Whether contents tell that both are one LoRA, whatever their names are."""
-        return bool(set(self.ids) & set(other.ids)) or bool(self.sketch and alike(self.sketch, other.sketch))
+        if not set(self.ids).isdisjoint(other.ids):
+            return True
+        return bool(self.sketch and other.sketch) and self._is_near(other) and alike(self.sketch, other.sketch)
+
+    def _is_near(self, other: Ingredient) -> bool:
+        """Whether the norms of two sketches allow any likeness: a quick no for most pairs of a large stack."""
+        return abs(self._norm - other._norm) <= 2 * TOLERANCE * max(self._norm, other._norm)  # alike: at most sqrt(2)
+
+    @cached_property
+    def _norm(self) -> float:
+        return _norm(self.sketch)
 
     def to_json(self) -> IngredientJSON:
         """As plain data; ``from_json`` reads it back."""
@@ -100,9 +111,13 @@ def may_be_alike(one: Sketch, other: Sketch) -> bool:
 
     In 8 bits its sums are off by some percent; in other modules (q, k and v, or all in one) nothing else is the same.
     """
-    norms = [math.hypot(*(row[HEAD] for row in sketch if len(row) > HEAD)) for sketch in (one, other)]
+    norms = [_norm(sketch) for sketch in (one, other)]
     recut = _shapes(one) != _shapes(other)
     return abs(norms[0] - norms[1]) <= TOLERANCE * max(norms) and (recut or _same(one, other, COARSE))
+
+
+def _norm(sketch: Sketch) -> float:
+    return math.hypot(*(row[HEAD] for row in sketch if len(row) > HEAD))
 
 
 def _shapes(sketch: Sketch) -> list[tuple[float, ...]]:

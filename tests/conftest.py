@@ -206,14 +206,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that use the host or the browser carry the marker, so that ``-m host`` finds them all.
 
     One of the page that fails is run once more, and told as a rerun with its reason: two cores may be busy for seconds.
+    So is one that took too long: a machine that stood still for a second counts it as the time of whoever ran.
     """
+    import limits
+
     for item in items:
         names = getattr(item, "fixturenames", ())
         for marker, fixtures in (("host", {"host", "inprocess", "host_tree"}), ("browser", {"chromium"})):
             if fixtures.intersection(names):
                 item.add_marker(marker)
-        if item.get_closest_marker("browser"):
-            item.add_marker(pytest.mark.flaky(reruns=1))
+        reasons = {} if item.get_closest_marker("browser") else {"only_rerun": limits.TOO_LONG}
+        item.add_marker(pytest.mark.flaky(reruns=1, **reasons))
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

@@ -6,7 +6,6 @@ looked at, and what is known of LoRAs is guessed from their names: such findings
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
@@ -33,8 +32,8 @@ from .makers import files_of_makers
 from .order import as_question, orders
 
 # Limits of one check, far beyond what anybody wires; LF108 says what was left out.
-MOST_STACKS, MOST_ITEMS = 100, 6000  # models, and LoRAs of all of them together
-MOST_SECONDS = 1.0  # of processor time in the rules
+MOST_STACKS = 100  # models
+MOST_PAIRS = 500_000  # of LoRAs that the rules of all models may compare; a time would cut by how busy a machine is
 MOST_FINDINGS = 1000
 
 # Of a LoRA of a plan, what only a look at weights tells: null here.
@@ -78,14 +77,15 @@ def lint(
     order, unordered = orders(graph)
     found = [*_registry(), *_idle_stages(graph), *(finding for told in order.values() for finding in told)]
     models, cut = _models(graph)
-    stacks, stopped, seconds = list[Stack](), stops(found, strict), 0.0
+    stacks, stopped, pairs = list[Stack](), stops(found, strict), 0
     for trail in _chosen(models):
         model, base = models[trail], files.base(trail.source)
         stack = _stack(graph, files, trail, base, tuple(model.sampling))
+        if pairs + _pairs(stack) > MOST_PAIRS:
+            continue
+        pairs += _pairs(stack)
         told = {finding.code for node in trail.nodes for finding in order.get(node, ())}
-        begun = time.thread_time()
         judged = [each for each in check_stack(stack, model.policy or policy) if each.code not in told]
-        seconds += time.thread_time() - begun
         judged += [*late_loras(graph, trail), *_low_bits(graph, files, trail, base)]
         judged += [finding for applied in trail.applied for finding in files.loud(trail.source, applied)]
         mine = [*trail.problems, *base.findings]
@@ -95,8 +95,6 @@ def lint(
         found += mine
         stacks.append(stack)
         cut.loras += trail.left_out
-        if seconds > MOST_SECONDS:
-            break
     cut.models, cut.stages = len(models) - len(stacks), unordered
     found += files_of_makers(graph, files, tuple(found))
     stopped |= stops(found, strict)
@@ -158,13 +156,21 @@ def _models(graph: Graph) -> tuple[dict[Trail, _Model], _Cut]:
 
 def _chosen(models: Mapping[Trail, _Model]) -> list[Trail]:
     """The models that are judged, in their order: all, or of too many the largest, in which the others lie."""
-    left, chosen = MOST_ITEMS, set[int]()
+    left, chosen = MOST_PAIRS, set[int]()
     listed = list(models)
     for at in sorted(range(len(listed)), key=lambda at: -listed[at].top.size):
-        if len(chosen) < MOST_STACKS and (listed[at].top.size <= left or not chosen):
+        pairs = listed[at].top.size ** 2
+        if len(chosen) < MOST_STACKS and pairs <= left:
             chosen.add(at)
-            left -= listed[at].top.size
+            left -= pairs
     return [trail for at, trail in enumerate(listed) if at in chosen]
+
+
+def _pairs(stack: Stack) -> int:
+    """How many pairs of LoRAs the rules compare at most: of those in the model and those that somebody names."""
+    known = [item.lineage for item in stack.items]
+    named = (said or () for each in known for claim in each.claims for said in (claim.trained_with, claim.use_with))
+    return (len(stack.contains) + sum(1 + len(each.contains) for each in known) + sum(map(len, named))) ** 2
 
 
 def _first(findings: tuple[Finding, ...]) -> tuple[Finding, ...]:

@@ -6,13 +6,16 @@ import json
 from typing import Any
 
 import pytest
+import torch
 from limits import holding, within
 from lora_foundry.engine.errors import FoundryError
+from lora_foundry.engine.lineage import DECLARED, Claim, Evidence, Ingredient, Lineage
 from lora_foundry.loaders.lint import lint as lint_module
 from lora_foundry.loaders.lint.lint import MOST_FINDINGS, MOST_STACKS, Lint, lint
 from lora_foundry.loaders.workflows import tracing
 from lora_foundry.loaders.workflows.graph import MAX_NODES
 from lora_foundry.loaders.workflows.reading import graph_of
+from safetensors.torch import save_file
 
 pytestmark = pytest.mark.timeout(120)  # a guard against hanging, no measurement
 Prompt = dict[str, Any]
@@ -121,8 +124,20 @@ def test_work_grows_with_the_nodes_and_not_with_their_square(monkeypatch):
 def test_of_too_many_models_the_largest_are_judged():
     result = judged(grid(400))
     sizes = [len(stack.items) for stack in result.stacks]
-    assert sizes == sorted(sizes) and sizes[-1] == 400 and sum(sizes) <= lint_module.MOST_ITEMS
+    assert sizes == sorted(sizes) and sizes[-1] == 400 and sum(size**2 for size in sizes) <= lint_module.MOST_PAIRS
     assert f"left out: {400 - len(sizes)} of 400 models" in left_out(result)
+
+
+def test_what_records_name_counts_too(tmp_path):
+    """Each rule looks for each of them among all LoRAs: by the clock, that would cut elsewhere on a busy machine."""
+    save_file({"x.lora_down.weight": torch.zeros(1, 1)}, tmp_path / "x.safetensors")
+    trained_with = tuple(Ingredient(f"{number}.safetensors") for number in range(800))
+    lineage = Lineage(claims=(Claim(Evidence(DECLARED, "a record"), trained_with=trained_with),))
+    prompt = {**loras(2), "s0": sampler("l0"), "s1": sampler("base")}
+    with within(2):
+        result = lint(graph_of({"prompt": prompt}), lambda *_: tmp_path / "x.safetensors", lambda _: lineage)
+    assert "left out: 1 of 2 models" in left_out(result) and not result.complete
+    assert [len(stack.items) for stack in result.stacks] == [0]
 
 
 def test_what_fits_is_judged_whole():

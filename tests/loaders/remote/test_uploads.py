@@ -203,5 +203,5 @@ def test_an_upload_that_hangs_is_given_up_after_a_while(server, file, monkeypatc
 
     with pytest.raises(KeyboardInterrupt):
         upload(file, THERE, stop)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     release.set()
