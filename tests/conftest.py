@@ -244,7 +244,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     session.items.sort(key=lambda item: [item.get_closest_marker(name) is not None for name in ("browser", "host")])
 
 
-@pytest.hookimpl(wrapper=True)
+@pytest.hookimpl(wrapper=True, trylast=True)  # inside the one that runs tests again: it sees a failure, not a skip
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo):
     """With LORA_FOUNDRY_REQUIRE_HOST a skipped test is a failed test: a green CI hides nothing."""
     report = yield
