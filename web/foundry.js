@@ -214,7 +214,8 @@ async function loadTexts() {
   const language = settingOf("Comfy.Locale") ?? "en"
   if (language === "en") return
   try {
-    learn((await (await fetchApi("/i18n")).json())[language])
+    const languages = await (await fetchApi("/i18n")).json()
+    learn(languages[language], languages.en)
   } catch {
     // English then
   }

@@ -1,7 +1,7 @@
 // What is known of a LoRA as words: chips in its row, and the lines below it. No page.
 // @ts-check
 
-import { errorText, translate, word } from "./texts.mjs"
+import { errorText, phrase, translate, word } from "./texts.mjs"
 
 const CHIPS = { fits: "clear", part: "warning", other: "error" }
 
@@ -16,7 +16,7 @@ export function chipsOf(facts) {
   if (facts.role && facts.role !== "unknown") {
     const key = facts.role.replace(" ", "_")
     const role = word(`role.${key}`)
-    chips.push(["role", role, word("rows.role", { role, why: facts.role_why })])
+    chips.push(["role", role, word("rows.role", { role, why: phrase(facts.role_why) })])
   }
   if (facts.rank) chips.push(["rank", `r${span(facts.rank)}`, rankSentence(facts)])
   if (facts.fit) chips.push([CHIPS[facts.fit], `${facts.matched}/${facts.modules}`, fitSentence(facts)])

@@ -183,7 +183,7 @@ export const UI = {
   "dialog.close": "Close"
 }
 
-let translated = { ui: {}, findings: {} }
+let translated = { ui: {}, findings: {}, phrases: [] }
 
 const fill = (template, values) => template.replace(/\{(\w+)\}/g, (blank, name) => values?.[name] ?? blank)
 
@@ -193,8 +193,38 @@ export const word = (key, values) => fill(translated.ui[key] || UI[key], values)
 /** A finding with its sentences in the user's language, where there is a translation; otherwise as it came. */
 export function translate(finding) {
   const parts = Object.entries(translated.findings[finding.text] ?? {}).filter(([name, part]) => finding[name] && part)
-  return { ...finding, ...Object.fromEntries(parts.map(([name, part]) => [name, fill(part, finding.values)])) }
+  const values = Object.fromEntries(Object.entries(finding.values ?? {}).map(([name, value]) => [name, phrase(value)]))
+  return { ...finding, ...Object.fromEntries(parts.map(([name, part]) => [name, fill(part, values)])) }
 }
+
+const LONGEST = 400 // of a phrase: patterns with several blanks take their time over more
+const MOST = 20000 // characters that are looked through
+
+/** What fills a blank, with the phrases in it in the user's language: names and numbers stay. @param {string} text */
+export function phrase(text) {
+  if (!translated.phrases.length || text.length > MOST) return text
+  for (const { pattern, names, told } of text.length > LONGEST ? [] : translated.phrases) {
+    const found = pattern.exec(text)
+    if (found) return fill(told, Object.fromEntries(names.map((name, at) => [name, phrase(found[at + 1])])))
+  }
+  if (text.includes("; ")) return text.split("; ").map(phrase).join("; ")
+  const inside = /^(.*) \(([^()]*)\)$/s.exec(text)
+  if (inside) return `${phrase(inside[1])} (${phrase(inside[2])})`
+  const mark = [", ", ": "].find((each) => text.includes(each))
+  return mark ? text.split(mark).map(phrase).join(mark) : text
+}
+
+/** The English of a phrase as what finds it, and what its blanks are called. @param {string} english */
+function patternOf(english, told) {
+  const [first, ...rest] = english.split(/\{(\w+)\}/)
+  const names = rest.filter((_, at) => at % 2 === 0)
+  const between = rest.filter((_, at) => at % 2)
+  const blanks = names.map((name, at) => `(${BLANKS[name] ?? ".+"})${escaped(between[at])}`)
+  return { pattern: new RegExp(`^${escaped(first)}${blanks.join("")}$`, "s"), names, told }
+}
+
+const BLANKS = { count: "\\d+", all: "\\d+", modules: "\\d+", id: "[^()]+" }
+const escaped = (text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")
 
 /**
  * An error of the server as one text, in the user's language.
@@ -215,7 +245,9 @@ export async function problemOf(answer) {
   }
 }
 
-/** Take translations, as `/i18n` has them under one language; English needs none. */
-export function learn(language) {
-  translated = { ui: language?.loraFoundry?.ui ?? {}, findings: language?.loraFoundry?.findings ?? {} }
+/** Take translations, as `/i18n` has them under one language and under English, which needs none itself. */
+export function learn(language, english) {
+  const { ui = {}, findings = {}, phrases = {} } = language?.loraFoundry ?? {}
+  const known = Object.entries(english?.loraFoundry?.phrases ?? {}).filter(([key]) => phrases[key])
+  translated = { ui, findings, phrases: known.map(([key, said]) => patternOf(said, phrases[key])) }
 }

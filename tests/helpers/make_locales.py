@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # for conftest, where pytest does not do it
 
 from conftest import ROOT  # noqa: E402
+from lora_foundry.engine.texts.phrases import PHRASES  # noqa: E402
 from lora_foundry.engine.texts.say import TEXTS  # noqa: E402
 
 FILE = ROOT / "locales" / "en" / "main.json"
@@ -24,7 +25,8 @@ def english() -> str:
     found = WORDS.search((ROOT / "web" / "texts.mjs").read_text(encoding="utf-8"))
     words = json.loads(found[1]) if found else {}
     parts = {key: {"seen": text.seen, "why": text.why, "fix": text.fix} for key, text in sorted(TEXTS.items())}
-    return json.dumps({"loraFoundry": {"ui": words, "findings": parts}}, indent=2, ensure_ascii=False) + "\n"
+    told = {"ui": words, "findings": parts, "phrases": PHRASES}
+    return json.dumps({"loraFoundry": told}, indent=2, ensure_ascii=False) + "\n"
 
 
 def main(path: Path = FILE) -> None:

@@ -5,7 +5,7 @@ import { readFileSync } from "node:fs"
 import { afterEach, test } from "node:test"
 import { readRefusal, same, without } from "../../web/findings.mjs"
 import { errorOf } from "../../web/rows_facts.mjs"
-import { errorText, learn, problemOf, translate, word } from "../../web/texts.mjs"
+import { errorText, learn, phrase, problemOf, translate, word } from "../../web/texts.mjs"
 
 const language = (name) => JSON.parse(readFileSync(new URL(`../../locales/${name}/main.json`, import.meta.url), "utf8"))
 const error = {
@@ -52,4 +52,27 @@ test("a file that a check misses and ComfyUI refuses is one thing", () => {
   assert.deepEqual(without([refused], [missed]), [])
   const other = { ...refused, values: { name: "'y.safetensors'" } }
   assert.deepEqual(without([refused, other], [missed]), [other])
+})
+
+test("what fills a blank is told in the user's language, and names in it stay", () => {
+  const finding = { code: "LF101", text: "LF101.beside", seen: "s", why: "w", fix: "f", values: { lora: "beside it.safetensors", base_lora: "none", said: "its lineage file: declared by the user: none and 2 more" } }
+  assert.equal(phrase(finding.values.said), finding.values.said)
+  learn(language("de"), language("en"))
+  assert.match(translate(finding).seen, /^beside it\.safetensors braucht .* \(ihre Herkunftsdatei: vom Benutzer angegeben: keine und 2 weitere\)/)
+  const told = {
+    "LoraLoader (node 2), Ink, a (CreateHookLora, node 900:3)": "LoraLoader (Node 2), Ink, a (CreateHookLora, Node 900:3)",
+    "'a.q' and 3 more (no weight of this name); 'b' (shape 4 x 2 for 'w' of shape 4 x 3)":
+      "'a.q' und 3 weitere (kein Gewicht dieses Namens); 'b' (Form 4 x 2 für 'w' der Form 4 x 3)",
+    "'ss_training_comment' in its metadata: trained on none, it says": "'ss_training_comment' in ihren Metadaten: trained on none, it says",
+    "float8_e4m3fn, float8_e5m2 with weight_scale": "float8_e4m3fn, float8_e5m2 mit weight_scale",
+    " (task: image to video, not VACE)": " (Aufgabe: Bild zu Video, nicht VACE)",
+    "some and several more": "some and several more",
+    "$& its header": "$& its header",
+    "": "",
+  }
+  for (const [english, german] of Object.entries(told)) assert.equal(phrase(english), german)
+  for (const part of ["a (node ", " and 1 more", " (a)", ", ", "; b (c)", " (node 1)"])
+    for (const times of [90, 900, 90000]) assert.ok(phrase(part.repeat(times)).length >= part.length * times)
+  learn(language("de"))
+  assert.equal(phrase("its header"), "its header")
 })
