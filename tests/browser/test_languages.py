@@ -42,6 +42,7 @@ def test_what_stops_a_run_is_told_in_the_language_of_the_host(german, names):
     told = german.wait_for_panel("stack", "error")["text"]
     assert "Modulen von unrelated.safetensors passen zu" in told and "Prüfen, ob" in told
     assert "modules of" not in told and told.count("LF301") == 1
+    assert " weitere" in told and " more" not in told  # phrases in the blanks of a sentence
 
     _, place, _ = nodes["row"]
     rows = {"loras": '["gone.safetensors", "away.safetensors"]'}
