@@ -1,7 +1,7 @@
 // What a fix of a finding comes to in the open graph: which widget gets which value. Knows nodes as plain objects.
 // @ts-check
 
-import { read, told, write } from "./rows.mjs"
+import { read, told } from "./rows.mjs"
 
 /** A name as it is written everywhere: with slashes. */
 export const plain = (name) => String(name).replaceAll("\\", "/")
@@ -23,6 +23,7 @@ export function above(node, through = () => true) {
 const ROW_NAMES = ["lora", "lora_name", "name", "low_variant_name"] // of a row of other packs
 const WRAPPED = "__value__" // a list, apart from links
 const TAG = /<lora:([^:<>]+)(?=[:>])/g
+const STRING = /"(?:[^"\\]|\\.)*"(\s*:)?/g // of JSON; a key with its colon
 const isObject = (value) => value !== null && typeof value === "object"
 
 /**
@@ -45,10 +46,10 @@ export function renamed(value, from, to) {
 function renamedText(text, from, to) {
   const tagged = text.replace(TAG, (tag, name) => (plain(name) === plain(from) ? `<lora:${to}` : tag))
   if (tagged !== text) return tagged
-  const { state } = text.includes(".") ? read(text) : { state: null }
+  const { state } = /^\s*[[{]/.test(text) ? read(text) : { state: null }
   if (!state?.rows.some((row) => plain(told(row).path) === plain(from))) return null
-  const rename = ({ id, data }) => ({ id, data: typeof data === "string" ? to : { ...data, path: to } })
-  return write({ ...state, rows: state.rows.map((row) => (plain(told(row).path) === plain(from) ? rename(row) : row)) })
+  const isIt = (token, key) => key === undefined && plain(JSON.parse(token)) === plain(from)
+  return text.replace(STRING, (token, key) => (isIt(token, key) ? JSON.stringify(to) : token))
 }
 
 /**

@@ -25,6 +25,7 @@ from .level import Level, PromptLevel
 from .moves import MOVES, Mover
 
 ROW_NAMES = (*NAMES, "low_variant_name")  # of a row that is a mapping
+STRING = re.compile(r'"(?:[^"\\]|\\.)*"(\s*:)?')  # of JSON; a key with its colon
 WRAPPED = "__value__"  # a list in a prompt, apart from links
 
 
@@ -160,18 +161,19 @@ def _renamed_text(text: str, old: str, new: str) -> str | None:
     tagged = TAG.sub(lambda tag: _retagged(tag, new) if _plain(tag[1]) == _plain(old) else tag[0], text)
     if tagged != text:
         return tagged
-    if not text.lstrip().startswith("["):
+    if not text.lstrip().startswith(("[", "{")):
         return None
     try:
+        json.loads(text)  # no YAML
         names = [_plain(row.path) for row in parse_rows(text, "rows")]
-        rows = json.loads(text)
-    except (FoundryError, ValueError):
+    except (FoundryError, ValueError, RecursionError):
         return None
-    if _plain(old) not in names:
-        return None
-    told = [row if name != _plain(old) else new if isinstance(row, str) else {**row, "path": new}
-            for name, row in zip(names, rows, strict=True)]  # fmt: skip
-    return json.dumps(told, ensure_ascii=False)
+    return STRING.sub(lambda token: _requoted(token, old, new), text) if _plain(old) in names else None
+
+
+def _requoted(token: re.Match[str], old: str, new: str) -> str:
+    is_it = token[1] is None and _plain(json.loads(token[0])) == _plain(old)
+    return json.dumps(new, ensure_ascii=False) if is_it else token[0]
 
 
 def _plain(name: str) -> str:

@@ -50,6 +50,28 @@ test("a name in rows and texts of other packs is replaced, and all else of them 
   for (const value of [null, undefined, true, [], {}, ["old"], [["old"]], { other: "old" }]) assert.equal(renamed(value, "old", "New"), null)
 })
 
+const ROWS_AS_TEXT = [ // as in tests/loaders/converting/test_fixing.py: the terminal and the editor write the same
+  ['["a/x.sft"]', '["N"]'],
+  [
+    '[\n  "a\\\\x.sft",\n  {"on":false, "path":"a/x.sft" ,"strength":1.0}\n]\n',
+    '[\n  "N",\n  {"on":false, "path":"N" ,"strength":1.0}\n]\n',
+  ],
+  [' [{"path" : "a\\/x.sft"}, "b/a/x.sft", "\\u00e9"]', ' [{"path" : "N"}, "b/a/x.sft", "\\u00e9"]'],
+  ['{"stack": [{"path": "a/x.sft"}]}', '{"stack": [{"path": "N"}]}'],
+  ['["y.sft"]', null],
+  ['["a/x.sft", 1]', null],
+  ["- a/x.sft", null],
+  ['["a/x.sft"', null],
+]
+
+test("of rows as text only the name changes", () => {
+  for (const [text, told] of ROWS_AS_TEXT) {
+    assert.equal(renamed(text, "a/x.sft", "N"), told)
+    assert.equal(renamed(text, "a\\x.sft", 'É"\\$&'), told && told.replaceAll('"N"', () => '"É\\"\\\\$&"'))
+  }
+  assert.equal(renamed('["style"]', "style", "style.sft"), '["style.sft"]')
+})
+
 test("findings keep their fixes, and need none", () => {
   const [with_, without] = readFindings([{ code: "LF306", severity: "error", fix_actions: [USE] }, { code: "LF302" }])
   assert.deepEqual([with_.actions, without.actions], [[USE], []])

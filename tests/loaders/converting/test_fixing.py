@@ -87,3 +87,23 @@ def test_a_node_that_is_not_there_is_no_fix():
     saved = wrong_sampling().prompt
     made, done, _ = apply_fixes(saved, [{"action": "set", "node": "77", "input": "steps", "value": 8}])
     assert not done and made == saved
+
+
+ROWS_AS_TEXT = {  # as in tests/web/fixes.test.mjs: the editor and the terminal write the same
+    '["a/x.sft"]': '["N"]',
+    '[\n  "a\\\\x.sft",\n  {"on":false, "path":"a/x.sft" ,"strength":1.0}\n]\n':
+        '[\n  "N",\n  {"on":false, "path":"N" ,"strength":1.0}\n]\n',
+    ' [{"path" : "a\\/x.sft"}, "b/a/x.sft", "\\u00e9"]': ' [{"path" : "N"}, "b/a/x.sft", "\\u00e9"]',
+    '{"stack": [{"path": "a/x.sft"}]}': '{"stack": [{"path": "N"}]}',
+    '["y.sft"]': None,
+    '["a/x.sft", 1]': None,
+    '- a/x.sft': None,
+    '["a/x.sft"': None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ROWS_AS_TEXT)
+def test_of_rows_as_text_only_the_name_changes(text):
+    told = ROWS_AS_TEXT[text]
+    assert renamed(text, "a/x.sft", "N") == told
+    assert renamed(text, "a\\x.sft", 'É"\\') == (told and told.replace('"N"', '"É\\"\\\\"'))
