@@ -29,7 +29,7 @@ from . import lineage as cli_lineage
 from . import merge as cli_merge
 from . import own as cli_own
 from .ending import Ended, ended_as_interrupted
-from .looks import looks
+from .looks import looks, room
 from .parser import Parser, parse
 from .shared import (
     DONE,
@@ -188,7 +188,7 @@ def _demo(options: argparse.Namespace) -> int:
         from .demo import run as demo
 
         result = demo.run(options.out, bar)
-    return _told(result, demo.text(result), result["ok"], options.json)
+    return _told(result, demo.text(result, room()), result["ok"], options.json)
 
 
 def _benchmark(options: argparse.Namespace) -> int:

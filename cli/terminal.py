@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
@@ -27,15 +28,19 @@ def typed(path: object) -> str:
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str] = (), room: int | None = None) -> str:
     """Rows as lines of aligned columns; columns of numbers are aligned to the right.
 
-    Where they need more than ``room`` letters, columns of words are shortened, the widest first, as far as
-    ``LEAST_CELL``.
+    Where they need more than ``room`` letters, headers of several words take several lines, and columns of words are
+    shortened, the widest first, as far as ``LEAST_CELL``.
     """
-    cells = _fitted([[str(cell) for cell in row] for row in rows], headers, room)
-    listed = [list(headers), *cells] if headers else cells
-    widths = [max(len(row[i]) for row in listed) for i in range(len(listed[0]))] if listed else []
+    cells = [[str(cell) for cell in row] for row in rows]
+    heads = [list(headers)] if headers else []
+    if heads and room is not None and _width([*heads, *cells]) > room:
+        heads = _stacked(headers, cells)
+    cells = _fitted(cells, heads, room)
+    listed = [*heads, *cells]
+    widths = _widths(listed)
     right = [bool(cells) and all(_NUMERIC.fullmatch(row[i]) for row in cells) for i in range(len(widths))]
-    if headers:
-        listed.insert(1, ["-" * width for width in widths])
+    if heads:
+        listed.insert(len(heads), ["-" * width for width in widths])
     return "\n".join(
         "  ".join(
             cell.rjust(width) if at_right else cell.ljust(width)
@@ -66,11 +71,29 @@ def note(text: str) -> None:
     print(looks(f"Note: {text}", sys.stderr), file=sys.stderr)
 
 
-def _fitted(cells: list[list[str]], headers: Sequence[str], room: int | None) -> list[list[str]]:
-    listed = [list(headers), *cells] if headers else cells
-    widths = [max(len(row[i]) for row in listed) for i in range(len(listed[0]))] if listed else []
-    over = 0 if room is None else sum(widths) + 2 * len(widths) - 2 - room
-    least = [max(LEAST_CELL, len(headers[i]) if headers else 0) for i in range(len(widths))]
+def _widths(listed: list[list[str]]) -> list[int]:
+    return [max(map(len, column)) for column in zip(*listed, strict=True)]
+
+
+def _width(listed: list[list[str]]) -> int:
+    widths = _widths(listed)
+    return sum(widths) + 2 * len(widths) - 2
+
+
+def _stacked(headers: Sequence[str], cells: list[list[str]]) -> list[list[str]]:
+    """Headers as lines, each column's as narrow as its cells and its longest word; the last words at the bottom."""
+    columns = []
+    for header, width in zip(headers, _widths(cells) or map(len, headers), strict=True):
+        columns.append(textwrap.wrap(header, max(width, *map(len, header.split()), 1)) or [""])
+    most = max(map(len, columns))
+    return [list(line) for line in zip(*([""] * (most - len(words)) + words for words in columns), strict=True)]
+
+
+def _fitted(cells: list[list[str]], heads: list[list[str]], room: int | None) -> list[list[str]]:
+    listed = [*heads, *cells]
+    widths = _widths(listed)
+    over = 0 if room is None else _width(listed) - room
+    least = [max(LEAST_CELL, *(len(head[i]) for head in heads), 0) for i in range(len(widths))]
     words = [i for i in range(len(widths)) if not all(_NUMERIC.fullmatch(row[i]) for row in cells)]
     for at in sorted(words, key=lambda i: -widths[i]):
         cut = max(0, min(over, widths[at] - least[at]))

@@ -249,8 +249,8 @@ ORDERS = (right, nearest, stochastic, plain_cast, alpha_ignored, quantized_base,
 # --- text -------------------------------------------------------------------------------------------------------------
 
 
-def text(result: DemoJSON) -> str:
-    """The table, the refusals in full, and what it comes to."""
+def text(result: DemoJSON, room: int | None = None) -> str:
+    """The table, the refusals in full, and what it comes to; verdicts are apart where they do not fit ``room``."""
     rows = [
         (
             order["order"],
@@ -262,17 +262,25 @@ def text(result: DemoJSON) -> str:
     ]
     lines = [
         f"A tiny Wan: {result['weights']:,} weights under three LoRAs of about 1 % each, measured against float64.",
-        table(rows, ("order", *(f"{name} kept" for name in NAMES.values()), "weight error", "verdict")),
+        _orders(rows, ("order", *(f"{name} kept" for name in NAMES.values()), "weight error", "verdict"), room),
         *(order["refusal"] for order in result["orders"] if order["refusal"]),
         "",
         "The formats, fused first. Output error: of inputs as layers have them, made up; by its inputs: calibrated.",
-        table([cells(row) for row in result["formats"]], HEAD),
+        table([cells(row) for row in result["formats"]], HEAD, room),
         "",
     ]
     if "kept" in result:
         kept = Path(result["kept"])
         lines.append(f"The files are in {kept}. Try: lora-foundry check {typed(kept / 'stack.json')}")
     return "\n".join([*lines, conclusion(result)])
+
+
+def _orders(rows: list[tuple[str, ...]], head: tuple[str, ...], room: int | None) -> str:
+    whole = table(rows, head)
+    if room is None or len(whole.split("\n")[1]) <= room:
+        return whole
+    verdicts = (f"{order}: {verdict}" for order, *_, verdict in rows)
+    return "\n".join([table([row[:-1] for row in rows], head[:-1], room), "", *verdicts, ""])
 
 
 def conclusion(result: DemoJSON) -> str:

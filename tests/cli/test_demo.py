@@ -150,3 +150,12 @@ def test_a_path_that_holds_no_comfyui(monkeypatch, tmp_path):
     assert comfyui.find_tree() == tmp_path.resolve() and comfyui.comfyui_version(tmp_path) == "unknown version"
     (tmp_path / "pyproject.toml").write_text('[project]\nversion = "1.2.3"\n')
     assert comfyui.comfyui_version(tmp_path) == "1.2.3"
+
+
+def test_on_a_narrow_terminal_the_verdicts_are_apart(shown):
+    result, _ = shown
+    lines = demo.text(result, 79).splitlines()
+    tables = [line for line in lines if "  " in line]
+    assert max(map(len, tables)) <= 79 and not any("..." in line for line in tables)
+    assert "quantized file -> bake: refused: LF201" in lines
+    assert demo.text(result, 200) == demo.text(result)

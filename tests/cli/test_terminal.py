@@ -220,3 +220,20 @@ def test_in_a_pipe_sentences_stay_lines(monkeypatch):
     monkeypatch.setattr("sys.stdout", pipe)
     module.tell(LONG)
     assert pipe.getvalue() == f"{LONG}\n" and module.room() is None
+
+
+def test_headers_take_several_lines_before_anything_is_cut():
+    rows = [("right", "100%", "2.64%"), ("wrong one", "-", "3.1%")]
+    headers = ("order", "light style kept", "weight error")
+    lines = terminal.table(rows, headers, 26).split("\n")
+    assert lines == [
+        "           light",
+        "           style  weight",
+        "order       kept   error",
+        "---------  -----  ------",
+        "right       100%   2.64%",
+        "wrong one      -    3.1%",
+    ]
+    assert terminal.table(rows, headers, 41) == terminal.table(rows, headers)
+    assert terminal.table([], headers, 10).split("\n")[0] == "order  light style kept  weight error"
+    assert terminal.table([], (), 10) == ""
