@@ -15,6 +15,7 @@ import torch
 
 from .codes import Format
 from .dither import rounding_for
+from .errors import FoundryError
 from .finish import INPUT_SCALE, Finish, beside_name, check_budget, layer_marker, layer_settings, marker_name
 from .guard import already_quantized, raise_first
 from .ingredients import ingredients_json
@@ -28,6 +29,8 @@ from .smoothed import PRE_QUANT_SCALE, Smoothed
 from .tensors import TensorInfo
 from .terms import refuse_part, refuse_untrained
 from .texts.say import refuse
+
+SIDES = (16, 32, 64, 128, 256)  # what the sides of a weight may have to be a multiple of
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ def blueprint(plan: Plan, finish: Finish, facts: Mapping[str, Any] | None = None
     fit = _quantizable(plan, finish)
     resolved = _resolved(plan, finish, fit - finish.keep_names)
     if finish.quantization is not None and not fit - finish.keep_names:
-        raise refuse("LF202.all_kept", base=plan.base.name, keep=", ".join(finish.keep) or "nothing")
+        raise _nothing_fits(plan, finish, finish.quantization)
     identity = identity_of(facts)
     fates = {fate.info.name: replace(fate, key=tensor_key(identity, essence)) for fate, essence in resolved}
     if finish.max_error is not None and finish.keep_names:  # what a budget keeps follows from it: the recipe stays
@@ -164,6 +167,20 @@ def recipe_sha256(recipe: RecipeJSON) -> str:
     same = {"finish": recipe["finish"], "tensors": recipe["tensors"], "base": recipe["base"]["fingerprint"]}
     essence = {**same, "ordered": ordered, "additive": additive}
     return hashlib.sha256(json.dumps(essence, sort_keys=True).encode()).hexdigest()
+
+
+def _nothing_fits(plan: Plan, finish: Finish, format: Format) -> FoundryError:
+    """LF202: every layer is kept, or none has a size that the format can store."""
+    values = {"base": plan.base.name, "keep": ", ".join(finish.keep) or "nothing"}
+    infos, family = plan.base.source.tensors.values(), plan.base.family
+    free = [info for info in infos if is_quantizable(info, family, finish.keep, finish.linears)]
+    if not free or finish.keep_names:
+        return refuse("LF202.all_kept", **values)
+    rows = next(side for side in SIDES if format.fits((side, SIDES[-1])))
+    columns = next(side for side in SIDES if format.fits((SIDES[-1], side)))
+    shape = " x ".join(map(str, free[0].shape))
+    sizes = {"rows": rows, "columns": columns, "layer": free[0].name, "shape": shape}
+    return refuse("LF202.no_size", **values, **sizes, count=len(free), format=format.name)
 
 
 # --- steps ------------------------------------------------------------------------------------------------------------

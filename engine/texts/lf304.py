@@ -154,8 +154,8 @@ MEANING: dict[str, tuple[str, ...]] = {
     "LF304.misfit_quantized": (
         "error",
         "{matched} of {modules} modules of {lora} fit {base}: '{module}' has {reason}.",
-        "The base is quantized ({quantized}), which may pack several numbers into one.",
-        _NO_BASE,
+        "The base is quantized ({quantized}), which may pack several numbers into one: nothing is known of the fit.",
+        "Start from the bf16 or fp16 file of this base.",
     ),
     "LF304.strength": ("error", "{lora}: the strength is {strength}.", "", "Give a number such as 0.8."),
     "LF304.same_part": (

@@ -19,6 +19,7 @@ import torch
 from einops import rearrange
 
 from ...engine.codes import Format
+from ...engine.errors import FoundryError
 from ...engine.formats import FORMATS
 from ...engine.smoothed import PRE_QUANT_SCALE
 from ...engine.tensors import FP8_DTYPES, Over, Reader, TensorInfo
@@ -134,6 +135,21 @@ def opened(source: Checkpoint, on_quantized_base: str = REFUSE) -> Checkpoint | 
     """What a plan works on: a quantized base dequantized where that was asked for, everything else as it is."""
     wanted = on_quantized_base == DEQUANTIZE and source.quantized is not None
     return Dequantized(source) if wanted else source
+
+
+def unpacked(source: Checkpoint) -> Checkpoint | Dequantized:
+    """A base whose codes hold several numbers each, with the shapes of its weights: what fits it can be told.
+
+    It is as quantized as before, and no bake begins with it. Everything else, and forms that are not understood, as is.
+    """
+    if source.quantized is None:
+        return source
+    try:
+        weights = Dequantized(source)
+    except FoundryError:
+        return source
+    packed = any(info.shape != source.tensors[name].shape for name, info in weights.tensors.items())
+    return weights if packed else source
 
 
 def _stored(source: Checkpoint) -> Iterator[tuple[str, Stored]]:

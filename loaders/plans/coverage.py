@@ -70,7 +70,7 @@ def refuse_misfit(base: Base, lora: LoRAFile, fit: Fit, coverage: Coverage) -> N
     if fit.misfits and (coverage.matched or len(fit.misfits) >= len(fit.nameless)):
         module, reason = next(iter(fit.misfits.items()))
         values |= {"module": shown(module), "reason": reason}
-        if base.quantized is not None:
+        if base.quantized is not None and not base.dequantized:
             raise refuse("LF304.misfit_quantized", **values, quantized=base.quantized)
         raise refuse("LF304.misfit", **values, variant=_apart(base, lora))
     if not coverage.matched:

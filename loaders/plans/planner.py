@@ -18,7 +18,7 @@ from ...engine.plan import FUSE, MATCH_TRAINING, ONCE, STACK, Base, Coverage, La
 from ...engine.terms import refuse_untrained
 from ...engine.texts.say import refuse, say_of
 from ..bases.checkpoint import Checkpoint, open_checkpoint, open_elsewhere
-from ..bases.dequantize import Dequantized, opened
+from ..bases.dequantize import Dequantized, opened, unpacked
 from ..bases.families import detect_base, differ
 from ..disk.header import quoted, shown
 from ..documents.document import Document, Row
@@ -97,6 +97,8 @@ def plan_document(doc: Document, on_error: OnError | None = None, asking: Asking
     name, stored = _open_base(doc.base, doc.folder, asking)
     source = opened(stored, doc.on_quantized_base)
     dequantized = isinstance(source, Dequantized)
+    if not dequantized and not is_remote(doc.base):
+        source = unpacked(source)
     family, inside = detect_base(source.tensors), contained_in(source)
     if differ(family, doc.family):
         raise refuse("document.family", base=shown(name), stated=doc.family, family=family)

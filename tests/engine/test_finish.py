@@ -104,6 +104,18 @@ def test_quantizing_nothing_is_an_error():
         blueprint(a_wan(), Finish("float8_e4m3fn", keep=("auto", "blocks.77")))
 
 
+@pytest.mark.parametrize(("name", "sides"), [("int8_convrot", "16 x 256"), ("w4a8", "16 x 256"), ("mxfp8", "32 x 32")])
+def test_a_format_that_takes_no_layer_for_its_size_says_so(name, sides):
+    """It told people to keep fewer layers."""
+    plan = a_plan({"blocks.0.q.weight": noise((48, 144), 0.02, 1), "blocks.1.q.weight": noise((48, 144), 0.02, 2)})
+    assert len(blueprint(plan, Finish("nvfp4")).quantized) == 2
+    told = rf"LF202. None of the 2 layers .* as {name}\. .* of whole {sides}; 'blocks.0.q.weight' is 48 x 144"
+    with pytest.raises(FoundryError, match=told):
+        blueprint(plan, Finish(name))
+    with pytest.raises(FoundryError, match=r"LF202. No layer .* keep = auto, blocks"):
+        blueprint(plan, Finish(name, keep=("auto", "blocks")))
+
+
 @pytest.mark.parametrize("name", ["fp8", "int8_tensorwise", "FLOAT8_E4M3FN", ""])
 def test_an_unknown_format_is_named(name):
     with pytest.raises(FoundryError, match="Unknown quantization format.*Use none or float8_e4m3fn"):

@@ -8,9 +8,15 @@ import pytest
 import torch
 from dequantize_parts import PLAIN, Q, dequantized, settings_of
 from fakes import noise
+from lora_foundry.engine.blueprint import blueprint
 from lora_foundry.engine.errors import FoundryError
+from lora_foundry.engine.finish import Finish
 from lora_foundry.engine.formats import FORMATS, quantize
 from lora_foundry.engine.grouped import CODEBOOK
+from lora_foundry.loaders.documents.document import Document, Row
+from lora_foundry.loaders.plans.planner import plan_document
+from lora_foundry.validator.rules import check
+from safetensors.torch import save_file
 
 NAMES = ("mxfp8", "nvfp4", "w4a8", "w6a8")
 every = pytest.mark.parametrize("name", NAMES)
@@ -95,3 +101,16 @@ def test_other_groups_are_refused_by_name(tmp_path):
     tensors, _ = stored("w4a8", comfy_quant=settings_of(format="asym_w4a8_int8", group_size=64, convrot_groupsize=256))
     with pytest.raises(FoundryError, match="LF201.*asym_w4a8_int8 of another kind"):
         dequantized(tmp_path, tensors)
+
+
+@every
+def test_of_a_packed_base_only_the_order_is_wrong(name, tmp_path):
+    """Codes of several numbers have other shapes than their weights: no LoRA fitted, and that was told first."""
+    save_file(stored(name)[0], tmp_path / "base.safetensors")
+    factors = {"lora_up": noise((SHAPE[0], 4), 0.1, 2), "lora_down": noise((4, SHAPE[1]), 0.1, 3)}
+    save_file({f"{Q}.{part}.weight": factor for part, factor in factors.items()}, tmp_path / "style.safetensors")
+    plan = plan_document(Document(folder=tmp_path, base="base.safetensors", stack=(Row("style.safetensors"),)))
+    assert plan.layers[0].coverage.matched == 1 and plan.base.quantized and not plan.base.dequantized
+    assert [finding.code for finding in check(plan) if finding.severity == "error"] == ["LF201"]
+    with pytest.raises(FoundryError, match="LF201.* is already quantized"):
+        blueprint(plan, Finish("none"))
