@@ -26,6 +26,8 @@ Steps = tuple[torch.Tensor, torch.Tensor]  # a scale, columns first, and its rec
 EXPONENT = 0x7F8 << 20  # of the bits of an fp32 number
 WHOLE = 1.5 * 2.0**23  # times a power of two: added to a smaller number and taken off again, it rounds to that power
 BELOW = torch.finfo(torch.float32).tiny - 2.0**-149  # the largest scale that is too small for full precision
+FLOATS = ("float8", "mxfp8", "nvfp4", "per tensor")
+TURNED = ("convrot", "w4a8", "w6a8")
 DIVISOR = 16  # the host's 8-bit matmul kernels want both dims divisible by 16
 
 
@@ -36,8 +38,8 @@ class Format:
     ``host_name`` is ComfyUI's own name, ``since`` the first ComfyUI that loads it, ``largest`` the code amax becomes.
     ``row_scaled``: a row needs no amax of the whole weight. ``group`` columns are rotated together (0: none).
     ``marked`` layers carry a ``.comfy_quant`` tensor of their own. ``plain_matmul``: the host can multiply without
-    rounding the activations. ``coarse``: the gain of LoRAs is repaired, see repair.py. ``grid``: part of the name of a
-    base's form whose weights lie on about the same grid.
+    rounding the activations. ``coarse``: the gain of LoRAs is repaired, see repair.py. ``grids``: parts of the names of
+    a base's forms whose weights lie on much the same grid, see dither.py.
     """
 
     name: str
@@ -49,7 +51,7 @@ class Format:
     group: int = 0
     marked: bool = True
     plain_matmul: bool = True
-    grid: str = "float8"
+    grids: tuple[str, ...] = FLOATS
     coarse: bool = False
 
     def fits(self, shape: Sequence[int]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .codes import Format, whole_scale
+from .codes import TURNED, Format, whole_scale
 from .fuse import largest, row_blocks
 from .grouped import Grouped
 from .microscaled import MXFP8, NVFP4
@@ -24,11 +24,11 @@ FORMATS: dict[str, Format] = {
     for each in (
         Format("float8_e4m3fn", "float8_e4m3fn", torch.float8_e4m3fn, 448.0, "0.3.75", marked=False),
         Format("float8_e5m2", "float8_e5m2", torch.float8_e5m2, 57344.0, "0.8.0"),
-        Format("int8_convrot", "int8_tensorwise", torch.int8, 127.0, "0.27.0", True, 256, True, False, "convrot"),
-        MXFP8("mxfp8", "mxfp8", torch.float8_e4m3fn, 448.0, "0.18.0", row_scaled=True, grid="mxfp8"),
-        NVFP4("nvfp4", "nvfp4", torch.uint8, 2688.0, "0.8.0", grid="nvfp4", coarse=True),
-        Grouped("w4a8", "asym_w4a8_int8", torch.int8, 127.0, "0.31.0", True, 256, True, False, "w4a8", True),
-        Grouped("w6a8", "asym_w4a8_int8", torch.int8, 127.0, NEWER, True, 256, True, False, "w6a8", bits=6),
+        Format("int8_convrot", "int8_tensorwise", torch.int8, 127.0, "0.27.0", True, 256, True, False, TURNED),
+        MXFP8("mxfp8", "mxfp8", torch.float8_e4m3fn, 448.0, "0.18.0", row_scaled=True),
+        NVFP4("nvfp4", "nvfp4", torch.uint8, 2688.0, "0.8.0", grids=("nvfp4",), coarse=True),
+        Grouped("w4a8", "asym_w4a8_int8", torch.int8, 127.0, "0.31.0", True, 256, True, False, ("w4a8",), True),
+        Grouped("w6a8", "asym_w4a8_int8", torch.int8, 127.0, NEWER, True, 256, True, False, ("w6a8",), bits=6),
     )
 }
 DEFAULT = FORMATS["float8_e4m3fn"]

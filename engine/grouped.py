@@ -119,15 +119,25 @@ class Grouped(Format):
             whole = part[:, :-1] * part[:, -1:]
             blocks = prepared[rows].view(len(part), -1, BLOCK)
             blocks.div_(whole[..., None])
-            codes = self._codes(blocks.view(len(part), -1), space)
-            if self.bits == 4:
-                codes = torch.index_select(_nearest_code(self.codebook, codes.device), 0, codes.view(-1)).view(
-                    codes.shape
-                )
-            else:
-                codes = codes.add_(32).to(torch.uint8)
+            codes = self._picked(blocks.view(len(part), -1), part[:, :-1], space)
             _pack(codes, self.bits, out[rows].view(torch.uint8))
         return out
+
+    def _picked(self, scaled: torch.Tensor, scale: torch.Tensor, space: Workspace) -> torch.Tensor:
+        """The nearest codes, uint8 as they are stored; ``scaled`` [rows, in] is over the scales, and goes."""
+        codes = self._codes(scaled, space)
+        if self.bits == 6:
+            return codes.add_(32).to(torch.uint8)
+        return torch.index_select(_nearest_code(self.codebook, codes.device), 0, codes.view(-1)).view(codes.shape)
+
+    def levels(self, codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        """fp32 [rows, in] int8 numbers that stored codes (any integers) mean under the scales of 16 columns."""
+        if self.bits == 4:
+            numbers = torch.index_select(_levels_of(self.codebook, codes.device), 0, codes.int().view(-1))
+        else:
+            numbers = codes.to(torch.float32).sub_(32)
+        blocks = numbers.view(len(codes), -1, BLOCK)
+        return blocks.mul_(scale[..., None]).round_().clamp_(-LEVELS, LEVELS).view(codes.shape)
 
     def steps(self, scale: torch.Tensor) -> Steps:
         """As ``Format.steps``: the scales as they are, [in / 16 + 1, rows], and what makes codes (4 bits: places) of

@@ -68,4 +68,4 @@ class Smoothed(NVFP4):
         return self.smooth
 
 
-SMOOTHED = Smoothed("nvfp4", "nvfp4", torch.uint8, 2688.0, "0.30.0", grid="nvfp4", coarse=True)
+SMOOTHED = Smoothed("nvfp4", "nvfp4", torch.uint8, 2688.0, "0.30.0", grids=("nvfp4",), coarse=True)

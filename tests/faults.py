@@ -81,7 +81,7 @@ ENGINE = (
         ("int8: rounded down", "codes.copy_(exact if self.dtype.is_floating_point else exact.round_())",
          "codes.copy_(exact if self.dtype.is_floating_point else exact.floor_())")),
     *of("engine/dither.py", "tests/engine/test_dither.py tests/loaders/bases/test_dequantize_bake.py",
-        ("chance: on any grid", "if not base.dequantized or format.grid", "if not base.dequantized or ''")),
+        ("chance: on any grid", "if any(grid in form for grid in format.grids)", "if base.dequantized")),
     *of("engine/quantize.py", "tests/engine/test_quantize.py",
         ("keep: any beginning of a part", "f\".{pattern.strip('.')}.\"", "f\".{pattern.strip('.')}\""),
         ("keep: any end of a part", "f\".{pattern.strip('.')}.\"", "f\"{pattern.strip('.')}.\""),

@@ -84,7 +84,7 @@ def in_blocks(source: Checkpoint, info: TensorInfo, settings: dict[str, Any]) ->
         if not torch.isfinite(table).all():
             raise damaged(source, f"a table of '{shown(info.name)}' holds NaN or infinity")
         format = replace(format, codebook=tuple(table.tolist()))
-    return Stored(format.grid, scale, 0, format, _smooth(source, f"{layer}{PRE_QUANT_SCALE}", shape, form), shape)
+    return Stored(format.name, scale, 0, format, _smooth(source, f"{layer}{PRE_QUANT_SCALE}", shape, form), shape)
 
 
 def _block_format(
