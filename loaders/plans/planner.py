@@ -98,7 +98,7 @@ def plan_document(doc: Document, on_error: OnError | None = None, asking: Asking
     source = opened(stored, doc.on_quantized_base)
     dequantized = isinstance(source, Dequantized)
     if not dequantized and not is_remote(doc.base):
-        source = unpacked(source)
+        source = unpacked(stored)
     family, inside = detect_base(source.tensors), contained_in(source)
     if differ(family, doc.family):
         raise refuse("document.family", base=shown(name), stated=doc.family, family=family)
